@@ -1,0 +1,33 @@
+"""Every recipe under its name: a Python function that returns a whole `TrainConfig`, one file per paper."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from marey.errors import unknown_name
+
+if TYPE_CHECKING:
+    from marey.training.config import TrainConfig
+
+RECIPES: dict[str, str] = {
+    "mini_mocap": "marey.recipes.mini",
+    "finetune_folder": "marey.recipes.finetune",
+}
+"""Recipe name -> the module that defines a function of that name."""
+
+
+def list_recipes() -> list[str]:
+    """Return the names `marey train` takes, sorted."""
+    return sorted(RECIPES)
+
+
+def get_recipe(name: str) -> TrainConfig:
+    """Return the configuration a recipe describes.
+
+    Raises:
+        UserError: if the name is unknown.
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    return getattr(importlib.import_module(RECIPES[name]), name)()
