@@ -1,0 +1,122 @@
+"""Clips of a data set for training: one sampled, transformed clip per video and epoch."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from marey.datasets.index import DatasetIndex, Sample
+from marey.errors import VideoError
+from marey.transforms.preprocess import Preprocess
+from marey.video.decode import VideoReader, open_video
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]
+"""Training augmentation: uint8 (T, C, H, W) and a generator -> float (T, C, S, S)."""
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """One clip per sample; the randomness of sample i in epoch e comes from (seed, e, i) and from nothing else.
+
+    Items are asked for as `(epoch, i)`, so that worker processes need no state. With `augment` the clip is sampled and
+    transformed at random; without it, sampling and preprocessing are those of evaluation, one view.
+    """
+
+    def __init__(self, index: DatasetIndex, preprocess: Preprocess, augment: Transform | None = None,
+                 seed: int = 0) -> None:
+        self.index = index
+        self.preprocess = preprocess
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        """Return `{"clip": (T, C, S, S) float, "label": int, "sample": int}`, or `{"error": str, "sample": int}`.
+
+        A video that cannot be read is never replaced: its item says so, and `collate_clips` names it in the batch.
+        """
+        epoch, place = key if isinstance(key, tuple) else (0, key)
+        sample = self.index.samples[place]
+        generator = sample_generator(self.seed, epoch, place) if self.augment is not None else None
+        try:
+            frames = read_frames(self.index, sample, self.preprocess, generator)
+        except VideoError as error:
+            return {"error": str(error), "sample": place}
+        if self.augment is not None and generator is not None:
+            clip = self.augment(frames, generator)
+        else:
+            clip = self.preprocess.clip(frames)[0]
+        return {"clip": clip, "label": self.index.label_index(sample), "sample": place}
+
+
+def sample_generator(seed: int, epoch: int, place: int) -> torch.Generator:
+    """Return a generator that depends on (seed, epoch, sample) alone, whichever process asks."""
+    words = np.random.SeedSequence((seed, epoch, place)).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+def read_frames(index: DatasetIndex, sample: Sample, preprocess: Preprocess,
+                generator: torch.Generator | None = None) -> Tensor:
+    """Return the sampled frames of one sample, uint8 (T, C, H, W).
+
+    Raises:
+        VideoError: if the video cannot be read, or its stretch holds no frame.
+    """
+    if sample.row is not None:
+        return _packed_frames(index.root, sample.row, preprocess, generator)
+    with open_video(sample.path) as reader:
+        first, count = frame_span(reader, sample)
+        chosen = preprocess.sampling.indices(count, fps=reader.fps, generator=generator)
+        return reader.frames_at([first + place for place in chosen]).frames
+
+
+def frame_span(reader: VideoReader, sample: Sample) -> tuple[int, int]:
+    """Return the first frame of a sample's stretch and the number of its frames.
+
+    Raises:
+        VideoError: if no frame of the video is shown in the stretch.
+    """
+    if sample.start_seconds is None and sample.end_seconds is None:
+        return 0, reader.num_frames
+    shown = reader.frame_seconds
+    first = bisect_left(shown, sample.start_seconds or 0.0)
+    last = len(shown) if sample.end_seconds is None else bisect_left(shown, sample.end_seconds)
+    if last <= first:
+        raise VideoError(f"{sample.path}: no frame between {sample.start_seconds} s and {sample.end_seconds} s "
+                         f"(the video is {reader.duration_seconds:.2f} s long); mend the manifest")
+    return first, last - first
+
+
+def _packed_frames(root: Path, row: int, preprocess: Preprocess, generator: torch.Generator | None) -> Tensor:
+    from marey.datasets.packed import open_packed
+
+    packed = open_packed(root)
+    frames = packed.frames(row)
+    if frames.shape[0] == preprocess.sampling.num_frames:
+        return frames
+    chosen = preprocess.sampling.indices(frames.shape[0], fps=packed.fps, generator=generator)
+    return frames[list(chosen)]
+
+
+def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack the readable items of a batch and name the unreadable ones.
+
+    Returns:
+        `{"clip": (B, T, C, S, S), "label": (B,), "sample": (B,), "unreadable": [(sample, message), ...]}`; "clip" is
+        absent where no item could be read.
+    """
+    readable = [item for item in items if "error" not in item]
+    batch: dict[str, Any] = {"unreadable": [(item["sample"], item["error"]) for item in items if "error" in item]}
+    if readable:
+        batch["clip"] = torch.stack([item["clip"] for item in readable])
+        batch["label"] = torch.tensor([item["label"] for item in readable])
+        batch["sample"] = torch.tensor([item["sample"] for item in readable])
+    return batch
