@@ -1,0 +1,154 @@
+"""Multi-head softmax attention, fused where nobody asks for the weights."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marey.errors import UserError
+
+
+def softmax_weights(query: Tensor, key: Tensor) -> Tensor:
+    """Compare every query with every key by scaled dot product, normalised over the keys.
+
+    Vaswani et al., "Attention Is All You Need", 2017, Eq. 1: softmax(q kᵀ / sqrt(head_dim)).
+
+    Args:
+        query: float, (..., Lq, head_dim).
+        key: float, (..., Lk, head_dim).
+
+    Returns:
+        (..., Lq, Lk), each row in [0, 1] and summing to 1.
+    """
+    return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
+
+
+class SoftmaxAttention(nn.Module):
+    """Multi-head self-attention with fused q, k, v projection, named as in ViT (`qkv`, `proj`).
+
+    Args:
+        dim: token width D.
+        num_heads: heads; D must be a multiple.
+        qkv_bias: whether the q, k, v projection has a bias.
+        attention_dropout: dropout on the weights.
+        dropout: dropout after the output projection.
+
+    Raises:
+        UserError: if `dim` is no multiple of `num_heads`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True, attention_dropout: float = 0.0,
+                 dropout: float = 0.0):
+        super().__init__()
+        if dim % num_heads:
+            raise UserError(f"embed_dim {dim} is no multiple of num_heads {num_heads}; choose num_heads among the "
+                            f"divisors of {dim}")
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """Return the attention weights (..., Lq, Lk) of queries (..., Lq, head_dim) over keys (..., Lk, head_dim)."""
+        return softmax_weights(query, key)
+
+    def attend_without_weights(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return the context (..., Lq, head_dim) by the cheapest way that never stores the weights."""
+        dropout = self.attention_dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *,
+               return_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Mix the values by the attention of the queries.
+
+        Args:
+            query: float, (B, heads, Lq, head_dim).
+            key, value: float, (B, heads, Lk, head_dim).
+            return_weights: also return the weights, before dropout and differentiable.
+
+        Returns:
+            Context (B, heads, Lq, head_dim), and the weights (B, heads, Lq, Lk) or None.
+        """
+        if not return_weights:
+            return self.attend_without_weights(query, key, value), None
+        weights = self.weights(query, key)
+        return F.dropout(weights, self.attention_dropout, self.training) @ value, weights
+
+    def project_separately(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, k and v, each (B, L, D) and contiguous, so that any split of L needs no copy."""
+        biases = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        query, key, value = (F.linear(tokens, w, b) for w, b in zip(self.qkv.weight.chunk(3), biases, strict=True))
+        return query, key, value
+
+    def forward(self, tokens: Tensor, *, return_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Let every token look at all tokens of its sequence.
+
+        Args:
+            tokens: float, (B, L, D).
+            return_weights: also return (B, heads, L, L).
+        """
+        B, L, D = tokens.shape
+        qkv = self.qkv(tokens).view(B, L, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        context, weights = self.attend(qkv[0], qkv[1], qkv[2], return_weights=return_weights)
+        return self.proj_drop(self.proj(context.transpose(1, 2).reshape(B, L, D))), weights
+
+    def over_time(self, tokens: Tensor, num_frames: int, *, cls_as_key: bool,
+                  return_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Let every patch look at the patches of its own place over time (TimeSformer; DirecFormer, Eqs. 6-7).
+
+        The class token asks nothing here; with `cls_as_key` it is one more key and value of every sequence. Heads and
+        places share one axis, so no token is moved in memory.
+
+        Args:
+            tokens: float, (B, 1 + T*N, D), class token first, then frame-major patches.
+            num_frames: T.
+            cls_as_key: whether the class token can be looked at.
+            return_weights: also return the weights.
+
+        Returns:
+            The mixed values of the patches (B, T*N, D), before `proj`; weights (B, N, heads, T, T), or
+            (B, N, heads, T, 1 + T) with the class token's column first.
+        """
+        B, L, D = tokens.shape
+        T, N = num_frames, (L - 1) // num_frames
+
+        def by_place(patches: Tensor) -> Tensor:
+            return patches.reshape(B, -1, N * self.num_heads, self.head_dim).transpose(1, 2)
+
+        query, key, value = self.project_separately(tokens)
+        key_time, value_time = by_place(key[:, 1:]), by_place(value[:, 1:])     # (B, N*heads, T, head_dim)
+        if cls_as_key:
+            key_time = torch.cat((by_place(key[:, :1].expand(-1, N, -1)), key_time), dim=2)
+            value_time = torch.cat((by_place(value[:, :1].expand(-1, N, -1)), value_time), dim=2)
+        context, weights = self.attend(by_place(query[:, 1:]), key_time, value_time, return_weights=return_weights)
+        if weights is not None:
+            weights = weights.view(B, N, self.num_heads, T, -1)
+        return context.transpose(1, 2).reshape(B, T * N, D), weights
+
+    def over_space(self, tokens: Tensor, num_frames: int, *,
+                   return_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Let every patch look at its own frame and the class token (TimeSformer; DirecFormer, Eqs. 9-10).
+
+        The class token is replicated into every frame and its answers are averaged over the frames. Eq. 9 of the
+        paper runs over t', which Eq. 10 shows to be a slip for s'.
+
+        Args:
+            tokens: float, (B, 1 + T*N, D), class token first, then frame-major patches.
+            num_frames: T.
+            return_weights: also return the weights.
+
+        Returns:
+            Tokens (B, 1 + T*N, D) after `proj`; weights (B, T, heads, 1 + N, 1 + N).
+        """
+        B, L, D = tokens.shape
+        T, N = num_frames, (L - 1) // num_frames
+        cls_per_frame = tokens[:, :1].unsqueeze(1).expand(B, T, 1, D)
+        frames = torch.cat((cls_per_frame, tokens[:, 1:].reshape(B, T, N, D)), dim=2)
+        out, weights = self(frames.view(B * T, 1 + N, D), return_weights=return_weights)
+        out = out.view(B, T, 1 + N, D)
+        if weights is not None:
+            weights = weights.view(B, T, self.num_heads, 1 + N, 1 + N)
+        return torch.cat((out[:, :, 0].mean(1, keepdim=True), out[:, :, 1:].reshape(B, T * N, D)), dim=1), weights

@@ -1,0 +1,115 @@
+"""From frames to patch tokens: a linear map, or a small convolutional trunk in front of it.
+
+Every stem takes frames (M, 3, H, W) and returns tokens (M, h*w, D), row by row, with h = H / patch_size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marey.errors import UserError
+
+
+class LinearPatchEmbed(nn.Module):
+    """One linear map of each patch's pixels (ViT; DirecFormer, Eq. 3; SeViTAR, Eq. 1), as one matrix product.
+
+    The weight has the shape of the convolution it replaces, (D, 3, P, P), so public checkpoints load unchanged.
+
+    Args:
+        patch_size: P, pixels per side.
+        embed_dim: token width D.
+    """
+
+    def __init__(self, patch_size: int, embed_dim: int):
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(3, embed_dim, patch_size, patch_size)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return (M, h*w, D) tokens of frames (M, 3, H, W)."""
+        M, C, H, W = frames.shape
+        P = self.patch_size
+        h, w = H // P, W // P
+        patches = frames.reshape(M, C, h, P, w, P).permute(0, 2, 4, 1, 3, 5).reshape(M, h * w, C * P * P)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class FrozenNormMixin(nn.Module):
+    """Keep batch norm at its stored statistics, also in `train()`, when `freeze_batch_norm` is set."""
+
+    freeze_batch_norm: bool = False
+
+    def train(self, mode: bool = True) -> FrozenNormMixin:
+        """Set training mode, but leave frozen batch norm layers in evaluation mode."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+
+class ConvStem(FrozenNormMixin):
+    """Halve the frame log2(P) times by 3x3 convolutions with batch norm and GELU, then project to D.
+
+    Xiao et al., "Early Convolutions Help Transformers See Better", 2021. Widths double up to `embed_dim`.
+
+    Args:
+        patch_size: output stride P, a power of two.
+        embed_dim: token width D.
+        freeze_batch_norm: keep batch norm statistics as they are while training.
+
+    Raises:
+        UserError: if `patch_size` is no power of two.
+    """
+
+    def __init__(self, patch_size: int, embed_dim: int, *, freeze_batch_norm: bool = False):
+        super().__init__()
+        steps = int(math.log2(patch_size)) if patch_size > 1 else 0
+        if steps < 1 or 2**steps != patch_size:
+            raise UserError(f"stem 'conv' halves the frame, so patch_size must be a power of two from 2 on, "
+                            f"not {patch_size}; choose 16 or stem='linear'")
+        self.freeze_batch_norm = freeze_batch_norm
+        layers: list[nn.Module] = []
+        width_in = 3
+        for step in range(steps):
+            width = max(8, embed_dim // 2 ** (steps - 1 - step))
+            layers += [nn.Conv2d(width_in, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.GELU()]
+            width_in = width
+        self.convs = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(width_in, embed_dim, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return (M, h*w, D) tokens of frames (M, 3, H, W)."""
+        return self.proj(self.convs(frames)).flatten(2).transpose(1, 2)
+
+
+STEMS = ("linear", "conv", "efficientnet_lite0")
+"""The names `build_stem` knows."""
+
+
+def build_stem(stem: str, patch_size: int, embed_dim: int, *, stage: int | None = None,
+               freeze_batch_norm: bool = False) -> nn.Module:
+    """Build the map from frames to tokens.
+
+    Args:
+        stem: one of `STEMS`.
+        patch_size: output stride in pixels.
+        embed_dim: token width D.
+        stage: stages 1..7 of EfficientNet-Lite0 to keep; None keeps all that have this stride.
+        freeze_batch_norm: keep batch norm statistics as they are while training.
+
+    Raises:
+        UserError: if the name is unknown or the stem cannot have this stride.
+    """
+    if stem == "linear":
+        return LinearPatchEmbed(patch_size, embed_dim)
+    if stem == "conv":
+        return ConvStem(patch_size, embed_dim, freeze_batch_norm=freeze_batch_norm)
+    if stem == "efficientnet_lite0":
+        from marey.layers.efficientnet_lite import EfficientNetLiteStem
+        return EfficientNetLiteStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
+    raise UserError(f"unknown stem '{stem}'; choose one of {', '.join(STEMS)}")
