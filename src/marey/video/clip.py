@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -26,3 +27,9 @@ class Clip:
     def num_frames(self) -> int:
         """Number of frames T."""
         return self.frames.shape[0]
+
+    def take(self, places: Sequence[int]) -> Clip:
+        """The clip made of the frames at these places of this one (0..T-1, any order, repeats allowed)."""
+        return replace(self, frames=self.frames[list(places)],
+                       frame_indices=tuple(self.frame_indices[i] for i in places),
+                       frame_seconds=tuple(self.frame_seconds[i] for i in places))

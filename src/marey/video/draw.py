@@ -1,0 +1,122 @@
+"""Text, bars and boxes on frames, legible on any background: white on a dark band, scaled to the frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people write it: m:ss.s, or h:mm:ss.s from one hour on.
+
+    >>> clock(75.25), clock(3661.0)
+    ('1:15.2', '1:01:01.0')
+    """
+    tenths = int(seconds * 10 + 1e-6)
+    hours, rest = divmod(tenths, 36000)
+    minutes, tenths = divmod(rest, 600)
+    tail = f"{minutes:02d}" if hours else f"{minutes}"
+    return f"{hours}:" * bool(hours) + f"{tail}:{tenths // 10:02d}.{tenths % 10}"
+
+
+def to_image(frame: Tensor) -> Image.Image:
+    """Return a uint8 (C, H, W) frame as a PIL image."""
+    return Image.fromarray(np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()))
+
+
+def to_frame(image: Image.Image) -> Tensor:
+    """Return a PIL image as a uint8 (3, H, W) frame."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def draw_answers(frame: Tensor, answers: Sequence[tuple[str, float]], note: str = "") -> Tensor:
+    """Draw the first answers with their probabilities as bars in a band along the bottom.
+
+    Args:
+        frame: uint8, (3, H, W).
+        answers: (label, probability) pairs, most probable first; as many as fit in half the frame are drawn.
+        note: one line above them, such as a warning that the action is unknown.
+    """
+    image = to_image(frame)
+    size = max(11, image.height // 18)
+    font = ImageFont.load_default(size)
+    line = int(size * 1.35)
+    lines = ([note] if note else []) + [f"{p:4.0%}  {label}" for label, p in answers]
+    lines = lines[:max(1, image.height // 2 // line)]
+    top = image.height - line * len(lines) - size // 3
+    draw = ImageDraw.Draw(image, "RGBA")
+    draw.rectangle((0, top, image.width, image.height), fill=(0, 0, 0, 170))
+    for row, text in enumerate(lines):
+        y = top + row * line + size // 6
+        if not (note and row == 0):
+            probability = answers[row - bool(note)][1]
+            draw.rectangle((0, y, image.width * probability, y + line - 2), fill=(46, 134, 193, 150))
+        draw.text((size // 2, y), _fit(draw, text, font, image.width - size), font=font,
+                  fill=(255, 214, 120) if note and row == 0 else (255, 255, 255))
+    return to_frame(image)
+
+
+def draw_boxes(frame: Tensor, boxes_xyxy: Sequence[Sequence[float]], captions: Sequence[Sequence[str]],
+               colours: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Draw one box per person with its caption lines on a dark ground, kept inside the frame.
+
+    Args:
+        frame: uint8, (3, H, W).
+        boxes_xyxy: pixels, one (x1, y1, x2, y2) per person.
+        captions: the lines of text of each person.
+        colours: RGB of each person's box.
+    """
+    image = to_image(frame)
+    size = max(11, image.height // 26)
+    font = ImageFont.load_default(size)
+    draw = ImageDraw.Draw(image, "RGBA")
+    for box, lines, colour in zip(boxes_xyxy, captions, colours, strict=True):
+        draw.rectangle(tuple(box), outline=colour, width=max(2, image.height // 180))
+        width = max((draw.textlength(text, font=font) for text in lines), default=0) + size // 2
+        height = int(size * 1.25) * len(lines)
+        x = min(max(0, box[0]), max(0, image.width - width))
+        y = box[1] - height if box[1] >= height else min(box[1], image.height - height)
+        draw.rectangle((x, y, x + width, y + height), fill=(0, 0, 0, 175))
+        for row, text in enumerate(lines):
+            draw.text((x + size // 4, y + int(size * 1.25) * row), text, font=font, fill=(255, 255, 255))
+    return to_frame(image)
+
+
+def contact_sheet(frames: Tensor, captions: Sequence[str], *, columns: int = 4, width: int = 240,
+                  title: str = "") -> Image.Image:
+    """Lay frames out in rows with a caption below each and a title above.
+
+    Args:
+        frames: uint8, (T, 3, H, W).
+        captions: one per frame.
+        columns: frames a row.
+        width: pixels of each frame's width; the height keeps the aspect.
+    """
+    height = max(1, round(width * frames.shape[-2] / frames.shape[-1]))
+    font, title_font = ImageFont.load_default(14), ImageFont.load_default(18)
+    columns = min(columns, len(frames))
+    rows = -(-len(frames) // columns)
+    head = 34 if title else 6
+    sheet = Image.new("RGB", (columns * (width + 6) + 6, head + rows * (height + 26)), (250, 250, 248))
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((8, 7), _fit(draw, title, title_font, sheet.width - 16), font=title_font, fill=(20, 20, 20))
+    for place, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
+        x, y = 6 + (place % columns) * (width + 6), head + (place // columns) * (height + 26)
+        sheet.paste(to_image(frame).resize((width, height), Image.Resampling.BILINEAR), (x, y))
+        draw.text((x, y + height + 4), _fit(draw, caption, font, width), font=font, fill=(60, 60, 60))
+    return sheet
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+         width: float) -> str:
+    """Shorten a text with an ellipsis until it is no wider than `width` pixels."""
+    if draw.textlength(text, font=font) <= width:
+        return text
+    while text and draw.textlength(text + "...", font=font) > width:
+        text = text[:-1]
+    return text + "..."
