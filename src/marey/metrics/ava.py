@@ -29,7 +29,7 @@ class EvaluatorRules:
     ignore_unlabelled_images: bool
     """Ignore detections on images the truth file does not name; otherwise each is a false alarm."""
     whole_seconds: bool
-    """Tell images apart by whole seconds only."""
+    """Tell images apart by whole seconds only (officially by microseconds, to which no file's digits reach)."""
 
 
 RULES = {
@@ -80,13 +80,14 @@ def evaluate(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], 
     if not 0 < iou_threshold <= 1:
         raise UserError(f"iou_threshold must be in (0, 1], got {iou_threshold}")
     rules, listed = RULES[behaviour], np.array(sorted(label_map), np.int64)
-    keys = {_key(key, rules): i for i, key in enumerate(truth.keys)}
+    keys: dict[tuple[str, float], int] = {}
+    truth_table = np.array([keys.setdefault(_key(key, rules), len(keys)) for key in truth.keys], np.int64)
     labelled_images = len(keys)
-    for key in detections.keys:
-        keys.setdefault(_key(key, rules), len(keys))
-    left_out = np.array([_key(key, rules) in {_key(e, rules) for e in excluded or ()} for key in keys], bool)
-    truth, truth_image = _kept(truth, keys, rules, listed, left_out)
-    detections, image = _kept(detections, keys, rules, listed, left_out)
+    table = np.array([keys.setdefault(_key(key, rules), len(keys)) for key in detections.keys], np.int64)
+    left_out = np.zeros(len(keys), bool)
+    left_out[[keys[key] for key in (_key(e, rules) for e in excluded or ()) if key in keys]] = True
+    truth, truth_image = _kept(truth, truth_table, listed, left_out)
+    detections, image = _kept(detections, table, listed, left_out)
     if merge_classes:
         truth, truth_image = _merged(truth, truth_image)
         detections, image = _merged(detections, image)
@@ -101,24 +102,26 @@ def evaluate(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], 
     detections, image = detections.select(order), image[order]
     hit = match_detections(truth.boxes_xyxy_norm, truth_image * (listed[-1] + 1) + truth.class_ids,
                            detections.boxes_xyxy_norm, image * (listed[-1] + 1) + detections.class_ids, iou_threshold)
-    per_class = {label_map[c]: average_precision(detections.last[detections.class_ids == c],
-                                                 hit[detections.class_ids == c],
-                                                 int((truth.class_ids == c).sum())) for c in listed.tolist()}
+    by_class = np.argsort(detections.class_ids, kind="stable")
+    bounds = np.searchsorted(detections.class_ids[by_class], np.stack([listed, listed + 1]))
+    scores, hit = detections.last[by_class], hit[by_class]
+    num_truth = np.bincount(truth.class_ids, minlength=listed[-1] + 1)
+    per_class = {label_map[c]: average_precision(scores[low:high], hit[low:high], int(num_truth[c]))
+                 for c, low, high in zip(listed.tolist(), *bounds.tolist(), strict=True)}
     values = np.array(list(per_class.values()))
     return {"mAP": float(np.nanmean(values)) if np.isfinite(values).any() else float("nan"), "per_class": per_class,
             "num_truth": len(truth), "num_detections": len(detections), "invalid_detections": invalid}
 
 
 def _key(key: tuple[str, float], rules: EvaluatorRules) -> tuple[str, float]:
-    return (key[0], float(int(key[1])) if rules.whole_seconds else round(key[1], 6))
+    return (key[0], float(int(key[1]))) if rules.whole_seconds else key
 
 
-def _kept(rows: BoxRows, keys: dict[tuple[str, float], int], rules: EvaluatorRules, listed: np.ndarray,
-          left_out: np.ndarray) -> tuple[BoxRows, np.ndarray]:
-    table = np.array([keys[_key(key, rules)] for key in rows.keys], np.int64)
-    image = table[rows.image] if len(rows) else rows.image
+def _kept(rows: BoxRows, table: np.ndarray, listed: np.ndarray, left_out: np.ndarray) -> tuple[BoxRows, np.ndarray]:
+    """Drop other classes and left out images; `table` turns the file's image numbers into common ones."""
+    image = table[rows.image]
     keep = np.isin(rows.class_ids, listed) & ~left_out[image]
-    return rows.select(keep), image[keep]
+    return (rows, image) if keep.all() else (rows.select(keep), image[keep])
 
 
 def _merged(rows: BoxRows, image: np.ndarray) -> tuple[BoxRows, np.ndarray]:
@@ -144,14 +147,16 @@ def _reading_order(rows: BoxRows, image: np.ndarray, rules: EvaluatorRules) -> n
     if not rules.sort_within_image:
         return np.argsort(appearance, kind="stable")
     order = np.lexsort((-rows.last, appearance))
-    starts = np.flatnonzero(np.r_[True, np.diff(appearance[order]) > 0])
-    ends = np.r_[starts[1:], len(order)]
+    is_start = np.r_[True, np.diff(appearance[order]) > 0]
+    starts = np.flatnonzero(is_start)
+    image_of = np.cumsum(is_start) - 1
     limit = rules.detections_per_image or len(order)
-    tied = np.r_[np.diff(rows.last[order]) == 0, False] & np.r_[np.diff(appearance[order]) == 0, False]
-    has_ties = np.add.reduceat(tied, starts) > 0
-    pieces = [_heap_order(rows, np.sort(order[a:b]), limit) if ties else order[a:min(b, a + limit)]
-              for a, b, ties in zip(starts, ends, has_ties, strict=True)]
-    return np.concatenate(pieces)
+    tied = np.r_[False, np.diff(rows.last[order]) == 0] & ~is_start
+    for i in np.unique(image_of[tied]):                                  # equal scores: as the official heap has it
+        stop = starts[i + 1] if i + 1 < len(starts) else len(order)
+        kept = _heap_order(rows, np.sort(order[starts[i]:stop]), limit)
+        order[starts[i]:starts[i] + len(kept)] = kept
+    return order[np.arange(len(order)) - starts[image_of] < limit]
 
 
 def _heap_order(rows: BoxRows, members: np.ndarray, limit: int) -> np.ndarray:
