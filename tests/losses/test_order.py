@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from marey.errors import UserError
+from marey.losses.order import DirecFormerLoss, guided_loss, order_loss, order_signs, total_loss
+from marey.order.permutations import random_permutations
+
+
+def naive_guided_loss(attention_time, order):
+    """Eq. 13 with its four sums written out, the mean over heads and clips added."""
+    total, count = 0.0, 0
+    for weights in attention_time:
+        B, N, heads, T, columns = weights.shape
+        for b in range(B):
+            for s in range(N):
+                for head in range(heads):
+                    for t in range(T):
+                        for u in range(T):
+                            sigma = 1 if order[b, t] < order[b, u] else -1
+                            total += (1 - float(weights[b, s, head, t, u + columns - T])) * sigma
+                            count += 1
+    return total / count
+
+
+def random_attention(seed, columns=4):
+    generator = torch.Generator().manual_seed(seed)
+    return [2 * torch.rand(3, 2, 2, 4, columns, generator=generator) - 1 for _ in range(2)]
+
+
+def test_signs_worked_by_hand():
+    order = torch.tensor([2, 0, 1])
+    assert order_signs(order).tolist() == [[-1, -1, -1], [1, -1, 1], [1, -1, -1]]
+    assert order_signs(order, "released").tolist() == [[1, -1, -1], [-1, 1, 1], [-1, 1, 1]]
+
+
+def test_paper_signs_are_antisymmetric_off_the_diagonal_and_released_signs_symmetric():
+    order = random_permutations(10, 6, torch.Generator().manual_seed(0))
+    off = 1 - torch.eye(6)
+    paper, released = order_signs(order), order_signs(order, "released")
+    assert torch.equal(paper * off, -paper.transpose(1, 2) * off)
+    assert torch.equal(released, released.transpose(1, 2))
+    assert (paper.diagonal(dim1=1, dim2=2) == -1).all()
+    assert (released.diagonal(dim1=1, dim2=2) == 1).all()
+
+
+@pytest.mark.parametrize("columns", [4, 5])
+def test_the_guided_loss_is_equation_13_without_the_cls_column(columns):
+    attention, order = random_attention(0, columns), random_permutations(3, 4, torch.Generator().manual_seed(1))
+    assert float(guided_loss(attention, order)) == pytest.approx(naive_guided_loss(attention, order), abs=1e-6)
+    if columns == 5:
+        assert float(guided_loss([w[..., 1:] for w in attention], order)) == pytest.approx(
+            float(guided_loss(attention, order)), abs=1e-6)
+
+
+def test_the_guided_loss_of_known_attention():
+    """a = sigma: off the diagonal (1-1)(1) + (1+1)(-1) = -2 per pair, on it (1+1)(-1) = -2: T=4 gives -(6*2+4*2)/16."""
+    order = torch.tensor([[3, 1, 0, 2]])
+    sigma = order_signs(order)[:, None, None]
+    assert float(guided_loss([sigma], order)) == -1.25
+    assert float(guided_loss([-sigma], order)) == 0.75                 # pairs: 2*1 + 0, diagonal: (1-1)(-1) = 0
+    assert float(guided_loss([sigma], order, mask_diagonal=True)) == -1.0
+    assert float(guided_loss([torch.ones(1, 1, 1, 4, 4)], order)) == 0.0
+
+
+def test_the_true_direction_is_its_minimum_by_gradient():
+    order = torch.tensor([[2, 0, 1]])
+    weights = torch.zeros(1, 1, 1, 3, 3, requires_grad=True)
+    guided_loss([weights], order).backward()
+    assert torch.allclose(weights.grad[0, 0, 0], -order_signs(order)[0] / 9)
+
+
+def test_the_guided_loss_follows_the_frames_and_ignores_the_order_of_clips():
+    attention, order = random_attention(2), random_permutations(3, 4, torch.Generator().manual_seed(3))
+    value = float(guided_loss(attention, order))
+    rename = torch.tensor([2, 0, 3, 1])
+    renamed = [w[..., rename, :][..., rename] for w in attention]
+    assert float(guided_loss(renamed, order[:, rename])) == pytest.approx(value, abs=1e-6)
+    assert float(guided_loss([w.flip(0) for w in attention], order.flip(0))) == pytest.approx(value, abs=1e-6)
+    assert float(guided_loss(attention, order[:, rename])) != pytest.approx(value, abs=1e-4)
+
+
+def test_the_guided_loss_may_be_negative_and_half_precision_is_averaged_in_float32():
+    order = torch.tensor([[0, 1, 2]])
+    value = guided_loss([order_signs(order)[:, None, None].to(torch.bfloat16)], order)
+    assert float(value) < 0
+    assert value.dtype == torch.float32
+
+
+def test_bad_attention_is_named():
+    with pytest.raises(UserError, match="return_attention=True"):
+        guided_loss([], torch.tensor([[0, 1]]))
+    with pytest.raises(UserError, match=r"shape \(3, 2, 2, 4, 4\) does not fit permutations of 8 frames"):
+        guided_loss(random_attention(0), torch.arange(8)[None])
+    with pytest.raises(UserError, match="permutation index 31 does not fit an order head of 31 classes"):
+        order_loss(torch.zeros(2, 31), torch.tensor([3, 31]))
+    with pytest.raises(UserError, match="unknown sign matrix 'papers'"):
+        order_signs(torch.tensor([0, 1]), "papers")
+
+
+def test_the_total_is_the_weighted_sum_of_equation_14():
+    terms = {"loss_class": torch.tensor(2.0), "loss_order": torch.tensor(3.0), "loss_guided": torch.tensor(-1.0)}
+    assert float(total_loss(terms)) == 4.0
+    assert float(total_loss(terms, {"loss_order": 0.5, "loss_guided": 2.0})) == 1.5
+    with pytest.raises(UserError, match="unknown loss term 'loss_orders'"):
+        total_loss(terms, {"loss_orders": 1.0})
+
+
+def make_outputs(B=3, T=4):
+    generator = torch.Generator().manual_seed(5)
+    outputs = {"logits": torch.randn(2 * B, 5, generator=generator, requires_grad=True),
+               "order_logits": torch.randn(2 * B, 7, generator=generator, requires_grad=True),
+               "attention_time": [torch.randn(2 * B, 2, 2, T, T + 1, generator=generator, requires_grad=True)]}
+    targets = {"label": torch.tensor([0, 4, 2]), "permutation_index": torch.tensor([6, 0, 1]),
+               "order": random_permutations(B, T, generator)}
+    return outputs, targets
+
+
+def test_class_comes_from_the_ordered_half_and_order_from_the_permuted_half():
+    outputs, targets = make_outputs()
+    terms = DirecFormerLoss()(outputs, targets)
+    assert list(terms) == ["loss_class", "loss_order", "loss_guided"]
+    assert float(terms["loss_class"]) == pytest.approx(float(F.cross_entropy(outputs["logits"][:3], targets["label"])))
+    order = F.cross_entropy(outputs["order_logits"][3:], targets["permutation_index"])
+    assert float(terms["loss_order"]) == pytest.approx(float(order))
+    guided = guided_loss([outputs["attention_time"][0][3:]], targets["order"])
+    assert float(terms["loss_guided"]) == pytest.approx(float(guided))
+
+
+def test_without_the_order_loss_its_head_still_gets_a_gradient_of_zero():
+    outputs, targets = make_outputs()
+    terms = DirecFormerLoss(order=False, guided=False)(outputs, targets)
+    assert list(terms) == ["loss_class"]
+    terms["loss_class"].backward()
+    assert (outputs["order_logits"].grad == 0).all()
+    assert (outputs["logits"].grad[3:] == 0).all()
+
+
+def test_guiding_the_ordered_pass_is_never_alone():
+    with pytest.raises(UserError, match="the time embedding solves the task"):
+        DirecFormerLoss(guided=False, guided_on_ordered=True)
+    outputs, targets = make_outputs()
+    both = DirecFormerLoss(guided_on_ordered=True)(outputs, targets)["loss_guided"]
+    ordered = guided_loss([outputs["attention_time"][0][:3]], torch.arange(4).expand(3, -1))
+    permuted = guided_loss([outputs["attention_time"][0][3:]], targets["order"])
+    assert float(both) == pytest.approx(float((ordered + permuted) / 2))
