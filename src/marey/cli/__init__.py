@@ -27,20 +27,33 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit status: 0, 1 (some files failed), 2 (a mistake), 130 (interrupted)."""
     from marey.errors import UserError
 
     try:
-        build_app()()
+        return build_app()(args=arguments, prog_name="marey", standalone_mode=False) or 0
     except UserError as error:
-        print(f"marey: {error}", file=sys.stderr)
-        sys.exit(2)
+        return _complain(str(error), 2)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, FileExistsError) as error:
-        print(f"marey: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
+        return _complain(f"{error.filename}: {error.strerror}", 2)
+    except BrokenPipeError:
+        return 1
     except OSError as error:
-        print(f"marey: {error.filename or 'input or output'}: {error.strerror or error}; "
-              "free some space or choose another --out", file=sys.stderr)
-        sys.exit(1)
+        return _complain(f"{error.filename or 'writing'}: {error.strerror or error}; free some space or choose "
+                         "another --out", 1)
     except KeyboardInterrupt:
-        print("marey: interrupted; long commands go on where they stopped when run again", file=sys.stderr)
-        sys.exit(130)
+        return _complain("interrupted; long commands go on where they stopped when run again", 130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # Typer's own usage errors know how to say themselves in a line
+            raise
+        return _complain(error.format_message().replace("\n", " "), 2)
+
+
+def _complain(message: str, status: int) -> int:
+    if message:  # `marey` alone has already printed its help
+        print(f"marey: {message}", file=sys.stderr)
+    return status

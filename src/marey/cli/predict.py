@@ -1,7 +1,236 @@
+"""`marey predict` and `marey watch`: what happens in video files, and in a camera or stream."""
+
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from marey.cli.output import print_json, progress, say
+from marey.errors import UserError
+
+if TYPE_CHECKING:
+    from marey.predictor import Prediction, Predictor
+
+Model = Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
+    app.command()(predict)
+    app.command()(watch)
+
+
+def predict(
+    videos: Annotated[list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")],
+    model: Model = "marey-mini",
+    top: Annotated[int, typer.Option(min=1, help="Answers per video.")] = 5,
+    labels: Annotated[str | None, typer.Option(help="Rank these comma-separated names, never trained on.")] = None,
+    features: Annotated[bool, typer.Option(help="Answer from frame and sound features (GAT models).")] = False,
+    threshold: Annotated[float, typer.Option(help="With --features: smallest score shown, 0 to 1.")] = 0.2,
+    timeline: Annotated[bool, typer.Option(help="Slide a window over each video: time-stamped segments.")] = False,
+    window: Annotated[float, typer.Option(help="With --timeline: window length in seconds.")] = 2.0,
+    step: Annotated[float, typer.Option(help="With --timeline: seconds between windows.")] = 1.0,
+    trust: Annotated[str, typer.Option(help="basic, or full: also stability under mild corruptions.")] = "basic",
+    views: Annotated[int, typer.Option(min=1, help="Temporal views averaged per video.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    max_pixels: Annotated[int | None, typer.Option(help="Refuse frames with more pixels than this.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Refuse videos longer than this, in seconds.")] = None,
+    save_annotated: Annotated[Path | None, typer.Option(help="Write the video with its answers drawn on it.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the answers (or segments) as CSV.")] = None,
+    srt: Annotated[Path | None, typer.Option(help="With --timeline on one video: write subtitles.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: spread a folder over workers, into --out.")] = "local",
+    out: Annotated[Path | None, typer.Option(help="With --engine ray: folder of Parquet files.")] = None,
+    json: Json = False,
+) -> None:
+    """Say what a person does in each video, and how far the answer can be trusted.
+
+    Exit status 1: some videos could not be read (they are named); the others are answered.
+    """
+    if engine == "ray":
+        from marey.corpus import predict_corpus
+
+        raise typer.Exit(predict_corpus(videos, model=model, out=out, top=top, views=views))
+    if engine != "local":
+        raise UserError(f"--engine '{engine}' is neither 'local' nor 'ray'")
+    if features:
+        raise typer.Exit(_predict_features(videos, model, threshold, top, json))
+    from marey.predictor import Predictor, videos_in
+
+    names = _split_labels(labels)
+    paths = videos_in(videos)
+    if (srt or save_annotated) and len(paths) != 1:
+        raise UserError(f"--srt and --save-annotated take one video, got {len(paths)}; run the command once for each")
+    limits = {"max_pixels": max_pixels, "max_seconds": max_seconds}
+    predictor = Predictor.load(model, views=views, device=device)
+    if timeline:
+        raise typer.Exit(_timeline(predictor, paths, window, step, limits, csv, srt, save_annotated, json))
+    options = {"labels": names, "trust": trust, **limits}
+    results = _predict_paths(predictor, paths, top, options, json)
+    if save_annotated and results[0][0] is not None:
+        from marey.video.annotate import annotate_video
+
+        first = results[0][0]
+        note = "unknown action; nearest guesses:" if first.trust.get("unknown") else ""
+        annotate_video(paths[0], save_annotated, first.top(3), note)
+        say(f"wrote {save_annotated}")
+    if csv:
+        _write_csv(csv, [entry for _, entry in results])
+        say(f"wrote {csv}")
+    if json:
+        print_json({"model": predictor.name, "results": [entry for _, entry in results]})
+    if any(entry["error"] for _, entry in results):
+        raise typer.Exit(1)
+
+
+def watch(
+    source: Annotated[str, typer.Argument(help="Camera number, rtsp:// address, or a file still being written.")],
+    model: Model = "marey-mini",
+    window: Annotated[float, typer.Option(help="Seconds of video each answer looks at.")] = 2.0,
+    step: Annotated[float, typer.Option(help="Seconds between answers.")] = 0.5,
+    smoothing: Annotated[float, typer.Option(help="Weight of the past answers, 0 to below 1.")] = 0.5,
+    idle: Annotated[float, typer.Option(help="Stop when nothing new has come for so many seconds.")] = 10.0,
+    top: Annotated[int, typer.Option(min=1, help="Labels per answer.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document per answer and line.")] = False,
+) -> None:
+    """Answer a camera, a network stream or a growing file continuously."""
+    import json as json_module
+
+    from marey.predictor import Predictor
+    from marey.video.draw import clock
+    from marey.video.stream import iterate_stream
+    from marey.watch import watch as answers
+
+    predictor = Predictor.load(model, device=device)
+    for answer in answers(predictor, iterate_stream(source, idle_seconds=idle), window_seconds=window,
+                          step_seconds=step, smoothing=smoothing, top=top):
+        if json:
+            print(json_module.dumps(answer), flush=True)
+        else:
+            best = "  ".join(f"{entry['label']} {entry['probability']:.0%}" for entry in answer["predictions"])
+            print(f"{clock(answer['seconds']):>8}  {'(unknown) ' if answer['unknown'] else ''}{best}", flush=True)
+
+
+def _split_labels(labels: str | None) -> list[str] | None:
+    if labels is None:
+        return None
+    names = [name.strip() for name in labels.split(",") if name.strip()]
+    if not names:
+        raise UserError("--labels is empty; give names separated by commas, e.g. --labels 'riding a bike,juggling'")
+    return names
+
+
+def _predict_paths(predictor: Predictor, paths: list[Path], top: int, options: dict[str, Any],
+                   json: bool) -> list[tuple[Prediction | None, dict[str, Any]]]:
+    from marey.predictor import predict_many
+
+    results = []
+    for prediction, entry in progress(predict_many(predictor, paths, top=top, **options), "predict", len(paths)):
+        results.append((prediction, entry))
+        if entry["error"]:
+            say(f"marey: {entry['error']}")
+        elif not json:
+            print(_describe(entry), flush=True)
+    return results
+
+
+def _describe(entry: dict[str, Any]) -> str:
+    from marey.video.draw import clock
+
+    trust = entry["trust"]
+    lines = [f"{entry['video']}  (looked at {len(entry['frame_seconds'])} frames, {clock(entry['frame_seconds'][0])} "
+             f"to {clock(entry['frame_seconds'][-1])})"]
+    if trust.get("unknown"):
+        lines.append(f"  UNKNOWN: unlike anything the model was trained on (strangeness {trust['ood_score']:.2f}, "
+                     f"limit {trust['ood_threshold']:.2f}); its nearest guesses:")
+    lines += [f"  {answer['probability']:6.1%}  {'#' * round(30 * answer['probability']):<30}  {answer['label']}"
+              for answer in entry["predictions"]]
+    lines.append("  trust: " + ", ".join(_trust_words(trust)))
+    return "\n".join(lines)
+
+
+def _trust_words(trust: dict[str, Any]) -> list[str]:
+    words = [f"calibrated probability {trust['probability']:.2f}", f"{trust['agreement']:.0%} of the views agree"]
+    if trust.get("unknown") is not None:
+        words.append("unknown" if trust["unknown"] else "not unlike the training data")
+    if "stability" in trust:
+        words.append(f"same answer under {trust['stability']['agreement']:.0%} of three mild corruptions")
+    return words
+
+
+def _timeline(predictor: Predictor, paths: list[Path], window: float, step: float, limits: dict[str, Any],
+              csv: Path | None, srt: Path | None, save_annotated: Path | None, json: bool) -> int:
+    from marey.errors import VideoError
+    from marey.timeline import describe, write_csv, write_srt
+    from marey.timeline import timeline as segments_of
+
+    given = {key: value for key, value in limits.items() if value is not None}
+    results: list[dict[str, Any]] = []
+    for path in progress(paths, "timeline"):
+        try:
+            segments = segments_of(predictor, path, window_seconds=window, step_seconds=step, **given)
+        except VideoError as error:
+            say(f"marey: {error}")
+            results.append({"video": str(path), "segments": [], "error": str(error)})
+            continue
+        results.append({"video": str(path), "segments": [s.to_dict() for s in segments], "error": None})
+        if not json:
+            print("\n".join([str(path), *("  " + describe(segment) for segment in segments)]), flush=True)
+        for target, write in ((csv, write_csv), (srt, write_srt)):
+            if target is not None:
+                _write_text(target if len(paths) == 1 else target.with_name(f"{path.stem}{target.suffix}"),
+                            write, segments)
+        if save_annotated is not None:
+            from marey.video.annotate import annotate_segments
+
+            annotate_segments(path, save_annotated, [(s.start_seconds, s.end_seconds, s.label, s.probability)
+                                                     for s in segments])
+            say(f"wrote {save_annotated}")
+    if json:
+        print_json({"model": predictor.name, "results": results})
+    return int(any(result["error"] for result in results))
+
+
+def _write_text(target: Path, write: Any, segments: Any) -> None:
+    temporary = target.with_name(target.name + ".partial")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        write(segments, stream)
+    temporary.replace(target)
+    say(f"wrote {target}")
+
+
+def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
+    import csv as csv_module
+
+    temporary = target.with_name(target.name + ".partial")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv_module.writer(stream)
+        writer.writerow(["video", "rank", "label", "probability", "agreement", "unknown", "error"])
+        for entry in entries:
+            trust = entry["trust"]
+            for rank, answer in enumerate(entry["predictions"], start=1):
+                writer.writerow([entry["video"], rank, answer["label"], answer["probability"], trust["agreement"],
+                                 trust.get("unknown"), ""])
+            if entry["error"]:
+                writer.writerow([entry["video"], "", "", "", "", "", entry["error"]])
+    temporary.replace(target)
+
+
+def _predict_features(videos: list[str], model: str, threshold: float, top: int, json: bool) -> int:
+    from marey.features.predict import predict_features
+
+    chosen = "marey-mini-gat" if model == "marey-mini" else model
+    results = [predict_features(video, chosen, threshold, top) for video in videos]
+    if json:
+        print_json({"model": chosen, "results": results})
+    for result in results:
+        if result["error"]:
+            say(f"marey: {result['error']}")
+        elif not json:
+            print(result["video"])
+            for answer in result["predictions"]:
+                print(f"  {answer['probability']:6.1%}  {answer['label']}")
+    return int(any(result["error"] for result in results))
