@@ -39,6 +39,7 @@ def predict(
     max_pixels: Annotated[int | None, typer.Option(help="Refuse frames with more pixels than this.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Refuse videos longer than this, in seconds.")] = None,
     save_annotated: Annotated[Path | None, typer.Option(help="Write the video with its answers drawn on it.")] = None,
+    contact_sheet: Annotated[Path | None, typer.Option(help="Write a picture of the frames it looked at.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the answers (or segments) as CSV.")] = None,
     srt: Annotated[Path | None, typer.Option(help="With --timeline on one video: write subtitles.")] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: spread a folder over workers, into --out.")] = "local",
@@ -61,21 +62,17 @@ def predict(
 
     names = _split_labels(labels)
     paths = videos_in(videos)
-    if (srt or save_annotated) and len(paths) != 1:
-        raise UserError(f"--srt and --save-annotated take one video, got {len(paths)}; run the command once for each")
+    if (srt or save_annotated or contact_sheet) and len(paths) != 1:
+        raise UserError(f"--srt, --save-annotated and --contact-sheet take one video, got {len(paths)}; "
+                        "run the command once for each")
     limits = {"max_pixels": max_pixels, "max_seconds": max_seconds}
     predictor = Predictor.load(model, views=views, device=device)
     if timeline:
         raise typer.Exit(_timeline(predictor, paths, window, step, limits, csv, srt, save_annotated, json))
     options = {"labels": names, "trust": trust, **limits}
     results = _predict_paths(predictor, paths, top, options, json)
-    if save_annotated and results[0][0] is not None:
-        from marey.video.annotate import annotate_video
-
-        first = results[0][0]
-        note = "unknown action; nearest guesses:" if first.trust.get("unknown") else ""
-        annotate_video(paths[0], save_annotated, first.top(3), note)
-        say(f"wrote {save_annotated}")
+    if results[0][0] is not None:
+        _draw(paths[0], results[0][0], save_annotated, contact_sheet)
     if csv:
         _write_csv(csv, [entry for _, entry in results])
         say(f"wrote {csv}")
@@ -135,6 +132,25 @@ def _predict_paths(predictor: Predictor, paths: list[Path], top: int, options: d
         elif not json:
             print(_describe(entry), flush=True)
     return results
+
+
+def _draw(path: Path, prediction: Prediction, annotated: Path | None, sheet: Path | None) -> None:
+    from marey.video.annotate import annotate_video
+    from marey.video.draw import clock, contact_sheet
+
+    unknown = bool(prediction.trust.get("unknown"))
+    if annotated is not None:
+        annotate_video(path, annotated, prediction.top(3), "unknown action; nearest guesses:" if unknown else "")
+        say(f"wrote {annotated}")
+    if sheet is not None:
+        label, probability = prediction.top(1)[0]
+        clip = prediction.clips[len(prediction.clips) // 2]
+        picture = contact_sheet(clip.frames, [clock(seconds) for seconds in clip.frame_seconds],
+                                title=f"{'unknown; nearest: ' if unknown else ''}{label} {probability:.0%}")
+        temporary = sheet.with_name(f".{sheet.name}")
+        picture.save(temporary)
+        temporary.replace(sheet)
+        say(f"wrote {sheet}")
 
 
 def _describe(entry: dict[str, Any]) -> str:
