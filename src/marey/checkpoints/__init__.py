@@ -1,0 +1,66 @@
+"""Checkpoints: our folder format, the bundled weights, and readers of public formats.
+
+    load_checkpoint("marey-mini")                      bundled with the package
+    load_checkpoint("runs/jester/best")                a folder written by `save_checkpoint`
+    load_checkpoint("hf:facebook/timesformer-base-finetuned-k400")    a hub id, or a local folder of that layout
+    load_checkpoint("torchvision:swin3d_t")            torchvision's video models
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from marey.checkpoints.folder import CONFIG, Checkpoint, load_folder, read_json, save_checkpoint
+from marey.errors import UserError, unknown_name
+
+__all__ = ["Checkpoint", "bundled_names", "load_checkpoint", "load_model", "save_checkpoint"]
+
+WEIGHTS_FOLDER = Path(__file__).resolve().parents[1] / "weights"
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the checkpoints that come with the package, sorted."""
+    if not WEIGHTS_FOLDER.is_dir():
+        return []
+    return sorted(folder.name for folder in WEIGHTS_FOLDER.iterdir() if (folder / CONFIG).is_file())
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """Load a model with its class names, preprocessing and calibration, ready to predict.
+
+    Args:
+        source: a bundled name, a checkpoint folder, "hf:<hub id or folder>", or "torchvision:<model>".
+
+    Raises:
+        UserError: if there is no such checkpoint or it does not fit.
+    """
+    text = str(source)
+    if text.startswith("hf:"):
+        from marey.checkpoints.huggingface import load_hf
+        return load_hf(text.removeprefix("hf:"))
+    if text.startswith("torchvision:"):
+        from marey.models.external import load_torchvision  # type: ignore[import-not-found]
+        return load_torchvision(text.removeprefix("torchvision:"))
+    if text in bundled_names():
+        return load_folder(WEIGHTS_FOLDER / text, name=text)
+    folder = Path(source)
+    if not folder.exists():
+        if "/" in text or "\\" in text or not bundled_names():
+            bundled = ", ".join(bundled_names()) or "none"
+            raise UserError(f"{text}: no such checkpoint folder; bundled names: {bundled}; hub models are written "
+                            f"'hf:{text}'")
+        raise unknown_name("model", text, bundled_names())
+    if not folder.is_dir():
+        raise UserError(f"{text}: a file, but a checkpoint is a folder; bring a file in with "
+                        f"`marey convert {text} --from FORMAT --out DIR`")
+    if (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG):
+        from marey.checkpoints.huggingface import load_hf
+        return load_hf(text)
+    return load_folder(folder)
+
+
+def load_model(source: str | Path) -> nn.Module:
+    """Load only the model of a checkpoint, in evaluation mode; `source` as in `load_checkpoint`."""
+    return load_checkpoint(source).model

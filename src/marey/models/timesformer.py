@@ -296,10 +296,10 @@ class TimeSformer(nn.Module):
             raise UserError(f"clip is {clip.dtype}, but the model takes normalised float pixels; apply its Preprocess")
         B, T, _, H, W = clip.shape
         if self.resize_embeddings is None:
-            if T != self.num_frames and (self.attention_form != "space" or self.position_embedding == "joint"):
-                raise UserError(f"clip has {T} frames, but this model was built for {self.num_frames}; sample "
-                                f"{self.num_frames} frames, or build with num_frames={T} or resize_embeddings='nearest'")
-            if (H, W) != (self.image_size, self.image_size):
+            if self.num_frames != T and (self.attention_form != "space" or self.position_embedding == "joint"):
+                raise UserError(f"clip has {T} frames, but this model was built for {self.num_frames}; sample that many, "
+                                f"or build with num_frames={T} or resize_embeddings='nearest'")
+            if (self.image_size, self.image_size) != (H, W):
                 raise UserError(f"clip is {H}x{W} pixels, but this model was built for {self.image_size}x"
                                 f"{self.image_size}; resize it, or build with resize_embeddings='nearest'")
         if H % self.patch_size or W % self.patch_size:

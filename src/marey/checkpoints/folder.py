@@ -1,0 +1,190 @@
+"""Our checkpoint: a folder with `model.safetensors` and `config.json`, nothing pickled.
+
+    config.json   {"format": 1, "model", "arguments", "class_names", "preprocess", "calibration", "extra", "storage"}
+    model.safetensors   the model's state dict; further tensors (permutations, label embeddings, ...) under "extra."
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from marey.checkpoints.atomic import write_files
+from marey.checkpoints.report import load_exactly
+from marey.errors import UserError
+from marey.models import MODELS, create_model, model_class
+
+if TYPE_CHECKING:
+    from marey.transforms.preprocess import Preprocess
+
+FORMAT = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+EXTRA = "extra."
+STORAGES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""How weights of two or more axes are stored; they are always loaded as float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model with everything needed to use it."""
+
+    model: nn.Module
+    """In evaluation mode."""
+    name: str
+    """What it was loaded as: a bundled name, a folder, a hub id."""
+    architecture: str
+    """A name of `marey.list_models()`, or where the model comes from ("hf", "torchvision")."""
+    arguments: dict[str, Any]
+    """What `create_model` takes."""
+    class_names: list[str] | None
+    """Name of each logit, or None if the checkpoint does not say."""
+    preprocess: Preprocess | None
+    """How a video becomes the model's input."""
+    calibration: dict[str, Any] | None = None
+    """{"temperature": float, "ood": {...}}."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """JSON values kept beside the weights."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors kept beside the weights, e.g. "permutations" (P, T), "label_embeddings" (K, E)."""
+
+
+def architecture_name(model: nn.Module) -> str:
+    """Return the name of `marey.list_models()` that builds this model.
+
+    Raises:
+        UserError: if the model's class is not registered.
+    """
+    home = f"{type(model).__module__}:{type(model).__qualname__}"
+    for name, place in MODELS.items():
+        if place == home:
+            return name
+    raise UserError(f"a {type(model).__name__} cannot be saved: it is not one of {', '.join(sorted(MODELS))}")
+
+
+def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: list[str] | None,
+                    preprocess: Preprocess | None, calibration: dict[str, Any] | None = None,
+                    extra: dict[str, Any] | None = None, tensors: dict[str, Tensor] | None = None,
+                    storage: str = "float32") -> None:
+    """Write a checkpoint folder; both files get temporary names first, so an old checkpoint survives a failure.
+
+    Args:
+        folder: made if absent; other files in it stay.
+        model: a registered model, with its `arguments`.
+        class_names: name of each logit.
+        preprocess: how a video becomes the model's input.
+        calibration, extra: JSON values.
+        tensors: further tensors, stored as they are.
+        storage: "float32", or "float16" or "bfloat16" for half the size (matrices only; vectors and statistics stay).
+
+    Raises:
+        UserError: if the model is not registered, a value does not fit the storage, or the disk is full.
+    """
+    if storage not in STORAGES:
+        raise UserError(f"storage is '{storage}', but must be one of {', '.join(STORAGES)}")
+    config = {"format": FORMAT, "model": architecture_name(model), "arguments": model.arguments,
+              "class_names": class_names, "preprocess": preprocess.to_dict() if preprocess is not None else None,
+              "calibration": calibration, "extra": extra or {}, "storage": storage}
+    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+    stored = {name: _stored(name, tensor, STORAGES[storage]) for name, tensor in model.state_dict().items()}
+    stored |= {EXTRA + name: tensor.detach().cpu().contiguous().clone() for name, tensor in (tensors or {}).items()}
+    write_files(folder, {WEIGHTS: lambda path: save_file(stored, path, metadata={"format": "pt"}),
+                         CONFIG: lambda path: _write_text(path, text)})
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point() and tensor.ndim >= 2:
+        stored = tensor.to(dtype)
+        if not bool(torch.isfinite(stored).all()) and bool(torch.isfinite(tensor).all()):
+            raise UserError(f"'{name}' has values beyond the range of {dtype}; save with storage='float32'")
+        tensor = stored
+    return tensor.contiguous().clone()
+
+
+def load_folder(folder: str | Path, name: str | None = None) -> Checkpoint:
+    """Read a checkpoint folder; every tensor must have its place, and float weights come back as float32.
+
+    Args:
+        folder: with `model.safetensors` and `config.json`.
+        name: what to call the checkpoint; None takes the folder's path.
+
+    Raises:
+        UserError: if a file is missing, unreadable, of another format, or does not fit its own arguments.
+    """
+    folder = Path(folder)
+    config = read_json(folder / CONFIG)
+    if config.get("format") != FORMAT or "model" not in config:
+        raise UserError(f"{folder / CONFIG}: expected a marey checkpoint of format {FORMAT}, got format "
+                        f"{config.get('format')!r}; bring other files in with `marey convert`")
+    state = {key: tensor.float() if tensor.is_floating_point() and not key.startswith(EXTRA) else tensor
+             for key, tensor in read_tensors(folder / WEIGHTS).items()}
+    tensors = {key.removeprefix(EXTRA): state.pop(key) for key in list(state) if key.startswith(EXTRA)}
+    model = build_and_fill(config["model"], config.get("arguments", {}), state, folder / WEIGHTS)
+    preprocess = None
+    if config.get("preprocess") is not None:
+        from marey.transforms.preprocess import Preprocess
+        preprocess = Preprocess.from_dict(config["preprocess"])
+    return Checkpoint(model=model.eval(), name=name or str(folder), architecture=config["model"],
+                      arguments=config.get("arguments", {}), class_names=config.get("class_names"),
+                      preprocess=preprocess, calibration=config.get("calibration"), extra=config.get("extra") or {},
+                      tensors=tensors)
+
+
+def build_and_fill(architecture: str, arguments: dict[str, Any], state: dict[str, Tensor],
+                   source: str | Path) -> nn.Module:
+    """Build a registered model and fill it exactly; TimeSformer's family is built without drawing weights first."""
+    from marey.models.timesformer import TimeSformer
+    if issubclass(model_class(architecture), TimeSformer):
+        with torch.device("meta"):
+            model = create_model(architecture, **arguments)
+        load_exactly(model, state, source, assign=True)
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        return model
+    model = create_model(architecture, **arguments)
+    load_exactly(model, state, source)
+    return model
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: if the file is absent or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged, copy it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: if the file is absent or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); it is truncated or damaged, "
+                        "copy it again") from error
