@@ -1,0 +1,69 @@
+"""The model a run starts from: fresh, or with the weights of a checkpoint wherever they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from marey.errors import UserError
+from marey.training.config import TrainConfig
+from marey.training.tasks import Task
+
+
+def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
+                  say: Callable[[str], None] = print) -> nn.Module:
+    """Build the model of a run.
+
+    Arguments come, from weak to strong, from the checkpoint of `model.init_from`, the task, and `model.arguments`.
+
+    Args:
+        fresh: False on resume, where all weights come from the resume state.
+        say: where a sentence about what was loaded goes.
+
+    Raises:
+        UserError: if neither a model nor a checkpoint is named, or nothing of the checkpoint fits.
+    """
+    from marey.models import create_model
+
+    settings = config.model
+    start = None
+    if settings.init_from is not None:
+        from marey.checkpoints import load_checkpoint
+
+        start = load_checkpoint(settings.init_from)
+    name = settings.name or (start.name if start is not None else None)
+    if name is None:
+        raise UserError("no model: set model.name to one of 'marey list models', or model.init_from to a checkpoint")
+    arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.name == name else {}
+    arguments.update({**task.model_arguments, **settings.arguments})
+    if settings.activation_checkpointing:
+        arguments["activation_checkpointing"] = True
+    model = task.build_model(arguments) if task.build_model is not None else create_model(name, **arguments)
+    if start is not None and fresh:
+        same_classes = tuple(start.class_names) == tuple(task.class_names)
+        say(copy_weights(start.model, model, settings.init_from or "", skip_heads=not same_classes))
+    return model
+
+
+def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_heads: bool = False) -> str:
+    """Copy every tensor of `source` that `target` has under the same name and shape; returns a sentence about it.
+
+    Args:
+        skip_heads: leave out "head.*", which belongs to other classes even where its shape happens to fit.
+
+    Raises:
+        UserError: if nothing fits.
+    """
+    have, wanted = source.state_dict(), target.state_dict()
+    fits = {key: value for key, value in have.items() if key in wanted and wanted[key].shape == value.shape
+            and not (skip_heads and key.split(".")[0] == "head")}
+    if not fits:
+        raise UserError(f"model.init_from={name}: no tensor fits this model; use the architecture of the checkpoint")
+    target.load_state_dict(fits, strict=False)
+    fresh = sorted(set(wanted) - set(fits))
+    if not fresh:
+        return f"{name}: all {len(fits)} tensors loaded"
+    roots = ", ".join(sorted({key.split(".")[0] for key in fresh}))
+    return f"{name}: {len(fits)} of {len(wanted)} tensors loaded; fresh: {roots}"
