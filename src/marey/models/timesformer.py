@@ -297,8 +297,8 @@ class TimeSformer(nn.Module):
         B, T, _, H, W = clip.shape
         if self.resize_embeddings is None:
             if self.num_frames != T and (self.attention_form != "space" or self.position_embedding == "joint"):
-                raise UserError(f"clip has {T} frames, but this model was built for {self.num_frames}; sample that many, "
-                                f"or build with num_frames={T} or resize_embeddings='nearest'")
+                raise UserError(f"clip has {T} frames, but this model was built for {self.num_frames}; sample that "
+                                f"many, or build with num_frames={T} or resize_embeddings='nearest'")
             if (self.image_size, self.image_size) != (H, W):
                 raise UserError(f"clip is {H}x{W} pixels, but this model was built for {self.image_size}x"
                                 f"{self.image_size}; resize it, or build with resize_embeddings='nearest'")
