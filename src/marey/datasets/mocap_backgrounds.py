@@ -1,4 +1,4 @@
-"""Backgrounds drawn from a generator; which kinds a split may use is fixed, so test backgrounds are never trained on."""
+"""Backgrounds drawn from a generator; each split has kinds of its own, so test backgrounds are never trained on."""
 
 from __future__ import annotations
 
