@@ -44,7 +44,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         from marey.models.external import load_torchvision  # type: ignore[import-not-found]
         return load_torchvision(text.removeprefix("torchvision:"))
     if text in bundled_names():
-        return load_folder(WEIGHTS_FOLDER / text, name=text)
+        return load_folder(WEIGHTS_FOLDER / text, source=text)
     folder = Path(source)
     if not folder.exists():
         if "/" in text or "\\" in text or not bundled_names():

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,13 @@ class Checkpoint:
     model: nn.Module
     """In evaluation mode."""
     name: str
-    """What it was loaded as: a bundled name, a folder, a hub id."""
-    architecture: str
-    """A name of `marey.list_models()`, or where the model comes from ("hf", "torchvision")."""
+    """The architecture: a name of `marey.list_models()`, or for other libraries' models "hf" or "torchvision"."""
+    source: str
+    """What it was loaded as: a bundled name, a folder, "hf:<id>"."""
     arguments: dict[str, Any]
     """What `create_model` takes."""
-    class_names: list[str] | None
-    """Name of each logit, or None if the checkpoint does not say."""
+    class_names: list[str]
+    """Name of each logit; "class 0", "class 1", ... where the checkpoint does not say."""
     preprocess: Preprocess | None
     """How a video becomes the model's input."""
     calibration: dict[str, Any] | None = None
@@ -68,7 +69,12 @@ def architecture_name(model: nn.Module) -> str:
     raise UserError(f"a {type(model).__name__} cannot be saved: it is not one of {', '.join(sorted(MODELS))}")
 
 
-def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: list[str] | None,
+def numbered_classes(model: nn.Module) -> list[str]:
+    """Return "class 0", "class 1", ... for a model whose checkpoint names no classes."""
+    return [f"class {index}" for index in range(getattr(model, "arguments", {}).get("num_classes") or 0)]
+
+
+def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: Sequence[str] | None,
                     preprocess: Preprocess | None, calibration: dict[str, Any] | None = None,
                     extra: dict[str, Any] | None = None, tensors: dict[str, Tensor] | None = None,
                     storage: str = "float32") -> None:
@@ -89,7 +95,8 @@ def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: list[s
     if storage not in STORAGES:
         raise UserError(f"storage is '{storage}', but must be one of {', '.join(STORAGES)}")
     config = {"format": FORMAT, "model": architecture_name(model), "arguments": model.arguments,
-              "class_names": class_names, "preprocess": preprocess.to_dict() if preprocess is not None else None,
+              "class_names": None if class_names is None else list(class_names),
+              "preprocess": preprocess.to_dict() if preprocess is not None else None,
               "calibration": calibration, "extra": extra or {}, "storage": storage}
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     stored = {name: _stored(name, tensor, STORAGES[storage]) for name, tensor in model.state_dict().items()}
@@ -112,12 +119,12 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.contiguous().clone()
 
 
-def load_folder(folder: str | Path, name: str | None = None) -> Checkpoint:
+def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
     """Read a checkpoint folder; every tensor must have its place, and float weights come back as float32.
 
     Args:
         folder: with `model.safetensors` and `config.json`.
-        name: what to call the checkpoint; None takes the folder's path.
+        source: what to call the checkpoint; None takes the folder's path.
 
     Raises:
         UserError: if a file is missing, unreadable, of another format, or does not fit its own arguments.
@@ -135,9 +142,10 @@ def load_folder(folder: str | Path, name: str | None = None) -> Checkpoint:
     if config.get("preprocess") is not None:
         from marey.transforms.preprocess import Preprocess
         preprocess = Preprocess.from_dict(config["preprocess"])
-    return Checkpoint(model=model.eval(), name=name or str(folder), architecture=config["model"],
-                      arguments=config.get("arguments", {}), class_names=config.get("class_names"),
-                      preprocess=preprocess, calibration=config.get("calibration"), extra=config.get("extra") or {},
+    class_names = config.get("class_names")
+    return Checkpoint(model=model.eval(), name=config["model"], source=source or str(folder),
+                      arguments=config.get("arguments", {}), preprocess=preprocess,
+                      class_names=numbered_classes(model) if class_names is None else class_names, calibration=config.get("calibration"), extra=config.get("extra") or {},
                       tensors=tensors)
 
 

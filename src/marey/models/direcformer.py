@@ -36,7 +36,8 @@ class DirecFormer(TimeSformer):
                  space_attention: str = "cosine", cls_in_time: bool = True, shared_norm: bool = False,
                  position_embedding: str = "separable", stem: str = "linear", stem_stage: int | None = None,
                  freeze_stem_norm: bool = False, drop_path: float = 0.0, dropout: float = 0.0,
-                 attention_dropout: float = 0.0, qkv_bias: bool = True, resize_embeddings: str | None = None):
+                 attention_dropout: float = 0.0, qkv_bias: bool = True, resize_embeddings: str | None = None,
+                 activation_checkpointing: bool = False):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         own = ("num_orders", "shared_norm")
         super().__init__(**{name: value for name, value in arguments.items() if name not in own})

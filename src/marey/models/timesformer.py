@@ -187,6 +187,7 @@ class TimeSformer(nn.Module):
         qkv_bias: whether q, k, v projections have a bias.
         resize_embeddings: None: a clip of another length or size is an error; "nearest" (as released) or "bicubic":
             its embeddings are stretched.
+        activation_checkpointing: compute each block again in the backward pass instead of keeping its activations.
 
     Raises:
         UserError: if arguments do not fit together.
@@ -198,7 +199,8 @@ class TimeSformer(nn.Module):
                  cls_in_time: bool = False, position_embedding: str = "separable", stem: str = "linear",
                  stem_stage: int | None = None, freeze_stem_norm: bool = False, drop_path: float = 0.0,
                  dropout: float = 0.0, attention_dropout: float = 0.0, qkv_bias: bool = True,
-                 resize_embeddings: str | None = None):
+                 resize_embeddings: str | None = None,
+                 activation_checkpointing: bool = False):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self.arguments: dict[str, Any] = arguments
@@ -215,7 +217,7 @@ class TimeSformer(nn.Module):
         self.num_frames, self.image_size, self.patch_size = num_frames, image_size, patch_size
         self.attention_form, self.position_embedding = attention, position_embedding
         self.resize_embeddings = resize_embeddings
-        self.activation_checkpointing = False
+        self.activation_checkpointing = activation_checkpointing
         side = image_size // patch_size
         self.grid = (side, side)
         self.embed_dim = embed_dim
