@@ -52,9 +52,9 @@ def names_of(what: str) -> list[str]:
     import marey
 
     if what == "models":
-        from marey.checkpoints import bundled_models
+        from marey.checkpoints import bundled_names
 
-        return [*(f"{name}  (bundled weights)" for name in bundled_models()), *marey.list_models()]
+        return [*(f"{name}  (bundled weights)" for name in bundled_names()), *marey.list_models()]
     if what == "datasets":
         from marey.datasets.official import list_datasets
 
@@ -117,7 +117,7 @@ def _codecs() -> dict[str, str]:
 
 
 def _bundled() -> dict[str, str]:
-    from marey.checkpoints import bundled_folder, bundled_models
+    from marey.checkpoints import WEIGHTS_FOLDER, bundled_names
 
-    return {name: f"{sum(f.stat().st_size for f in bundled_folder(name).iterdir()) / 1e6:.1f} MB"
-            for name in bundled_models()} or {"none": "this is not a complete installation"}
+    return {name: f"{sum(f.stat().st_size for f in (WEIGHTS_FOLDER / name).iterdir()) / 1e6:.1f} MB"
+            for name in bundled_names()} or {"none": "this is not a complete installation"}
