@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from marey.checkpoints.atomic import write_file
 from marey.errors import UserError
 
 RESUME_FILE = "resume.safetensors"
@@ -27,11 +28,10 @@ def save_resume(folder: Path, modules: dict[str, nn.Module], optimizer: torch.op
     tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     optim_tensors, optim_values = split_optimizer_state(optimizer)
     tensors.update({f"optimizer/{key}": value for key, value in optim_tensors.items()})
-    temporary = folder / f"{RESUME_FILE}.partial"
     header = {"state": json.dumps({**state, "optimizer": optim_values})}
     # Each tensor is written as a copy: tied weights share memory, which the format refuses.
-    save_file({key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, temporary, header)
-    temporary.replace(folder / RESUME_FILE)
+    copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    write_file(folder / RESUME_FILE, lambda path: save_file(copies, path, header))
 
 
 def load_resume(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -33,16 +33,16 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
         from marey.checkpoints import load_checkpoint
 
         start = load_checkpoint(settings.init_from)
-    name = settings.name or (start.name if start is not None else None)
+    name = settings.name or (start.architecture if start is not None else None)
     if name is None:
         raise UserError("no model: set model.name to one of 'marey list models', or model.init_from to a checkpoint")
-    arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.name == name else {}
+    arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.architecture == name else {}
     arguments.update({**task.model_arguments, **settings.arguments})
     if settings.activation_checkpointing:
         arguments["activation_checkpointing"] = True
     model = task.build_model(arguments) if task.build_model is not None else create_model(name, **arguments)
     if start is not None and fresh:
-        same_classes = tuple(start.class_names) == tuple(task.class_names)
+        same_classes = tuple(start.class_names or ()) == tuple(task.class_names)
         say(copy_weights(start.model, model, settings.init_from or "", skip_heads=not same_classes))
     return model
 

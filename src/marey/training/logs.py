@@ -106,14 +106,12 @@ class Meter:
 
     def warning(self, workers: int) -> str | None:
         """Return what to tell the user when data is the bottleneck, else None."""
-        if self.waiting_share <= WAITING_LIMIT:
+        if self.waiting_share <= WAITING_LIMIT or self.waiting_seconds < 5:
             return None
         spare = max(1, (os.cpu_count() or 1) - 1)
-        remedy = (f"set train.workers={max(spare, 2 * workers)}" if workers < spare else
-                  "pack the videos small with 'marey data pack'")
-        return (f"{self.waiting_share:.0%} of the time went into waiting for videos to decode; {remedy}, "
-                "or pack them with 'marey data pack'" if workers < spare else
-                f"{self.waiting_share:.0%} of the time went into waiting for videos to decode; {remedy}")
+        remedy = f"set train.workers={spare}, or " if workers < spare else ""
+        return (f"{self.waiting_share:.0%} of the time went into waiting for videos to decode; {remedy}"
+                "pack the videos small with 'marey data pack'")
 
 
 class RunLog:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, send_to_device, set_seed
@@ -20,7 +22,7 @@ from marey.training import checkpoint
 from marey.training.config import TrainConfig
 from marey.training.initialise import initial_model
 from marey.training.logs import Bar, Meter, Progress, Quiet, RunLog
-from marey.training.optim import Schedule, WeightAverage, build_optimizer, freeze
+from marey.training.optim import Schedule, WeightAverage, build_optimizer, freeze, rate_warning
 from marey.training.sampler import PartSampler, SampleStream, finishes_epoch, steps_of_epochs
 from marey.training.tasks import Batch, Evaluator, Objective, Task, build_task
 
@@ -113,6 +115,8 @@ class Run:
         self.plan_steps()
         module = StepModule(self.model, self.task.objective).to(self.accelerator.device)
         optimizer = build_optimizer(self.model, config.optim, self.task.objective)
+        if warning := rate_warning(config.optim):
+            self.progress.say(warning)
         self.schedule = Schedule(config.optim, self.total_steps, self.steps_per_epoch)
         self.average = (None if settings.average == "none" else
                         WeightAverage(self.model, settings, self.total_steps))
@@ -245,7 +249,7 @@ class Run:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             self.progress.say(f"step {state.step}/{self.total_steps}: {shown}")
             self.schedule.observe(main, evaluator.higher_is_better)
-            if is_better(main, state.best, evaluator.higher_is_better):
+            if is_better(metrics, state.metrics, evaluator.main, evaluator.higher_is_better):
                 state.best, state.best_step, state.metrics, state.evaluations_since_best = main, state.step, metrics, 0
                 self.save_checkpoint("best", weights)
             else:
@@ -266,7 +270,7 @@ class Run:
             task = self.task
             extra = {**task.extra, "task": self.config.objective.kind, "config": self.config.to_dict(),
                      "step": self.state.step, "metrics": self.state.metrics}
-            save_checkpoint(self.out / name, model, class_names=task.class_names, preprocess=task.preprocess,
+            save_checkpoint(self.out / name, model, class_names=list(task.class_names), preprocess=task.preprocess,
                             calibration=calibration, extra=extra, tensors={**task.tensors, **(tensors or {})})
 
     def save_state(self) -> None:
@@ -371,15 +375,11 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 def sync_only(accelerator: Accelerator, module: nn.Module, last: bool) -> Any:
     """Return the context in which gradients travel between processes only in the last part of a step."""
-    from contextlib import nullcontext
-
     return nullcontext() if last else accelerator.no_sync(module)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed torch's generators for one step of one process, so that no step depends on what ran before it."""
-    import numpy as np
-
     words = np.random.SeedSequence((seed, step, rank)).generate_state(2, np.uint32)
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
@@ -401,11 +401,14 @@ def prepare_folder(out: Path, resume: bool, accelerator: Accelerator, progress: 
     return resume and has_state
 
 
-def is_better(value: float, best: float | None, higher_is_better: bool) -> bool:
-    """Return whether a metric beats the best so far; NaN never does."""
-    if math.isnan(value):
-        return False
-    return best is None or (value > best if higher_is_better else value < best)
+def is_better(metrics: dict[str, float], best: dict[str, float], main: str, higher_is_better: bool) -> bool:
+    """Return whether an evaluation beats the best so far: by the main metric, at a tie by "loss"; NaN never does."""
+    value = metrics[main]
+    if math.isnan(value) or not best:
+        return not math.isnan(value)
+    if value == best[main]:
+        return metrics.get("loss", 0.0) < best.get("loss", 0.0)
+    return value > best[main] if higher_is_better else value < best[main]
 
 
 def numbers_of(metrics: dict[str, Any]) -> dict[str, float]:

@@ -1,0 +1,133 @@
+"""How far a probability can be trusted: calibration error, temperature, and the score of the never-seen.
+
+The unknown-detector is stored in a checkpoint as JSON (`calibration["ood"]`) and tensors whose names start with "ood_";
+`ood_score` is the pure function every reader of a checkpoint calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from marey.errors import UserError
+
+
+def expected_calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15) -> float:
+    """Return the expected calibration error of the top-1 probability.
+
+    Guo et al., "On Calibration of Modern Neural Networks", 2017, Eq. 3: the mean over equal-width bins, weighted by
+    their samples, of |accuracy - mean confidence|.
+
+    Args:
+        probs: float, (N, K), rows sum to 1.
+        labels: int, (N,).
+    """
+    confidence, predicted = probs.double().max(1)
+    correct = (predicted == labels).double()
+    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1          # bin b is (b / bins, (b + 1) / bins]
+    gap = torch.zeros(num_bins, dtype=torch.double).index_add_(0, bins, correct - confidence)
+    return (gap.abs().sum() / max(1, len(labels))).item()
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Return the temperature that minimises the cross-entropy of logits / temperature, within [0.05, 20].
+
+    Guo et al., 2017, section 4.2. The cross-entropy is convex in 1 / temperature, so a golden-section search over its
+    logarithm finds the one minimum.
+
+    Args:
+        logits: float, (N, K), of held-out samples.
+        labels: int, (N,).
+
+    Returns:
+        1.0 without samples.
+    """
+    if len(labels) == 0:
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        return F.cross_entropy(logits.double() / float(torch.tensor(log_temperature).exp()), labels).item()
+
+    low, high, golden = -3.0, 3.0, 0.6180339887498949
+    for _ in range(60):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, right) if loss(left) < loss(right) else (left, high)
+    return float(torch.tensor((low + high) / 2).exp())
+
+
+# ---- unknown-detector -----------------------------------------------------------------------------------------------
+
+def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return the three raw signs of the never-seen, each larger for stranger samples.
+
+    * knn: cosine distance to the k-th nearest training embedding (Sun et al., "Out-of-Distribution Detection with Deep
+      Nearest Neighbors", 2022).
+    * mahalanobis: distance to the nearest class mean under the shared covariance, shrunk (Lee et al., 2018, Eq. 2).
+    * energy: -logsumexp of the logits (Liu et al., 2020, Eq. 4, T = 1).
+
+    Args:
+        embedding: float, (B, D).
+        logits: float, (B, K).
+        tensors: "ood_bank" (M, D) unit-norm, "ood_means" (K', D), "ood_whitening" (D, R), "ood_mean" (D,).
+
+    Returns:
+        float64, (B, 3).
+    """
+    embedding = embedding.double()
+    bank = tensors["ood_bank"].double()
+    if embedding.shape[-1] != bank.shape[-1]:
+        raise UserError(f"the embedding has {embedding.shape[-1]} numbers but the unknown-detector was fitted on "
+                        f"{bank.shape[-1]}; use the detector of the same checkpoint")
+    similarity = F.normalize(embedding, dim=-1) @ bank.T                                                # (B, M)
+    nearest = min(int(tensors["ood_neighbours"]), len(bank))
+    knn = 1 - similarity.topk(nearest, dim=-1).values[:, -1]
+    whitening = tensors["ood_whitening"].double()
+    white = (embedding - tensors["ood_mean"].double()) @ whitening                                      # (B, R)
+    mahalanobis = torch.cdist(white, tensors["ood_means"].double()).min(-1).values
+    return torch.stack([knn, mahalanobis, -torch.logsumexp(logits.double(), -1)], dim=-1)
+
+
+def ood_score(embedding: Tensor, logits: Tensor, calibration: Mapping[str, Any],
+              tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return how strange each sample is: the mean of the signs, each in standard deviations of known held-out samples.
+
+    Args:
+        embedding: float, (B, D), the model's "embedding".
+        logits: float, (B, K).
+        calibration: a checkpoint's calibration, with "ood".
+        tensors: a checkpoint's tensors.
+
+    Returns:
+        float64, (B,); a sample is unknown above `calibration["ood"]["threshold"]`.
+
+    Raises:
+        UserError: if the checkpoint has no unknown-detector.
+    """
+    fitted = calibration.get("ood")
+    if not fitted or "ood_bank" not in tensors:
+        raise UserError("this checkpoint has no unknown-detector; train it with train.calibrate=true")
+    signs = ood_features(embedding, logits, tensors)
+    centre = torch.tensor(fitted["centre"], dtype=torch.double)
+    spread = torch.tensor(fitted["spread"], dtype=torch.double)
+    weights = torch.tensor(fitted["weights"], dtype=torch.double)
+    standard = (signs - centre.to(signs.device)) / spread.to(signs.device)
+    return standard @ (weights / weights.sum()).to(signs.device)
+
+
+def is_unknown(score: Tensor, calibration: Mapping[str, Any]) -> Tensor:
+    """Return (B,) bools: whether the score is beyond the checkpoint's threshold."""
+    return score > calibration["ood"]["threshold"]
+
+
+def auroc(known: Tensor, unknown: Tensor) -> float:
+    """Return the chance that an unknown sample scores higher than a known one; ties count one half."""
+    both = torch.cat([known, unknown]).double()
+    below = torch.searchsorted(both.sort().values, both, right=False)
+    up_to = torch.searchsorted(both.sort().values, both, right=True)
+    ranks = (below + 1 + up_to).double() / 2                                     # mean rank of a value among its ties
+    n, m = len(known), len(unknown)
+    return ((ranks[n:].sum() - m * (m + 1) / 2) / max(1, n * m)).item()
