@@ -7,6 +7,7 @@ place t. B clips, T frames, N places of the patch grid, P permutations of the se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +108,7 @@ def total_loss(terms: dict[str, Tensor], weights: dict[str, float] | None = None
     r"""Weigh and sum the terms.
 
     Truong et al., "DirecFormer", CVPR 2022, Eq. 14:
-    L = lambda_cls L_cls + lambda_ord L_ord + lambda_self L_self. The values are lost from the paper's text; 1 each here.
+    L = lambda_cls L_cls + lambda_ord L_ord + lambda_self L_self. The text has lost the paper's values; here each is 1.
 
     Raises:
         UserError: if a weight names no term.
@@ -139,11 +140,13 @@ class DirecFormerLoss(nn.Module):
         if guided_on_ordered and not guided:
             raise UserError("guided_on_ordered=True without guided=True would train on the ordered pass alone, where "
                             "the time embedding solves the task; set guided=True as well")
+        if signs not in SIGNS:
+            raise unknown_name("sign matrix", signs, SIGNS)
         self.order, self.guided, self.guided_on_ordered = order, guided, guided_on_ordered
         self.signs, self.mask_diagonal, self.label_smoothing = signs, mask_diagonal, label_smoothing
 
-    def forward(self, outputs: dict[str, Tensor | list[Tensor]], targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return "loss_class" and, as chosen, "loss_order" and "loss_guided".
+    def forward(self, outputs: dict[str, Any], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return "class" and, as chosen, "order" and "guided".
 
         Args:
             outputs: of ONE forward over the ordered clips followed by the permuted ones, 2B rows: "logits" (2B, K),
@@ -151,25 +154,26 @@ class DirecFormerLoss(nn.Module):
                 the graph whatever is chosen, so that training in several processes finds every gradient.
             targets: "label" (B,), "permutation_index" (B,), "order" (B, T).
         """
-        logits, order_logits = outputs["logits"], outputs["order_logits"]
-        assert isinstance(logits, Tensor)
-        assert isinstance(order_logits, Tensor)
         B = len(targets["label"])
-        unused = 0.0 * (logits[B:].sum() + order_logits[:B].sum())
-        terms = {"loss_class": F.cross_entropy(logits[:B], targets["label"], label_smoothing=self.label_smoothing)
-                 + unused}
+        logits, order_logits = outputs["logits"], outputs.get("order_logits")
+        terms = {"class": F.cross_entropy(logits[:B], targets["label"], label_smoothing=self.label_smoothing)}
+        if order_logits is not None:
+            terms["class"] = terms["class"] + 0.0 * (logits[B:].sum() + order_logits.sum())
         if self.order:
-            terms["loss_order"] = order_loss(order_logits[B:], targets["permutation_index"])
-        else:
-            terms["loss_class"] = terms["loss_class"] + 0.0 * order_logits.sum()
+            if order_logits is None:
+                raise UserError("the order loss needs a model with an order head, this one has none; "
+                                "use DirecFormer with num_orders = rows of the permutation set")
+            terms["order"] = order_loss(order_logits[B:], targets["permutation_index"])
         if self.guided:
-            attention = outputs["attention_time"]
-            permuted = guided_loss([weights[B:] for weights in attention], targets["order"], signs=self.signs,
-                                   mask_diagonal=self.mask_diagonal)
-            terms["loss_guided"] = permuted
-            if self.guided_on_ordered:
-                ascending = torch.arange(targets["order"].shape[1], device=logits.device).expand(B, -1)
-                ordered = guided_loss([weights[:B] for weights in attention], ascending, signs=self.signs,
-                                      mask_diagonal=self.mask_diagonal)
-                terms["loss_guided"] = (permuted + ordered) / 2
+            terms["guided"] = self.guide(outputs["attention_time"], targets["order"])
         return terms
+
+    def guide(self, attention_time: Sequence[Tensor], order: Tensor) -> Tensor:
+        """Return the guided loss of the permuted half, averaged with that of the ordered half if so chosen."""
+        B, T = order.shape
+        options: dict[str, Any] = {"signs": self.signs, "mask_diagonal": self.mask_diagonal}
+        permuted = guided_loss([weights[B:] for weights in attention_time], order, **options)
+        if not self.guided_on_ordered:
+            return permuted
+        ascending = torch.arange(T, device=order.device).expand(B, -1)
+        return (permuted + guided_loss([weights[:B] for weights in attention_time], ascending, **options)) / 2

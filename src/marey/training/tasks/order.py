@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marey.errors import UserError, unknown_name
+from marey.errors import unknown_name
 from marey.losses.order import DirecFormerLoss
 from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
 from marey.order.correction import order_matrix, permute_frames
@@ -53,7 +53,8 @@ class OrderArguments:
         for name in values:
             if name not in known:
                 raise unknown_name("setting of objective.arguments", name, known)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        typed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**typed)
 
 
 def build(config: TrainConfig) -> Task:
@@ -168,8 +169,3 @@ class OrderEvaluator(ClassificationEvaluator):
                         "order_accuracy_chance": chance_order_accuracy(T)}
         return metrics
 
-
-def require_order_head(model: nn.Module, name: str) -> None:
-    """Raise a UserError naming a model that has an order head, if this one has none."""
-    if not hasattr(model, "order"):
-        raise UserError(f"'{name}' has no order head; use marey-mini, or train one with the recipe direcformer_mini")

@@ -1,0 +1,164 @@
+"""Put shuffled frames back in order by the directed attention of a model.
+
+`order` is the gather that shuffled a clip (`order[t]`: original time of the frame at place t). `path` lists places in
+recovered chronological order: `shuffled[path]` is the corrected clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from marey.errors import UserError
+from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
+from marey.order.path import hamiltonian_path
+from marey.order.permutations import random_permutations
+
+FEWEST_CLIPS = 50
+"""Number of clips from which a mean OrderAcc is worth quoting (with 4 shuffles each: about 2 percentage points)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """The recovered order of a batch of clips."""
+
+    path: Tensor
+    """int64, (B, T), places in recovered chronological order."""
+    weights: Tensor
+    """float32, (B, T, T), the directed graph: entry (t, t') is how much t looks like coming before t'."""
+
+
+def order_matrix(attention_time: Sequence[Tensor], num_frames: int) -> Tensor:
+    """Average the temporal attention of the last block over places and heads, the CLS column left out.
+
+    Truong et al., "DirecFormer", CVPR 2022, section 4.3: "we use the temporal attention of the last block and average
+    this temporal attention over the spatial dimension".
+
+    Args:
+        attention_time: one tensor per block, (B, N, heads, T, T or 1 + T).
+        num_frames: T.
+
+    Returns:
+        float32, (B, T, T).
+
+    Raises:
+        UserError: if there is no attention over T frames.
+    """
+    if len(attention_time) == 0 or attention_time[-1].shape[-2] != num_frames:
+        got = "none" if len(attention_time) == 0 else f"{attention_time[-1].shape[-2]} frames"
+        raise UserError(f"expected temporal attention over {num_frames} frames, got {got}")
+    return attention_time[-1][..., -num_frames:].float().mean(dim=(1, 2))
+
+
+def recover_order(model: nn.Module, clip: Tensor) -> Correction:
+    """Recover the order of the frames of clips from a model's temporal attention (section 4.3 of the paper).
+
+    Args:
+        model: one whose `return_attention=True` gives "attention_time" (TimeSformer, DirecFormer, SeViTAR), in eval
+            mode; softmax attention is accepted, as in Table 2, and recovers little.
+        clip: float, (B, T, C, H, W), normalised, frames in any order.
+
+    Raises:
+        UserError: if the model gives no temporal attention, T < 2, or the attention is NaN.
+    """
+    with torch.inference_mode():
+        outputs = attention_outputs(model, clip)
+    weights = order_matrix(outputs["attention_time"], clip.shape[1])
+    return Correction(path=hamiltonian_path(weights)[0], weights=weights)
+
+
+def attention_outputs(model: nn.Module, clip: Tensor) -> dict[str, Any]:
+    """Return the model's outputs with temporal attention, or say that it has none."""
+    try:
+        outputs = model(clip, return_attention=True)
+    except TypeError:
+        outputs = {}
+    if not outputs.get("attention_time"):
+        raise UserError(f"{type(model).__name__} gives no temporal attention, so it cannot recover an order; "
+                        "use a model with divided directed attention, such as marey-mini")
+    return outputs
+
+
+def permute_frames(clip: Tensor, order: Tensor) -> Tensor:
+    """Return clips with their frames gathered: out[b, t] = clip[b, order[b, t]]; (B, T, ...) and (B, T)."""
+    if clip.shape[:2] != order.shape:
+        raise UserError(f"clips of {clip.shape[1]} frames do not fit permutations of {order.shape[1]} frames "
+                        f"({clip.shape[0]} clips, {order.shape[0]} permutations)")
+    return clip[torch.arange(len(clip), device=clip.device)[:, None], order]
+
+
+def check_distinct_frames(frames: Tensor, *, name: str = "the clip") -> None:
+    """Raise a UserError if two frames of a clip (T, C, H, W) are equal: their order cannot be told.
+
+    Repeated frames come from sampling past the end, from extension by reversal, and from frozen pictures.
+    """
+    if len(frames) < 2:
+        raise UserError(f"{name}: a clip of {len(frames)} frame has no order to recover; use at least 2 frames")
+    flat = frames.flatten(1)
+    for later in range(1, len(flat)):
+        same = (flat[:later] == flat[later]).all(dim=1).nonzero()
+        if len(same):
+            raise UserError(f"{name}: frames {int(same[0])} and {later} of {len(flat)} are the same picture, so their "
+                            "order cannot be told; choose a window with motion in it (--window START END, in "
+                            "seconds), without repeated frames or extension by reversal")
+
+
+def evaluate_order_accuracy(model: nn.Module, batches: Iterable[Tensor], *, shuffles: int = 4,
+                            seed: int = 0) -> dict[str, Any]:
+    """Measure OrderAcc over clips, each shuffled several times.
+
+    The permutations are drawn uniformly from all T!, never from a training set, with one seed for all models ("we set
+    the same random seed", section 4.3): clip i is shuffled alike whatever the model and the batch size.
+
+    Args:
+        model: see `recover_order`.
+        batches: float clips (B, T, C, H, W), ordered; clips with repeated frames are left out and counted.
+        shuffles: permutations per clip.
+        seed: of the permutations.
+
+    Returns:
+        "order_accuracy" (mean, 0..1), "interval" (95%, over clips), "chance", "clips", "shuffles", "left_out", "seed".
+
+    Raises:
+        UserError: if no clip is left, or as `recover_order`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found: list[Tensor] = []
+    left_out, T = 0, 0
+    for clips in batches:
+        T = clips.shape[1]
+        orders = random_permutations(len(clips) * shuffles, T, generator).view(len(clips), shuffles, T)
+        distinct = torch.tensor([_is_distinct(clip) for clip in clips], dtype=torch.bool)
+        left_out += int((~distinct).sum())
+        if not bool(distinct.any()):
+            continue
+        clips, orders = clips[distinct.to(clips.device)], orders[distinct].to(clips.device)
+        shuffled = permute_frames(clips.repeat_interleave(shuffles, dim=0), orders.flatten(0, 1))
+        path = recover_order(model, shuffled).path
+        found.append(order_accuracy(path.cpu(), orders.flatten(0, 1).cpu()).view(-1, shuffles))
+    if not found:
+        raise UserError(f"no clip to measure the order on ({left_out} left out for repeated frames)")
+    mean, interval = mean_with_interval(torch.cat(found))
+    return {"order_accuracy": mean, "interval": list(interval), "chance": chance_order_accuracy(T),
+            "clips": sum(len(part) for part in found), "shuffles": shuffles, "left_out": left_out, "seed": seed}
+
+
+def _is_distinct(clip: Tensor) -> bool:
+    """Tell whether no two frames of a clip are equal."""
+    try:
+        check_distinct_frames(clip)
+    except UserError:
+        return False
+    return True
+
+
+def describe_order_accuracy(result: dict[str, Any]) -> str:
+    """Say a result of `evaluate_order_accuracy` in one line, always beside its chance level."""
+    low, high = result["interval"]
+    few = "" if result["clips"] >= FEWEST_CLIPS else f", fewer than {FEWEST_CLIPS} clips: a rough number"
+    return (f"OrderAcc {result['order_accuracy']:.1%} [{low:.1%}, {high:.1%}] against {result['chance']:.2%} by chance "
+            f"({result['clips']} clips x {result['shuffles']} shuffles{few})")
