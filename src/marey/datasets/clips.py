@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +13,14 @@ from torch.utils.data import Dataset
 from marey.datasets.index import DatasetIndex, Sample
 from marey.errors import VideoError
 from marey.transforms.preprocess import Preprocess
-from marey.video.decode import VideoReader, open_video
+from marey.video.decode import open_video
 
-Transform = Callable[[Tensor, torch.Generator], Tensor]
-"""Training augmentation: uint8 (T, C, H, W) and a generator -> float (T, C, S, S)."""
+
+class Augmentation(Protocol):
+    """Training augmentation of one clip, which may also move its label (a mirrored "swiping left")."""
+
+    def labelled(self, frames: Tensor, label: int, generator: torch.Generator) -> tuple[Tensor, int]:
+        """Turn uint8 (T, C, H, W) and a class number into float (T, C, S, S) and a class number."""
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -28,7 +30,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     transformed at random; without it, sampling and preprocessing are those of evaluation, one view.
     """
 
-    def __init__(self, index: DatasetIndex, preprocess: Preprocess, augment: Transform | None = None,
+    def __init__(self, index: DatasetIndex, preprocess: Preprocess, augment: Augmentation | None = None,
                  seed: int = 0) -> None:
         self.index = index
         self.preprocess = preprocess
@@ -50,11 +52,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
             frames = read_frames(self.index, sample, self.preprocess, generator)
         except VideoError as error:
             return {"error": str(error), "sample": place}
+        label = self.index.label_index(sample)
         if self.augment is not None and generator is not None:
-            clip = self.augment(frames, generator)
+            clip, label = self.augment.labelled(frames, label, generator)
         else:
-            clip = self.preprocess.clip(frames)[0]
-        return {"clip": clip, "label": self.index.label_index(sample), "sample": place}
+            clip = self.preprocess.clip(frames, num_spatial=1)[0]
+        return {"clip": clip, "label": label, "sample": place}
 
 
 def sample_generator(seed: int, epoch: int, place: int) -> torch.Generator:
@@ -73,26 +76,8 @@ def read_frames(index: DatasetIndex, sample: Sample, preprocess: Preprocess,
     if sample.row is not None:
         return _packed_frames(index.root, sample.row, preprocess, generator)
     with open_video(sample.path) as reader:
-        first, count = frame_span(reader, sample)
-        chosen = preprocess.sampling.indices(count, fps=reader.fps, generator=generator)
-        return reader.frames_at([first + place for place in chosen]).frames
-
-
-def frame_span(reader: VideoReader, sample: Sample) -> tuple[int, int]:
-    """Return the first frame of a sample's stretch and the number of its frames.
-
-    Raises:
-        VideoError: if no frame of the video is shown in the stretch.
-    """
-    if sample.start_seconds is None and sample.end_seconds is None:
-        return 0, reader.num_frames
-    shown = reader.frame_seconds
-    first = bisect_left(shown, sample.start_seconds or 0.0)
-    last = len(shown) if sample.end_seconds is None else bisect_left(shown, sample.end_seconds)
-    if last <= first:
-        raise VideoError(f"{sample.path}: no frame between {sample.start_seconds} s and {sample.end_seconds} s "
-                         f"(the video is {reader.duration_seconds:.2f} s long); mend the manifest")
-    return first, last - first
+        return preprocess.sample(reader, generator=generator, start_seconds=sample.start_seconds,
+                                 end_seconds=sample.end_seconds).frames
 
 
 def _packed_frames(root: Path, row: int, preprocess: Preprocess, generator: torch.Generator | None) -> Tensor:

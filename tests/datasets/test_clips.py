@@ -1,0 +1,89 @@
+"""Clips for training: randomness by sample, unreadable videos named, packed folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from marey.datasets.clips import ClipDataset, collate_clips, sample_generator
+from marey.datasets.index import DatasetIndex, open_dataset
+from marey.errors import UserError
+from marey.transforms.augment import Augment
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
+
+PREPROCESS = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=4), short_side=16, image_size=16)
+
+
+def packed(root: Path, num_clips: int = 3, num_frames: int = 4) -> DatasetIndex:
+    """A packed folder whose clip i, frame t has all pixels 40 * i + t."""
+    frames = np.zeros((num_clips, num_frames, 3, 16, 16), dtype=np.uint8)
+    for clip in range(num_clips):
+        for t in range(num_frames):
+            frames[clip, t] = 40 * clip + t
+    np.save(root / "frames.npy", frames)
+    (root / "packed.json").write_text(json.dumps({"format": 1, "fps": 8.0}))
+    rows = "".join(f"clip{i},{'run' if i % 2 else 'eat'},train\n" for i in range(num_clips))
+    (root / "manifest.csv").write_text("path,label,split\n" + rows)
+    return open_dataset(root)
+
+
+def pixel(clip: torch.Tensor) -> list[int]:
+    return PREPROCESS.denormalise(clip)[:, 0, 8, 8].round().int().tolist()
+
+
+def test_packed_rows_are_the_clips_in_order(tmp_path: Path) -> None:
+    dataset = ClipDataset(packed(tmp_path), PREPROCESS)
+    assert [pixel(dataset[i]["clip"]) for i in range(3)] == [[0, 1, 2, 3], [40, 41, 42, 43], [80, 81, 82, 83]]
+    assert [dataset[i]["label"] for i in range(3)] == [0, 1, 0]
+
+
+def test_longer_packed_clips_are_sampled(tmp_path: Path) -> None:
+    dataset = ClipDataset(packed(tmp_path, num_frames=8), PREPROCESS)
+    chosen = pixel(dataset[0]["clip"])
+    assert len(chosen) == 4
+    assert chosen == sorted(set(chosen))
+
+
+def test_randomness_depends_on_seed_epoch_and_sample_alone(tmp_path: Path) -> None:
+    index = packed(tmp_path)
+    augment = Augment(preprocess=PREPROCESS, crop="none", brightness=0.9)
+    first, again = (ClipDataset(index, PREPROCESS, augment, seed=5) for _ in range(2))
+    again[(0, 0)]                                            # asking for other samples before changes nothing
+    assert torch.equal(first[(1, 2)]["clip"], again[(1, 2)]["clip"])
+    assert not torch.equal(first[(1, 2)]["clip"], first[(2, 2)]["clip"])
+    assert sample_generator(5, 1, 2).initial_seed() != sample_generator(6, 1, 2).initial_seed()
+
+
+def test_an_unreadable_video_is_named_and_never_replaced(tmp_path: Path) -> None:
+    for name in ("run/a.mp4", "eat/b.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"not a video")
+    dataset = ClipDataset(open_dataset(tmp_path), PREPROCESS)
+    batch = collate_clips([dataset[0], dataset[1]])
+    assert [place for place, _ in batch["unreadable"]] == [0, 1]
+    assert "b.mp4" in batch["unreadable"][0][1]
+    assert "clip" not in batch
+
+
+def test_readable_items_are_stacked_without_the_unreadable(tmp_path: Path) -> None:
+    dataset = ClipDataset(packed(tmp_path), PREPROCESS)
+    batch = collate_clips([dataset[0], {"error": "x.mp4: empty", "sample": 7}, dataset[2]])
+    assert batch["clip"].shape == (2, 4, 3, 16, 16)
+    assert batch["label"].tolist() == [0, 0]
+    assert batch["sample"].tolist() == [0, 2]
+    assert batch["unreadable"] == [(7, "x.mp4: empty")]
+
+
+def test_a_damaged_packed_folder_is_named(tmp_path: Path) -> None:
+    index = packed(tmp_path)
+    (tmp_path / "packed.json").write_text(json.dumps({"format": 9}))
+    from marey.datasets.packed import open_packed
+
+    open_packed.cache_clear()
+    with pytest.raises(UserError, match=r"packed\.json: format 9, expected 1"):
+        ClipDataset(index, PREPROCESS)[0]
