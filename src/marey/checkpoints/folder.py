@@ -90,7 +90,8 @@ def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: Sequen
         storage: "float32", or "float16" or "bfloat16" for half the size (matrices only; vectors and statistics stay).
 
     Raises:
-        UserError: if the model is not registered, a value does not fit the storage, or the disk is full.
+        UserError: if the model is not registered, the class names do not match its logits, a value does not fit the
+            storage, or the disk is full.
     """
     if storage not in STORAGES:
         raise UserError(f"storage is '{storage}', but must be one of {', '.join(STORAGES)}")
@@ -98,6 +99,9 @@ def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: Sequen
               "class_names": None if class_names is None else list(class_names),
               "preprocess": preprocess.to_dict() if preprocess is not None else None,
               "calibration": calibration, "extra": extra or {}, "storage": storage}
+    num_classes = model.arguments.get("num_classes")
+    if class_names is not None and num_classes and len(class_names) != num_classes:
+        raise UserError(f"{len(class_names)} class names for a model of {num_classes} classes; give one per logit")
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     stored = {name: _stored(name, tensor, STORAGES[storage]) for name, tensor in model.state_dict().items()}
     stored |= {EXTRA + name: tensor.detach().cpu().contiguous().clone() for name, tensor in (tensors or {}).items()}
@@ -145,8 +149,8 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
     class_names = config.get("class_names")
     return Checkpoint(model=model.eval(), name=config["model"], source=source or str(folder),
                       arguments=config.get("arguments", {}), preprocess=preprocess,
-                      class_names=numbered_classes(model) if class_names is None else class_names, calibration=config.get("calibration"), extra=config.get("extra") or {},
-                      tensors=tensors)
+                      class_names=numbered_classes(model) if class_names is None else class_names,
+                      calibration=config.get("calibration"), extra=config.get("extra") or {}, tensors=tensors)
 
 
 def build_and_fill(architecture: str, arguments: dict[str, Any], state: dict[str, Tensor],

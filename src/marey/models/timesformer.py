@@ -76,7 +76,7 @@ class JointBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = attention(dim, num_heads, qkv_bias=qkv_bias, attention_dropout=attention_dropout, dropout=dropout)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = MLP(dim, int(dim * mlp_ratio), dropout)
+        self.mlp = MLP(dim, round(dim * mlp_ratio), dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, num_frames: int,
