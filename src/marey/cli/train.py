@@ -1,7 +1,201 @@
+"""`marey train`, `marey evaluate` and `marey compare`: learn from a folder of videos, and believe the number."""
+
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+
+from marey.cli.output import print_json, say
+from marey.errors import UserError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
+    app.command()(train)
+    app.command()(evaluate)
+    app.command()(compare)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe of 'marey list recipes', or a config.json of an earlier run.")],
+    data: Annotated[str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optim.lr=0.01")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")] = None,
+    split_by: Annotated[str | None, typer.Option(help="Regular expression that reads the split from names.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the configuration as JSON and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress display.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a recogniser; the best and the last checkpoint stay in --out.
+
+    A run that was interrupted goes on with --resume and ends in the same weights, bit for bit on a CPU.
+    """
+    from marey.training.config import override
+
+    config = _configuration(recipe, data, dataset, split_by)
+    config = override(config, settings or [])
+    if show:
+        print_json(config.to_dict())
+        return
+    from marey.training.loop import train as run_training
+
+    folder = out if out is not None else Path("runs") / config.recipe
+    result = run_training(config, folder, resume=resume, quiet=quiet)
+    if not result.is_main:
+        return
+    if json:
+        print_json(result.to_dict())
+    best = "no validation videos" if result.best is None else f"best {result.best:.4f} at step {result.best_step}"
+    say(f"{result.out}: {result.steps} steps in {result.seconds:.0f} s, {best}")
+    say(f"evaluate it: marey evaluate {result.out} --data DATA    use it: marey predict VIDEO --model {result.out}/best")
+
+
+def _configuration(recipe: str, data: str | None, dataset: str | None, split_by: str | None) -> Any:
+    import dataclasses
+    import json as json_module
+
+    from marey.recipes import get_recipe
+    from marey.training.config import TrainConfig
+
+    if recipe.endswith(".json"):
+        try:
+            values = json_module.loads(Path(recipe).read_text(encoding="utf-8"))
+        except json_module.JSONDecodeError as error:
+            raise UserError(f"{recipe}: not valid JSON ({error}); give a recipe or a run's config.json") from error
+        config = TrainConfig.from_dict(values)
+    else:
+        config = get_recipe(recipe)
+    given = {key: value for key, value in (("path", data), ("dataset", dataset), ("split_by", split_by))
+             if value is not None}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **given))
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run, a checkpoint folder, a bundled name, hf:ID or torchvision:NAME.")],
+    data: Annotated[str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to use; default test, else val, else all.")] = None,
+    views: Annotated[str, typer.Option(help="Temporal x spatial views per video: 1x1, 1x3, 10x3.")] = "1x1",
+    fusion: Annotated[str, typer.Option(help="Average over views of 'probabilities' or of 'logits'.")] = "probabilities",
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; default RUN/evaluation.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")] = None,
+    split_by: Annotated[str | None, typer.Option(help="Regular expression that reads the split from names.")] = None,
+    unseen: Annotated[bool, typer.Option("--unseen", help="The data has classes never trained on.")] = False,
+    predictions: Annotated[bool, typer.Option("--predictions", help="Score saved answers again: MODEL is their place.")]
+    = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Clips of one forward pass.")] = 8,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    json: Json = False,
+) -> None:
+    """Score a model on labelled videos: accuracies with intervals, per class, confusion, calibration.
+
+    Videos that cannot be read are counted and named, never replaced; exit status 1 where there are any.
+    """
+    from marey.training.evaluate import EvaluateOptions, report_of
+    from marey.training.evaluate import evaluate as run_evaluation
+    from marey.training.report import FOLDER, load_predictions, write_report
+
+    if predictions:
+        answers = load_predictions(model)
+        report = {"model": model, **report_of(answers, seed=seed)}
+    else:
+        if data is None:
+            raise UserError("no data: give --data a folder of class folders or a manifest.csv")
+        options = EvaluateOptions(split=split, dataset=dataset, split_by=split_by, views=parse_views(views),
+                                  fusion=parse_fusion(fusion), batch_size=batch_size, workers=workers, device=device,
+                                  unseen=unseen, seed=seed)
+        report, answers = _with_progress(run_evaluation, model, data, options)
+    is_run = any((Path(model) / name / "config.json").is_file() for name in ("best", "last"))
+    folder = out if out is not None else Path(model) / FOLDER if is_run and not predictions else None
+    if folder is not None:
+        write_report(folder, report, answers)
+        say(f"wrote {folder}/report.json" + (", predictions.jsonl, confusion.csv" if answers is not None else ""))
+    _say_report(report)
+    if json:
+        print_json(report)
+    if report.get("num_unreadable"):
+        raise typer.Exit(1)
+
+
+def _with_progress(run: Any, model: str, data: str, options: Any) -> Any:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        row = bar.add_task("videos", total=None)
+        return run(model, data, options, tick=lambda done, total: bar.update(row, completed=done, total=total))
+
+
+def parse_views(text: str) -> tuple[int, int]:
+    """Return (temporal, spatial) of "10x3".
+
+    Raises:
+        UserError: if the text is something else, or asks for other than 1 or 3 spatial views.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts) or int(parts[1]) not in (1, 3):
+        raise UserError(f"--views takes TEMPORALxSPATIAL with 1 or 3 spatial views, such as 1x3 or 10x3, got '{text}'")
+    return int(parts[0]), int(parts[1])
+
+
+def parse_fusion(text: str) -> str:
+    """Return the text if it names a fusion.
+
+    Raises:
+        UserError: if not.
+    """
+    if text not in ("probabilities", "logits"):
+        raise UserError(f"--fusion takes 'probabilities' or 'logits', got '{text}'")
+    return text
+
+
+def _say_report(report: dict[str, Any]) -> None:
+    if "top1" in report and "top1_interval" in report:
+        low, high = report["top1_interval"]
+        say(f"top-1 {report['top1']:.3f} [{low:.3f}, {high:.3f}]  top-5 {report['top5']:.3f}  "
+            f"mean class accuracy {report['mean_class_accuracy']:.3f}  calibration error "
+            f"{report['calibration_error']:.3f}  on {report['num_videos']} videos")
+        for row in report["per_class"]:
+            accuracy = "no videos" if row["accuracy"] is None else f"{row['accuracy']:.2f} of {row['videos']}"
+            say(f"  {row['class']}: {accuracy}" + (f", most often taken for {row['taken_for']}"
+                                                    if row["taken_for"] else ""))
+    else:
+        for name, value in report.items():
+            if isinstance(value, (int, float)):
+                say(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
+    for entry in report.get("unreadable", ()):
+        say(f"unreadable: {entry['error'] if isinstance(entry, dict) else entry}")
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(help="A run that was evaluated, an evaluation's folder, or predictions.jsonl.")],
+    run_b: Annotated[str, typer.Argument(help="The other one, evaluated on the same videos.")],
+    out: Annotated[Path | None, typer.Option(help="Also write the comparison as JSON.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    json: Json = False,
+) -> None:
+    """Say whether B is better than A on the same videos: paired bootstrap, McNemar's exact test, gains per class."""
+    from marey.training.loop import write_json
+    from marey.training.report import compare_predictions
+
+    result = compare_predictions(run_a, run_b, seed=seed)
+    if out is not None:
+        write_json(out, result)
+    if json:
+        print_json(result)
+        return
+    print(f"A {result['top1_a']:.3f}   B {result['top1_b']:.3f}   on {result['num_videos']} shared videos")
+    print(f"B - A = {result['difference']:+.3f} [{result['low']:+.3f}, {result['high']:+.3f}] ({result['interval']})")
+    print(f"right only in A: {result['only_a']}, only in B: {result['only_b']}, McNemar p = {result['mcnemar_p']:.4f}")
+    if result["group_test_p"] is not None:
+        print(f"swapping whole groups: p = {result['group_test_p']:.4f}")
+    for row in result["per_class"]:
+        print(f"  {row['class']}: {row['a']:.2f} -> {row['b']:.2f} ({row['gain']:+.2f}, {row['videos']} videos)")

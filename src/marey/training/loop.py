@@ -43,6 +43,12 @@ class TrainResult:
     """Videos of the training data that could not be read, with the reason."""
     stopped_early: bool = False
     seconds: float = 0.0
+    is_main: bool = True
+    """False in all but one of several processes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result in JSON types."""
+        return {**{key: value for key, value in vars(self).items() if key != "is_main"}, "out": str(self.out)}
 
 
 @dataclass
@@ -324,7 +330,7 @@ class Run:
         state = self.state
         result = TrainResult(out=self.out, steps=state.step, best=state.best, best_step=state.best_step,
                              metrics=state.metrics, unreadable=state.unreadable, stopped_early=state.stopped,
-                             seconds=self.meter.seconds)
+                             seconds=self.meter.seconds, is_main=self.accelerator.is_main_process)
         if self.log is not None:
             self.log.write("end", state.step, {"best": state.best, "best_step": state.best_step,
                                                "stopped_early": state.stopped, "seconds": round(result.seconds, 2),
