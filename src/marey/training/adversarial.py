@@ -18,7 +18,7 @@ from marey.losses.adversarial import Norm, adversarial_perturbation
 from marey.losses.attention_regularisation import AttentionRegularisation, Levels
 from marey.training.tasks import Batch, Objective, Outputs, Terms
 
-INPUT_KEYS = ("clip", "shuffled", "features")
+INPUT_KEYS = ("clip", "features")
 """Entries of a batch that are inputs of a model, where they occur: a float tensor (B, T, ...) or a dict of such."""
 
 
@@ -57,11 +57,13 @@ class AdversarialConfig:
         for key in values:
             if key not in known:
                 raise unknown_name("setting of objective.arguments.adversarial:", key, known)
-        config = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        typed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+                                 for key, value in values.items()}
+        config = cls(**typed)
         if not config.eps > 0 or config.alpha < 0 or config.attention not in (None, "frobenius", "js") \
                 or config.norm not in ("frame", "clip"):
-            raise UserError("objective.arguments.adversarial takes eps above 0, alpha of 0 or more, norm 'frame' or 'clip' "
-                            f"and attention null, 'frobenius' or 'js', got {dict(values)}")
+            raise UserError("objective.arguments.adversarial takes eps above 0, alpha of 0 or more, norm 'frame' or "
+                            f"'clip' and attention null, 'frobenius' or 'js', got {dict(values)}")
         return config
 
 
@@ -71,7 +73,7 @@ class AskForAttention(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         """Stand in for `model`."""
         super().__init__()
-        object.__setattr__(self, "inner", model)               # not a submodule: its parameters belong to the model alone
+        object.__setattr__(self, "inner", model)               # no submodule: its parameters belong to the model alone
         self.training = model.training
 
     def __getattr__(self, name: str) -> Any:

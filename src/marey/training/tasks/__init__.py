@@ -25,6 +25,7 @@ The loop then does, for every part of a step, on every process:
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -172,10 +173,20 @@ class Task:
 def build_task(config: TrainConfig) -> Task:
     """Build the task named in `config.objective.kind`.
 
+    `objective.arguments["adversarial"]` is no argument of the task: it wraps whatever objective the task has.
+
     Raises:
         UserError: if the kind is unknown, or the data does not fit it.
     """
     if config.objective.kind not in TASKS:
         raise unknown_name("objective.kind", config.objective.kind, TASKS)
     module, function = TASKS[config.objective.kind].split(":")
-    return getattr(importlib.import_module(module), function)(config)
+    arguments = dict(config.objective.arguments)
+    adversarial = arguments.pop("adversarial", None)
+    plain = dataclasses.replace(config, objective=dataclasses.replace(config.objective, arguments=arguments))
+    task: Task = getattr(importlib.import_module(module), function)(plain)
+    if adversarial is not None:
+        from marey.training.adversarial import AdversarialConfig, AdversarialObjective
+
+        task.objective = AdversarialObjective(task.objective, AdversarialConfig.from_dict(adversarial))
+    return task

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from marey.errors import UserError
+from marey.losses.adversarial import adversarial_perturbation, perturbation_from_gradient
+
+
+def gradient(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (2, 4, 3, 6, 6)])
+def test_every_frame_is_moved_by_eps(shape):
+    moved = perturbation_from_gradient(gradient(*shape), 0.5)
+    assert torch.allclose(moved.flatten(2).norm(dim=2), torch.full(shape[:2], 0.5))
+
+
+def test_the_whole_clip_norm_moves_a_video_by_eps():
+    moved = perturbation_from_gradient(gradient(2, 5, 7), 0.5, "clip")
+    assert torch.allclose(moved.flatten(1).norm(dim=1), torch.full((2,), 0.5))
+    assert torch.allclose(moved, 0.5 * gradient(2, 5, 7) / gradient(2, 5, 7).flatten(1).norm(dim=1)[:, None, None])
+
+
+def test_eq_3_worked_by_hand():
+    moved = perturbation_from_gradient(torch.tensor([[[3.0, 4.0], [0.0, -2.0]]]), 0.5)
+    assert moved.tolist() == [[[pytest.approx(0.3), pytest.approx(0.4)], [0.0, -0.5]]]
+
+
+def test_frames_without_gradient_are_not_moved():
+    one = gradient(2, 3, 4)
+    one[0, 1] = 0
+    one[1] = 0
+    for norm in ("frame", "clip"):
+        moved = perturbation_from_gradient(one, 0.5, norm)
+        assert torch.isfinite(moved).all()
+        assert (moved[0, 1] == 0).all()
+        assert (moved[1] == 0).all()
+
+
+def test_the_scale_of_the_loss_does_not_matter_even_near_underflow():
+    plain = perturbation_from_gradient(gradient(1, 3, 4), 0.5)
+    assert torch.allclose(perturbation_from_gradient(gradient(1, 3, 4) * 1e-30, 0.5), plain, atol=1e-5)
+
+
+def test_the_perturbation_raises_the_loss_and_carries_no_graph():
+    weight = gradient(4, seed=1).requires_grad_()
+    clip = gradient(2, 3, 4).requires_grad_()
+
+    def loss(x):
+        return (x @ weight).pow(2).sum()
+
+    before = loss(clip)
+    (moved,) = adversarial_perturbation(before, [clip], 0.01)
+    assert not moved.requires_grad
+    assert weight.grad is None
+    assert loss(clip + moved) > before
+    before.backward()                                          # the graph is still there to train on
+    assert weight.grad is not None
+
+
+def test_modalities_are_moved_each_by_its_own_norm():
+    rgb, audio = gradient(1, 2, 8).requires_grad_(), gradient(1, 2, 3).requires_grad_()
+    moves = adversarial_perturbation(rgb.pow(2).sum() + 1e-3 * audio.pow(2).sum(), [rgb, audio], 0.5)
+    assert [move.norm(dim=2).mean().item() for move in moves] == pytest.approx([0.5, 0.5])
+
+
+def test_an_input_the_loss_does_not_use_is_refused():
+    used, unused = torch.ones(1, 1, 1, requires_grad=True), torch.ones(1, 1, 1, requires_grad=True)
+    with pytest.raises(UserError, match="does not depend on every input"):
+        adversarial_perturbation(used.sum(), [used, unused], 0.5)
