@@ -1,266 +1,387 @@
 """One video stream through PyAV: an index of its shown frames, and the decoding of chosen ones.
 
 The index is built by reading packets without decoding them where container and codec can be trusted to tell which frames are
-shown and when, else by decoding the file once. Wanted frames are then reached from the key frame before them; H.264 and HEVC
-frames that nobody asked for and no other frame refers to are dropped by the decoder undecoded.
+shown and when, else by decoding the file once. Wanted frames are reached from the key frame before them; in H.264 and HEVC the
+decoder drops, undecoded, the frames that nobody asked for and no other frame refers to. Whatever does not come out that way is
+looked for once more by decoding everything from the start; what is still missing is an error that names the frame.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from marey.errors import VideoError
+from marey.video.packets import cut_short, is_hidden, one_picture
 
-DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "gif", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "m4v", "h264",
-            "hevc", "ivf", "obu", "av1", "yuv4mpegpipe", "mjpeg", "mxf", "nut", "dv", "rm", "wtv", "apng", "webp_pipe", "h263", "h261",
-            "image2", "png_pipe", "jpeg_pipe", "bmp_pipe", "webp", "vc1", "swf", "dnxhd")
-"""Container formats opened; playlists and scripts (hls, concat, dash, ...) are not, as they can point anywhere."""
-
+DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,av1,yuv4mpegpipe,"
+            "mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,vc1,swf,dnxhd,wav,mp3,flac,aac")
+"""Formats opened. Playlists and scripts (hls, concat, dash, ...) are not: they can point at any file or address."""
 TRUSTED_CONTAINERS = ("mov", "matroska", "flv")
-"""Containers whose packets carry presentation times that match the frames shown."""
-REORDERED = {"h264", "hevc", "av1", "vp9", "mpeg4"}
-"""Codecs indexed by packets in a trusted container."""
-PLAIN = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "h263", "flv1", "png", "ffv1", "huffyuv", "ffvhuff", "prores",
-         "dnxhd", "rawvideo", "dvvideo", "utvideo", "magicyuv"}
-"""Codecs without reordering: every packet is one frame, in order."""
+"""Containers whose packets carry the presentation time of the frame inside."""
+TRUSTED_CODECS = {"h264", "hevc", "av1", "vp9", "vp8", "mpeg4"}
+"""Codecs with reordered or hidden frames that are indexed by packets in a trusted container."""
+PLAIN_CODECS = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4", "wmv1", "wmv2", "h263", "flv1", "flv", "png", "ffv1", "huffyuv",
+                "ffvhuff", "prores", "dnxhd", "rawvideo", "dvvideo", "utvideo", "magicyuv"}
+"""Codecs without reordering: every packet is one frame, in order, in any container that gives it a time."""
 DROPS_NONREF = {"h264", "hevc"}
-"""Codecs whose decoder drops unwanted non-reference frames without changing any other."""
+"""Codecs whose decoder drops an unwanted non-reference frame without changing any other (MPEG-4 part 2 does not)."""
 CACHE_BYTES = 32 << 20
 """Compressed packets are kept in memory up to this size, so that a short clip is read from disk once."""
+FILE_ENDS_THERE = ("mov", "matroska", "avi", "flv")
+"""Containers in which a packet marked corrupt means that the file broke off inside it."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One shown frame."""
+    """One frame as shown."""
 
     pts: int | None
-    """Presentation time, in time base units."""
+    """Presentation time, in time base units; None where the file gives none."""
     order: int
-    """Place of its packet in decoding order (packet index), or of the frame itself (decoded index)."""
-    key: bool
-    """A decoder can start here."""
+    """Place of its packet in decoding order."""
     duration: int
     """In time base units; 0 where unknown."""
 
 
 class VideoFile:
-    """The video stream of one file."""
+    """The video stream of one file; `frame_seconds`, `fps`, sizes and `damaged` are set on construction."""
 
-    def __init__(self, path: str, *, threads: int, max_pixels: int, max_seconds: float,
-                 cache_bytes: int = CACHE_BYTES, drop_nonref: bool = True) -> None:
+    def __init__(self, path: str, *, threads: int, max_pixels: int, max_seconds: float, cache_bytes: int = CACHE_BYTES,
+                 drop_nonref: bool = True) -> None:
         self.path, self.threads, self.max_pixels, self.max_seconds = path, threads, max_pixels, max_seconds
         self.cache_bytes, self.drop_nonref = cache_bytes, drop_nonref
-        self.damaged: str | None = None
-        self._packets: list[Any] | None = None
         if os.path.getsize(path) == 0:
             raise VideoError(f"{path}: is empty (0 bytes); copy or download it again")
-        self._container = self._open()
-        self._stream = self._video_stream()
-        self._reformatter = av.video.reformatter.VideoReformatter()
-        context = self._stream.codec_context
-        self._check_size(context.width, context.height)
+        self.damaged: str | None = cut_short(path)
+        self._packets: list[Any] | None = None                     # every packet, where the file is small
+        self._keys: list[tuple[int, int]] = []                     # (pts, order) of key frames, hidden ones too
+        self._order_of_pts: dict[int, int] = {}
+        self._reformatter = VideoReformatter()
+        self._turn = 0
+        self._open()
         try:
-            self._index = self._index_packets()
-            self.by_packets = self._index is not None
-            if self._index is None:
-                self._index = self._index_by_decoding()
+            self._check_limits()
+            packets = self._index_by_packets()
+            self.by_packets = packets is not None
+            self._index = self._index_by_decoding() if packets is None else packets
             if not self._index:
-                raise VideoError(f"{path}: holds no video frame that can be decoded; re-encode it or leave it out")
-            self._times()
-            self._look()
-        except Exception:
+                raise VideoError(f"{path}: holds no frame that can be decoded; re-encode it or leave it out")
+            self._set_times()
+            self._look_at_first_frame()
+        except av.error.FFmpegError as error:
+            self.close()
+            raise self._unreadable(error) from error
+        except BaseException:
             self.close()
             raise
 
-    # ---------------------------------------------------------------- opening
+    # ---- opening ----------------------------------------------------------------------------------------------------------
 
-    def _open(self) -> Any:
+    def _open(self) -> None:
         try:
-            return av.open("file:" + self.path, metadata_errors="ignore",
-                           container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS),
-                                              "pattern_type": "none"} if False else {"protocol_whitelist": "file"})
+            self._container: Any = av.open("file:" + self.path, metadata_errors="ignore", options={
+                "protocol_whitelist": "file", "format_whitelist": DEMUXERS, "max_pixels": str(self.max_pixels)})
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{self.path}: cannot be opened as a video ({_reason(error)}){self._cut_short()}; "
-                             "check that it is a complete video file, or re-encode it") from error
-
-    def _cut_short(self) -> str:
-        with open(self.path, "rb") as file:
-            head = file.read(12)
-        return ": an MP4 whose index ('moov') is missing, as when a copy or recording broke off" if head[4:8] == b"ftyp" else ""
-
-    def _video_stream(self) -> Any:
-        streams = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            raise self._unreadable(error) from error
+        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             kinds = sorted({s.type for s in self._container.streams}) or ["nothing"]
+            self._container.close()
             raise VideoError(f"{self.path}: has no video stream (only {', '.join(kinds)}); give a file with pictures in it")
-        return streams[0]
+        self._stream: Any = streams[0]
+        context = self._stream.codec_context
+        if context is None:
+            self._container.close()
+            raise VideoError(f"{self.path}: uses a codec this FFmpeg cannot decode; re-encode it, for instance to H.264")
+        context.thread_type, context.thread_count = "FRAME" if self.threads > 1 else "NONE", self.threads
 
-    def _check_size(self, width: int, height: int) -> None:
-        if width * height > self.max_pixels:
-            raise VideoError(f"{self.path}: is {width} x {height} pixels, the limit is {self.max_pixels} in all; "
+    def _unreadable(self, error: BaseException) -> VideoError:
+        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        with open(self.path, "rb") as file:
+            if file.read(12)[4:8] == b"ftyp" and isinstance(error, av.error.InvalidDataError):
+                reason += "; an MP4 broken off before its index is written has none to read"
+        return VideoError(f"{self.path}: cannot be read as a video ({reason}); check that the file is complete, or re-encode it")
+
+    def _check_limits(self) -> None:
+        context = self._stream.codec_context
+        if context.width * context.height > self.max_pixels:
+            raise VideoError(f"{self.path}: is {context.width} x {context.height}, the limit is {self.max_pixels} pixels in all; "
                              "shrink it or raise max_pixels")
+        if self._stream.duration and self._stream.time_base:
+            self._check_seconds(float(self._stream.duration * self._stream.time_base))
+
+    def _check_seconds(self, seconds: float) -> None:
+        if seconds > self.max_seconds:
+            raise VideoError(f"{self.path}: lasts {seconds:.0f} s, the limit is {self.max_seconds:.0f} s; cut it or raise max_seconds")
 
     def close(self) -> None:
         """Release the file."""
         self._packets = None
         self._container.close()
 
-    # ---------------------------------------------------------------- index
+    # ---- index ------------------------------------------------------------------------------------------------------------
 
     def _demux(self) -> Iterator[Any]:
+        """Packets from where the container stands; ends at the end of the file or of its readable part."""
+        ends_there = self._container.format.name.split(",")[0] in FILE_ENDS_THERE
         try:
             for packet in self._container.demux(self._stream):
+                if packet.is_corrupt and ends_there:
+                    self._note("the file breaks off inside a frame")
+                    return
                 if packet.size or packet.dts is not None:
                     yield packet
         except av.error.EOFError:
             return
         except av.error.FFmpegError as error:
-            self.damaged = self.damaged or f"reading stops early ({_reason(error)})"
+            self._note(f"reading stops early ({error.strerror})")
 
-    def _index_packets(self) -> list[Entry] | None:
-        """List shown frames from packets alone; None where that cannot be trusted."""
-        container, codec = self._container.format.name, self._stream.codec_context.name
-        trusted = container.split(",")[0] in TRUSTED_CONTAINERS and codec in REORDERED
-        if not trusted and not (codec in PLAIN or (codec == "mpeg4" and container == "avi")):
+    def _note(self, damage: str) -> None:
+        self.damaged = self.damaged or damage
+
+    def _index_by_packets(self) -> list[Entry] | None:
+        """List the shown frames without decoding; None where packets cannot be trusted to tell."""
+        container = self._container.format.name.split(",")[0]
+        context = self._stream.codec_context
+        codec = context.codec.canonical_name
+        trusted = container in TRUSTED_CONTAINERS and codec in TRUSTED_CODECS
+        if not (trusted or codec in PLAIN_CODECS or (codec == "mpeg4" and container == "avi")):
             return None
-        entries, packets, size = [], [], 0
+        entries: list[Entry] = []
+        kept: list[Any] = []
+        keys, order_of_pts, size = [], {}, 0
         for order, packet in enumerate(self._demux()):
             size += packet.size
+            pts = packet.pts if trusted or packet.pts is not None else packet.dts
+            if packet.size == 0 or pts is None or pts in order_of_pts or (order == 0 and not packet.is_keyframe):
+                return None
+            if codec == "mpeg4" and not one_picture(bytes(packet), allow_b=trusted):
+                return None
             if size <= self.cache_bytes:
-                packets.append(packet)
-            if packet.size == 0 or packet.is_corrupt or (not trusted and codec == "mpeg4" and not _plain_vop(bytes(packet))):
-                return None
-            pts = packet.pts if trusted else (packet.pts if packet.pts is not None else packet.dts)
-            if pts is None:
-                return None
-            if not packet.is_discard:
-                entries.append(Entry(pts, order, packet.is_keyframe, packet.duration or 0))
-        if size <= self.cache_bytes:
-            self._packets = packets
+                kept.append(packet)
+            order_of_pts[pts] = order
+            if packet.is_keyframe:
+                keys.append((pts, order))
+            data = memoryview(packet)
+            if not packet.is_discard and not is_hidden(codec, data[0], data[-1]):
+                entries.append(Entry(pts, order, packet.duration or 0))
         entries.sort(key=lambda entry: entry.pts or 0)
-        if len({entry.pts for entry in entries}) != len(entries) or self.damaged:
-            return None
+        if not entries or entries[0].pts < keys[0][0] or keys != sorted(keys):      # type: ignore[operator]
+            return None                                            # frames before the first key frame: ask the decoder
+        if self._stream.frames > len(order_of_pts) and container == "mov":
+            self._note(f"{len(order_of_pts)} of the {self._stream.frames} frames it names are present")
+        self._packets = kept if size <= self.cache_bytes else None
+        self._keys, self._order_of_pts = keys, order_of_pts
         return entries
 
     def _index_by_decoding(self) -> list[Entry]:
-        entries = []
+        base, entries = self._stream.time_base or Fraction(0), []
         for order, frame in enumerate(self._decode_all()):
-            entries.append(Entry(frame.pts, order, bool(frame.key_frame), frame.duration or 0))
+            entries.append(Entry(frame.pts, order, frame.duration or 0))
+            if frame.pts is not None and entries[0].pts is not None and order % 64 == 0:
+                self._check_seconds(float((frame.pts - entries[0].pts) * base))
         return entries
 
-    def _times(self) -> None:
+    def _set_times(self) -> None:
         base = self._stream.time_base
-        rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         pts = [entry.pts for entry in self._index]
-        if any(p is None for p in pts) or any(b <= a for a, b in zip(pts, pts[1:])):
-            seconds = [float(i / rate) for i in range(len(pts))]
-            last = float(1 / rate)
+        if any(p is None for p in pts) or any(later <= earlier for earlier, later in zip(pts, pts[1:], strict=False)):   # type: ignore[operator]
+            seconds, last = [i / rate for i in range(len(pts))], 1 / rate
         else:
-            seconds = [float((p - pts[0]) * base) for p in pts]
-            steps = np.diff(seconds)
-            usual = float(np.median(steps)) if len(steps) else float(1 / rate)
+            seconds = [float((p - pts[0]) * base) for p in pts]                                         # type: ignore[operator]
+            usual = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
             last = float(self._index[-1].duration * base) or usual
         self.frame_seconds = tuple(seconds)
         self.duration_seconds = seconds[-1] + last
         fps = len(seconds) / self.duration_seconds
-        self.fps = float(rate) if abs(fps / float(rate) - 1) < 2e-3 else fps
+        self.fps = rate if abs(fps / rate - 1) < 2e-3 else fps     # the exact rational where the file names it
 
-    def _look(self) -> None:
-        """Size and rotation of the first frame."""
-        self._quarter_turns, self.width, self.height = 0, 0, 0
-        first = next(iter(self._frames([0])))[1]
+    def _look_at_first_frame(self) -> None:
+        first = next((frame for _, frame in self._frames([0])), None)
+        if first is None:
+            raise VideoError(f"{self.path}: its first frame cannot be decoded; the file is damaged: re-encode it or leave it out")
         self._size = (first.width, first.height)
-        self._quarter_turns = round(first.rotation / 90) % 4
-        self.width, self.height = self._size if self._quarter_turns % 2 == 0 else self._size[::-1]
+        self._turned = _orientation(first)
+        self.width, self.height = self._size[::-1] if self._turned[0] else self._size
 
-    # ---------------------------------------------------------------- decoding
+    # ---- decoding ---------------------------------------------------------------------------------------------------------
 
-    def _restart(self, pts: int | None) -> Iterator[Any]:
-        """Packets from the key frame at `pts` on (from the start for None)."""
+    def _feed(self, packets: Iterable[Any]) -> Iterator[Any]:
+        """Frames out of packets, the decoder drained at the end; undecodable packets are noted and passed over."""
         context = self._stream.codec_context
-        if not context.is_open:
-            context.thread_type, context.thread_count = "FRAME" if self.threads > 1 else "NONE", self.threads
-        else:
-            context.flush_buffers()
-        if pts is None:
-            self._container.close()
-            self._container = self._open()
-            self._stream = self._video_stream()
-            return self._demux()
-        self._container.seek(pts, stream=self._stream, backward=True, any_frame=False)
+        for packet in packets:
+            with contextlib.suppress(av.error.EOFError):
+                try:
+                    yield from context.decode(packet)
+                except av.error.InvalidDataError as error:
+                    self._note(f"a packet cannot be decoded ({error.strerror})")
+        with contextlib.suppress(av.error.EOFError, av.error.InvalidDataError):
+            yield from context.decode(None)
+
+    def _from_start(self) -> Iterator[Any]:
+        """Every packet of the file, the decoder clean."""
+        if self._packets is not None:
+            if self._stream.codec_context.is_open:
+                self._stream.codec_context.flush_buffers()
+            return iter(self._packets)
+        self._container.close()                                    # seeking to 0 is not exact in every container
+        self._open()
         return self._demux()
 
     def _decode_all(self) -> Iterator[Any]:
-        packets = self._restart(None)
-        context = self._stream.codec_context
-        context.thread_type, context.thread_count = "FRAME" if self.threads > 1 else "NONE", self.threads
-        for packet in packets:
-            try:
-                yield from packet.decode()
-            except av.error.InvalidDataError as error:
-                self.damaged = self.damaged or f"a packet cannot be decoded ({_reason(error)})"
-        try:
-            yield from self._stream.codec_context.decode(None)
-        except (av.error.InvalidDataError, av.error.EOFError):
-            pass
+        packets = self._from_start()
+        self._stream.codec_context.skip_frame = "DEFAULT"
+        return self._feed(packets)
 
     def _frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Yield (index, frame) for sorted distinct indices, by a full linear pass."""
-        want = set(indices)
-        if self.by_packets:
-            by_pts = {self._index[i].pts: i for i in indices}
+        """Yield (index, frame) for increasing distinct indices; frames that cannot be decoded are left out."""
+        if not self.by_packets:
+            yield from self._count_frames(indices)
+            return
+        missing = dict.fromkeys(indices)
+        for first, last, group in self._runs(indices):
+            by_pts = {self._index[i].pts: i for i in group}
+            for frame in self._feed(self._packets_between(first, last, {self._index[i].order for i in group})):
+                index = by_pts.pop(frame.pts, None)
+                if index is not None:
+                    if next(iter(missing)) != index:               # an earlier one did not come out: start over, thoroughly
+                        break
+                    del missing[index]
+                    yield index, frame
+            if by_pts:
+                break
+        if missing:
+            by_pts = {self._index[i].pts: i for i in missing}
             for frame in self._decode_all():
-                if frame.pts in by_pts:
-                    i = by_pts.pop(frame.pts)
-                    yield i, frame
-                    if not by_pts:
-                        return
+                index = by_pts.pop(frame.pts, None)
+                if index is not None:
+                    yield index, frame
+                if not by_pts:
+                    return
+
+    def _count_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        wanted = iter(indices)
+        index = next(wanted, None)
+        for place, frame in enumerate(self._decode_all()):
+            if place == index:
+                yield place, frame
+                index = next(wanted, None)
+                if index is None:
+                    return
+
+    def _runs(self, indices: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
+        """Group indices by the key frame they are decoded from: (its order, order of the last packet needed, indices)."""
+        group: list[int] = []
+        key = -1
+        for i in indices:
+            place = bisect_right(self._keys, self._index[i].pts, key=lambda pair: pair[0]) - 1
+            if group and place != key:
+                yield self._keys[key][1], max(self._index[j].order for j in group), group
+                group = []
+            key = place
+            group.append(i)
+        if group:
+            yield self._keys[key][1], max(self._index[j].order for j in group), group
+
+    def _packets_between(self, first: int, last: int, wanted: set[int]) -> Iterator[Any]:
+        """Packets first..last in decoding order, the decoder told before each whether it may drop it."""
+        if self._packets is not None:
+            if self._stream.codec_context.is_open:
+                self._stream.codec_context.flush_buffers()
+            numbered: Iterator[tuple[int, Any]] = zip(range(first, last + 1), self._packets[first:last + 1], strict=False)
         else:
-            for i, frame in enumerate(self._decode_all()):
-                if i in want:
-                    yield i, frame
-                    want.remove(i)
-                    if not want:
-                        return
+            numbered = self._seek(first)
+        context = self._stream.codec_context
+        may_drop = self.drop_nonref and context.codec.canonical_name in DROPS_NONREF
+        for order, packet in numbered:
+            if order > last:
+                return
+            if may_drop:
+                context.skip_frame = "DEFAULT" if order in wanted else "NONREF"
+            yield packet
+
+    def _seek(self, first: int) -> Iterator[tuple[int, Any]]:
+        """Numbered packets from number `first` on, found by their times; from the start where seeking lands behind it."""
+        pts = next(pts for pts, order in self._keys if order == first)
+        with contextlib.suppress(av.error.FFmpegError):
+            self._container.seek(pts, stream=self._stream, backward=True, any_frame=False)
+            packets = self._demux()
+            for packet in packets:
+                order = self._order_of_pts.get(packet.pts if packet.pts is not None else packet.dts)
+                if order is None or order > first:
+                    break
+                if order == first:
+                    yield first, packet
+                    yield from enumerate(packets, first + 1)
+                    return
+        yield from ((order, packet) for order, packet in enumerate(self._from_start()) if order >= first)
+
+    # ---- pixels -----------------------------------------------------------------------------------------------------------
 
     def _rgb(self, frame: Any) -> np.ndarray:
-        rgb = self._reformatter.reformat(frame, width=self._size[0], height=self._size[1], format="rgb24", threads=1)
-        pixels = rgb.to_ndarray()
-        return np.rot90(pixels, self._quarter_turns) if self._quarter_turns else pixels
+        """(H, W, 3) uint8, upright; a view into the frame's own memory where it is not turned."""
+        if frame.is_corrupt:
+            self._note(f"the frame at {float((frame.pts or 0) * (frame.time_base or 0)):.2f} s is damaged and partly made up by the decoder")
+        width, height = self._size
+        plane = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).planes[0]
+        pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width * 3].reshape(height, width, 3)
+        transpose, flip_x, flip_y = self._turned
+        if transpose:
+            pixels = pixels.transpose(1, 0, 2)
+        return pixels[::-1 if flip_y else 1, ::-1 if flip_x else 1]
+
+    def _exact(self, indices: Sequence[int]) -> Iterator[Any]:
+        """The decoded frame of every index, in order; an error at the first that is missing."""
+        self._turn = turn = self._turn + 1
+        done = 0
+        for index, frame in self._frames(indices):
+            if index != indices[done]:
+                break
+            yield frame
+            done += 1
+            if turn != self._turn:
+                raise RuntimeError(f"{self.path}: another read began before this iteration ended; finish it first, "
+                                   "or open the video a second time")
+        if done < len(indices):
+            raise VideoError(f"{self.path}: frame {indices[done]} (of {len(self._index)}) cannot be decoded, the file is damaged "
+                             "there; re-encode it, leave it out, or ask for frames before it")
 
     def stream(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield (H, W, 3) uint8 for increasing indices."""
-        for _, frame in self._frames(indices):
-            yield self._rgb(frame)
+        """Yield (H, W, 3) uint8 for increasing distinct indices.
+
+        Raises:
+            VideoError: naming the first frame that cannot be decoded.
+        """
+        for frame in self._exact(indices):
+            yield self._rgb(frame).copy()
 
     def decode(self, indices: Sequence[int]) -> np.ndarray:
-        """Return (n, H, W, 3) uint8 for increasing distinct indices."""
+        """Return (n, H, W, 3) uint8 for increasing distinct indices; raises as `stream` does."""
         out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
-        count = 0
-        for _, frame in self._frames(indices):
-            out[count] = self._rgb(frame)
-            count += 1
-        if count < len(indices):
-            raise VideoError(f"{self.path}: frame {indices[count]} of {len(self._index)} cannot be decoded; the file is damaged there: "
-                             "re-encode it or leave it out")
+        for place, frame in enumerate(self._exact(indices)):
+            out[place] = self._rgb(frame)
         return out
 
 
-def _plain_vop(packet: bytes) -> bool:
-    """Whether an MPEG-4 part 2 packet holds exactly one coded picture that is not a B picture (no packed bitstream)."""
-    at = packet.find(b"\x00\x00\x01\xb6")
-    return (at >= 0 and at + 4 < len(packet) and packet[at + 4] >> 6 != 2 and len(packet) - at > 16
-            and packet.find(b"\x00\x00\x01\xb6", at + 4) < 0)
+def _orientation(frame: Any) -> tuple[bool, bool, bool]:
+    """(transpose, flip left-right, flip up-down) that show a frame as its display matrix asks, to the nearest quarter turn.
 
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split())
+    The matrix (a b u, c d v, x y w) sends a point to x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 8.3.2).
+    """
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return False, False, False
+    a, b, _, c, d, *_ = np.frombuffer(side, np.int32).tolist()
+    return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
