@@ -38,27 +38,31 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
         raise UserError("no model: set model.name to one of 'marey list models', or model.init_from to a checkpoint")
     arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.architecture == name else {}
     arguments.update({**task.model_arguments, **settings.arguments})
+    if config.objective.kind == "classification" and arguments.get("num_orders") and "num_orders" not in settings.arguments:
+        arguments["num_orders"] = 0                  # an order head without order loss would go stale, and stall DDP
     if settings.activation_checkpointing:
         arguments["activation_checkpointing"] = True
     model = task.build_model(arguments) if task.build_model is not None else create_model(name, **arguments)
     if start is not None and fresh:
-        same_classes = tuple(start.class_names or ()) == tuple(task.class_names)
-        say(copy_weights(start.model, model, settings.init_from or "", skip_heads=not same_classes))
+        other_classes = tuple(start.class_names or ()) != tuple(task.class_names)
+        say(copy_weights(start.model, model, settings.init_from or "",
+                         skip_classes=len(start.class_names or ()) if other_classes else None))
     return model
 
 
-def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_heads: bool = False) -> str:
+def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classes: int | None = None) -> str:
     """Copy every tensor of `source` that `target` has under the same name and shape; returns a sentence about it.
 
     Args:
-        skip_heads: leave out "head.*", which belongs to other classes even where its shape happens to fit.
+        skip_classes: leave out the last layer of the class head, known by this number of outputs: it belongs to other
+            classes even where its shape happens to fit.
 
     Raises:
         UserError: if nothing fits.
     """
     have, wanted = source.state_dict(), target.state_dict()
     fits = {key: value for key, value in have.items() if key in wanted and wanted[key].shape == value.shape
-            and not (skip_heads and key.split(".")[0] == "head")}
+            and not (key.split(".")[0] in ("head", "class_mlp") and value.shape[0] == skip_classes)}
     if not fits:
         raise UserError(f"model.init_from={name}: no tensor fits this model; use the architecture of the checkpoint")
     target.load_state_dict(fits, strict=False)

@@ -25,6 +25,7 @@ from marey.training.logs import Bar, Meter, Progress, Quiet, RunLog
 from marey.training.optim import Schedule, WeightAverage, build_optimizer, freeze, rate_warning
 from marey.training.sampler import PartSampler, SampleStream, finishes_epoch, steps_of_epochs
 from marey.training.tasks import Batch, Evaluator, Objective, Task, build_task
+from marey.training.warm_start import warm_start
 
 
 @dataclass(kw_only=True)
@@ -119,6 +120,9 @@ class Run:
             self.task.prepare_model(self.model)
         freeze(self.model, config.model.freeze)
         self.plan_steps()
+        self.model.to(self.accelerator.device)
+        if settings.head_warm_start and not resuming:
+            warm_start(self)
         module = StepModule(self.model, self.task.objective).to(self.accelerator.device)
         optimizer = build_optimizer(self.model, config.optim, self.task.objective)
         if warning := rate_warning(config.optim):

@@ -123,7 +123,7 @@ class OrderObjective(Objective):
             clip = torch.cat([clip, permuted])
         outputs = model(clip, return_attention=True) if self.loss.guided else model(clip)
         terms = self.loss(outputs, targets)
-        return {"logits": outputs["logits"][:len(label)]}, terms
+        return of_ordered(outputs, len(label)), terms
 
     def measure(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
         """Return class logits of the ordered clips and the path recovered from shuffled ones.
@@ -135,7 +135,7 @@ class OrderObjective(Objective):
         order = torch.cat([random_permutations(1, T, torch.Generator().manual_seed(sample))
                            for sample in batch["sample"].tolist()]).to(clip.device)
         outputs = model(torch.cat([clip, permute_frames(self.as_recorded(clip, label), order)]), return_attention=True)
-        answer = {"logits": outputs["logits"][:len(label)], "order": order}
+        answer = {**of_ordered(outputs, len(label)), "order": order}
         if outputs.get("attention_time"):
             matrix = order_matrix([outputs["attention_time"][-1][len(label):]], T)
             answer["path"] = hamiltonian_path(matrix)[0]
@@ -145,6 +145,11 @@ class OrderObjective(Objective):
         """Turn the clips of classes played backwards round in time."""
         turned = self.backwards[label].view(-1, *[1] * (clip.ndim - 1))
         return torch.where(turned, clip.flip(1), clip)
+
+
+def of_ordered(outputs: Outputs, num_ordered: int) -> Outputs:
+    """Return the rows of the ordered clips, the first of the batch, of every output with one row per clip."""
+    return {name: value[:num_ordered] for name, value in outputs.items() if isinstance(value, Tensor)}
 
 
 class OrderEvaluator(ClassificationEvaluator):
