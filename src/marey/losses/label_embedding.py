@@ -1,0 +1,54 @@
+"""How far a predicted label embedding is from the embedding of the label (SeViTAR, section 3.2)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marey.errors import unknown_name
+
+KINDS = ("mse", "cosine")
+
+
+def label_embedding_loss(predicted: Tensor, vectors: Tensor, kind: str = "mse") -> Tensor:
+    r"""Compare the predicted embedding ŝ with the label's embedding s, averaged over the batch.
+
+    SeViTAR, section 3.2, trains the semantic MLP by the mean squared error. On unit vectors of E values that mean is at
+    most 4 / E and its gradient vanishes beside cross-entropy, so we scale it by E, which makes it the squared distance:
+
+        mse:     ||ŝ - s||^2        in [0, 4] for a unit ŝ
+        cosine:  1 - <ŝ, s> / (||ŝ|| ||s||)        in [0, 2]
+
+    Args:
+        predicted: ŝ, (B, E).
+        vectors: s, (B, E), unit length.
+
+    Raises:
+        UserError: if the kind is unknown.
+    """
+    if kind not in KINDS:
+        raise unknown_name("label loss", kind, KINDS)
+    if kind == "mse":
+        return (predicted - vectors).square().sum(-1).mean()
+    return (1 - F.cosine_similarity(predicted, vectors, dim=-1)).mean()
+
+
+class LabelEmbeddingLoss(nn.Module):
+    """`label_embedding_loss` against a table with one unit vector per class.
+
+    Args:
+        vectors: (K, E), unit length.
+        kind: "mse" or "cosine".
+    """
+
+    def __init__(self, vectors: Tensor, kind: str = "mse") -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise unknown_name("label loss", kind, KINDS)
+        self.kind = kind
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.vectors: Tensor
+
+    def forward(self, outputs: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """Return {"label": loss} of outputs["label_embedding"] (B, E) for class numbers (B,)."""
+        return {"label": label_embedding_loss(outputs["label_embedding"], self.vectors[targets], self.kind)}

@@ -1,0 +1,87 @@
+"""Label meaning learned beside the class, and beside the order, in one forward."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from marey.errors import UserError
+from marey.models import create_model
+from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from marey.training.tasks import build_task
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
+
+TINY = {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 16, "label_hidden": [8], "class_hidden": [8]}
+
+
+def config(root: Path, **arguments: object) -> TrainConfig:
+    frames = np.random.default_rng(0).integers(0, 255, (6, 4, 3, 16, 16), dtype=np.uint8)
+    np.save(root / "frames.npy", frames)
+    (root / "packed.json").write_text(json.dumps({"format": 1, "fps": 8.0}))
+    rows = "".join(f"c{i},{'run' if i % 2 else 'eat'}\n" for i in range(6))
+    (root / "manifest.csv").write_text("path,label\n" + rows)
+    (root / "labels.json").write_text(json.dumps({"run": [3, 4, 0], "eat": [0, 0, 2]}))
+    preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=4), short_side=16, image_size=16)
+    weights = {"class": 1.0, "label": 1.0} | ({"order": 1.0, "guided": 1.0} if arguments.get("base") == "order" else {})
+    return TrainConfig(model=ModelConfig(name="sevitar", arguments=TINY),
+                       data=DataConfig(path=str(root), preprocess=preprocess, val_fraction=0.0),
+                       objective=ObjectiveConfig(kind="label_embedding", weights=weights,
+                                                 arguments={"label_source": str(root / "labels.json"), **arguments}))
+
+
+@pytest.mark.parametrize("base", ["classification", "order"])
+def test_every_head_gets_a_gradient_from_one_forward(tmp_path: Path, base: str) -> None:
+    extra = {"base": "order", "num_permutations": 5} if base == "order" else {}
+    task = build_task(config(tmp_path, **extra))
+    arguments = TINY | task.model_arguments | ({"time_attention": "cosine"} if base == "order" else {})
+    model = create_model("sevitar", **arguments)
+    calls = []
+    batch = task.collate([task.train_data[(0, i)] for i in range(4)])
+    forward = model.forward
+    model.forward = lambda *a, **k: (calls.append(1), forward(*a, **k))[1]
+    outputs, terms = task.objective(model, batch)
+    assert len(calls) == 1
+    assert set(terms) == set(task.objective.weights)
+    task.objective.total(terms).backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None]
+    assert silent == []
+    assert outputs["label_embedding"].shape == (4, 3)
+
+
+def test_embeddings_travel_in_the_checkpoint_as_unit_vectors(tmp_path: Path) -> None:
+    task = build_task(config(tmp_path))
+    assert task.class_names == ("eat", "run")
+    assert torch.allclose(task.tensors["label_embeddings"], torch.tensor([[0.0, 0.0, 1.0], [0.6, 0.8, 0.0]]))
+    assert task.model_arguments["label_dim"] == 3
+    assert task.extra["label_loss"] == "mse"
+
+
+def test_the_evaluator_counts_the_nearest_label(tmp_path: Path) -> None:
+    evaluator = build_task(config(tmp_path)).make_evaluator()
+    outputs = {"logits": torch.eye(2), "label_embedding": torch.tensor([[0.1, 0.0, 5.0], [0.0, 0.1, 9.0]])}
+    evaluator.update(outputs, {"sample": torch.tensor([0, 1]), "label": torch.tensor([0, 1])})
+    metrics = evaluator.compute()
+    assert metrics["top1"] == 1.0
+    assert metrics["label_top1"] == 0.5
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown objective.arguments.base 'orders'; did you mean 'order'"):
+        build_task(config(tmp_path, base="orders"))
+    with pytest.raises(UserError, match="objective.arguments 'label_los'; did you mean 'label_loss'"):
+        build_task(config(tmp_path, label_los="mse"))
+    plain = config(tmp_path)
+    with pytest.raises(UserError, match="a mixed clip has no one label to mean"):
+        build_task(replace(plain, objective=replace(plain.objective, mixup_alpha=0.2)))
+    task = build_task(plain)
+    batch = task.collate([task.train_data[(0, i)] for i in range(2)])
+    classifier = create_model("timesformer", num_classes=2, num_frames=4, image_size=16, embed_dim=16, depth=1,
+                              num_heads=2, patch_size=16)
+    with pytest.raises(UserError, match="no label-embedding head; set model.name=sevitar"):
+        task.objective(classifier, batch)
