@@ -108,9 +108,9 @@ class ClipSampling:
         span = self.span_frames(fps)
         start = view_start(L, span, view=view, num_views=num_views, rule=self.view_start, generator=generator)
         if self.spacing == "linspace":
-            return [max(0, int(i)) for i in np.linspace(start, start + span - 1, self.num_frames)]
+            return torch.linspace(start, start + span - 1, self.num_frames).clamp(min=0).long().tolist()   # float32, as released
         stride = self._stride(fps)
-        return [int(start + i * stride) for i in range(self.num_frames)]
+        return [int(start + i * stride + 1e-6) for i in range(self.num_frames)]
 
     def seconds(self, duration_seconds: float, *, fps: float, generator: torch.Generator | None = None, view: int = 0,
                 num_views: int = 1) -> list[float]:
@@ -152,7 +152,7 @@ def equidistant_indices(num_source_frames: int, num_frames: int, *, view: int = 
     L, N = num_source_frames, num_frames
     if num_views == 1:
         return [int(i) for i in np.round(np.linspace(0, L - 1, N))] if N > 1 else [(L - 1) // 2]
-    return [int((i + (view + 0.5) / num_views) * L / N) for i in range(N)]
+    return [int((i + (view + 0.5) / num_views) * L / N + 1e-6) for i in range(N)]
 
 
 def random_indices(num_source_frames: int, num_frames: int, generator: torch.Generator) -> list[int]:
