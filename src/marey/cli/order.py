@@ -1,7 +1,84 @@
+"""`marey order`: put shuffled frames back in order; `marey reliance`: how much a model relies on the order."""
+
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 
+def order(
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files or folders of frames.")],
+    model: Annotated[str, typer.Option(help="Model with directed attention: a name or a folder.")] = "marey-mini",
+    shuffle: Annotated[int | None, typer.Option(help="Shuffle the frames with this seed first.")] = None,
+    window: Annotated[tuple[float, float] | None,
+                      typer.Option(metavar="START END", help="Part of the video, in seconds.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for a picture per video: matrix, path, strips.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Recover the order of a video's frames from a model's directed attention, and say how well."""
+    from marey.checkpoints import load_checkpoint
+    from marey.cli.output import print_json, say
+    from marey.order.video import order_many
+
+    checkpoint = load_checkpoint(model)
+    entries = []
+    for found, entry in order_many(checkpoint, videos, shuffle=shuffle, window_seconds=window, device=device):
+        entries.append(entry)
+        if found is None:
+            say(f"marey: {entry['error']}")
+            continue
+        if out is not None:
+            from marey.explain.order_figures import draw_order
+
+            picture = draw_order(found.frames, found.path, found.weights, out / f"{Path(found.video).stem}-order.png",
+                                 order=found.order if found.shuffled else None, accuracy=found.order_accuracy,
+                                 title=Path(found.video).name)
+            say(f"wrote {picture}")
+        if not as_json:
+            score = ("truth not known: give --shuffle SEED to measure" if found.order_accuracy is None
+                     else f"OrderAcc {found.order_accuracy:.1%}")
+            shuffled = f"  shuffled {found.order.tolist()}" if found.shuffled else ""
+            print(f"{found.video}:{shuffled}  recovered {found.path.tolist()}  {score} (chance {found.chance:.1%})")
+    if as_json:
+        print_json({"results": entries})
+    if any(entry["error"] for entry in entries):
+        raise typer.Exit(1)
+
+
+def reliance(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names, folders, hf: or torchvision:.")],
+    data: Annotated[str, typer.Option(help="Labelled videos (see the data contract).")],
+    dataset: Annotated[str | None, typer.Option(help="Official layout by name.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to measure on; all videos by default.")] = None,
+    corrector: Annotated[str | None, typer.Option(help="Model that puts frames back; default: itself.")] = None,
+    shuffles: Annotated[int, typer.Option(min=1, help="Shuffles per video.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of the shuffles, the same for every model.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure on at most this many videos.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model look at the order?"""
+    from marey.checkpoints import load_checkpoint
+    from marey.cli.output import print_json
+    from marey.order.measure import reliance_on
+    from marey.order.reliance import describe_reliance
+
+    fixer = load_checkpoint(corrector) if corrector else None
+    results = []
+    for name in models:
+        found = reliance_on(load_checkpoint(name), data, dataset=dataset, split=split, corrector=fixer,
+                            shuffles=shuffles, seed=seed, limit=limit, device=device)
+        results.append({"model": name, **found})
+        if not as_json:
+            print(f"{name}: {describe_reliance(found)}")
+    if as_json:
+        print_json({"results": results})
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
+    app.command()(order)
+    app.command()(reliance)

@@ -22,6 +22,10 @@ FEWEST_CLIPS = 50
 """Number of clips from which a mean OrderAcc is worth quoting (with 4 shuffles each: about 2 percentage points)."""
 
 
+class NoTemporalAttentionError(UserError):
+    """The model has no attention over time, so no order can be read from it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Correction:
     """The recovered order of a batch of clips."""
@@ -78,8 +82,8 @@ def attention_outputs(model: nn.Module, clip: Tensor) -> dict[str, Any]:
     except TypeError:
         outputs = {}
     if not outputs.get("attention_time"):
-        raise UserError(f"{type(model).__name__} gives no temporal attention, so it cannot recover an order; "
-                        "use a model with divided directed attention, such as marey-mini")
+        raise NoTemporalAttentionError(f"{type(model).__name__} gives no temporal attention, so it cannot recover an "
+                                       "order; use a model with divided directed attention, such as marey-mini")
     return outputs
 
 
