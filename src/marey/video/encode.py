@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,8 @@ from marey.errors import UserError, unknown_name
 CODECS = {"h264": ("libx264", "libopenh264", "mpeg4"), "h265": ("libx265",), "vp9": ("libvpx-vp9",), "mpeg4": ("mpeg4",),
           "av1": ("libsvtav1", "libaom-av1"), "ffv1": ("ffv1",)}
 """Codec name -> encoders tried in turn."""
+SMPTE170M, LIMITED_RANGE = 6, 1
+"""What swscale makes of RGB, named in the file so that players do not guess BT.709 for large pictures (AVColorSpace, AVColorRange)."""
 
 
 def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor], fps: float, codec: str = "h264", *,
@@ -70,6 +73,8 @@ def _encoder(codec: str) -> str:
             av.codec.Codec(name, "w")
         except (ValueError, av.error.FFmpegError):
             continue
+        if name != CODECS[codec][0]:
+            warnings.warn(f"{CODECS[codec][0]} is not in this FFmpeg; {name} is used", stacklevel=3)
         return name
     raise UserError(f"no encoder for '{codec}' in this FFmpeg (tried {', '.join(CODECS[codec])}); choose another codec")
 
@@ -106,6 +111,7 @@ def _write(temporary: str, frames: Iterator[np.ndarray], fps: float, encoder: st
         stream: Any = out.add_stream(encoder, rate=Fraction(fps).limit_denominator(65535), options={**quality, **options})
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = SMPTE170M, LIMITED_RANGE
         if gop is not None:
             stream.codec_context.gop_size = gop
         audio = _audio(stack, out, audio_from)
