@@ -83,7 +83,7 @@ def local_copy(source: str) -> Path:
         raise UserError(f"hf:{source}: no such folder, and not a hub id of the form owner/name")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-    patterns = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
+    patterns = ["config.json", "*preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
     try:
         folder = Path(snapshot_download(source, allow_patterns=patterns))
         if not any(folder.glob("*.safetensors")):

@@ -21,6 +21,7 @@ MODELS: dict[str, str] = {
     "i3d": "marey.models.i3d:I3D",
     "slowfast": "marey.models.slowfast:SlowFast",
     "action_transformer": "marey.models.action_transformer:ActionTransformer",
+    "external": "marey.models.external:ExternalClassifier",
 }
 """Model name -> "module:class"; imported when asked for."""
 
