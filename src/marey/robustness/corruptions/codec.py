@@ -1,14 +1,14 @@
 """Codec kinds: the consecutive frames of a whole window go through a real encoder and decoder, in memory.
 
 Never give these the few frames a model samples: a codec predicts each frame from its neighbours. Every kind keeps the
-length: a frame that the bitstream lost repeats the last good one. One thread, so that the same clip and generator
-give the same bytes.
+length: a frame that the bitstream lost repeats the last good one. One thread, and x264 without its macroblock tree
+(whose decisions differ between runs), so that the same clip and generator give the same bytes.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -58,7 +58,7 @@ def require_encoder(name: str) -> None:
     try:
         av.codec.Codec(name, "w")
     except Exception as error:
-        raise UserError(f"the FFmpeg inside PyAV {av.__version__} has no encoder '{name}', which this corruption needs; "
+        raise UserError(f"the FFmpeg of PyAV {av.__version__} has no encoder '{name}', which this corruption needs; "
                         "install a PyAV wheel from PyPI (it brings libx264 and libx265)") from error
 
 
@@ -91,11 +91,13 @@ def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str
     rate = Fraction(fps).limit_denominator(1000)
     context.time_base, context.framerate = 1 / rate, rate
     settings = dict(options or {})
+    if encoder == "libx264":
+        settings["x264-params"] = "threads=1:mbtree=0"                      # x264's macroblock tree is not repeatable
     if bit_rate is not None:
         context.bit_rate = bit_rate
         settings |= {"maxrate": str(bit_rate), "bufsize": str(bit_rate)}
     if qscale is not None:
-        settings |= {"flags": "+qscale", "global_quality": str(118 * qscale)}
+        settings |= {"qmin": str(qscale), "qmax": str(qscale)}
     context.options = settings
     context.thread_count = 1
     packets = []
@@ -121,13 +123,15 @@ def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
     context = av.CodecContext.create(stream.codec, "r")
     context.thread_count = 1
     context.width, context.height = stream.width, stream.height
+    context.options = {"flags": "+output_corrupt", "flags2": "+showall"}     # what the ffmpeg command shows too
     if stream.header:
         context.extradata = stream.header
     shown: dict[int, np.ndarray] = {}
     for index, data in [*stream.packets, (-1, b"")]:
         packet = None
         if data:
-            packet = av.Packet(data)
+            packet = av.Packet(len(data))                                   # allocated with the decoder's padding
+            packet.update(data)
             packet.pts = packet.dts = index
         try:
             for frame in context.decode(packet):
@@ -224,23 +228,23 @@ def bit_error(frames: Tensor, *, bytes_per_error: int, fps: float, generator: Ge
         noise = torch.randint(0, 256, (int(hit.sum()),), generator=generator, device=generator.device)
         values[hit] = noise.to(torch.uint8).cpu()
         damaged.append((index, values.numpy().tobytes()))
-    broken = Stream(codec=stream.codec, header=stream.header, packets=tuple(damaged), width=stream.width,
-                    height=stream.height)
-    return decode(broken, len(frames), *frames.shape[-2:]).to(frames.device)
+    return decode(replace(stream, packets=tuple(damaged)), len(frames), *frames.shape[-2:]).to(frames.device)
 
 
 def packet_loss(frames: Tensor, *, loss: float, fps: float, generator: Generator) -> Tensor:
-    """Lose each network packet of an x264 stream with probability `loss`; a frame with a lost packet is lost.
+    """Lose each network packet of an x264 stream with probability `loss`.
 
-    The source streams over a simulated two-switch network; here a frame travels in packets of 1,400 bytes, the
-    parameter sets arrive safely, and a receiver drops a frame that is not complete.
+    The source streams over a simulated two-switch network. Here the stream has a key frame a second, a frame travels
+    in packets of 1,400 bytes and parameter sets arrive safely; what is lost is missing from the frame's bytes, and
+    the decoder conceals it. A frame that loses its first packet, with the header, is lost.
     """
-    stream = encode(frames, "libx264", options={"crf": str(BASE_CRF)}, fps=fps)
+    key = str(max(1, round(fps)))
+    stream = encode(frames, "libx264", options={"crf": str(BASE_CRF), "g": key}, fps=fps)
     arrived = []
     for index, data in stream.packets:
-        pieces = math.ceil(len(data) / PACKET_BYTES)
-        if bool((torch.rand(pieces, generator=generator, device=generator.device) >= loss).all()):
-            arrived.append((index, data))
-    partial = Stream(codec=stream.codec, header=stream.header, packets=tuple(arrived), width=stream.width,
-                     height=stream.height)
+        pieces = [data[start:start + PACKET_BYTES] for start in range(0, len(data), PACKET_BYTES)]
+        kept = (torch.rand(len(pieces), generator=generator, device=generator.device) >= loss).tolist()
+        if kept[0]:
+            arrived.append((index, b"".join(piece for piece, ok in zip(pieces, kept, strict=True) if ok)))
+    partial = replace(stream, packets=tuple(arrived))
     return decode(partial, len(frames), *frames.shape[-2:]).to(frames.device)
