@@ -21,7 +21,7 @@ def watch(predictor: Predictor, frames: Iterable[tuple[float, Tensor]], *, windo
     Only the frames of one window are kept, thinned as they come to twice the model's number of frames.
 
     Args:
-        frames: (seconds, uint8 (3, H, W)) in time order, as `iterate_stream` gives them.
+        frames: (seconds, uint8 (3, H, W)) in time order, as `iterate_live` gives them.
         smoothing: weight of the past in the exponential average of probabilities, in [0, 1); 0 forgets at once.
 
     Yields:

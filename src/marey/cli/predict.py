@@ -98,11 +98,11 @@ def watch(
 
     from marey.predictor import Predictor
     from marey.video.draw import clock
-    from marey.video.stream import iterate_stream
+    from marey.video.live import iterate_live
     from marey.watch import watch as answers
 
     predictor = Predictor.load(model, device=device)
-    for answer in answers(predictor, iterate_stream(source, idle_seconds=idle), window_seconds=window,
+    for answer in answers(predictor, iterate_live(source, idle_seconds=idle), window_seconds=window,
                           step_seconds=step, smoothing=smoothing, top=top):
         if json:
             print(json_module.dumps(answer), flush=True)

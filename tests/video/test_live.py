@@ -1,0 +1,57 @@
+"""A file that grows while it is watched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from marey.errors import VideoError
+from marey.video.live import iterate_live
+
+
+def transport_stream(path: Path, num_frames: int = 50) -> bytes:
+    """MPEG-TS at 25 fps whose frame i is grey level 4 * i + 16."""
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(num_frames):
+            picture = np.full((48, 64, 3), 4 * i + 16, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def test_a_growing_file_is_read_to_its_last_frame(tmp_path: Path) -> None:
+    data = transport_stream(tmp_path / "whole.ts")
+    growing = tmp_path / "growing.ts"
+    growing.write_bytes(data[:len(data) // 2])
+
+    def grow() -> None:
+        time.sleep(0.3)
+        with growing.open("ab") as stream:
+            stream.write(data[len(data) // 2:])
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    frames = list(iterate_live(str(growing), idle_seconds=1.0))
+    writer.join()
+    assert len(frames) == 50
+    assert frames[0][0] == 0
+    assert frames[-1][0] == pytest.approx(49 / 25, abs=0.01)
+    levels = [int(frame.float().mean()) for _, frame in frames]
+    assert levels == sorted(levels)
+
+
+def test_sources_that_cannot_be_watched_are_named(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="nothing.ts: no such file"):
+        next(iterate_live(str(tmp_path / "nothing.ts")))
+    with pytest.raises(VideoError, match="/dev/video97: no such camera"):
+        next(iterate_live("97"))
+    (tmp_path / "text.ts").write_text("hello")
+    with pytest.raises(VideoError, match=r"text\.ts"):
+        next(iterate_live(str(tmp_path / "text.ts"), idle_seconds=0.1))
