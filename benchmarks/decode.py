@@ -2,8 +2,8 @@
 
     python -m benchmarks.decode [--rounds 15] [--out results/decode.json] [--video FILE ...]
 
-The videos are made on the spot: x264 as people use it (preset medium: B-frames in a pyramid, 3 references, key frame every 250),
-moving texture with grain. Every turn opens the file, decodes 8 equidistant frames to RGB uint8 and closes it.
+The videos are made on the spot: x264 as people use it (preset medium: B-frames in a pyramid, 3 references, key frame
+every 250), moving texture with grain. Every turn opens the file, decodes 8 equidistant frames to RGB and closes it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ WANTED = [round(i * (NUM_FRAMES - 1) / (NUM_WANTED - 1)) for i in range(NUM_WANT
 
 
 def make_video(path: Path, height: int, width: int) -> Path:
-    """Write 240 frames of drifting texture, a moving block and grain, as x264 preset medium with a key frame every 250."""
+    """Write 240 frames of drifting texture, a moving block and grain."""
     random = np.random.default_rng(0)
     texture = random.normal(size=(height // 8 + 40, width // 8 + 40))
     texture = np.kron(texture, np.ones((8, 8))) * 18 + 120
     grain = random.normal(size=(8, height, width)) * 2.5
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=30, options={"preset": "medium", "crf": "23", "x264-params": "keyint=250"})
+        stream = out.add_stream("libx264", rate=30,
+                                options={"preset": "medium", "crf": "23", "x264-params": "keyint=250"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for i in range(NUM_FRAMES):
             y, x = int(60 + 50 * np.sin(i / 23)), i
@@ -85,8 +86,10 @@ def compare(path: str, threads: int, rounds: int) -> dict[str, Any]:
     difference = {}
     for name, read in readers.items():
         gap = np.abs(read().astype(int) - ours)
-        difference[name] = {"max": int(gap.max()), "mean": round(float(gap.mean()), 4), "identical": bool((gap == 0).all())}
-    return {**facts, "wanted": indices, "threads": threads, "pixels_against_ours": difference, **interleave(readers, rounds)}
+        difference[name] = {"max": int(gap.max()), "mean": round(float(gap.mean()), 4),
+                            "identical": bool((gap == 0).all())}
+    return {**facts, "wanted": indices, "threads": threads, "pixels_against_ours": difference,
+            **interleave(readers, rounds)}
 
 
 def main() -> None:
@@ -104,13 +107,16 @@ def main() -> None:
         files.update({Path(video).name: video for video in options.video})
         for name, path in files.items():
             for threads in options.threads:
-                result = results[f"{name}, {threads} thread{'s' * (threads > 1)}"] = compare(path, threads, options.rounds)
+                result = compare(path, threads, options.rounds)
+                results[f"{name}, {threads} thread{'s' * (threads > 1)}"] = result
                 print(f"{name} ({result['width']} x {result['height']}), {threads} thread(s): marey "
                       f"{result['seconds']['marey'] * 1000:.1f} ms; times as long: " + ", ".join(
-                          f"{other} {ratio:.2f}" for other, ratio in result["paired_ratios"].items() if other != "marey"), flush=True)
+                          f"{other} {ratio:.2f}" for other, ratio in result["paired_ratios"].items()
+                          if other != "marey"), flush=True)
     if options.out:
         report = {"command": f"python -m benchmarks.decode --rounds {options.rounds} --out {options.out}",
-                  "date": time.strftime("%Y-%m-%d"), "machine": machine("av", "decord", "torchcodec", "torch"), "results": results}
+                  "date": time.strftime("%Y-%m-%d"), "machine": machine("av", "decord", "torchcodec", "torch"),
+                  "results": results}
         options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -36,8 +36,10 @@ def interleave(contestants: Mapping[str, Callable[[], Any]], rounds: int = 11, *
     median = {name: statistics.median(values) for name, values in times.items()}
     quartiles = {name: [round(q, 6) for q in statistics.quantiles(values, n=4)[::2]] if len(values) > 1 else []
                  for name, values in times.items()}
-    paired = {name: statistics.median(b / a for a, b in zip(times[names[0]], times[name], strict=True)) for name in names}
-    return {"rounds": rounds, "seconds": {name: round(value, 6) for name, value in median.items()}, "quartiles": quartiles,
+    paired = {name: statistics.median(b / a for a, b in zip(times[names[0]], times[name], strict=True))
+              for name in names}
+    return {"rounds": rounds, "seconds": {name: round(value, 6) for name, value in median.items()},
+            "quartiles": quartiles,
             "ratios": {name: round(median[name] / median[names[0]], 3) for name in names},
             "paired_ratios": {name: round(value, 3) for name, value in paired.items()}}
 
@@ -56,5 +58,7 @@ def machine(*packages: str) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "absent"
-    return {"cpu": model, "cores": os.cpu_count(), "load_1min": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-            "omp_num_threads": os.environ.get("OMP_NUM_THREADS"), "python": platform.python_version(), "versions": versions}
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    return {"cpu": model, "cores": os.cpu_count(), "load_1min": load,
+            "omp_num_threads": os.environ.get("OMP_NUM_THREADS"), "python": platform.python_version(),
+            "versions": versions}

@@ -17,7 +17,8 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("size", "short", "expected"), [
-    ((240, 320), 256, (256, 341)), ((320, 240), 256, (341, 256)), ((256, 256), 224, (224, 224)), ((720, 1280), 224, (224, 398)),
+    ((240, 320), 256, (256, 341)), ((320, 240), 256, (341, 256)), ((256, 256), 224, (224, 224)),
+    ((720, 1280), 224, (224, 398)),
 ])
 def test_short_side_sizes_are_those_of_slowfast(size, short, expected):
     assert F.short_side_size(*size, short) == expected
@@ -32,7 +33,7 @@ def test_crop_offsets_by_hand():
 
 def official_uniform_crop(height, width, size, spatial_idx):
     """SlowFast `transform.uniform_crop`, its arithmetic."""
-    y_offset, x_offset = int(math.ceil((height - size) / 2)), int(math.ceil((width - size) / 2))
+    y_offset, x_offset = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
     if height > width:
         y_offset = {0: 0, 1: y_offset, 2: height - size}[spatial_idx]
     else:
@@ -53,7 +54,8 @@ def test_crops_too_large_or_too_many_are_named():
 
 
 def test_resize_is_antialiased_and_keeps_flat_colour_and_dtype():
-    checker = (torch.arange(64)[:, None] + torch.arange(64)[None]).remainder(2).mul(255).to(torch.uint8).expand(1, 3, 64, 64)
+    parity = (torch.arange(64)[:, None] + torch.arange(64)[None]).remainder(2)
+    checker = parity.mul(255).to(torch.uint8).expand(1, 3, 64, 64)
     small = F.resize(checker, 8, 8)
     assert small.dtype == torch.uint8
     assert small.float().sub(127.5).abs().max() < 8                  # without antialiasing: 0 or 255
@@ -77,7 +79,8 @@ def test_normalise_by_hand_and_back():
     frames = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     clip = F.normalise(frames, (0.5, 0.1, 0.2), (0.25, 0.5, 0.4))
     assert clip.flatten().tolist() == pytest.approx([-2.0, 0.2, 2.0])
-    assert F.denormalise(clip, (0.5, 0.1, 0.2), (0.25, 0.5, 0.4)).flatten().tolist() == pytest.approx([0, 51, 255], abs=1e-4)
+    back = F.denormalise(clip, (0.5, 0.1, 0.2), (0.25, 0.5, 0.4))
+    assert back.flatten().tolist() == pytest.approx([0, 51, 255], abs=1e-4)
 
 
 def test_bgr_swaps_the_channels_before_the_mean_is_taken_off():
@@ -91,7 +94,8 @@ def test_bgr_swaps_the_channels_before_the_mean_is_taken_off():
 def test_boxes_flip_and_crop_by_hand():
     boxes = torch.tensor([[0.1, 0.2, 0.4, 0.8]])
     torch.testing.assert_close(F.flip_boxes(boxes), torch.tensor([[0.6, 0.2, 0.9, 0.8]]))
-    cut, visible = F.crop_boxes(boxes, (100, 200), (20, 40, 40, 100))     # box is x 20..80, y 20..80; window x 40..140, y 20..60
+    # box is x 20..80, y 20..80; window x 40..140, y 20..60
+    cut, visible = F.crop_boxes(boxes, (100, 200), (20, 40, 40, 100))
     torch.testing.assert_close(cut, torch.tensor([[0.0, 0.0, 0.4, 1.0]]))
     torch.testing.assert_close(visible, torch.tensor([40 * 40 / (60 * 60)]))
 

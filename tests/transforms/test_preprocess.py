@@ -49,7 +49,8 @@ SMALL = Preprocess(sampling=ClipSampling(num_frames=4, stride_frames=3), short_s
 
 
 def test_it_survives_json():
-    spec = Preprocess(sampling=ClipSampling(kind="segments", num_frames=16), mean=(0.1, 0.2, 0.3), crops=3, channel_order="bgr",
+    spec = Preprocess(sampling=ClipSampling(kind="segments", num_frames=16), mean=(0.1, 0.2, 0.3), crops=3,
+                      channel_order="bgr",
                       interpolation="bicubic", resize_mode="stretch")
     assert Preprocess.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
@@ -62,7 +63,8 @@ def test_unknown_keys_name_the_nearest():
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"crops": 2}, "1 or 3"), ({"short_side": 100}, "must be at least the crop"), ({"resize_mode": "squash"}, "unknown resize mode"),
+    ({"crops": 2}, "1 or 3"), ({"short_side": 100}, "must be at least the crop"),
+    ({"resize_mode": "squash"}, "unknown resize mode"),
     ({"channel_order": "rbg"}, "unknown channel order"), ({"std": (0.2, 0.0, 0.2)}, "std is above 0"),
     ({"interpolation": "area"}, "unknown interpolation"),
 ])
@@ -142,16 +144,20 @@ def test_extension_after_sampling_extends_the_few_frames_there_are():
 def test_a_long_video_is_never_extended():
     reader = FakeReader(30)
     plain = spec_with("repeat_last").sample(reader)
-    assert all(torch.equal(spec_with(short).sample(reader).frames, plain.frames) for short in ("extend", "extend_after", "loop"))
+    assert all(torch.equal(spec_with(short).sample(reader).frames, plain.frames)
+               for short in ("extend", "extend_after", "loop"))
 
 
 def test_sampling_by_seconds_equals_by_frames_at_a_constant_rate():
-    by_time = Preprocess(sampling=ClipSampling(num_frames=4, stride_frames=3, unit="seconds"), short_side=20, image_size=16)
+    by_time = Preprocess(sampling=ClipSampling(num_frames=4, stride_frames=3, unit="seconds"), short_side=20,
+                         image_size=16)
     reader = FakeReader(40)
     assert by_time.sample(reader).frame_indices == SMALL.sample(reader).frame_indices
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(4, 3, 8, 8), torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, 3, 8, 8, dtype=torch.uint8)])
+@pytest.mark.parametrize("bad",
+                         [torch.zeros(4, 3, 8, 8), torch.zeros(4, 1, 8, 8, dtype=torch.uint8),
+                          torch.zeros(0, 3, 8, 8, dtype=torch.uint8)])
 def test_wrong_frames_are_named(bad):
     with pytest.raises(UserError, match=r"expected uint8 RGB frames \(T, 3, H, W\)"):
         SMALL.clip(bad)

@@ -35,8 +35,10 @@ def read_number() -> Callable[[np.ndarray], int]:
     return number_in
 
 
-def write(path: Path, *, num: int = 40, codec: str = "libx264", pix_fmt: str = "yuv420p", size: tuple[int, int] = (64, 84), gop: int = 12,
-          b_frames: int = 0, pts: list[int] | None = None, fps: int = 25, options: dict[str, str] | None = None) -> Path:
+def write(path: Path, *, num: int = 40, codec: str = "libx264", pix_fmt: str = "yuv420p",
+          size: tuple[int, int] = (64, 84), gop: int = 12,
+          b_frames: int = 0, pts: list[int] | None = None, fps: int = 25,
+          options: dict[str, str] | None = None) -> Path:
     """Write a numbered video; `pts` in milliseconds makes its frame rate vary."""
     height, width = size
     with av.open(str(path), "w") as out:
@@ -50,7 +52,8 @@ def write(path: Path, *, num: int = 40, codec: str = "libx264", pix_fmt: str = "
         if pts is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for i in range(num):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(i, height, width), format="rgb24").reformat(format=pix_fmt)
+            frame = av.VideoFrame.from_ndarray(numbered_frame(i, height, width),
+                                               format="rgb24").reformat(format=pix_fmt)
             if pts is not None:
                 frame.pts, frame.time_base = pts[i], Fraction(1, 1000)
             out.mux(stream.encode(frame))
@@ -65,7 +68,8 @@ def make_video() -> Callable[..., Path]:
 
 
 def decode_all(path: Path | str) -> tuple[list[np.ndarray], list[float]]:
-    """Every frame by one plain linear pass of PyAV: upright RGB arrays, and times in seconds (nan where there is none)."""
+    """Every frame by one plain linear pass of PyAV: upright RGB arrays, and times in seconds (nan where there is
+    none)."""
     frames, seconds = [], []
     with av.open("file:" + str(path)) as container:
         for frame in container.decode(video=0):

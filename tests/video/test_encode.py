@@ -55,7 +55,8 @@ def test_an_iterator_of_frames_and_clips_is_streamed(tmp_path):
         assert (reader.num_frames, reader.fps) == (12, 10)
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("h265", ".mp4"), ("vp9", ".webm"), ("mpeg4", ".avi"), ("ffv1", ".mkv"), ("av1", ".mp4")])
+@pytest.mark.parametrize(("codec", "suffix"),
+                         [("h265", ".mp4"), ("vp9", ".webm"), ("mpeg4", ".avi"), ("ffv1", ".mkv"), ("av1", ".mp4")])
 def test_every_codec_writes_what_we_read(codec, suffix, tmp_path):
     write_video(tmp_path / f"x{suffix}", frames_of(6), 25, codec=codec, gop=3)
     with open_video(tmp_path / f"x{suffix}") as reader:
@@ -67,7 +68,8 @@ def test_sound_is_copied(tmp_path):
     with av.open(str(sound), "w") as out:
         stream = out.add_stream("aac", rate=16000)
         for i in range(20):
-            frame = av.AudioFrame.from_ndarray(np.random.default_rng(i).normal(size=(1, 1024)).astype(np.float32) / 9, "fltp", "mono")
+            frame = av.AudioFrame.from_ndarray(np.random.default_rng(i).normal(size=(1, 1024)).astype(np.float32) / 9,
+                                               "fltp", "mono")
             frame.sample_rate, frame.pts = 16000, 1024 * i
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))

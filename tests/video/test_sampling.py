@@ -31,7 +31,8 @@ def test_uniform_stride_of_the_paper_by_hand():
 
 
 def official_indices(L, N, stride, fps, target_fps, view, num_views, use_offset=False):
-    """SlowFast `decoder.get_start_end_idx` and `temporal_sampling`, as TimeSformer's release runs them, line by line."""
+    """SlowFast `decoder.get_start_end_idx` and `temporal_sampling`, as TimeSformer's release runs them, line by
+    line."""
     clip_size = stride * N / target_fps * fps
     delta = max(L - clip_size, 0)
     if use_offset:
@@ -88,7 +89,8 @@ def test_random_never_repeats_and_is_sorted():
         drawn = random_indices(20, 8, generator(seed))
         assert drawn == sorted(set(drawn))
         assert len(drawn) == 8
-        assert 0 <= drawn[0] and drawn[-1] < 20
+        assert drawn[0] >= 0
+        assert drawn[-1] < 20
 
 
 def test_random_evaluation_is_fixed_and_views_differ():
@@ -155,7 +157,8 @@ def test_seconds_agree_with_indices_at_constant_rate():
 
 def test_seconds_do_not_depend_on_the_rate_of_the_source_when_a_target_is_set():
     sampling = ClipSampling(num_frames=4, stride_frames=15, target_fps=30, unit="seconds")
-    assert sampling.seconds(10.0, fps=60) == sampling.seconds(10.0, fps=24) == pytest.approx([(15 * i + 0.5) / 30 for i in range(4)])
+    expected = pytest.approx([(15 * i + 0.5) / 30 for i in range(4)])
+    assert sampling.seconds(10.0, fps=60) == sampling.seconds(10.0, fps=24) == expected
 
 
 def test_frames_at_rate_holds_the_frame_shown():

@@ -33,7 +33,8 @@ class Augment:
     preprocess: Preprocess = field(default_factory=Preprocess)
     """Gives the output size, mean, std, channel order and interpolation."""
     crop: str = "short_side_jitter"
-    """`short_side_jitter` (SlowFast, TimeSformer), `random_resized` (area and shape), or `none` (evaluation's geometry)."""
+    """`short_side_jitter` (SlowFast, TimeSformer), `random_resized` (area and shape), or `none` (evaluation's
+    geometry)."""
     short_side_range: tuple[int, int] = (256, 320)
     """Short side before the random crop, in pixels, drawn uniformly (`short_side_jitter`)."""
     area_range: tuple[float, float] = (0.5, 1.0)
@@ -41,7 +42,8 @@ class Augment:
     aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of the crop, drawn log-uniformly (`random_resized`)."""
     flip: float = 0.5
-    """Probability of mirroring left to right; 0 for data sets with left and right classes, unless `flip_pairs` is given."""
+    """Probability of mirroring left to right; 0 for data sets with left and right classes, unless `flip_pairs` is
+    given."""
     flip_pairs: dict[int, int] | None = None
     """Class that a mirrored clip of a class belongs to, where that is another one (Swiping Left -> Swiping Right)."""
     brightness: float = 0.0
@@ -66,11 +68,13 @@ class Augment:
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Augment one clip: uint8 (T, 3, H, W) RGB to float32 (T, 3, S, S), ready for the model."""
-        return self.apply(frames, self.geometry(*frames.shape[-2:], generator), generator)
+        height, width = frames.shape[-2:]
+        return self.apply(frames, self.geometry(height, width, generator), generator)
 
     def labelled(self, frames: Tensor, label: int, generator: torch.Generator) -> tuple[Tensor, int]:
         """Augment one clip and swap its label where it was mirrored and `flip_pairs` says so."""
-        geometry = self.geometry(*frames.shape[-2:], generator)
+        height, width = frames.shape[-2:]
+        geometry = self.geometry(height, width, generator)
         if geometry.flipped and self.flip_pairs:
             label = self.flip_pairs.get(label, label)
         return self.apply(frames, geometry, generator), label

@@ -30,7 +30,7 @@ def resize(frames: Tensor, height: int, width: int, interpolation: str = "biline
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Size with the short side at `short_side` and the shape kept: floor(long / short * short_side), as SlowFast does."""
+    """Size with the short side at `short_side`, the long one floor(long / short * short_side), as SlowFast does."""
     if height <= width:
         return short_side, max(short_side, math.floor(width / height * short_side))
     return max(short_side, math.floor(height / width * short_side)), short_side
@@ -38,14 +38,15 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 
 def resize_short_side(frames: Tensor, short_side: int, interpolation: str = "bilinear") -> Tensor:
     """Resize so that the shorter of height and width is `short_side` pixels, the shape kept."""
-    return resize(frames, *short_side_size(*frames.shape[-2:], short_side), interpolation)
+    height, width = frames.shape[-2:]
+    return resize(frames, *short_side_size(height, width, short_side), interpolation)
 
 
 def crop_offsets(height: int, width: int, size: int, num_crops: int) -> list[tuple[int, int]]:
     """Top-left corners (top, left) of the official test crops.
 
-    Offsets are ceil((side - size) / 2). One crop: the centre. Three: along the longer side the start, the centre and the end
-    (left/top, centre, right/bottom); the other axis stays centred. A square is cut along its width.
+    Offsets are ceil((side - size) / 2). One crop: the centre. Three: along the longer side the start, the centre and
+    the end (left/top, centre, right/bottom); the other axis stays centred. A square is cut along its width.
 
     Raises:
         UserError: if the frame is smaller than the crop, or `num_crops` is not 1 or 3.
@@ -82,7 +83,8 @@ def normalise(frames: Tensor, mean: Sequence[float], std: Sequence[float], *, re
     if channel_order == "bgr":
         clip = clip.flip(-3)
     scale = torch.tensor([rescale / s for s in std], dtype=torch.float32, device=clip.device).view(-1, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=clip.device).view(-1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32,
+                         device=clip.device).view(-1, 1, 1)
     return clip * scale + shift
 
 
@@ -101,7 +103,8 @@ def flip_boxes(boxes_xyxy_norm: Tensor) -> Tensor:
     return torch.stack([1 - x2, y1, 1 - x1, y2], dim=-1)
 
 
-def crop_boxes(boxes_xyxy_norm: Tensor, frame_size: tuple[int, int], window: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+def crop_boxes(boxes_xyxy_norm: Tensor, frame_size: tuple[int, int],
+               window: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
     """Express boxes in the coordinates of a crop, cut at its border.
 
     Args:

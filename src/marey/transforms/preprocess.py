@@ -27,7 +27,8 @@ class Preprocess:
     short_side: int = 256
     """Short side after resizing, in pixels (`resize_mode="short_side"`, one crop)."""
     image_size: int = 224
-    """Height and width of the crop S, in pixels; with three crops the short side is resized to it directly, as SlowFast does."""
+    """Height and width of the crop S, in pixels; with three crops the short side is resized to it directly, as SlowFast
+    does."""
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     """Per-channel mean, in the units after `rescale`."""
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
@@ -73,8 +74,8 @@ class Preprocess:
             for key in given:
                 if key not in known:
                     raise unknown_name(kind, key, known)
-        tuples = {key: tuple(values.pop(key)) for key in ("mean", "std") if key in values}
-        return cls(sampling=ClipSampling(**sampling), **tuples, **values)
+        values.update({key: tuple(values[key]) for key in ("mean", "std") if key in values})
+        return cls(sampling=ClipSampling(**sampling), **values)
 
     def geometry(self, frames: Tensor, num_crops: int | None = None) -> list[Tensor]:
         """Resize and crop, still uint8: one (T, C, S, S) per spatial crop."""
@@ -84,7 +85,8 @@ class Preprocess:
             return [functional.resize(frames, S, S, self.interpolation)] * num_crops
         short_side = S if num_crops > 1 else self.short_side
         frames = functional.resize_short_side(frames, short_side, self.interpolation)
-        offsets = functional.crop_offsets(*frames.shape[-2:], S, num_crops)
+        height, width = frames.shape[-2:]
+        offsets = functional.crop_offsets(height, width, S, num_crops)
         return [functional.crop(frames, top, left, S, S) for top, left in offsets]
 
     def normalise(self, frames: Tensor) -> Tensor:
@@ -106,10 +108,12 @@ class Preprocess:
             float32, (V_spatial, T, C, S, S), crop s at index s.
         """
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or len(frames) == 0:
-            raise UserError(f"expected uint8 RGB frames (T, 3, H, W) with T >= 1, got {frames.dtype} {tuple(frames.shape)}")
+            raise UserError(f"expected uint8 RGB frames (T, 3, H, W) with T >= 1, got {frames.dtype} "
+                            f"{tuple(frames.shape)}")
         return torch.stack([self.normalise(crop) for crop in self.geometry(frames, num_spatial)])
 
-    def sample(self, reader: VideoReader, *, generator: torch.Generator | None = None, view: int = 0, num_views: int = 1,
+    def sample(self, reader: VideoReader, *, generator: torch.Generator | None = None, view: int = 0,
+               num_views: int = 1,
                start_seconds: float | None = None, end_seconds: float | None = None) -> Clip:
         """Take one clip of uint8 frames from a video, or from the part [start_seconds, end_seconds) of it."""
         return self.sample_views(reader, [view], num_views, generator=generator, start_seconds=start_seconds,
@@ -126,7 +130,8 @@ class Preprocess:
         for view in views:
             if sampling.unit == "seconds" and sampling.short != "extend":
                 begin, end = reader.frame_seconds[first], reader.end_seconds(stop - 1)
-                times = sampling.seconds(end - begin, fps=reader.fps, generator=generator, view=view, num_views=num_views)
+                times = sampling.seconds(end - begin, fps=reader.fps, generator=generator, view=view,
+                                         num_views=num_views)
                 wanted.append([i - first for i in reader.indices_at_seconds([begin + t for t in times])])
             else:
                 wanted.append(sampling.indices(L, fps=reader.fps, generator=generator, view=view, num_views=num_views))
@@ -137,7 +142,7 @@ class Preprocess:
             return [Clip(frames=longer[indices], frame_indices=tuple(first + min(i, L - 1) for i in indices),
                          frame_seconds=tuple(source.frame_seconds[min(i, L - 1)] for i in indices), fps=reader.fps,
                          path=reader.path) for indices in wanted]
-        if sampling.short == "extend_after" and L < sampling.span_frames(reader.fps):
+        if sampling.short == "extend_after" and sampling.span_frames(reader.fps) > L:
             return [self._extend_after(reader, sorted(set(indices)), first) for indices in wanted]
         union = sorted({first + i for indices in wanted for i in indices})
         decoded = reader.frames_at(union)
@@ -156,7 +161,8 @@ class Preprocess:
         """Prepare every view of a video, as the official test protocols count them (1 x 3, 10 x 3).
 
         Returns:
-            float32 (V, T, C, S, S) with view index v * num_spatial + s, and the `num_temporal` clips the views were cut from.
+            float32 (V, T, C, S, S) with view index v * num_spatial + s, and the `num_temporal` clips the views were cut
+            from.
         """
         clips = self.sample_views(reader, list(range(num_temporal)), num_temporal, start_seconds=start_seconds,
                                   end_seconds=end_seconds)

@@ -1,7 +1,8 @@
 """Exact frame access: any frame of any video by its place in presentation order, decoding only what is needed.
 
 Colour: the matrix and range named in the file are honoured; where it names none, BT.601 limited range, as FFmpeg
-itself, decord and torchcodec do, so frames equal those that public checkpoints were trained on. Non-square pixels are left as stored.
+itself, decord and torchcodec do, so frames equal those that public checkpoints were trained on. Non-square pixels are
+left as stored.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def open_video(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, ma
     """Open a video file, or a folder of frames, for exact access.
 
     Args:
-        path: any container and codec FFmpeg reads locally, or a folder of JPEG/PNG/... frames in the order of the numbers in their names.
+        path: any container and codec FFmpeg reads locally, or a folder of JPEG/PNG/... frames in the order of the
+        numbers in their names.
         max_pixels: largest width times height, in pixels.
         max_seconds: longest duration, in seconds.
         threads: decoding threads; None takes up to 4, and 1 inside a DataLoader worker.
@@ -57,7 +59,8 @@ class VideoReader:
         if where.is_dir():
             self._source = FrameFolder(self.path, fps=folder_fps, max_pixels=max_pixels)
         elif where.is_file():
-            self._source = VideoFile(self.path, threads=_threads(threads), max_pixels=max_pixels, max_seconds=max_seconds)
+            self._source = VideoFile(self.path, threads=_threads(threads), max_pixels=max_pixels,
+                                     max_seconds=max_seconds)
         else:
             raise VideoError(f"{self.path}: is neither a file nor a folder; give a video file or a folder of frames")
         self.frame_seconds: tuple[float, ...] = self._source.frame_seconds
@@ -88,7 +91,8 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:

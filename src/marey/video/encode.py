@@ -18,11 +18,12 @@ from torch import Tensor
 
 from marey.errors import UserError, unknown_name
 
-CODECS = {"h264": ("libx264", "libopenh264", "mpeg4"), "h265": ("libx265",), "vp9": ("libvpx-vp9",), "mpeg4": ("mpeg4",),
-          "av1": ("libsvtav1", "libaom-av1"), "ffv1": ("ffv1",)}
+CODECS = {"h264": ("libx264", "libopenh264", "mpeg4"), "h265": ("libx265",), "vp9": ("libvpx-vp9",),
+          "mpeg4": ("mpeg4",), "av1": ("libsvtav1", "libaom-av1"), "ffv1": ("ffv1",)}
 """Codec name -> encoders tried in turn."""
 SMPTE170M, LIMITED_RANGE = 6, 1
-"""What swscale makes of RGB, named in the file so that players do not guess BT.709 for large pictures (AVColorSpace, AVColorRange)."""
+"""What swscale makes of RGB, named in the file so that players do not guess BT.709 for large pictures (AVColorSpace,
+AVColorRange)."""
 
 
 def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor], fps: float, codec: str = "h264", *,
@@ -34,7 +35,8 @@ def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor],
         path: target; the suffix chooses the container (.mp4, .mkv, .webm, .avi, ...).
         frames: uint8, (T, 3, H, W) RGB, or an iterator of such clips or of single frames (3, H, W).
         fps: frames per second.
-        codec: h264, h265, vp9, mpeg4, av1 or ffv1 (lossless up to the change to yuv). H.264 falls back to another encoder where libx264 is missing.
+        codec: h264, h265, vp9, mpeg4, av1 or ffv1 (lossless up to the change to yuv). H.264 falls back to another
+        encoder where libx264 is missing.
         crf: quality, lower is better (h264, h265, vp9, av1).
         gop: largest distance between key frames; None leaves the encoder's own.
         audio_from: a file whose first audio stream is copied unchanged.
@@ -53,14 +55,18 @@ def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor],
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     encoder = _encoder(codec)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:80]}.", suffix=target.suffix or ".mp4")
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:80]}.",
+                                         suffix=target.suffix or ".mp4")
     os.close(handle)
     try:
         _write(temporary, _single_frames(frames, target), fps, encoder, crf, gop, audio_from, options or {}, target)
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
-    except (av.error.FFmpegError, OSError) as error:
-        raise UserError(f"{target}: cannot be written ({' '.join(str(error).split())}); check the disk, the name and the codec") from error
+    except UserError:
+        raise
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UserError(f"{target}: cannot be written ({' '.join(str(error).split())}); check the disk, the name and "
+                        "the codec") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -84,7 +90,8 @@ def _single_frames(frames: Tensor | Iterable[Tensor], target: Path) -> Iterator[
     some = False
     for item in ([frames] if isinstance(frames, Tensor) else frames):
         if item.dtype != torch.uint8 or item.ndim not in (3, 4) or item.shape[-3] != 3:
-            raise UserError(f"{target}: frames to write are uint8 RGB (T, 3, H, W), got {item.dtype} {tuple(item.shape)}")
+            raise UserError(f"{target}: frames to write are uint8 RGB (T, 3, H, W), got {item.dtype} "
+                            f"{tuple(item.shape)}")
         for frame in item if item.ndim == 4 else item[None]:
             some = True
             pixels = frame.permute(1, 2, 0).cpu().numpy()
@@ -101,14 +108,16 @@ def _write(temporary: str, frames: Iterator[np.ndarray], fps: float, encoder: st
     muxer = {"movflags": "+faststart"} if target.suffix.lower() in (".mp4", ".mov", ".m4v", "") else {}
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(av.open("file:" + temporary, "w", options=muxer))
-        quality = {"crf": str(crf)} if encoder in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "libaom-av1") else {}
+        takes_crf = encoder in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "libaom-av1")
+        quality = {"crf": str(crf)} if takes_crf else {}
         if encoder == "libvpx-vp9":
             quality["b"] = "0"
         if encoder == "libx265":
             quality["x265-params"] = "log-level=none"
         if encoder == "mpeg4":
             quality["qscale"] = "3"
-        stream: Any = out.add_stream(encoder, rate=Fraction(fps).limit_denominator(65535), options={**quality, **options})
+        stream: Any = out.add_stream(encoder, rate=Fraction(fps).limit_denominator(65535),
+                                     options={**quality, **options})
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.colorspace, stream.codec_context.color_range = SMPTE170M, LIMITED_RANGE
@@ -117,7 +126,8 @@ def _write(temporary: str, frames: Iterator[np.ndarray], fps: float, encoder: st
         audio = _audio(stack, out, audio_from)
         for pixels in _chain(first, frames):
             if pixels.shape != first.shape:
-                raise UserError(f"{target}: all frames of a video have one size, got {first.shape[:2]} and then {pixels.shape[:2]}")
+                raise UserError(f"{target}: all frames of a video have one size, got {first.shape[:2]} and then "
+                                f"{pixels.shape[:2]}")
             out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         out.mux(stream.encode(None))
         for packet in audio:

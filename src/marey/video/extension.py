@@ -1,4 +1,7 @@
-"""Extension of videos too short for their sampler, as the TimeSformer study on HMDB_simp does it (its section 3, Table 5)."""
+"""Extension of videos too short for their sampler, as the TimeSformer study on HMDB_simp does it.
+
+Kaur, "Action Recognition Using Vision Transformers", section 3 and Table 5.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,9 @@ def brighten_frames(frames: Tensor, factor: float) -> Tensor:
 def extend_frames(frames: Tensor, length: int) -> Tensor:
     """Extend a video to `length` frames: interpolation, then reversal, then brightness, until the length is met.
 
-    Kaur, "Action Recognition Using Vision Transformers", section 3. One round: put averages between neighbours; append the
-    frames in reverse; append a copy at brightness 0.6, 0.8, 1.2 and 1.4. It stops as soon as there are enough, cuts to
-    exactly `length`, and goes round again (at most five times) where one round is not enough.
+    Kaur, "Action Recognition Using Vision Transformers", section 3. One round: put averages between neighbours; append
+    the frames in reverse; append a copy at brightness 0.6, 0.8, 1.2 and 1.4. It stops as soon as there are enough, cuts
+    to exactly `length`, and goes round again (at most five times) where one round is not enough.
 
     Args:
         frames: uint8, (L, C, H, W), L >= 1.
@@ -46,7 +49,8 @@ def extend_frames(frames: Tensor, length: int) -> Tensor:
         UserError: if there is no frame, or five rounds do not reach `length`.
     """
     if frames.dtype != torch.uint8 or frames.ndim != 4 or len(frames) == 0:
-        raise UserError(f"extension needs uint8 frames (L, C, H, W) with L >= 1, got {frames.dtype} {tuple(frames.shape)}")
+        raise UserError(f"extension needs uint8 frames (L, C, H, W) with L >= 1, got {frames.dtype} "
+                        f"{tuple(frames.shape)}")
     if len(frames) >= length:
         return frames
     for _ in range(MAX_ROUNDS):

@@ -28,10 +28,12 @@ class FrameFolder:
             raise VideoError(f"{path}: a folder of frames needs a frame rate above 0, got {fps}")
         self.path, self.fps, self.max_pixels = path, float(fps), max_pixels
         self.files = sorted((entry for entry in Path(path).iterdir()
-                             if entry.suffix.lower() in SUFFIXES and entry.is_file() and not entry.name.startswith(".")),
+                             if entry.suffix.lower() in SUFFIXES and entry.is_file()
+                             and not entry.name.startswith(".")),
                             key=lambda entry: natural_key(entry.name))
         if not self.files:
-            raise VideoError(f"{path}: holds no frames ({', '.join(sorted(SUFFIXES))}); give a folder of images or a video file")
+            raise VideoError(f"{path}: holds no frames ({', '.join(sorted(SUFFIXES))}); give a folder of images or a "
+                             "video file")
         self.frame_seconds = tuple(i / self.fps for i in range(len(self.files)))
         self.duration_seconds = len(self.files) / self.fps
         self.damaged: str | None = None
@@ -42,8 +44,8 @@ class FrameFolder:
         try:
             with Image.open(file) as image:
                 if image.width * image.height > self.max_pixels:
-                    raise VideoError(f"{file}: is {image.width} x {image.height}, the limit is {self.max_pixels} pixels; "
-                                     "shrink it or raise max_pixels")
+                    raise VideoError(f"{file}: is {image.width} x {image.height}, the limit is {self.max_pixels} "
+                                     "pixels; shrink it or raise max_pixels")
                 if image.mode.startswith("I"):                     # 16-bit grey
                     grey = (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)
                     return np.repeat(grey[..., None], 3, axis=-1)

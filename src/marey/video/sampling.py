@@ -23,7 +23,8 @@ class ClipSampling:
     """How the frames of a clip are chosen; the same object serves training, evaluation, prediction and export."""
 
     kind: str = "uniform"
-    """`uniform` (fixed stride), `equidistant` (whole video), `random` (no repetition, sorted), `segments` (SSv2, Jester)."""
+    """`uniform` (fixed stride), `equidistant` (whole video), `random` (no repetition, sorted) or
+    `segments` (SSv2, Jester)."""
     num_frames: int = 8
     """Frames per clip (N)."""
     stride_frames: int = 32
@@ -31,7 +32,8 @@ class ClipSampling:
     target_fps: float | None = None
     """`uniform` only: the frame rate `stride_frames` is meant at; a source at another rate is strided in proportion."""
     spacing: str = "stride"
-    """`uniform` only: `stride` (start + i * stride) or `linspace` (SlowFast, TimeSformer: N points over the clip's span)."""
+    """`uniform` only: `stride` (start + i * stride) or `linspace` (SlowFast, TimeSformer: N points over the clip's
+    span)."""
     view_start: str = "spread"
     """`uniform` only: view v of V starts at `spread` delta * v / V (V = 1: frame 0), or `offset` (V = 1: centre)."""
     unit: str = "frames"
@@ -40,14 +42,16 @@ class ClipSampling:
     """A video too short: `repeat_last` frame, `loop`, `extend` it (study, before sampling), `extend_after`, `error`."""
 
     def __post_init__(self) -> None:
-        for field, value, known in (("sampling kind", self.kind, KINDS), ("short-clip policy", self.short, SHORT_POLICIES),
+        for field, value, known in (("sampling kind", self.kind, KINDS),
+                                    ("short-clip policy", self.short, SHORT_POLICIES),
                                     ("spacing", self.spacing, ("stride", "linspace")),
                                     ("view start", self.view_start, ("spread", "offset")),
                                     ("sampling unit", self.unit, ("frames", "seconds"))):
             if value not in known:
                 raise unknown_name(field, value, known)
         if self.num_frames < 1 or self.stride_frames < 1:
-            raise UserError(f"num_frames and stride_frames are counts from 1 up, got {self.num_frames} and {self.stride_frames}")
+            raise UserError(f"num_frames and stride_frames are counts from 1 up, got {self.num_frames} and "
+                            f"{self.stride_frames}")
         if self.target_fps is not None and not self.target_fps > 0:
             raise UserError(f"target_fps is a rate above 0 in frames per second, got {self.target_fps}")
 
@@ -87,10 +91,10 @@ class ClipSampling:
         if not 0 <= view < num_views:
             raise UserError(f"view counts from 0 to num_views - 1, got view {view} of {num_views}")
         need = math.ceil(self.span_frames(fps))
-        if L < need and self.short == "error":
+        if need > L and self.short == "error":
             raise UserError(f"the video has {L} frames and the sampler needs {need}; use a smaller stride_frames or "
                             "num_frames, or another short-clip policy (repeat_last, loop, extend)")
-        if L < need and self.short == "extend":
+        if need > L and self.short == "extend":
             L = need
         if self.kind == "uniform":
             chosen = self._uniform(L, fps, generator, view, num_views)
@@ -104,11 +108,13 @@ class ClipSampling:
             return [index % L for index in chosen]
         return [min(index, L - 1) for index in chosen]
 
-    def _uniform(self, L: int, fps: float | None, generator: torch.Generator | None, view: int, num_views: int) -> list[int]:
+    def _uniform(self, L: int, fps: float | None, generator: torch.Generator | None, view: int,
+                 num_views: int) -> list[int]:
         span = self.span_frames(fps)
         start = view_start(L, span, view=view, num_views=num_views, rule=self.view_start, generator=generator)
         if self.spacing == "linspace":
-            return torch.linspace(start, start + span - 1, self.num_frames).clamp(min=0).long().tolist()   # float32, as released
+            # float32, as released
+            return torch.linspace(start, start + span - 1, self.num_frames).clamp(min=0).long().tolist()
         stride = self._stride(fps)
         return [int(start + i * stride + 1e-6) for i in range(self.num_frames)]
 
@@ -133,7 +139,8 @@ def view_start(num_source_frames: int, span_frames: float, *, view: int = 0, num
     """Place a clip of `span_frames` in a video, as SlowFast, TimeSformer and DirecFormer do.
 
     delta = max(L - span, 0). Training: uniform in [0, delta]. Evaluation, `spread`: delta * v / V, so the last of ten
-    views starts at 0.9 delta; `offset` (USE_OFFSET_SAMPLING): floor(delta / 2) for one view, else v * floor(delta / (V - 1)).
+    views starts at 0.9 delta; `offset` (USE_OFFSET_SAMPLING): floor(delta / 2) for one view, else
+    v * floor(delta / (V - 1)).
     """
     delta = max(num_source_frames - span_frames, 0.0)
     if generator is not None:
@@ -167,8 +174,9 @@ def segment_indices(num_source_frames: int, num_frames: int, *, generator: torch
                     num_views: int = 1) -> list[int]:
     """Take one frame of each of N equal segments, as TimeSformer, DirecFormer and SlowFast do on SSv2 and Jester.
 
-    seg = (L - 1) / N; segment i is [round(seg * i), round(seg * (i + 1))], numpy's round (half to even). Training draws an
-    integer in the closed interval, evaluation takes (start + end) // 2; view v of V takes start + (end - start) * (v + 1) // (V + 1).
+    seg = (L - 1) / N; segment i is [round(seg * i), round(seg * (i + 1))], numpy's round (half to even). Training draws
+    an integer in the closed interval, evaluation takes (start + end) // 2; view v of V takes
+    start + (end - start) * (v + 1) // (V + 1).
     """
     edges = np.round((num_source_frames - 1) / num_frames * np.arange(num_frames + 1)).astype(int)
     chosen = []

@@ -1,14 +1,16 @@
 """One video stream through PyAV: an index of its shown frames, and the decoding of chosen ones.
 
-The index is built by reading packets without decoding them where container and codec can be trusted to tell which frames are
-shown and when, else by decoding the file once. Wanted frames are reached from the key frame before them; in H.264 and HEVC the
-decoder drops, undecoded, the frames that nobody asked for and no other frame refers to. Whatever does not come out that way is
-looked for once more by decoding everything from the start; what is still missing is an error that names the frame.
+The index is built by reading packets without decoding them, where container and codec can be trusted to tell which
+frames are shown and when, else by decoding the file once. Wanted frames are reached from the key frame before them; in
+H.264 and HEVC the decoder drops, undecoded, frames that nobody asked for and no other frame refers to. Whatever does
+not come out that way is looked for once more by decoding everything from the start; what is still missing is an error
+that names the frame.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,15 +26,16 @@ from av.video.reformatter import VideoReformatter
 from marey.errors import VideoError
 from marey.video.packets import cut_short, is_hidden, one_picture
 
-DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,av1,yuv4mpegpipe,"
-            "mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,vc1,swf,dnxhd,wav,mp3,flac,aac")
+DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,"
+            "av1,yuv4mpegpipe,mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,vc1,"
+            "swf,dnxhd,wav,mp3,flac,aac")
 """Formats opened. Playlists and scripts (hls, concat, dash, ...) are not: they can point at any file or address."""
 TRUSTED_CONTAINERS = ("mov", "matroska", "flv")
 """Containers whose packets carry the presentation time of the frame inside."""
 TRUSTED_CODECS = {"h264", "hevc", "av1", "vp9", "vp8", "mpeg4"}
 """Codecs with reordered or hidden frames that are indexed by packets in a trusted container."""
-PLAIN_CODECS = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4", "wmv1", "wmv2", "h263", "flv1", "flv", "png", "ffv1", "huffyuv",
-                "ffvhuff", "prores", "dnxhd", "rawvideo", "dvvideo", "utvideo", "magicyuv"}
+PLAIN_CODECS = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4", "wmv1", "wmv2", "h263", "flv1", "flv",
+                "png", "ffv1", "huffyuv", "ffvhuff", "prores", "dnxhd", "rawvideo", "dvvideo", "utvideo", "magicyuv"}
 """Codecs without reordering: every packet is one frame, in order, in any container that gives it a time."""
 DROPS_NONREF = {"h264", "hevc"}
 """Codecs whose decoder drops an unwanted non-reference frame without changing any other (MPEG-4 part 2 does not)."""
@@ -86,7 +89,7 @@ class VideoFile:
             self.close()
             raise
 
-    # ---- opening ----------------------------------------------------------------------------------------------------------
+    # ---- opening ----
 
     def _open(self) -> None:
         try:
@@ -98,12 +101,14 @@ class VideoFile:
         if not streams:
             kinds = sorted({s.type for s in self._container.streams}) or ["nothing"]
             self._container.close()
-            raise VideoError(f"{self.path}: has no video stream (only {', '.join(kinds)}); give a file with pictures in it")
+            raise VideoError(f"{self.path}: has no video stream (only {', '.join(kinds)}); give a file with pictures "
+                             "in it")
         self._stream: Any = streams[0]
         context = self._stream.codec_context
         if context is None:
             self._container.close()
-            raise VideoError(f"{self.path}: uses a codec this FFmpeg cannot decode; re-encode it, for instance to H.264")
+            raise VideoError(f"{self.path}: uses a codec this FFmpeg cannot decode; re-encode it, for instance to "
+                             "H.264")
         context.thread_type, context.thread_count = "FRAME" if self.threads > 1 else "NONE", self.threads
 
     def _unreadable(self, error: BaseException) -> VideoError:
@@ -111,26 +116,28 @@ class VideoFile:
         with open(self.path, "rb") as file:
             if file.read(12)[4:8] == b"ftyp" and isinstance(error, av.error.InvalidDataError):
                 reason += "; an MP4 broken off before its index is written has none to read"
-        return VideoError(f"{self.path}: cannot be read as a video ({reason}); check that the file is complete, or re-encode it")
+        return VideoError(f"{self.path}: cannot be read as a video ({reason}); check that the file is complete, or "
+                          "re-encode it")
 
     def _check_limits(self) -> None:
         context = self._stream.codec_context
         if context.width * context.height > self.max_pixels:
-            raise VideoError(f"{self.path}: is {context.width} x {context.height}, the limit is {self.max_pixels} pixels in all; "
-                             "shrink it or raise max_pixels")
+            raise VideoError(f"{self.path}: is {context.width} x {context.height}, the limit is {self.max_pixels} "
+                             "pixels in all; shrink it or raise max_pixels")
         if self._stream.duration and self._stream.time_base:
             self._check_seconds(float(self._stream.duration * self._stream.time_base))
 
     def _check_seconds(self, seconds: float) -> None:
         if seconds > self.max_seconds:
-            raise VideoError(f"{self.path}: lasts {seconds:.0f} s, the limit is {self.max_seconds:.0f} s; cut it or raise max_seconds")
+            raise VideoError(f"{self.path}: lasts {seconds:.0f} s, the limit is {self.max_seconds:.0f} s; cut it or "
+                             "raise max_seconds")
 
     def close(self) -> None:
         """Release the file."""
         self._packets = None
         self._container.close()
 
-    # ---- index ------------------------------------------------------------------------------------------------------------
+    # ---- index ----
 
     def _demux(self) -> Iterator[Any]:
         """Packets from where the container stands; ends at the end of the file or of its readable part."""
@@ -196,11 +203,11 @@ class VideoFile:
     def _set_times(self) -> None:
         base = self._stream.time_base
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        pts = [entry.pts for entry in self._index]
-        if any(p is None for p in pts) or any(later <= earlier for earlier, later in zip(pts, pts[1:], strict=False)):   # type: ignore[operator]
-            seconds, last = [i / rate for i in range(len(pts))], 1 / rate
+        pts = [entry.pts for entry in self._index if entry.pts is not None]
+        if len(pts) < len(self._index) or any(later <= earlier for earlier, later in itertools.pairwise(pts)):
+            seconds, last = [i / rate for i in range(len(self._index))], 1 / rate
         else:
-            seconds = [float((p - pts[0]) * base) for p in pts]                                         # type: ignore[operator]
+            seconds = [float((p - pts[0]) * base) for p in pts]
             usual = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
             last = float(self._index[-1].duration * base) or usual
         self.frame_seconds = tuple(seconds)
@@ -211,12 +218,13 @@ class VideoFile:
     def _look_at_first_frame(self) -> None:
         first = next((frame for _, frame in self._frames([0])), None)
         if first is None:
-            raise VideoError(f"{self.path}: its first frame cannot be decoded; the file is damaged: re-encode it or leave it out")
+            raise VideoError(f"{self.path}: its first frame cannot be decoded; the file is damaged: re-encode it or "
+                             "leave it out")
         self._size = (first.width, first.height)
         self._turned = _orientation(first)
         self.width, self.height = self._size[::-1] if self._turned[0] else self._size
 
-    # ---- decoding ---------------------------------------------------------------------------------------------------------
+    # ---- decoding ----
 
     def _feed(self, packets: Iterable[Any]) -> Iterator[Any]:
         """Frames out of packets, the decoder drained at the end; undecodable packets are noted and passed over."""
@@ -256,7 +264,8 @@ class VideoFile:
             for frame in self._feed(self._packets_between(first, last, {self._index[i].order for i in group})):
                 index = by_pts.pop(frame.pts, None)
                 if index is not None:
-                    if next(iter(missing)) != index:               # an earlier one did not come out: start over, thoroughly
+                    # an earlier one did not come out: start over, thoroughly
+                    if next(iter(missing)) != index:
                         break
                     del missing[index]
                     yield index, frame
@@ -282,7 +291,7 @@ class VideoFile:
                     return
 
     def _runs(self, indices: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
-        """Group indices by the key frame they are decoded from: (its order, order of the last packet needed, indices)."""
+        """Group indices by the key frame they are decoded from: (order of it, of the last packet needed, indices)."""
         group: list[int] = []
         key = -1
         for i in indices:
@@ -300,7 +309,8 @@ class VideoFile:
         if self._packets is not None:
             if self._stream.codec_context.is_open:
                 self._stream.codec_context.flush_buffers()
-            numbered: Iterator[tuple[int, Any]] = zip(range(first, last + 1), self._packets[first:last + 1], strict=False)
+            numbered: Iterator[tuple[int, Any]] = zip(range(first, last + 1), self._packets[first:last + 1],
+                                                      strict=False)
         else:
             numbered = self._seek(first)
         context = self._stream.codec_context
@@ -313,7 +323,7 @@ class VideoFile:
             yield packet
 
     def _seek(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Numbered packets from number `first` on, found by their times; from the start where seeking lands behind it."""
+        """Numbered packets from `first` on, found by their times; from the start where seeking lands behind it."""
         pts = next(pts for pts, order in self._keys if order == first)
         with contextlib.suppress(av.error.FFmpegError):
             self._container.seek(pts, stream=self._stream, backward=True, any_frame=False)
@@ -328,15 +338,17 @@ class VideoFile:
                     return
         yield from ((order, packet) for order, packet in enumerate(self._from_start()) if order >= first)
 
-    # ---- pixels -----------------------------------------------------------------------------------------------------------
+    # ---- pixels ----
 
     def _rgb(self, frame: Any) -> np.ndarray:
         """(H, W, 3) uint8, upright; a view into the frame's own memory where it is not turned."""
         if frame.is_corrupt:
-            self._note(f"the frame at {float((frame.pts or 0) * (frame.time_base or 0)):.2f} s is damaged and partly made up by the decoder")
+            self._note(f"the frame at {float((frame.pts or 0) * (frame.time_base or 0)):.2f} s is damaged and partly "
+                       "made up by the decoder")
         width, height = self._size
         plane = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).planes[0]
-        pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width * 3].reshape(height, width, 3)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        pixels = rows[:height, :width * 3].reshape(height, width, 3)
         transpose, flip_x, flip_y = self._turned
         if transpose:
             pixels = pixels.transpose(1, 0, 2)
@@ -355,8 +367,8 @@ class VideoFile:
                 raise RuntimeError(f"{self.path}: another read began before this iteration ended; finish it first, "
                                    "or open the video a second time")
         if done < len(indices):
-            raise VideoError(f"{self.path}: frame {indices[done]} (of {len(self._index)}) cannot be decoded, the file is damaged "
-                             "there; re-encode it, leave it out, or ask for frames before it")
+            raise VideoError(f"{self.path}: frame {indices[done]} (of {len(self._index)}) cannot be decoded, the file "
+                             "is damaged there; re-encode it, leave it out, or ask for frames before it")
 
     def stream(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 for increasing distinct indices.
@@ -376,7 +388,7 @@ class VideoFile:
 
 
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """(transpose, flip left-right, flip up-down) that show a frame as its display matrix asks, to the nearest quarter turn.
+    """(transpose, flip left-right, flip up-down) that show a frame as its display matrix asks, in quarter turns.
 
     The matrix (a b u, c d v, x y w) sends a point to x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 8.3.2).
     """
