@@ -187,7 +187,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a safetensors file into memory of our own, aligned: sums then round as they did before saving.
 
     Raises:
         UserError: if the file is absent or damaged.
@@ -196,7 +196,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); it is truncated or damaged, "
                         "copy it again") from error

@@ -204,6 +204,8 @@ def save_hf(folder: str | Path, model: nn.Module, *, class_names: list[str] | No
             preprocess: Preprocess | None = None) -> None:
     """Write a folder that `TimesformerForVideoClassification.from_pretrained` loads with equal logits.
 
+    Stochastic depth is not written: transformers 5 takes whole numbers only there, and prediction has none.
+
     Args:
         folder: made if absent.
         model: a `TimeSformer` with softmax attention, linear stem and separable position embedding.
@@ -230,7 +232,7 @@ def save_hf(folder: str | Path, model: nn.Module, *, class_names: list[str] | No
               "intermediate_size": round(arguments["embed_dim"] * arguments["mlp_ratio"]), "hidden_act": "gelu",
               "hidden_dropout_prob": arguments["dropout"], "attention_probs_dropout_prob":
               arguments["attention_dropout"], "layer_norm_eps": 1e-6, "qkv_bias": arguments["qkv_bias"],
-              "attention_type": theirs[arguments["attention"]], "drop_path_rate": arguments["drop_path"],
+              "attention_type": theirs[arguments["attention"]], "drop_path_rate": 0,
               "id2label": {str(index): label for index, label in enumerate(labels)},
               "label2id": {label: index for index, label in enumerate(labels)}, "torch_dtype": "float32"}
     state = {to_hf_name(name): value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
