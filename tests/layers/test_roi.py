@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from marey.layers.roi import pool_boxes, pool_tubes
+
+
+@pytest.mark.parametrize("operator", ["pool", "align"])
+def test_a_box_around_everything_of_a_constant_map_is_that_constant(operator):
+    features = torch.arange(2.)[:, None, None, None].expand(2, 3, 8, 8)
+    boxes = [torch.tensor([[0., 0, 1, 1]]), torch.tensor([[.25, .25, .75, .75], [0, 0, .5, 1]])]
+    out = pool_boxes(features, boxes, operator)
+    assert out.shape == (3, 3, 7, 7)
+    assert out[0].unique().tolist() == [0]
+    assert out[1:].unique().tolist() == [1]
+
+
+def test_align_reads_the_place_the_box_says():
+    ramp = torch.arange(16.).expand(1, 1, 16, 16) + .5                   # value = x in cells
+    out = pool_boxes(ramp, [torch.tensor([[.25, 0, .75, 1]])], "align")[0, 0, 0]
+    expected = 4 + (torch.arange(7) * 2 + 1.5) * 8 / 14                  # the right one of each pair of samples
+    torch.testing.assert_close(out, expected)
+
+
+def test_tubes_repeat_the_box_over_time_and_keep_clips_apart():
+    features = torch.randn(2, 3, 4, 8, 8)
+    boxes = [torch.tensor([[0., 0, .5, .5]]), torch.tensor([[.5, .5, 1, 1], [0, 0, 1, 1]])]
+    tubes = pool_tubes(features, boxes, "align")
+    assert tubes.shape == (3, 3, 4, 7, 7)
+    for t in range(4):
+        torch.testing.assert_close(tubes[:, :, t], pool_boxes(features[:, :, t], boxes, "align"))
+
+
+def test_no_boxes_give_no_rows_and_gradients_flow():
+    features = torch.randn(1, 2, 3, 8, 8, requires_grad=True)
+    assert pool_tubes(features, [torch.zeros(0, 4)]).shape == (0, 2, 3, 7, 7)
+    pool_tubes(features, [torch.tensor([[0., 0, 1, 1]])]).sum().backward()
+    assert features.grad.abs().sum() > 0
