@@ -1,0 +1,180 @@
+"""The page: a video in, the answer, the frames it rests on, and how far to trust it."""
+
+from __future__ import annotations
+
+import atexit
+import html
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from marey.errors import UserError, import_extra
+from marey.labels.readable import readable
+from marey.predictor import Prediction, Predictor
+from marey.video.draw import clock
+from marey.web.models import ModelShelf
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from marey.web.app import Limits
+
+EXAMPLES = Path(__file__).with_name("examples")
+LONG_SECONDS = 8.0
+"""From this duration on the page also shows a timeline."""
+KEEP_SECONDS = 600
+"""Files of a visit are deleted when it ends, and after so long in any case."""
+CSS = """
+.gradio-container {max-width: 1080px !important; margin: 0 auto !important}
+.trust {border-left: 4px solid #2e86c1; padding: 0.4em 0.9em; line-height: 1.5}
+.trust.unknown {border-left-color: #c0392b; background: #fdf0ee; color: #5b1a12}
+"""
+
+
+def mount_page(app: FastAPI, shelf: ModelShelf, limits: Limits) -> FastAPI:
+    """Mount the page at `/`; its temporary files live in a folder of the server's own.
+
+    Raises:
+        UserError: if the extra "web" is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="marey-page-")
+    atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+    gr = import_extra("gradio", "web", "the page")
+    theme = gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return gr.mount_gradio_app(app, build_page(gr, shelf, limits), path="/", theme=theme, css=CSS, show_error=True,
+                               max_file_size=limits.max_bytes, ssr_mode=False, footer_links=["api"])
+
+
+def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
+    """Lay the page out and tie the button to `recognise`."""
+    from marey.robustness.corruptions import list_corruptions
+
+    with gr.Blocks(title="Marey", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
+        gr.Markdown("# Marey\nWhat does the person in the video do, and how far can the answer be trusted?")
+        with gr.Row():
+            with gr.Column(min_width=320):
+                video = gr.Video(sources=["upload", "webcam"], label="Video", elem_id="video", height=300)
+                gr.Markdown(f"Up to {limits.max_megabytes:g} MB and {clock(limits.max_seconds)} minutes. The video "
+                            "stays on this machine and is deleted when you leave.")
+                model = gr.Dropdown(list(shelf.offered), value=shelf.offered[0], label="Model")
+                with gr.Row():
+                    corruption = gr.Dropdown(["none", *list_corruptions()], value="none", label="Also under",
+                                             info="the same clip, made worse")
+                    severity = gr.Slider(1, 5, value=3, step=1, label="Severity")
+                button = gr.Button("Recognise", variant="primary", elem_id="recognise")
+                if examples := sorted(map(str, EXAMPLES.glob("*.mp4"))):
+                    gr.Examples([[example] for example in examples], inputs=[video], label="Examples")
+            with gr.Column(min_width=320):
+                answer = gr.Label(num_top_classes=5, label="What happens", elem_id="answer")
+                trust = gr.HTML(label="Trust", elem_id="trust")
+                spoiled = gr.Label(num_top_classes=5, label="Under the corruption", visible=False, elem_id="spoiled")
+        frames = gr.Gallery(label="Frames the answer rests on, and when they are shown", columns=4,
+                            object_fit="contain", elem_id="frames")
+        attention = gr.Gallery(label="Where it looked", columns=4, object_fit="contain", visible=False,
+                               elem_id="attention")
+        moments = gr.Dataframe(headers=["from", "to", "action", "probability"], label="Timeline", visible=False,
+                               elem_id="timeline", interactive=False)
+        boxes = gr.Video(label="Persons", visible=False, elem_id="boxes")
+
+        def recognise(video: str | None, model: str = shelf.offered[0], corruption: str = "none",
+                      severity: float = 3) -> list[Any]:
+            try:
+                return _recognise(gr, shelf, limits, video, model, corruption, int(severity))
+            except (UserError, OSError) as error:
+                _forget(video)
+                raise gr.Error(_public(str(error), video), duration=None, print_exception=False) from error
+
+        gr.on([button.click], recognise, inputs=[video, model, corruption, severity],
+              outputs=[answer, trust, spoiled, frames, attention, moments, boxes], api_name="predict",
+              concurrency_limit=limits.concurrent)
+    return page.queue(max_size=32)
+
+
+def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, model: str, corruption: str,
+               severity: int) -> list[Any]:
+    """Return what each part of the page shows, in the order of its outputs."""
+    from marey.web.app import check_length
+
+    if not video:
+        raise UserError("choose a video first: drop a file on the page, record one, or click an example")
+    duration = check_length(video, limits)
+    predictor, notice = shelf.get(model)
+    prediction = predictor(video)
+    clip = prediction.clips[len(prediction.clips) // 2]
+    pictures = [(frame.permute(1, 2, 0).numpy(), clock(seconds))
+                for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True)]
+    looked = _attention(predictor, clip)
+    rows = _timeline(predictor, video) if duration >= LONG_SECONDS else []
+    spoiled = None if corruption == "none" else _spoiled(predictor, video, corruption, severity)
+    return [dict(_bars(prediction)), _trust_html(prediction, notice),
+            gr.Label(value=dict(_bars(spoiled)) if spoiled else None, visible=spoiled is not None,
+                     label=f"Under {readable(corruption)}, severity {severity}"),
+            pictures, gr.Gallery(value=looked, visible=bool(looked)), gr.Dataframe(value=rows, visible=bool(rows)),
+            gr.Video(value=None, visible=False)]
+
+
+def _bars(prediction: Prediction) -> list[tuple[str, float]]:
+    return [(readable(label), probability) for label, probability in prediction.top(5)]
+
+
+def _trust_html(prediction: Prediction, notice: str) -> str:
+    """Return the trust block; every text in it is escaped."""
+    trust = prediction.trust
+    lines = [f"Calibrated probability <b>{trust['probability']:.0%}</b>",
+             f"{trust['agreement']:.0%} of the {len(prediction.clips)} views agree"]
+    unknown = trust.get("unknown")
+    if unknown is not None:
+        lines.insert(0, "<b>Unknown action</b>: unlike anything this model was trained on; the names are only its "
+                        "nearest guesses" if unknown else "Not unlike what the model was trained on")
+    if notice:
+        lines.insert(0, html.escape(notice))
+    return f"<div class='trust{' unknown' if unknown else ''}'>{'<br>'.join(lines)}</div>"
+
+
+def _timeline(predictor: Predictor, video: str) -> list[list[str]]:
+    from marey.timeline import timeline
+
+    return [[clock(s.start_seconds), clock(s.end_seconds), readable(s.label), f"{s.probability:.0%}"]
+            for s in timeline(predictor, video)]
+
+
+def _spoiled(predictor: Predictor, video: str, corruption: str, severity: int) -> Prediction:
+    """Answer the same window under a corruption, as the robustness benchmark applies it."""
+    from marey.robustness.corruptions import corrupt
+    from marey.video.decode import open_video
+
+    with open_video(video) as reader:
+        clip = predictor.preprocess.sample(reader)
+        frames = corrupt(clip.frames, corruption, severity=severity, generator=torch.Generator().manual_seed(0),
+                         fps=reader.fps)
+    return predictor.predict_clip(replace(clip, frames=frames))
+
+
+def _attention(predictor: Predictor, clip: Any) -> list[Any]:
+    """Return the frames with the model's attention laid over them; none for models without attention."""
+    try:
+        from marey.explain.attention import overlay
+    except ImportError:
+        return []
+    try:
+        return [frame.permute(1, 2, 0).numpy() for frame in overlay(predictor, clip)]
+    except UserError:
+        return []
+
+
+def _public(message: str, video: str | None) -> str:
+    """Return a message for the visitor: the server's path is cut to the file's name, and marks are escaped."""
+    return html.escape(message.replace(video, Path(video).name) if video else message, quote=False)
+
+
+def _forget(video: str | None) -> None:
+    """Delete the file of a failed visit; it lies in the server's own temporary folder."""
+    if video and Path(video).is_relative_to(os.environ["GRADIO_TEMP_DIR"]):
+        Path(video).unlink(missing_ok=True)
