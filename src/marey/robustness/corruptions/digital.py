@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
@@ -76,27 +77,27 @@ def saturate(frames: Tensor, *, factor: float, shift: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Pillow's box filter from `size` to `small`: source rows (taps, small), counts (small,), and nearest rows
-    back (size,)."""
+    """Return Pillow's box filter from `size` to `small`: source rows (taps, small), which of them count (taps, small),
+    and the nearest small row of each of the `size` rows on the way back."""
     scale = size / small
     centre = (torch.arange(small, dtype=torch.float64) + 0.5) * scale
-    first = (centre - scale / 2 + 0.5).int().clamp(min=0)
-    last = (centre + scale / 2 + 0.5).int().clamp(max=size)
-    count = last - first
-    taps = first[None] + torch.arange(int(count.max()))[:, None]
-    nearest = ((torch.arange(size, dtype=torch.float64) + 0.5) * (small / size)).int()
-    return taps.clamp(max=size), count, nearest
+    first = (centre - scale * 0.5 + 0.5).int().clamp(min=0)
+    last = (centre + scale * 0.5 + 0.5).int().clamp(max=size)
+    taps = first + torch.arange(int((last - first).max()))[:, None]
+    position = (taps - centre + 0.5) * (1 / scale)
+    counts = (taps < last) & (position > -0.5) & (position <= 0.5)
+    steps = accumulate(repeat(small / size, size - 1), initial=small / size * 0.5)    # summed up, as Pillow does
+    return taps.clamp(max=size - 1), counts, torch.tensor([int(step) for step in steps])
 
 
 def _shrink_rows(rows: Tensor, small: int) -> Tensor:
     """Average runs of the second-last axis (n, C, size, L) uint8 down to `small`, rounded half up."""
-    taps, count, _ = (part.to(rows.device) for part in _box_taps(rows.shape[-2], small))
-    total = rows.index_select(-2, taps[0]).to(torch.int16)
-    for i in range(1, taps.shape[0]):
-        inside = i < count
-        part = rows.index_select(-2, taps[i].clamp(max=rows.shape[-2] - 1))
+    taps, counts, _ = (part.to(rows.device) for part in _box_taps(rows.shape[-2], small))
+    total = torch.zeros((*rows.shape[:-2], small, rows.shape[-1]), dtype=torch.int16, device=rows.device)
+    for tap, inside in zip(taps, counts, strict=True):
+        part = rows.index_select(-2, tap)
         total += part if bool(inside.all()) else part * inside.view(-1, 1)
-    return (total.float() / count.view(-1, 1) + 0.5).to(torch.uint8)
+    return (total.float() / counts.sum(0).view(-1, 1) + 0.5).to(torch.uint8)
 
 
 def pixelate(frames: Tensor, *, scale: float) -> Tensor:

@@ -1,0 +1,153 @@
+"""Robustness metrics: what is left of the accuracy under change.
+
+Accuracies are fractions in [0, 1]. A table of accuracies is {kind: {severity: accuracy}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marey.errors import UserError
+
+Accuracies = Mapping[str, Mapping[int, float]]
+
+
+def absolute_robustness(clean: float, perturbed: float) -> float:
+    """Return gamma^a = 1 - (A_clean - A_perturbed): 1 means no drop, above 1 a gain.
+
+    Schiappa et al., CVPR 2023: accuracies in percent are divided by 100; ours are fractions.
+    """
+    return 1 - (clean - perturbed)
+
+
+def relative_robustness(clean: float, perturbed: float) -> float | None:
+    """Return gamma^r = 1 - (A_clean - A_perturbed) / A_clean = A_perturbed / A_clean; None where A_clean is 0.
+
+    Schiappa et al., CVPR 2023. For a model trained on perturbations give that model's own clean accuracy.
+    """
+    return 1 - (clean - perturbed) / clean if clean > 0 else None
+
+
+def mean_over_severities(by_severity: Mapping[int, float]) -> float:
+    """Return the mean accuracy of one kind over its severities."""
+    if not by_severity:
+        raise UserError("a mean over severities needs at least one accuracy, got none")
+    return sum(by_severity.values()) / len(by_severity)
+
+
+def mean_performance_under_corruption(accuracies: Accuracies) -> float:
+    """Return mPC: the mean accuracy over kinds and severities (Yi et al., NeurIPS 2021)."""
+    if not accuracies:
+        raise UserError("mPC needs at least one corruption, got none")
+    return sum(mean_over_severities(row) for row in accuracies.values()) / len(accuracies)
+
+
+def relative_performance_under_corruption(clean: float, accuracies: Accuracies) -> float | None:
+    """Return rPC = mPC / clean accuracy (Yi et al.); None where the clean accuracy is 0."""
+    return mean_performance_under_corruption(accuracies) / clean if clean > 0 else None
+
+
+def _error_sum(by_severity: Mapping[int, float]) -> float:
+    return sum(1 - accuracy for accuracy in by_severity.values())
+
+
+def corruption_error(model: Mapping[int, float], reference: Mapping[int, float]) -> float | None:
+    """Return CE = sum_s E_model(s) / sum_s E_reference(s) of one kind; None where the reference makes no error.
+
+    Hendrycks and Dietterich, ICLR 2019. The reference is a model the report names.
+    """
+    _same_severities(model, reference)
+    total = _error_sum(reference)
+    return _error_sum(model) / total if total > 0 else None
+
+
+def relative_corruption_error(model: Mapping[int, float], model_clean: float, reference: Mapping[int, float],
+                              reference_clean: float) -> float | None:
+    """Return the relative CE: the same ratio of the errors added to the clean error.
+
+    (sum_s E_f(s) - S E_f,clean) / (sum_s E_ref(s) - S E_ref,clean), S severities; None where the reference adds none.
+    """
+    _same_severities(model, reference)
+    added = _error_sum(reference) - len(reference) * (1 - reference_clean)
+    return (_error_sum(model) - len(model) * (1 - model_clean)) / added if added > 0 else None
+
+
+def _same_severities(model: Mapping[int, float], reference: Mapping[int, float]) -> None:
+    if set(model) != set(reference):
+        raise UserError(f"model and reference need the same severities, got {sorted(model)} and {sorted(reference)}")
+
+
+def mean_corruption_error(model: Accuracies, reference: Accuracies) -> float | None:
+    """Return mCE: the mean CE over the kinds both have; None where no kind has one."""
+    errors = [corruption_error(model[kind], reference[kind]) for kind in model if kind in reference]
+    known = [error for error in errors if error is not None]
+    return sum(known) / len(known) if known else None
+
+
+def category_means(values: Mapping[str, float], category_of: Mapping[str, str]) -> dict[str, float]:
+    """Return the mean of a per-kind value over the kinds of every category (Schiappa et al.)."""
+    groups: dict[str, list[float]] = {}
+    for kind, value in values.items():
+        groups.setdefault(category_of[kind], []).append(value)
+    return {category: sum(group) / len(group) for category, group in groups.items()}
+
+
+def fooling_rate(clean_answers: Tensor, changed_answers: Tensor, labels: Tensor) -> float | None:
+    """Return the share of originally correct samples whose first answer changes; None where none was correct.
+
+    Args:
+        clean_answers, changed_answers, labels: int, (N,).
+    """
+    correct = clean_answers == labels
+    if not bool(correct.any()):
+        return None
+    return float((changed_answers[correct] != clean_answers[correct]).double().mean())
+
+
+def attack_success(answers: Tensor, labels: Tensor, targets: Tensor | None = None) -> float:
+    """Return the share of samples an attack wins: answer other than the label, or equal to the target."""
+    won = answers != labels if targets is None else answers == targets
+    return float(won.double().mean())
+
+
+def mean_absolute_perturbation(clean: Tensor, changed: Tensor) -> float:
+    """Return the mean |difference| in the unit of the input: grey levels 0 to 255 for uint8, 0 to 1 for floats."""
+    if clean.dtype == torch.uint8:
+        clean, changed = clean.float(), changed.float()
+    return float((changed - clean).abs().double().mean())
+
+
+def bootstrap_interval(samples: Tensor, statistic: Callable[[Tensor], Tensor], *, groups: Sequence[Any] | None = None,
+                       repeats: int = 2000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of a statistic of the test videos.
+
+    Args:
+        samples: (N, ...), one row a video, for example correct (1.0) or not under every corruption.
+        statistic: (R, N, ...) resampled rows -> (R,) values.
+        groups: one per video; whole groups (scenes) are drawn together. None draws videos.
+        repeats: resamples R.
+        level: share of resamples inside the interval.
+        seed: of the draws.
+
+    Raises:
+        UserError: if there is no sample.
+    """
+    N = len(samples)
+    if N == 0:
+        raise UserError("a bootstrap interval needs at least one video, got none")
+    generator = torch.Generator().manual_seed(seed)
+    members = [torch.tensor([i]) for i in range(N)]
+    if groups is not None:
+        members = [torch.tensor([i for i, g in enumerate(groups) if g == group]) for group in dict.fromkeys(groups)]
+    values = []
+    for _ in range(repeats):
+        drawn = torch.randint(len(members), (len(members),), generator=generator)
+        rows = torch.cat([members[i] for i in drawn.tolist()])
+        values.append(statistic(samples[rows][None])[0])
+    ordered = torch.stack(values).double().sort().values
+    edge = (1 - level) / 2
+    return float(torch.quantile(ordered, edge)), float(torch.quantile(ordered, 1 - edge))
