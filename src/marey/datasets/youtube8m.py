@@ -7,6 +7,7 @@ A frame-level record holds an id, label ids, and a 1024-byte `rgb` and a 128-byt
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -400,7 +401,7 @@ class StreamedExamples(IterableDataset):
     """Records streamed from many shards: divided over ranks and workers, shuffled in a bounded buffer, resumable.
 
     With at least as many shards as readers every reader takes whole shards; with fewer, records are dealt out in turn.
-    Either way no record is read twice in an epoch. The order depends on seed, epoch and the number of readers only; the
+    Either way no record is read twice in an epoch. Order depends on seed, epoch and number of readers only; the
     buffer holds places, not data, so a resumed epoch passes over what is done without reading it.
     """
 
@@ -425,6 +426,7 @@ class StreamedExamples(IterableDataset):
         self.rank, self.num_ranks, self.on_corrupt = rank, num_ranks, on_corrupt
         self.report = ReadReport()
         self.epoch, self._batches_done, self._batch_size = 0, 0, 1
+        self._counts: dict[str, int] = {}
 
     def set_epoch(self, epoch: int, *, batches_done: int = 0, batch_size: int = 1) -> None:
         """Start at an epoch, or in the middle of one.
@@ -447,11 +449,35 @@ class StreamedExamples(IterableDataset):
                 if example is not None:
                     yield {**example_tensors(example, self.space, self.max_frames), "sample": place.record}
 
-    def _part(self, worker: int, workers: int) -> Iterator[RecordPlace]:
+    def num_batches(self, batch_size: int, workers: int = 1) -> int:
+        """Return how many batches this epoch gives this rank through a loader with so many workers (0 counts as 1)."""
+        return sum(-(-self._part_size(worker, max(workers, 1)) // batch_size) for worker in range(max(workers, 1)))
+
+    def num_records(self) -> int:
+        """Return the records of all shards, by their length fields (counted once)."""
+        return sum(self._count(shard) for shard in self.shards)
+
+    def _count(self, shard: str) -> int:
+        if shard not in self._counts:
+            self._counts[shard] = count_records(shard, on_corrupt=self.on_corrupt)
+        return self._counts[shard]
+
+    def _part_size(self, worker: int, workers: int) -> int:
         part, parts = self.rank * workers + worker, self.num_ranks * workers
+        shards = self._epoch_shards()
+        if len(shards) >= parts:
+            return sum(self._count(shard) for shard in shards[part::parts])
+        return len(range(part, self.num_records(), parts))
+
+    def _epoch_shards(self) -> list[str]:
         shards = list(self.shards)
         if self.shuffle_buffer:
             np.random.default_rng([self.seed, self.epoch]).shuffle(shards)
+        return shards
+
+    def _part(self, worker: int, workers: int) -> Iterator[RecordPlace]:
+        part, parts = self.rank * workers + worker, self.num_ranks * workers
+        shards = self._epoch_shards()
         whole = len(shards) >= parts
         number = 0
         for shard in shards[part::parts] if whole else shards:
@@ -485,7 +511,7 @@ class StreamedExamples(IterableDataset):
             return 0, self._batches_done * self._batch_size
         if not self._batches_done:
             return worker, 0
-        left = [-(-sum(1 for _ in self._part(w, workers)) // self._batch_size) for w in range(workers)]
+        left = [-(-self._part_size(w, workers) // self._batch_size) for w in range(workers)]
         given = [0] * workers
         turn = 0
         for _ in range(min(self._batches_done, sum(left))):
@@ -498,6 +524,77 @@ class StreamedExamples(IterableDataset):
         return taken, given[taken] * self._batch_size
 
 
-def count_examples(shards: Sequence[str]) -> int:
-    """Return the number of records in some shards, by their length fields."""
-    return sum(count_records(shard) for shard in shards)
+# ---- what stands beside the shards ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSet:
+    """Shards with what is needed to read them: widths, label space, and how the features were made."""
+
+    root: str
+    """The folder, or the one file."""
+    features: dict[str, int]
+    """Feature name -> bytes a frame."""
+    space: LabelSpace
+    encoders: dict[str, Any]
+    """What made each feature ("rgb": {"model": "marey-mini", ...}); empty for the official data."""
+
+    def shards(self, *prefixes: str) -> list[str]:
+        """List the shards whose name begins with the first prefix that any has; a single file is always itself.
+
+        Raises:
+            UserError: if there is none.
+        """
+        for prefix in prefixes[:-1]:
+            if Path(self.root).is_file() or any(Path(self.root).glob(f"{prefix}*.tfrecord")):
+                return find_shards(self.root, prefix)
+        return find_shards(self.root, prefixes[-1])
+
+
+def sidecar(data: str | Path) -> Path:
+    """Return where the description of a folder of shards, or of one file, stands."""
+    data = Path(data)
+    return data / "features.json" if data.is_dir() else data.with_suffix(".json")
+
+
+def write_sidecar(data: str | Path, features: Mapping[str, int], class_names: Sequence[str],
+                  encoders: Mapping[str, Any] | None = None, **more: Any) -> None:
+    """Describe shards that are not official: widths, class names, and how the features were made."""
+    sidecar(data).write_text(json.dumps({"features": dict(features), "class_names": list(class_names),
+                                         "encoders": dict(encoders or {}), **more}, indent=2) + "\n", encoding="utf-8")
+
+
+def open_feature_set(data: str | Path, *, features: Mapping[str, int] | None = None,
+                     vocabulary: str | Path | None = None, hierarchy: str | Path | None = None) -> FeatureSet:
+    """Open a folder of shards, or one TFRecord file.
+
+    Widths and class names come from the arguments, else from the description beside the data (features.json of a
+    folder, X.json of X.tfrecord), else from `vocabulary.csv` and `hierarchy.csv` in the folder, else they are those of
+    YouTube-8M with numbered classes.
+
+    Raises:
+        UserError: if there is nothing there, or a file is not what it should be.
+    """
+    root = Path(data)
+    if not root.exists():
+        raise UserError(f"{root}: no such file or folder; give a folder of YouTube-8M shards or one .tfrecord file")
+    described: dict[str, Any] = {}
+    if sidecar(root).is_file():
+        try:
+            described = json.loads(sidecar(root).read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{sidecar(root)}: not valid JSON ({error}); write the features again") from error
+    beside = root if root.is_dir() else root.parent
+    if vocabulary is None and "class_names" not in described and (beside / "vocabulary.csv").is_file():
+        vocabulary = beside / "vocabulary.csv"
+    if vocabulary is not None:
+        space = read_vocabulary(vocabulary)
+    else:
+        names = described.get("class_names") or [f"label {k}" for k in range(NUM_CLASSES)]
+        space = LabelSpace(class_names=tuple(names), classes_of=tuple((k,) for k in range(len(names))))
+    if hierarchy is None and root.is_dir() and (root / "hierarchy.csv").is_file():
+        hierarchy = root / "hierarchy.csv"
+    if hierarchy is not None:
+        space = read_hierarchy(hierarchy, space)
+    return FeatureSet(root=str(root), features=dict(features or described.get("features") or FEATURES), space=space,
+                      encoders=described.get("encoders", {}))

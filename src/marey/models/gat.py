@@ -38,10 +38,10 @@ class GATEncoderLayer(nn.Module):
     """Attention and feed-forward layer, each followed by residual and LayerNorm (post-norm)."""
 
     def __init__(self, dim: int, num_heads: int, windows: Sequence[int | None], gating: str, ffn_dim: int,
-                 dropout: float) -> None:
+                 dropout: float, attention_dropout: float) -> None:
         """Build one layer of width `dim`."""
         super().__init__()
-        self.attention = GatedMultiLevelAttention(dim, num_heads, windows, gating, dropout)
+        self.attention = GatedMultiLevelAttention(dim, num_heads, windows, gating, attention_dropout)
         self.attention_norm = nn.LayerNorm(dim)
         self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(ffn_dim, dim))
         self.ffn_norm = nn.LayerNorm(dim)
@@ -59,7 +59,8 @@ class GATEncoder(nn.Module):
     """Positions and a stack of layers for one modality; answers the mean over its real frames."""
 
     def __init__(self, feature_dim: int, dim: int, depth: int, num_heads: int, windows: Sequence[int | None],
-                 gating: str, ffn_ratio: float, max_frames: int, position: str, dropout: float) -> None:
+                 gating: str, ffn_ratio: float, max_frames: int, position: str, dropout: float,
+                 attention_dropout: float) -> None:
         """Build an encoder that reads `feature_dim` values a frame and works at width `dim`."""
         super().__init__()
         self.projection = nn.Identity() if dim == feature_dim else nn.Linear(feature_dim, dim)
@@ -70,8 +71,8 @@ class GATEncoder(nn.Module):
             table = sinusoidal_positions(max_frames, dim) if position == "sinusoidal" else torch.zeros(max_frames, dim)
             self.register_buffer("positions", table, persistent=False)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(GATEncoderLayer(dim, num_heads, windows, gating, round(dim * ffn_ratio), dropout)
-                                    for _ in range(depth))
+        self.layers = nn.ModuleList(GATEncoderLayer(dim, num_heads, windows, gating, round(dim * ffn_ratio), dropout,
+                                                    attention_dropout) for _ in range(depth))
 
     def forward(self, features: Tensor, mask: Tensor | None, return_attention: bool = False) \
             -> tuple[Tensor, list[AttentionMaps]]:
@@ -93,7 +94,8 @@ class GAT(nn.Module):
     def __init__(self, num_classes: int, features: Mapping[str, int] | None = None,
                  windows: Sequence[int | None] = (None, 20), gating: str = "flat", num_heads: int = 8, depth: int = 1,
                  dim: Mapping[str, int] | None = None, ffn_ratio: float = 4.0, hidden_dim: int = 1024,
-                 max_frames: int = 300, position: str = "sinusoidal", dropout: float = 0.1) -> None:
+                 max_frames: int = 300, position: str = "sinusoidal", dropout: float = 0.1,
+                 attention_dropout: float = 0.0) -> None:
         """Build the model with fresh weights.
 
         Args:
@@ -108,7 +110,8 @@ class GAT(nn.Module):
             hidden_dim: width of the hidden layer after concatenation.
             max_frames: longest video.
             position: "sinusoidal", "learned" or "none".
-            dropout: on attention weights, residual branches and the hidden layer.
+            dropout: on the embedded input, residual branches and the hidden layer.
+            attention_dropout: on attention weights; above 0 the fused CPU kernel cannot be used in training.
 
         Raises:
             UserError: if an argument has no meaning.
@@ -121,11 +124,12 @@ class GAT(nn.Module):
         self.arguments: dict[str, Any] = {
             "num_classes": num_classes, "features": features, "windows": [window or None for window in windows],
             "gating": gating, "num_heads": num_heads, "depth": depth, "dim": widths, "ffn_ratio": ffn_ratio,
-            "hidden_dim": hidden_dim, "max_frames": max_frames, "position": position, "dropout": dropout}
+            "hidden_dim": hidden_dim, "max_frames": max_frames, "position": position, "dropout": dropout,
+            "attention_dropout": attention_dropout}
         self.features, self.max_frames = features, max_frames
         self.encoders = nn.ModuleDict({
             name: GATEncoder(size, widths[name], depth, num_heads, windows, gating, ffn_ratio, max_frames, position,
-                             dropout) for name, size in features.items()})
+                             dropout, attention_dropout) for name, size in features.items()})
         self.hidden = nn.Linear(sum(widths.values()), hidden_dim)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_dim, num_classes)
