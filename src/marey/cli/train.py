@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe of 'marey list recipes', or a config.json of an earlier run.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe ('marey list recipes'), or a config.json of a run.")],
     data: Annotated[str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optim.lr=0.01")] = None,
@@ -53,7 +53,7 @@ def train(
         print_json(result.to_dict())
     best = "no validation videos" if result.best is None else f"best {result.best:.4f} at step {result.best_step}"
     say(f"{result.out}: {result.steps} steps in {result.seconds:.0f} s, {best}")
-    say(f"evaluate it: marey evaluate {result.out} --data DATA    use it: marey predict VIDEO --model {result.out}/best")
+    say(f"score it: marey evaluate {result.out} --data DATA    use it: marey predict VIDEO --model {result.out}/best")
 
 
 def _configuration(recipe: str, data: str | None, dataset: str | None, split_by: str | None) -> Any:
@@ -77,11 +77,11 @@ def _configuration(recipe: str, data: str | None, dataset: str | None, split_by:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a checkpoint folder, a bundled name, hf:ID or torchvision:NAME.")],
+    model: Annotated[str, typer.Argument(help="A run, a checkpoint folder, a bundled name, hf:ID, torchvision:NAME.")],
     data: Annotated[str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to use; default test, else val, else all.")] = None,
     views: Annotated[str, typer.Option(help="Temporal x spatial views per video: 1x1, 1x3, 10x3.")] = "1x1",
-    fusion: Annotated[str, typer.Option(help="Average over views of 'probabilities' or of 'logits'.")] = "probabilities",
+    fusion: Annotated[str, typer.Option(help="Averaged over views: probabilities or logits.")] = "probabilities",
     out: Annotated[Path | None, typer.Option(help="Folder for the report; default RUN/evaluation.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")] = None,
     split_by: Annotated[str | None, typer.Option(help="Regular expression that reads the split from names.")] = None,
@@ -176,7 +176,7 @@ def _say_report(report: dict[str, Any]) -> None:
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(help="A run that was evaluated, an evaluation's folder, or predictions.jsonl.")],
+    run_a: Annotated[str, typer.Argument(help="An evaluated run, an evaluation's folder, or predictions.jsonl.")],
     run_b: Annotated[str, typer.Argument(help="The other one, evaluated on the same videos.")],
     out: Annotated[Path | None, typer.Option(help="Also write the comparison as JSON.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,

@@ -33,7 +33,7 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
 
 
 def mean_class_accuracy(confusion: Tensor) -> float:
-    """Return the mean over classes of correct / size; classes without samples are skipped (UCF101, HMDB51, AVA pose)."""
+    """Return the mean over classes of correct / size; classes without samples are skipped (metric of UCF101)."""
     sizes = confusion.sum(1)
     present = sizes > 0
     return (confusion.diagonal()[present].double() / sizes[present].double()).mean().item()

@@ -29,7 +29,7 @@ class ModelConfig:
     init_from: str | None = None
     """A checkpoint (bundled name, folder, "hf:...") whose weights are the start; parts of another shape start fresh."""
     freeze: tuple[str, ...] = ()
-    """Parameters whose name starts with one of these stay as they are, e.g. ("stem", "blocks.0"); "*" is all but heads."""
+    """Parameters whose name starts with one of these stay as they are: ("patch_embed", "blocks.0"); "*": all but heads."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time, the same gradients."""
 
@@ -307,6 +307,9 @@ def _is_union(hint: Any) -> bool:
 
 def _coerce(hint: Any, value: Any, key: str) -> Any:
     """Turn a JSON value into the field's type, or say what was expected."""
+    inner = _dataclass_of(hint)
+    if inner is not None and isinstance(value, Mapping):
+        return _from_json(inner, value, key)
     fitting, result = _fit(hint, value)
     if not fitting:
         raise UserError(f"{key} takes {_spelled(hint)}, got {value!r}")
@@ -334,10 +337,6 @@ def _fit(hint: Any, value: Any) -> tuple[bool, Any]:
             return False, value
         items = {int(name) if args[0] is int else name: _fit(args[1], item) for name, item in value.items()}
         return all(fits for fits, _ in items.values()), {name: result for name, (_, result) in items.items()}
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, Mapping):
-            return True, _from_json(hint, value, hint.__name__)
-        return isinstance(value, hint), value                                          # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return True, float(value)
     if hint is int and isinstance(value, bool):

@@ -272,7 +272,7 @@ def label_numbers(index: DatasetIndex, class_names: Sequence[str], model: str) -
         listed = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
         raise UserError(f"{index.root}: labels the model {model} was not trained on: {listed} "
                         f"(it knows: {', '.join(list(class_names)[:10])}{', ...' if len(class_names) > 10 else ''}); "
-                        "train on them with 'marey train finetune_folder', or use --unseen with a label-embedding model")
+                        "train on them with 'marey train finetune_folder', or rank them with --unseen")
     return numbers
 
 

@@ -38,7 +38,8 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
         raise UserError("no model: set model.name to one of 'marey list models', or model.init_from to a checkpoint")
     arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.architecture == name else {}
     arguments.update({**task.model_arguments, **settings.arguments})
-    if config.objective.kind == "classification" and arguments.get("num_orders") and "num_orders" not in settings.arguments:
+    stale = config.objective.kind == "classification" and "num_orders" not in settings.arguments
+    if stale and arguments.get("num_orders"):
         arguments["num_orders"] = 0                  # an order head without order loss would go stale, and stall DDP
     if settings.activation_checkpointing:
         arguments["activation_checkpointing"] = True

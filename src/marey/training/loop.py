@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, send_to_device, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
@@ -144,7 +145,7 @@ class Run:
         parts = settings.accumulate * world
         if settings.batch_size % parts:
             raise UserError(f"train.batch_size={settings.batch_size} does not divide into {parts} equal parts "
-                            f"(train.accumulate={settings.accumulate} x {world} processes); choose a multiple of {parts}")
+                            f"(train.accumulate={settings.accumulate} x {world} processes); choose a multiple of it")
         self.part_size = settings.batch_size // parts
         self.steps_per_epoch = self.num_samples / settings.batch_size
         self.total_steps = settings.max_steps or steps_of_epochs(settings.epochs, self.num_samples, settings.batch_size)
@@ -180,7 +181,7 @@ class Run:
                 batch = send_to_device(next(parts), accelerator.device)
             last = part == accumulate - 1
             with sync_only(accelerator, self.module, last):
-                outputs, terms = self.module(batch)
+                _, terms = self.module(batch)
                 loss = self.task.objective.total(terms)
                 self.require_finite(terms, loss)
                 accelerator.backward(loss / accumulate)
@@ -191,7 +192,15 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.meter.clips += self.config.train.batch_size
-        return sums
+        return self.mean_over_processes(sums)
+
+    def mean_over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the mean of each value over all processes, whose parts of a step are equally large."""
+        if self.accelerator.num_processes == 1:
+            return values
+        together = torch.tensor(list(values.values()), device=self.accelerator.device)
+        mean = self.accelerator.reduce(together, reduction="mean")
+        return dict(zip(values, mean.tolist(), strict=True))
 
     def require_finite(self, terms: dict[str, torch.Tensor], loss: torch.Tensor) -> None:
         """Stop before a loss that is not finite reaches the weights."""
@@ -240,7 +249,7 @@ class Run:
     def is_save_due(self, step: int) -> bool:
         """Return whether to write the resume state after a step."""
         every = self.config.train.save_every
-        return self.is_evaluation_due(step) if every is None else (step + 1) % every == 0 or self.is_evaluation_due(step)
+        return self.is_evaluation_due(step) or (every is not None and (step + 1) % every == 0)
 
     def evaluate_and_keep_best(self) -> None:
         """Evaluate on the validation data, save the checkpoint if it is the best, and drive plateau and patience."""
@@ -303,7 +312,7 @@ class Run:
         torch.set_num_threads(saved["threads"])
         self.schedule.plateau = saved["plateau"]
         if saved["processes"] != self.accelerator.num_processes:
-            self.progress.say(f"resuming with {self.accelerator.num_processes} processes a run of {saved['processes']}: "
+            self.progress.say(f"resuming with {self.accelerator.num_processes} processes a run of {saved['processes']}; "
                               "the result will be as good, not identical")
         self.progress.say(f"resuming {self.out} at step {saved['step']} of {saved['total_steps']}")
         return RunState(**{name: saved[name] for name in vars(RunState())})
@@ -339,6 +348,7 @@ class Run:
             self.log.write("end", state.step, {"best": state.best, "best_step": state.best_step,
                                                "stopped_early": state.stopped, "seconds": round(result.seconds, 2),
                                                "waiting_share": round(self.meter.waiting_share, 3),
+                                               "processes": self.accelerator.num_processes,
                                                "unreadable": list(state.unreadable.values())})
         return result
 
@@ -377,6 +387,8 @@ def evaluate(model: nn.Module, task: Task, accelerator: Accelerator, *, batch_si
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Build the Accelerator: device, number of processes and precision."""
     settings = config.train
+    # Accelerate keeps device and precision of the first Accelerator for the whole process; runs may differ.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=settings.unused_parameters,
                                               broadcast_buffers=False)]
     return Accelerator(cpu=settings.device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=handlers,

@@ -40,7 +40,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, extra: nn.Module | No
 
 
 def rate_warning(config: OptimConfig) -> str | None:
-    """Return what to say when an Adam runs at a rate that is SGD's: in the HMDB_simp study it cost 76 points of top-1."""
+    """Return what to say when an Adam runs at SGD's rate: in the HMDB_simp study that cost 76 points of top-1."""
     if config.name == "sgd" or config.peak_lr <= 2e-3:
         return None
     return (f"optim.lr={config.peak_lr:g} is a rate for SGD; {config.name} usually needs 1e-5 to 1e-3 "
@@ -86,7 +86,7 @@ def is_first(name: str) -> bool:
 
 def is_embedding(name: str) -> bool:
     """Return whether a parameter is a token or an embedding table rather than a matrix that multiplies."""
-    return re.search(r"(cls_token|pos_embed|time_embed|position_embedding|time_embedding|\bembeddings?$)", name) is not None
+    return re.search(r"(cls_token|(pos|time)_embed|(position|time)_embedding|\bembeddings?$)", name) is not None
 
 
 def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> None:

@@ -92,7 +92,7 @@ def compare_predictions(place_a: str | Path, place_b: str | Path, *, seed: int =
     place_in_b = {video: place for place, video in enumerate(b.videos)}
     shared = [(n, place_in_b[video]) for n, video in enumerate(a.videos) if video in place_in_b]
     if not shared:
-        raise UserError(f"{place_a} and {place_b} have no video in common (first names: {a.videos[:1]}, {b.videos[:1]}); "
+        raise UserError(f"{place_a} and {place_b} have no video in common (first: {a.videos[:1]}, {b.videos[:1]}); "
                         "evaluate both on the same --data and --split")
     labels = [a.class_names[a.labels[n]] for n, _ in shared]
     for (n, m), label in zip(shared, labels, strict=True):
@@ -109,7 +109,7 @@ def compare_predictions(place_a: str | Path, place_b: str | Path, *, seed: int =
 
 
 def draw_confusion(path: Path, classes: list[str], counts: list[list[int]]) -> bool:
-    """Draw the confusion matrix, rows as shares of a class's videos; returns False where matplotlib is not installed."""
+    """Draw the confusion matrix, rows as shares of a class's videos; returns False without matplotlib."""
     try:
         import matplotlib
     except ModuleNotFoundError:

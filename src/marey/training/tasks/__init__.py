@@ -149,7 +149,7 @@ class Task:
     make_evaluator: Callable[[], Evaluator]
     """A fresh evaluator for every evaluation."""
     model_arguments: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the model that follow from the data, such as num_classes; the recipe's own win where both give one."""
+    """Arguments of the model that follow from the data, such as num_classes; the recipe's own win over them."""
     class_names: tuple[str, ...] = ()
     preprocess: Preprocess | None = None
     """The specification that travels in the checkpoint."""
@@ -167,7 +167,7 @@ class Task:
     prepare_model: Callable[[nn.Module], None] | None = None
     """Called once with the module before the first step (not on resume), e.g. to copy label embeddings into it."""
     describes_clips: bool = True
-    """The model reads batch["clip"] and gives "embedding" and "logits": temperature and unknown-detector can be fitted."""
+    """The model reads batch["clip"] and gives "embedding" and "logits", so temperature and unknown-detector can be fitted."""
 
 
 def build_task(config: TrainConfig) -> Task:

@@ -177,7 +177,8 @@ def limited(index: DatasetIndex, limit: int, seed: int) -> list[int]:
     by_class: dict[str, list[int]] = defaultdict(list)
     for place in np.random.default_rng(seed).permutation(len(index)):
         by_class[str(index.samples[place].label)].append(int(place))
-    rounds = [places[turn] for turn in range(len(index)) for _, places in sorted(by_class.items()) if turn < len(places)]
+    rounds = [places[turn] for turn in range(len(index)) for _, places in sorted(by_class.items())
+              if turn < len(places)]
     return sorted(rounds[:limit])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,10 @@ from marey.training.config import TrainConfig
 from marey.training.tasks import Batch, Objective, Outputs, Task, Terms
 from marey.training.tasks.classification import ClassificationEvaluator
 from marey.training.tasks.classification import build as build_classification
+
+if TYPE_CHECKING:
+    from marey.checkpoints import Checkpoint
+    from marey.training.evaluate import EvaluateOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +157,11 @@ def of_ordered(outputs: Outputs, num_ordered: int) -> Outputs:
     return {name: value[:num_ordered] for name, value in outputs.items() if isinstance(value, Tensor)}
 
 
+def first_half(outputs: Outputs, num_clips: int) -> Outputs:
+    """Return the tensors that belong to the ordered clips: their rows of logits, embeddings, and the like."""
+    return {name: value[:num_clips] for name, value in outputs.items() if isinstance(value, Tensor)}
+
+
 class OrderEvaluator(ClassificationEvaluator):
     """The classification metrics and OrderAcc with its interval and chance level."""
 
@@ -174,3 +184,19 @@ class OrderEvaluator(ClassificationEvaluator):
                         "order_accuracy_chance": chance_order_accuracy(T)}
         return metrics
 
+
+def evaluate_more(checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions) -> dict[str, Any]:
+    """Return what `marey evaluate` adds for an order model: mean OrderAcc over the videos x 4 shuffles, and chance.
+
+    Returns:
+        "order": as `evaluate_order_accuracy`, with "text", the line to print.
+    """
+    from marey.order.correction import describe_order_accuracy
+    from marey.order.measure import order_accuracy_on
+    from marey.training.evaluate import choose_split
+
+    backwards = tuple(((checkpoint.extra or {}).get("config") or {}).get("objective", {}).get("arguments", {})
+                      .get("backwards", ()))
+    found = order_accuracy_on(checkpoint, choose_split(data, options), seed=options.seed, device=options.device,
+                              batch_size=options.batch_size, backwards=backwards)
+    return {"order": {**found, "text": describe_order_accuracy(found)}}

@@ -1,0 +1,93 @@
+"""Settings: types are checked, unknown keys name the nearest, JSON round trips."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from marey.errors import UserError
+from marey.training.config import DataConfig, OptimConfig, RunConfig, TrainConfig, override
+from marey.transforms.augment import Augment
+from marey.transforms.preprocess import Preprocess
+
+
+def test_an_assignment_changes_one_value_and_keeps_its_type() -> None:
+    config = override(TrainConfig(), ["optim.lr=1", "train.average=ema", "model.freeze=[\"a\",\"b\"]",
+                                      "model.arguments.depth=3", "objective.weights.order=0.5", "data.path=../x"])
+    assert config.optim.lr == 1.0
+    assert isinstance(config.optim.lr, float)
+    assert config.train.average == "ema"
+    assert config.model.freeze == ("a", "b")
+    assert config.model.arguments == {"depth": 3}
+    assert config.objective.weights == {"class": 1.0, "order": 0.5}
+    assert config.data.path == "../x"
+
+
+def test_null_and_a_single_value_for_a_list_are_understood() -> None:
+    config = override(TrainConfig(), ["optim.lr=null", "model.freeze=patch_embed", "optim.milestones=3"])
+    assert config.optim.lr is None
+    assert config.model.freeze == ("patch_embed",)
+    assert config.optim.milestones == (3.0,)
+
+
+@pytest.mark.parametrize(("assignment", "message"), [
+    ("optim.learning_rate=1", "unknown setting of 'optim': 'learning_rate'; did you mean"),
+    ("optim.lrr=1", "did you mean 'lr'"),
+    ("optimm.lr=1", "unknown setting 'optimm'; did you mean 'optim'"),
+    ("data.preprocess.sampling.num_framez=3", "unknown setting of 'data.preprocess.sampling': 'num_framez'; "
+                                               "did you mean 'num_frames'"),
+    ("optim.lr=fast", "optim.lr takes a number or null, got 'fast'"),
+    ("train.batch_size=2.5", "train.batch_size takes a whole number, got 2.5"),
+    ("train.balanced_sampler=1", "train.balanced_sampler takes true or false, got 1"),
+    ("train.average=mean", "train.average takes one of none, ema, swa, got 'mean'"),
+    ("optim.lr", "--set takes key=value, got 'optim.lr'"),
+    ("optim.lr.x=1", "lr is a single value"),
+    ("optim.lr=-1", "optim.lr must be above 0, got -1"),
+    ("train.epochs=0", "train.epochs must be above 0"),
+    ("objective.label_smoothing=2", "objective.label_smoothing must be between 0 and 1, got 2"),
+    ("optim.schedule=step", "optim.schedule=step needs optim.milestones"),
+    ("train.accumulate=3", "train.batch_size=16 does not divide into train.accumulate=3"),
+])
+def test_a_mistake_is_one_line_that_says_what_was_expected(assignment: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        override(TrainConfig(), [assignment])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_fit_only_together_can_change_together() -> None:
+    config = override(TrainConfig(), ["data.preprocess.image_size=320", "data.preprocess.short_side=320"])
+    assert config.data.preprocess is not None
+    assert (config.data.preprocess.image_size, config.data.preprocess.short_side) == (320, 320)
+
+
+def test_construction_checks_types() -> None:
+    with pytest.raises(UserError, match=r"optim\.lr takes a number or null, got 'fast'"):
+        TrainConfig(optim=OptimConfig(lr="fast"))                                             # type: ignore[arg-type]
+    with pytest.raises(UserError, match="train.patience must be above 0"):
+        TrainConfig(train=RunConfig(patience=0))
+
+
+def test_the_json_form_round_trips() -> None:
+    preprocess = Preprocess(image_size=64, short_side=72)
+    config = TrainConfig(data=DataConfig(preprocess=preprocess), augment=Augment(flip_pairs={0: 1, 1: 0}))
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_augmentation_ends_in_the_preprocessing_of_the_data() -> None:
+    preprocess = Preprocess(image_size=64, short_side=72)
+    config = TrainConfig(data=DataConfig(preprocess=preprocess), augment=Augment())
+    assert config.augment is not None
+    assert config.augment.preprocess == preprocess
+
+
+def test_an_unknown_key_in_a_saved_configuration_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"unknown setting of train: 'epoch'; did you mean 'epochs'"):
+        TrainConfig.from_dict({"train": {"epoch": 3}})
+
+
+def test_the_rate_in_force_is_the_optimisers_own_where_none_is_given() -> None:
+    assert OptimConfig(name="sgd").peak_lr == 0.005
+    assert OptimConfig(name="adam").peak_lr == 1e-4
+    assert OptimConfig(lr=0.5).peak_lr == 0.5

@@ -1,0 +1,54 @@
+"""A tiny clip task and model that train in milliseconds, for the tests of the loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from marey.datasets.clips import collate_clips
+from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.tasks import Task
+from marey.training.tasks.classification import ClassificationEvaluator, ClassificationObjective
+
+CLASSES = ("bright", "dark", "grey")
+
+
+class ToyClips:
+    """Clips (4, 3, 8, 8) of three brightnesses; noise of item (epoch, i) follows from both."""
+
+    def __init__(self, num_samples: int = 30, seed: int = 0, unreadable: tuple[int, ...] = ()) -> None:
+        self.num_samples, self.seed, self.unreadable = num_samples, seed, unreadable
+        self.labels = [i % 3 for i in range(num_samples)]
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, i = key
+        if i in self.unreadable:
+            return {"error": f"clip{i}.mp4: broken", "sample": i}
+        generator = torch.Generator().manual_seed(self.seed * 7919 + epoch * 1009 + i)
+        clip = self.labels[i] - 1 + 0.5 * torch.randn(4, 3, 8, 8, generator=generator)
+        return {"clip": clip, "label": self.labels[i], "sample": i}
+
+
+def toy_model(**changes: Any) -> ModelConfig:
+    arguments = {"num_classes": 3, "num_frames": 4, "image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2,
+                 "num_heads": 2, "dropout": 0.1}
+    return ModelConfig(name="timesformer", arguments={**arguments, **changes})
+
+
+def toy_task(config: TrainConfig, num_samples: int = 30, unreadable: tuple[int, ...] = (),
+             describes_clips: bool = False) -> Task:
+    train, val = ToyClips(num_samples, unreadable=unreadable), ToyClips(18, seed=1)
+    return Task(train_data=train, val_data=val, objective=ClassificationObjective(config.objective, 3, train.labels),
+                make_evaluator=lambda: ClassificationEvaluator(CLASSES), class_names=CLASSES, collate=collate_clips,
+                labels=train.labels, describes_clips=describes_clips)
+
+
+def toy_config(*, optim: OptimConfig | None = None, objective: ObjectiveConfig | None = None,
+               model: ModelConfig | None = None, **run: Any) -> TrainConfig:
+    settings = {"epochs": 3, "batch_size": 8, "tensorboard": False, "device": "cpu", "threads": 1, **run}
+    return TrainConfig(model=model or toy_model(), objective=objective or ObjectiveConfig(),
+                       optim=optim or OptimConfig(lr=2e-3), train=RunConfig(**settings))
