@@ -1,4 +1,4 @@
-"""Where a feature stands, added to what it shows. Girdhar et al., "Video Action Transformer Network", CVPR 2019, 3.4."""
+"""Where a feature stands, added to what it shows (Girdhar et al., "Video Action Transformer", CVPR 2019, Sec. 3.4)."""
 
 from __future__ import annotations
 

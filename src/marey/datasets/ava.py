@@ -1,0 +1,337 @@
+"""AVA (v2.1, v2.2, and our own scenes in its layout): clips around key frames, with everybody's box and actions.
+
+    <root>/ava_<split>[_v2.x].csv                          video_id,second,x1,y1,x2,y2,action_id,person_id
+    <root>/ava_<split>_excluded_timestamps[_v2.x].csv      video_id,second: left out
+    <root>/ava_included_timestamps[_v2.x].txt              seconds that may be used, one a line
+    <root>/*action_list*.pbtxt                             id -> name; the 60-class list is preferred to the 80-class one
+    <root>/frames/<video>/<video>_000001.jpg ...           30 frames a second from second 900 on, or
+    <root>/videos/<video>.mp4 (.mkv .webm ...)             the whole movie, or videos_15min/ cut at second 900
+    <root>/scenes.csv                                      only rendered scenes: video,split,fps,key_frame,num_frames
+"""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marey.datasets.ava_format import (
+    AVA_60_CLASSES,
+    BoxRows,
+    check_box_rows,
+    read_box_rows,
+    read_label_map,
+    read_timestamps,
+)
+from marey.errors import UserError
+from marey.transforms.augment import Augment
+from marey.transforms.preprocess import Preprocess
+from marey.video.decode import VideoReader, open_video
+
+FRAMES_FPS, FIRST_SECOND = 30.0, 900.0
+"""Frame folders of AVA hold 30 frames a second and start at second 900: key frame of second s is (s - 900) * 30."""
+
+VIDEO_FOLDERS = {"videos": 0.0, "videos_15min": FIRST_SECOND}
+"""Folder of movie files -> the second of the movie its files begin at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the frames of one video are."""
+
+    path: Path
+    """Folder of frames or video file."""
+    fps: float | None
+    """Frames per second of a folder; None for a file, which says itself."""
+    first_second: float
+    """Second of the movie the first frame shows."""
+    key_frame: int | None = None
+    """Index of the only key frame of a rendered scene."""
+    num_frames: int | None = None
+    """Frames of a folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFrame:
+    """One annotated moment: P persons, K classes."""
+
+    video: str
+    seconds: float
+    boxes_xyxy_norm: Tensor
+    """float, (P, 4), in [0, 1]."""
+    labels: Tensor
+    """float, (P, K), 0 or 1."""
+    person_ids: tuple[int, ...]
+    """Number of each person within the video."""
+    line: int
+    """Line of the CSV its first row stands in; 0 where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvaIndex:
+    """The key frames of one split."""
+
+    root: Path
+    split: str
+    csv_path: Path
+    class_names: tuple[str, ...]
+    class_ids: tuple[int, ...]
+    """Action id of each class in the files."""
+    key_frames: tuple[KeyFrame, ...]
+    sources: dict[str, Source]
+
+    @property
+    def label_map(self) -> dict[int, str]:
+        """Action id -> name."""
+        return dict(zip(self.class_ids, self.class_names, strict=True))
+
+    def class_counts(self) -> dict[int, int]:
+        """Return how many persons carry each action id (Fig. 5 of the Action Transformer needs the training ones)."""
+        total = sum((key.labels.sum(0) for key in self.key_frames), torch.zeros(len(self.class_ids)))
+        return dict(zip(self.class_ids, total.int().tolist(), strict=True))
+
+
+def is_ava(root: str | Path) -> bool:
+    """Tell whether a folder has AVA's layout."""
+    return Path(root).is_dir() and any(Path(root).glob("ava_*.csv"))
+
+
+def open_ava(root: str | Path, split: str, *, label_map: str | Path | None = None) -> AvaIndex:
+    """Read the key frames of a split and find their frames.
+
+    Args:
+        root: folder in the layout above.
+        split: "train", "val" or "test".
+        label_map: .pbtxt file; None takes the one in `root`, else the 60 official classes.
+
+    Raises:
+        UserError: naming file and line, for malformed rows, boxes without area or outside the image, actions the map
+            lacks, and key frames outside their video; naming the video, where its frames are not found.
+    """
+    root = Path(root)
+    path = _the_file(root, (f"ava_{split}.csv", f"ava_{split}_v2.2.csv", f"ava_{split}_v2.1.csv"))
+    labels = _label_map(root, label_map)
+    rows = read_box_rows(path)
+    check_box_rows(rows, labels)
+    rows = _timed(rows, root, split)
+    scenes = _read_scenes(root / "scenes.csv")
+    sources = {video: _find_source(root, video, scenes) for video in dict.fromkeys(key[0] for key in rows.keys)}
+    key_frames = _key_frames(rows, tuple(labels))
+    for key in key_frames:
+        _check_inside(key, sources[key.video], path)
+    empty = [name for name, (scene_split, *_rest) in scenes.items() if scene_split == split and name not in sources]
+    for video in empty:                                                  # a scene in which nobody is seen
+        sources[video] = _find_source(root, video, scenes)
+        key_frames.append(KeyFrame(video=video, seconds=0.0, boxes_xyxy_norm=torch.zeros(0, 4),
+                                   labels=torch.zeros(0, len(labels)), person_ids=(), line=0))
+    return AvaIndex(root=root, split=split, csv_path=path, class_names=tuple(labels.values()), class_ids=tuple(labels),
+                    key_frames=tuple(key_frames), sources=sources)
+
+
+def _the_file(root: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise UserError(f"{root}: none of {', '.join(names)} is there; expected AVA's layout (docs/datasets.md)")
+
+
+def _label_map(root: Path, given: str | Path | None) -> dict[int, str]:
+    if given is not None:
+        return read_label_map(given)
+    found = sorted(root.glob("*action_list*.pbtxt"), key=lambda path: ("activitynet" not in path.name, path.name))
+    return read_label_map(found[0]) if found else dict(AVA_60_CLASSES)
+
+
+def _timed(rows: BoxRows, root: Path, split: str) -> BoxRows:
+    """Drop rows at excluded seconds, and at seconds not included."""
+    keep = np.ones(len(rows), bool)
+    for path in root.glob(f"ava_{split}_excluded_timestamps*.csv"):
+        excluded = read_timestamps(path)
+        keep &= np.array([rows.keys[i] not in excluded for i in rows.image], bool)
+    for path in root.glob("ava_included_timestamps*.txt"):
+        included = {float(line) for line in path.read_text().split()}
+        keep &= np.array([rows.keys[i][1] in included for i in rows.image], bool)
+    return rows.select(keep)
+
+
+def _key_frames(rows: BoxRows, class_ids: tuple[int, ...]) -> list[KeyFrame]:
+    """Group rows by image, and within it by person (same number and box); a row's action becomes a label."""
+    place = {number: i for i, number in enumerate(class_ids)}
+    order = np.argsort(rows.image, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(rows.image[order])) + 1) if len(order) else []
+    found = []
+    for group in groups:
+        persons: dict[tuple[float, ...], list[int]] = {}
+        for i in group.tolist():
+            persons.setdefault((*rows.boxes_xyxy_norm[i].tolist(), rows.last[i]), []).append(int(rows.class_ids[i]))
+        labels = torch.zeros(len(persons), len(class_ids))
+        for p, numbers in enumerate(persons.values()):
+            for number in numbers:
+                if number in place:                                      # the 20 ids that are not evaluated are not
+                    labels[p, place[number]] = 1
+        video, seconds = rows.keys[rows.image[group[0]]]
+        found.append(KeyFrame(video=video, seconds=seconds, labels=labels, line=int(rows.lines[group[0]]),
+                              boxes_xyxy_norm=torch.tensor([key[:4] for key in persons]).float(),
+                              person_ids=tuple(int(key[4]) for key in persons)))
+    return found
+
+
+def _read_scenes(path: Path) -> dict[str, tuple[str, float, int, int]]:
+    if not path.is_file():
+        return {}
+    with open(path, newline="") as file:
+        return {row["video"]: (row["split"], float(row["fps"]), int(row["key_frame"]), int(row["num_frames"]))
+                for row in csv.DictReader(file)}
+
+
+def _find_source(root: Path, video: str, scenes: dict[str, tuple[str, float, int, int]]) -> Source:
+    folder = root / "frames" / video
+    scene = scenes.get(video)
+    if folder.is_dir():
+        count = sum(1 for entry in folder.iterdir() if not entry.name.startswith("."))
+        if scene is not None:
+            return Source(path=folder, fps=scene[1], first_second=0.0, key_frame=scene[2], num_frames=count)
+        return Source(path=folder, fps=FRAMES_FPS, first_second=FIRST_SECOND, num_frames=count)
+    for name, first_second in VIDEO_FOLDERS.items():
+        for path in sorted((root / name).glob(f"{video}.*")):
+            return Source(path=path, fps=None, first_second=first_second, key_frame=None if scene is None else scene[2])
+    raise UserError(f"{root}: no frames of video '{video}'; expected frames/{video}/ or videos/{video}.*")
+
+
+def _check_inside(key: KeyFrame, source: Source, path: Path) -> None:
+    if source.num_frames is None or source.key_frame is not None or source.fps is None:
+        return
+    index = round((key.seconds - source.first_second) * source.fps)
+    if not 0 <= index < source.num_frames:
+        raise _outside(key, path, f"{source.num_frames} frames from second {source.first_second:g} on")
+
+
+def _outside(key: KeyFrame, path: Path, has: str) -> UserError:
+    return UserError(f"{path}:{key.line}: key frame at second {key.seconds:g} is outside video '{key.video}' ({has}); "
+                     "correct the second or exclude it")
+
+
+def clip_indices(key_index: int, num_source_frames: int, fps: float, preprocess: Preprocess) -> list[int]:
+    """Return the frames of a clip centred on a key frame: range(c - half, c + half, stride), clamped to the video.
+
+    Stride is counted at `preprocess.sampling.target_fps` where that is set.
+    """
+    sampling = preprocess.sampling
+    stride = sampling.stride_frames * (fps / sampling.target_fps if sampling.target_fps else 1.0)
+    start = key_index - int(sampling.num_frames * stride) // 2
+    return [min(max(int(start + i * stride + 1e-6), 0), num_source_frames - 1) for i in range(sampling.num_frames)]
+
+
+class AvaDataset(torch.utils.data.Dataset[dict[str, Any]]):
+    """Clips around key frames: `data[(epoch, i)]` -> {"clip", "boxes_xyxy_norm", "labels", "sample"[, "proposals"]}.
+
+    "clip" float (T, 3, S, S); "boxes_xyxy_norm" float (P, 4) of the clip's frame after augmentation; "labels" float
+    (P, K). An image may have no person (P = 0).
+
+    Args:
+        index: key frames.
+        preprocess: frames, size and numbers; the whole frame is kept with `resize_mode="stretch"`.
+        augment: box-aware flips and crops; a person cut to less than `min_visible` of the box is dropped.
+        proposals: (video, seconds) -> boxes (R, 4) of an outside detector, handed on with each item.
+        seed: the augmentation of an item follows from (seed, epoch, i).
+    """
+
+    min_visible = 0.3
+
+    def __init__(self, index: AvaIndex, preprocess: Preprocess, augment: Augment | None = None, *,
+                 proposals: dict[tuple[str, float], Tensor] | None = None, seed: int = 0) -> None:
+        self.index, self.preprocess, self.augment, self.seed, self.proposals = index, preprocess, augment, seed, proposals
+
+    def __len__(self) -> int:
+        return len(self.index.key_frames)
+
+    def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]:
+        epoch, i = where
+        key = self.index.key_frames[i]
+        frames = self.frames(key)
+        boxes, labels = key.boxes_xyxy_norm, key.labels
+        proposals = self.proposals.get((key.video, key.seconds), torch.zeros(0, 4)) if self.proposals else None
+        if self.augment is None:
+            clip = self.preprocess.clip(frames)[0]
+        else:
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{epoch}/{i}".encode()))
+            clip, boxes, labels, proposals = augment_scene(self.augment, frames, boxes, labels, proposals, generator,
+                                                           self.min_visible)
+        item = {"clip": clip, "boxes_xyxy_norm": boxes, "labels": labels, "sample": i}
+        return item if proposals is None else {**item, "proposals": proposals}
+
+    def frames(self, key: KeyFrame) -> Tensor:
+        """Decode the frames around a key frame: uint8 (T, 3, H, W).
+
+        Raises:
+            UserError: naming file and line, if the key frame is outside the video.
+        """
+        source = self.index.sources[key.video]
+        with open_video(source.path) as reader:
+            fps = source.fps or reader.fps
+            index = source.key_frame if source.key_frame is not None else self.key_index(key, source, reader)
+            return reader.frames_at(clip_indices(index, reader.num_frames, fps, self.preprocess)).frames
+
+    def key_index(self, key: KeyFrame, source: Source, reader: VideoReader) -> int:
+        """Return the key frame's index: by counting in a folder, by the time frames are shown at in a file."""
+        seconds = key.seconds - source.first_second
+        if source.fps is not None:
+            return round(seconds * source.fps)
+        if not 0 <= seconds < reader.duration_seconds:
+            raise _outside(key, self.index.csv_path, f"{reader.duration_seconds:.1f} s, beginning at second "
+                                                     f"{source.first_second:g}")
+        return min(bisect_left(reader.frame_seconds, seconds - 1e-6), reader.num_frames - 1)
+
+
+def augment_scene(augment: Augment, frames: Tensor, boxes: Tensor, labels: Tensor, proposals: Tensor | None,
+                  generator: torch.Generator, min_visible: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Flip, crop and colour a clip, and take its boxes through the same geometry.
+
+    Persons of whose box less than `min_visible` is left are dropped; so are proposals without area.
+    """
+    geometry = augment.geometry(*frames.shape[-2:], generator)
+    boxes, visible = augment.boxes(boxes, geometry)
+    keep = visible >= min_visible
+    if proposals is not None:
+        proposals, seen = augment.boxes(proposals, geometry)
+        proposals = proposals[seen > 0.1]
+    return augment.apply(frames, geometry, generator), boxes[keep], labels[keep], proposals
+
+
+def collate_scenes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stack clips; boxes and labels stay lists, as every clip has its own number of persons."""
+    batch: dict[str, Any] = {"clip": torch.stack([item["clip"] for item in items]),
+                             "sample": torch.tensor([item["sample"] for item in items])}
+    for name in ("boxes_xyxy_norm", "labels", "proposals"):
+        if name in items[0]:
+            batch[name] = [item[name] for item in items]
+    return batch
+
+
+def read_predicted_boxes(path: str | Path, min_score: float = 0.8) -> dict[tuple[str, float], Tensor]:
+    """Read an outside detector's boxes, `video,second,x1,y1,x2,y2,,score` (column 7 empty or a label).
+
+    Args:
+        min_score: boxes below it are left out (0.9 or 0.8 in the public recipes).
+
+    Returns:
+        (video, second) -> (R, 4) in [0, 1], best first.
+
+    Raises:
+        UserError: naming file and line, for malformed rows and boxes.
+    """
+    rows = read_box_rows(path)
+    check_box_rows(rows, {number: "" for number in range(1, 10_000)})
+    order = np.argsort(-rows.last, kind="stable")
+    found: dict[tuple[str, float], list[np.ndarray]] = {key: [] for key in rows.keys}
+    for i in order[rows.last[order] >= min_score].tolist():
+        found[rows.keys[rows.image[i]]].append(rows.boxes_xyxy_norm[i])
+    return {key: torch.tensor(np.array(boxes)).float().reshape(-1, 4) for key, boxes in found.items()}
