@@ -40,7 +40,8 @@ PLAIN_CODECS = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4", "wmv1
 DROPS_NONREF = {"h264", "hevc"}
 """Codecs whose decoder drops an unwanted non-reference frame without changing any other (MPEG-4 part 2 does not)."""
 CACHE_BYTES = 32 << 20
-"""Compressed packets are kept in memory up to this size, so that a short clip is read from disk once."""
+"""Compressed packets are kept in memory up to this size, so that a short clip is read from disk once; frames decoded to
+build an index up to twice that, so that it is decoded once."""
 FILE_ENDS_THERE = ("mov", "matroska", "avi", "flv")
 """Containers in which a packet marked corrupt means that the file broke off inside it."""
 
@@ -68,6 +69,7 @@ class VideoFile:
             raise VideoError(f"{path}: is empty (0 bytes); copy or download it again")
         self.damaged: str | None = cut_short(path)
         self._packets: list[Any] | None = None                     # every packet, where the file is small
+        self._decoded: list[Any] | None = None                     # every frame, where that was needed and is small
         self._keys: list[tuple[int, int]] = []                     # (pts, order) of key frames, hidden ones too
         self._order_of_pts: dict[int, int] = {}
         self._reformatter = VideoReformatter()
@@ -134,7 +136,7 @@ class VideoFile:
 
     def close(self) -> None:
         """Release the file."""
-        self._packets = None
+        self._packets = self._decoded = None
         self._container.close()
 
     # ---- index ----
@@ -194,10 +196,17 @@ class VideoFile:
 
     def _index_by_decoding(self) -> list[Entry]:
         base, entries = self._stream.time_base or Fraction(0), []
+        room, kept = 2 * self.cache_bytes, []
         for order, frame in enumerate(self._decode_all()):
             entries.append(Entry(frame.pts, order, frame.duration or 0))
+            room -= sum(plane.buffer_size for plane in frame.planes)
+            if room >= 0:
+                kept.append(frame)
+            else:
+                kept.clear()
             if frame.pts is not None and entries[0].pts is not None and order % 64 == 0:
                 self._check_seconds(float((frame.pts - entries[0].pts) * base))
+        self._decoded = kept if room >= 0 else None
         return entries
 
     def _set_times(self) -> None:
@@ -283,6 +292,9 @@ class VideoFile:
     def _count_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
         wanted = iter(indices)
         index = next(wanted, None)
+        if self._decoded is not None:
+            yield from ((i, self._decoded[i]) for i in indices)
+            return
         for place, frame in enumerate(self._decode_all()):
             if place == index:
                 yield place, frame
