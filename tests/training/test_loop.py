@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from toy_training import toy_config, toy_model, toy_task
 from torch import nn
+from toy_training import toy_config, toy_model, toy_task
 
 from marey.checkpoints import load_checkpoint
 from marey.errors import UserError
@@ -22,7 +22,7 @@ from marey.training.loop import Run, train
 from marey.training.tasks import Batch, Objective, Outputs, Terms
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill in the middle of a run."""
 
 
@@ -36,18 +36,19 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
         assert torch.equal(a[key], b[key]), key
 
 
-def run_until(config: TrainConfig, out: Path, step: int, monkeypatch: pytest.MonkeyPatch, *, resume: bool = False) -> None:
+def run_until(config: TrainConfig, out: Path, step: int, monkeypatch: pytest.MonkeyPatch, *,
+              resume: bool = False) -> None:
     """Train and die just before step number `step` updates the weights."""
     whole = Run.one_step
 
     def one_step(self: Run, parts: object) -> dict[str, float]:
         if self.state.step == step:
-            raise Killed
+            raise KilledError
         return whole(self, parts)                                                             # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "one_step", one_step)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(config, out, task=toy_task(config), resume=resume, quiet=True)
 
 
@@ -270,7 +271,8 @@ class AdversarialToy(Objective):
             return outputs, {"class": clean}
         gradient, = torch.autograd.grad(clean, clip, retain_graph=True)
         perturbed = model(clip.detach() + 0.1 * gradient.sign())
-        return outputs, {"class": clean, "adversarial": nn.functional.cross_entropy(perturbed["logits"], batch["label"])}
+        adversarial = nn.functional.cross_entropy(perturbed["logits"], batch["label"])
+        return outputs, {"class": clean, "adversarial": adversarial}
 
 
 def test_an_objective_may_take_several_passes_and_input_gradients(tmp_path: Path) -> None:

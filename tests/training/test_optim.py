@@ -11,7 +11,15 @@ from torch import nn
 from marey.errors import UserError
 from marey.models import create_model
 from marey.training.config import OptimConfig, RunConfig
-from marey.training.optim import Schedule, WeightAverage, build_optimizer, freeze, one_cycle, parameter_groups, rate_warning
+from marey.training.optim import (
+    Schedule,
+    WeightAverage,
+    build_optimizer,
+    freeze,
+    one_cycle,
+    parameter_groups,
+    rate_warning,
+)
 
 
 def tiny() -> nn.Module:
@@ -31,9 +39,9 @@ def factors(config: OptimConfig, steps: int, per_epoch: float = 1) -> list[float
 
 def test_layer_decay_by_hand() -> None:
     model, config = tiny(), OptimConfig(layer_decay=0.5, head_lr_scale=3.0)
-    scales = {name: group_of(model, name, config)["scale"]
-              for name in ("patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight", "blocks.1.mlp.fc1.weight",
-                           "head.weight")}
+    names = ("patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight", "blocks.1.mlp.fc1.weight",
+             "head.weight")
+    scales = {name: group_of(model, name, config)["scale"] for name in names}
     assert scales == {"patch_embed.proj.weight": 0.125, "pos_embed": 0.125, "blocks.0.attn.qkv.weight": 0.25,
                       "blocks.1.mlp.fc1.weight": 0.5, "head.weight": 3.0}
 

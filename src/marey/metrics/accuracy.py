@@ -63,7 +63,8 @@ def bootstrap_interval(values: Tensor, statistic: Callable[[Tensor], Tensor] | N
     """Return the percentile bootstrap interval of a statistic of N values, resampled with replacement.
 
     Efron, "Bootstrap methods: another look at the jackknife", 1979. With `groups`, whole groups are drawn: clips of
-    one scene or person are not independent, and drawing them one by one makes the interval too narrow.
+    one scene or person are not independent, and drawing them one by one makes the interval too narrow. Below
+    `MIN_GROUPS` groups the draws say nothing, and videos are drawn after all.
 
     Args:
         values: (N,) or (N, M); rows are drawn.
@@ -75,16 +76,24 @@ def bootstrap_interval(values: Tensor, statistic: Callable[[Tensor], Tensor] | N
     if len(values) == 0:
         return float("nan"), float("nan")
     generator = torch.Generator().manual_seed(seed)
-    parts = _members(range(len(values)) if groups is None else groups)
+    parts = _members(range(len(values)) if not enough_groups(groups) else groups or ())
     compute = statistic or (lambda drawn: drawn.double().mean(0))
     results = []
     for _ in range(repeats):
         drawn = torch.randint(len(parts), (len(parts),), generator=generator)
-        rows = drawn if groups is None else torch.cat([parts[int(part)] for part in drawn])
+        rows = drawn if len(parts) == len(values) else torch.cat([parts[int(part)] for part in drawn])
         results.append(compute(values[rows]))
     tail = (1 - level) / 2
     ends = torch.quantile(torch.stack(results).double(), torch.tensor([tail, 1 - tail], dtype=torch.double))
     return ends[0].item(), ends[1].item()
+
+
+MIN_GROUPS = 5
+
+
+def enough_groups(groups: Sequence[Any] | None) -> bool:
+    """Return whether there are groups, known for every sample, and enough of them to draw from."""
+    return groups is not None and None not in groups and len(set(groups)) >= MIN_GROUPS
 
 
 def _members(groups: Sequence[Any]) -> list[Tensor]:

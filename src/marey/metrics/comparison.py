@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marey.metrics.accuracy import bootstrap_interval
+from marey.metrics.accuracy import bootstrap_interval, enough_groups
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
@@ -69,12 +69,13 @@ def compare(correct_a: Tensor, correct_b: Tensor, labels: Sequence[str], *, grou
     Args:
         correct_a, correct_b: bool, (N,).
         labels: class name of each video.
-        groups: scene or person of each video, where known.
+        groups: scene or person of each video; used where known for all, and at least five.
 
     Returns:
         JSON types: accuracies, difference with interval, McNemar's counts and p-value, the group test's p-value (None
         without groups), and gains per class, largest first.
     """
+    groups = groups if enough_groups(groups) else None
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     gains = correct_b.double() - correct_a.double()
     by_class = {name: torch.tensor([label == name for label in labels]) for name in dict.fromkeys(labels)}

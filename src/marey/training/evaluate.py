@@ -20,6 +20,7 @@ from marey.errors import UserError, VideoError
 from marey.metrics.accuracy import (
     bootstrap_interval,
     confusion_matrix,
+    enough_groups,
     mean_class_accuracy,
     per_class_table,
     topk_correct,
@@ -279,12 +280,12 @@ def label_numbers(index: DatasetIndex, class_names: Sequence[str], model: str) -
 def report_of(answers: Predictions, *, seed: int = 0) -> dict[str, Any]:
     """Compute every number from the answers; calling it on saved answers gives the same numbers.
 
-    Intervals are 95% percentile bootstrap over videos, or over groups where the data names groups.
+    Intervals are 95% percentile bootstrap over videos, or over groups where the data names enough groups.
     """
     labels = torch.tensor(answers.labels)
     first, five = (topk_correct(answers.probs, labels, k) for k in (1, 5))
     confusion = confusion_matrix(answers.probs.argmax(1), labels, len(answers.class_names))
-    groups = answers.groups if any(group is not None for group in answers.groups) else None
+    groups = answers.groups if enough_groups(answers.groups) else None
     report: dict[str, Any] = {
         "top1": first.double().mean().item(), "top5": five.double().mean().item(),
         "mean_class_accuracy": mean_class_accuracy(confusion), "num_videos": len(labels),

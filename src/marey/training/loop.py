@@ -277,8 +277,12 @@ class Run:
             state.stopped = patience is not None and state.evaluations_since_best >= patience
 
     def weights(self) -> nn.Module:
-        """Return the module that is evaluated and saved: the average if there is one."""
-        return self.model if self.average is None else self.average.weights_of(self.model)
+        """Return the module that is evaluated and saved: the average if there is one; buffers are the main process's."""
+        module = self.model if self.average is None else self.average.weights_of(self.model)
+        if self.accelerator.num_processes > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        return module
 
     def save_checkpoint(self, name: str, model: nn.Module, calibration: dict[str, Any] | None = None,
                         tensors: dict[str, torch.Tensor] | None = None) -> None:
@@ -312,7 +316,7 @@ class Run:
         torch.set_num_threads(saved["threads"])
         self.schedule.plateau = saved["plateau"]
         if saved["processes"] != self.accelerator.num_processes:
-            self.progress.say(f"resuming with {self.accelerator.num_processes} processes a run of {saved['processes']}; "
+            self.progress.say(f"resuming a run of {saved['processes']} processes with {self.accelerator.num_processes}: "
                               "the result will be as good, not identical")
         self.progress.say(f"resuming {self.out} at step {saved['step']} of {saved['total_steps']}")
         return RunState(**{name: saved[name] for name in vars(RunState())})
@@ -389,8 +393,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     settings = config.train
     # Accelerate keeps device and precision of the first Accelerator for the whole process; runs may differ.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=settings.unused_parameters,
-                                              broadcast_buffers=False)]
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=settings.unused_parameters)]
     return Accelerator(cpu=settings.device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=handlers,
                        mixed_precision="bf16" if settings.precision == "bf16" else "no")
 

@@ -103,9 +103,8 @@ def compare_predictions(place_a: str | Path, place_b: str | Path, *, seed: int =
     correct_a = a.probs.argmax(1)[first] == torch.tensor(a.labels)[first]
     correct_b = b.probs.argmax(1)[second] == torch.tensor(b.labels)[second]
     groups = [a.groups[n] for n, _ in shared]
-    known = all(group is not None for group in groups)
     return {"a": str(place_a), "b": str(place_b), "not_shared": len(a.videos) + len(b.videos) - 2 * len(shared),
-            **compare(correct_a, correct_b, labels, groups=groups if known else None, seed=seed)}
+            **compare(correct_a, correct_b, labels, groups=groups, seed=seed)}
 
 
 def draw_confusion(path: Path, classes: list[str], counts: list[list[int]]) -> bool:

@@ -137,8 +137,8 @@ def fit_detector(embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
     whitening = torch.linalg.inv(torch.linalg.cholesky(covariance)).T                                   # (D, D)
     kept = torch.randperm(N, generator=torch.Generator().manual_seed(0))[:BANK_SIZE]
     return {"ood_bank": F.normalize(embedding[kept], dim=-1).half(),
-            "ood_means": ((means - centre) @ whitening).float(), "ood_whitening": whitening.float(), "ood_mean": centre.float(),
-            "ood_neighbours": torch.tensor(max(1, min(10, N // (5 * len(classes)))))}
+            "ood_means": ((means - centre) @ whitening).float(), "ood_whitening": whitening.float(),
+            "ood_mean": centre.float(), "ood_neighbours": torch.tensor(max(1, min(10, N // (5 * len(classes)))))}
 
 
 def store_calibration(folder: Path, changes: dict[str, Any]) -> None:

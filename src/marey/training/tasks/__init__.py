@@ -49,6 +49,7 @@ TASKS: dict[str, str] = {
     "label_embedding": "marey.training.tasks.label_embedding:build",
     "features": "marey.training.tasks.features:build",
     "detection": "marey.training.tasks.detection:build",
+    "frozen_stem": "marey.training.tasks.frozen_stem:build",
 }
 """Kind of task (`objective.kind`) -> the function that builds it from a TrainConfig."""
 
@@ -167,7 +168,7 @@ class Task:
     prepare_model: Callable[[nn.Module], None] | None = None
     """Called once with the module before the first step (not on resume), e.g. to copy label embeddings into it."""
     describes_clips: bool = True
-    """The model reads batch["clip"] and gives "embedding" and "logits", so temperature and unknown-detector can be fitted."""
+    """The model reads batch["clip"] and gives "embedding" and "logits", so trust can be fitted."""
 
 
 def build_task(config: TrainConfig) -> Task:

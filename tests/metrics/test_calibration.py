@@ -1,0 +1,79 @@
+"""Calibration error, temperature and the unknown-detector's pure functions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from marey.errors import UserError
+from marey.metrics.calibration import (
+    auroc,
+    expected_calibration_error,
+    fit_temperature,
+    is_unknown,
+    ood_features,
+    ood_score,
+)
+
+
+def test_the_calibration_error_by_hand() -> None:
+    probs = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    labels = torch.tensor([0, 0, 0, 1])                                          # bins: 1 against .9, .5 against .6
+    assert expected_calibration_error(probs, labels, 10) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1, abs=1e-6)
+
+
+def test_honest_probabilities_have_no_calibration_error() -> None:
+    assert expected_calibration_error(torch.tensor([[1.0, 0.0]]), torch.tensor([0])) == 0.0
+
+
+def test_the_temperature_undoes_a_known_scale() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4000, 5, generator=generator)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3.0, rel=0.1)
+
+
+def test_the_temperature_is_where_the_loss_is_least() -> None:
+    logits, labels = torch.randn(60, 4), torch.randint(4, (60,))
+    best = fit_temperature(logits, labels)
+    losses = [F.cross_entropy(logits / (best * factor), labels) for factor in (0.9, 1.0, 1.1)]
+    assert losses[1] <= min(losses[0], losses[2])
+
+
+def test_no_samples_give_temperature_one() -> None:
+    assert fit_temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)) == 1.0
+
+
+TENSORS = {"ood_bank": torch.eye(2), "ood_means": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+           "ood_whitening": torch.eye(2), "ood_mean": torch.zeros(2), "ood_neighbours": torch.tensor(1)}
+CALIBRATION = {"ood": {"centre": [0.0, 0.0, 0.0], "spread": [1.0, 2.0, 1.0], "weights": [1.0, 1.0, 0.0],
+                       "threshold": 1.0}}
+
+
+def test_the_signs_of_the_unknown_by_hand() -> None:
+    signs = ood_features(torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), TENSORS)
+    assert signs[0].tolist() == pytest.approx([0.0, 1.0, -0.6931472])
+    assert signs[1].tolist() == pytest.approx([1 + 0.5**0.5, 5**0.5, -1.6931472])
+
+
+def test_the_score_is_the_weighted_mean_in_deviations() -> None:
+    score = ood_score(torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.zeros(2, 2), CALIBRATION, TENSORS)
+    assert score.tolist() == pytest.approx([0.25, (1 + 0.5**0.5 + 5**0.5 / 2) / 2])
+    assert is_unknown(score, CALIBRATION).tolist() == [False, True]
+
+
+def test_a_checkpoint_without_detector_says_so() -> None:
+    with pytest.raises(UserError, match=r"no unknown-detector; train it with train\.calibrate=true"):
+        ood_score(torch.zeros(1, 2), torch.zeros(1, 2), {"temperature": 1.0}, {})
+
+
+def test_an_embedding_of_another_width_is_an_error() -> None:
+    with pytest.raises(UserError, match="embedding has 3 numbers but the unknown-detector was fitted on 2"):
+        ood_score(torch.zeros(1, 3), torch.zeros(1, 2), CALIBRATION, TENSORS)
+
+
+def test_auroc_by_hand_with_ties() -> None:
+    assert auroc(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])) == 1.0
+    assert auroc(torch.tensor([1.0, 3.0]), torch.tensor([2.0])) == 0.5
+    assert auroc(torch.tensor([1.0, 1.0]), torch.tensor([1.0])) == 0.5
