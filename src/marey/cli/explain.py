@@ -1,7 +1,40 @@
+"""`marey explain`: maps, profiles and plots that show why."""
+
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from marey.cli.output import print_json, say
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
+    app.command()(explain)
+
+
+def explain(
+    video: Annotated[Path, typer.Argument(help="Video file or frame folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page, the pictures and the numbers.")],
+    model: Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")] = "marey-mini",
+    map: Annotated[str | None, typer.Option(help="rollout | last | integrated_gradients | saliency.")] = None,
+    layer: Annotated[int, typer.Option(help="With --map last: layer, 0 first, -1 last.")] = -1,
+    head: Annotated[int | None, typer.Option(help="With --map last: one head instead of their mean.")] = None,
+    label: Annotated[str | None, typer.Option(help="Explain this class instead of the first answer.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Show where and when a model looked, with a score that says whether the map deserves trust."""
+    from marey.explain.report import explain_video
+    from marey.predictor import Predictor
+
+    facts = explain_video(Predictor.load(model), video, out, kind=map, layer=layer, head=head, label=label)
+    if json:
+        print_json(facts)
+    else:
+        score = facts["faithfulness"]
+        print(f"{facts['label']} {facts['probability']:.0%}; map: {facts['map']}; "
+              f"deletion {score['deletion']:.3f} (random {score['random_deletion']:.3f}, lower is better), "
+              f"insertion {score['insertion']:.3f} (random {score['random_insertion']:.3f}, higher is better)")
+    say(f"wrote {out / 'index.html'}")
