@@ -1,7 +1,65 @@
+"""`marey convert` and `marey export`: checkpoints in from other layouts, and out to other runtimes."""
+
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from marey.cli.output import print_json, say
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
+    app.command()(convert)
+    app.command()(export)
+
+
+def convert(
+    file: Annotated[str, typer.Argument(help="The file; for hf and vit also a folder or hub id.")],
+    form: Annotated[str, typer.Option("--from", help="timesformer, direcformer, i3d, hf or vit.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: model.safetensors and config.json.")],
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads, where the file does not tell.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames per clip, for --from vit.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Classes of the fresh head, for --from vit.")] = None,
+    class_names: Annotated[Path | None, typer.Option(help="One name per line, or JSON.")] = None,
+    model: Annotated[str, typer.Option(help="With --from vit: timesformer, direcformer or sevitar.")] = "timesformer",
+    overwrite: Annotated[bool, typer.Option(help="Replace a checkpoint that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Turn a public checkpoint into a checkpoint folder; every tensor must find its place.
+
+    Pickled files are read as weights only: no code in them is run.
+    """
+    from marey.checkpoints.convert import read_class_names, read_foreign, write_converted
+
+    names = read_class_names(class_names) if class_names is not None else None
+    checkpoint, sentence = read_foreign(file, form, num_heads=num_heads, num_frames=num_frames, class_names=names,
+                                        architecture=model, num_classes=num_classes)
+    write_converted(checkpoint, out, overwrite=overwrite)
+    say(f"{out}: {checkpoint.name}, {len(checkpoint.class_names)} classes, {sentence}")
+    if json:
+        print_json({"out": str(out), "model": checkpoint.name, "classes": len(checkpoint.class_names),
+                    "report": sentence})
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Bundled name, checkpoint folder, or hf:ID.")],
+    out: Annotated[Path, typer.Option(help="File to write (.onnx, .pt2), or folder for hf.")],
+    form: Annotated[str, typer.Option("--format", help="onnx, torch-export or hf.")] = "onnx",
+    json: Json = False,
+) -> None:
+    """Write a model for another runtime, and check there that it gives the same answers.
+
+    ONNX and torch.export files keep the batch free and carry class names and preprocessing.
+    """
+    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.export import export_checkpoint
+
+    difference = export_checkpoint(load_checkpoint(model), form, out)
+    say(f"{out}: written; its answers differ from the model's by at most {difference:.1e} of their size")
+    if json:
+        print_json({"out": str(out), "format": form, "largest_relative_difference": difference})

@@ -141,8 +141,10 @@ class DividedBlock(JointBlock):
         """
         first, second = self.temporal_attn.proj, self.temporal_fc
         sources = (first.weight, first.bias, second.weight, second.bias)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():                            # a tracer sees constants, folded beforehand
             state = None
+            if self._folded is not None:
+                return self._folded[1], self._folded[2]
         else:
             state = tuple((s.data_ptr(), None if s.is_inference() else s._version, s.dtype, s.device) for s in sources)
             if self._folded is not None and self._folded[0] == state:
@@ -260,7 +262,8 @@ class TimeSformer(nn.Module):
         """Turn a clip into tokens with position and time (DirecFormer, Eq. 3; SeViTAR, Eq. 1).
 
         Args:
-            clip: float, (B, T, 3, H, W).
+            clip: float, (B, T, 3, H, W); with a stem that has a trunk also the trunk's features (B, T, N, C), kept
+                from an earlier pass (`marey.training.tasks.frozen_stem`).
 
         Returns:
             (B, 1 + T*N, D); for attention "space" (B*T, 1 + N, D).
@@ -268,10 +271,14 @@ class TimeSformer(nn.Module):
         Raises:
             UserError: if the clip's length or size is not the model's and `resize_embeddings` is None.
         """
-        B, T, H, W = self._check_clip(clip)
-        h, w = H // self.patch_size, W // self.patch_size
-        patches = self.patch_embed(clip.flatten(0, 1)).view(B, T, h * w, self.embed_dim)
-        cls, places = self._position(T, (h, w))
+        if clip.ndim == 4 and hasattr(self.patch_embed, "trunk"):
+            B, T = clip.shape[:2]
+            patches, grid = self.patch_embed.proj(clip), self.grid
+        else:
+            B, T, H, W = self._check_clip(clip)
+            grid = (H // self.patch_size, W // self.patch_size)
+            patches = self.patch_embed(clip.flatten(0, 1)).view(B, T, grid[0] * grid[1], self.embed_dim)
+        cls, places = self._position(T, grid)
         if self.attention_form == "space":
             tokens = torch.cat((cls.expand(B * T, -1, -1), (patches + places).flatten(0, 1)), dim=1)
         else:

@@ -1,0 +1,187 @@
+"""Write a model for other runtimes, and compare what they answer with ours before the file gets its name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from marey.checkpoints.folder import Checkpoint
+from marey.errors import UserError, import_extra, unknown_name
+
+TOLERANCE = 1e-3
+"""Largest difference of an output from the eager model's, in units of the largest value of that output (at least 1)."""
+
+OUTPUTS = ("logits", "order_logits", "label_embedding", "embedding")
+"""The tensors an exported model answers with, in this order, where the model has them."""
+
+
+class TensorsOnly(nn.Module):
+    """A model that answers a tuple of tensors, in the order of `names`, instead of a dict."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]):
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
+        """Return the named outputs for a clip (B, T, 3, S, S)."""
+        outputs = self.model(clip)
+        return tuple(outputs[name] for name in self.names)
+
+
+def example_clip(checkpoint: Checkpoint, batch: int = 2) -> Tensor:
+    """Return a random clip (batch, T, 3, S, S) of the size the checkpoint's model takes.
+
+    Raises:
+        UserError: if the checkpoint does not say that size.
+    """
+    arguments, preprocess = checkpoint.arguments, checkpoint.preprocess
+    T = arguments.get("num_frames") or (preprocess.sampling.num_frames if preprocess else None)
+    S = arguments.get("image_size") or (preprocess.image_size if preprocess else None)
+    if T is None or S is None:
+        raise UserError(f"{checkpoint.source}: neither its arguments nor its preprocessing say the clip's size; only "
+                        "models that take clips can be exported")
+    return torch.randn(batch, T, 3, S, S, generator=torch.Generator().manual_seed(0))
+
+
+def prepared(checkpoint: Checkpoint) -> tuple[TensorsOnly, Tensor]:
+    """Return the model ready to be traced, with an example clip; TimeSformer's temporal projection is folded."""
+    from marey.models.timesformer import fold_temporal_projection
+
+    clip = example_clip(checkpoint)
+    model = checkpoint.model.eval()
+    fold_temporal_projection(model)
+    with torch.no_grad():
+        names = tuple(name for name in OUTPUTS if name in model(clip))
+    return TensorsOnly(model, names).eval(), clip
+
+
+def description(checkpoint: Checkpoint, names: tuple[str, ...]) -> str:
+    """Return the JSON text that goes into the file: class names, preprocessing, names of the outputs."""
+    return json.dumps({"model": checkpoint.name, "class_names": checkpoint.class_names, "outputs": list(names),
+                       "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess else None,
+                       "calibration": checkpoint.calibration})
+
+
+def compare(model: TensorsOnly, run: Callable[[Tensor], Any], clips: list[Tensor], what: str) -> float:
+    """Return the largest relative difference between the exported and the eager outputs.
+
+    Raises:
+        UserError: if it is above `TOLERANCE`, or an output's shape differs.
+    """
+    worst = 0.0
+    for clip in clips:
+        with torch.no_grad():
+            expected = model(clip)
+        for name, ours, theirs in zip(model.names, expected, run(clip), strict=True):
+            theirs = torch.as_tensor(theirs)
+            if ours.shape != theirs.shape:
+                raise UserError(f"{what}: '{name}' has shape {tuple(theirs.shape)}, the model {tuple(ours.shape)}; "
+                                "nothing was written")
+            worst = max(worst, float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1.0)))
+    if not worst <= TOLERANCE:
+        raise UserError(f"{what}: answers differ from the model's by {worst:.2g} of their size, above {TOLERANCE}; "
+                        "nothing was written")
+    return worst
+
+
+def export_onnx(checkpoint: Checkpoint, path: str | Path) -> float:
+    """Write an ONNX file with a free batch axis, checked by ONNX Runtime; returns the largest relative difference.
+
+    Class names and preprocessing are in its metadata under "marey", as JSON.
+
+    Raises:
+        UserError: if the extra `export` is missing, or the file answers otherwise than the model.
+    """
+    onnx = import_extra("onnx", "export", "ONNX export")
+    onnxruntime = import_extra("onnxruntime", "export", "checking an ONNX export")
+    import_extra("onnxscript", "export", "ONNX export")
+    model, clip = prepared(checkpoint)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)          # it reports every folding it skips
+
+    def write(temporary: Path) -> float:
+        with torch.no_grad():
+            program = torch.onnx.export(model, (clip,), dynamo=True, input_names=["clip"], verbose=False,
+                                        output_names=list(model.names), dynamic_shapes={"clip": {0: "batch"}})
+        assert program is not None
+        proto = program.model_proto
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = "marey", description(checkpoint, model.names)
+        onnx.save(proto, str(temporary))
+        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        return compare(model, lambda frames: session.run(None, {"clip": frames.numpy()}), [clip, clip[:1]], "ONNX")
+
+    return checked_file(path, write)
+
+
+def export_torch(checkpoint: Checkpoint, path: str | Path) -> float:
+    """Write a `torch.export` program (`.pt2`) with a free batch axis, checked by loading it; returns the difference.
+
+    Class names and preprocessing are in its extra file "marey.json".
+
+    Raises:
+        UserError: if the program answers otherwise than the model.
+    """
+    model, clip = prepared(checkpoint)
+
+    def write(temporary: Path) -> float:
+        with torch.no_grad():
+            program = torch.export.export(model, (clip,), dynamic_shapes={"clip": {0: torch.export.Dim.AUTO}})
+        torch.export.save(program, str(temporary), extra_files={"marey.json": description(checkpoint, model.names)})
+        loaded = torch.export.load(str(temporary)).module()
+        return compare(model, lambda frames: loaded(frames), [clip, clip[:1]], "torch.export")
+
+    return checked_file(path, write)
+
+
+def export_hf(checkpoint: Checkpoint, folder: str | Path) -> float:
+    """Write a folder of the transformers layout, checked with that library; returns the largest relative difference.
+
+    Raises:
+        UserError: if the extra `hf` is missing, the model has no place in that layout, or the answers differ.
+    """
+    from marey.checkpoints.huggingface import save_hf
+
+    transformers = import_extra("transformers", "hf", "checking an export to the transformers layout")
+    save_hf(folder, checkpoint.model, class_names=checkpoint.class_names, preprocess=checkpoint.preprocess)
+    theirs = transformers.TimesformerForVideoClassification.from_pretrained(str(folder)).eval()
+    return compare(TensorsOnly(checkpoint.model, ("logits",)), lambda frames: [theirs(frames).logits.detach()],
+                   [example_clip(checkpoint)], "transformers layout")
+
+
+def checked_file(path: str | Path, write: Callable[[Path], float]) -> float:
+    """Write under a temporary name in the same folder, check, and rename; nothing is left behind on failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = Path(folder) / path.name
+        difference = write(temporary)
+        os.replace(temporary, path)
+    return difference
+
+
+EXPORTERS: dict[str, tuple[Callable[[Checkpoint, str | Path], float], str]] = {
+    "onnx": (export_onnx, ".onnx"), "torch-export": (export_torch, ".pt2"), "hf": (export_hf, "")}
+"""Format -> exporter and the suffix its file must have (a folder has none)."""
+
+
+def export_checkpoint(checkpoint: Checkpoint, form: str, path: str | Path) -> float:
+    """Export to a format of `EXPORTERS`; returns the largest relative difference from the eager model.
+
+    Raises:
+        UserError: if the format is unknown or the path has another suffix than the format's.
+    """
+    if form not in EXPORTERS:
+        raise unknown_name("export format", form, EXPORTERS)
+    exporter, suffix = EXPORTERS[form]
+    if suffix and Path(path).suffix != suffix:
+        raise UserError(f"{path}: a {form} file ends in '{suffix}'; give --out {Path(path).with_suffix(suffix)}")
+    return exporter(checkpoint, path)
