@@ -1,0 +1,49 @@
+"""A model that takes pixels: normalisation inside, so that budgets and gradients are in pixel units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from marey.transforms.preprocess import Preprocess
+
+
+class PixelModel(nn.Module):
+    """Map clips in [0, 1], RGB, (B, T, 3, H, W), to logits (B, K), counting the clips it is asked about.
+
+    The gradient flows through rescaling, mean, deviation and channel order: attacking normalised input with a pixel
+    budget would give each channel another budget.
+    """
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess | None = None, *,
+                 mean: Sequence[float] = (0.45, 0.45, 0.45), std: Sequence[float] = (0.225, 0.225, 0.225),
+                 rescale: float = 1 / 255, channel_order: str = "rgb") -> None:
+        """Wrap a model that returns logits or a dict with "logits".
+
+        Args:
+            model: in evaluation mode; its weights are not touched.
+            preprocess: gives mean, std, rescale and channel order.
+            mean, std, rescale, channel_order: used when there is no `preprocess`.
+        """
+        super().__init__()
+        if preprocess is not None:
+            mean, std = preprocess.mean, preprocess.std
+            rescale, channel_order = preprocess.rescale, preprocess.channel_order
+        self.model = model.eval()
+        self.flipped = channel_order == "bgr"
+        self.scale = 255 * rescale
+        self.register_buffer("mean", torch.tensor(mean).view(1, 1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 1, 3, 1, 1), persistent=False)
+        self.queries = 0
+        self.eval()
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Return logits (B, K) of clips in [0, 1]."""
+        self.queries += len(clip)
+        pixels = clip.flip(2) if self.flipped else clip
+        outputs = self.model((pixels * self.scale - self.mean) / self.std)
+        return outputs["logits"] if isinstance(outputs, dict) else outputs
