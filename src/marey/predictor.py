@@ -13,8 +13,13 @@ from torch import Tensor
 from marey.checkpoints import Checkpoint, load_checkpoint
 from marey.errors import UserError, VideoError
 from marey.metrics.calibration import ood_score
+from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
-from marey.video.decode import open_video
+from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
+
+OTHER_COMMANDS = {"gat": ", it answers 'marey predict --features'",
+                  "action_transformer": ", it answers 'marey detect'"}
+"""Architectures that are asked otherwise, with how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +55,12 @@ class Predictor:
     """A model with the preprocessing, class names and calibration it was saved with."""
 
     def __init__(self, checkpoint: Checkpoint, *, views: int = 3, device: str | torch.device = "cpu") -> None:
+        if checkpoint.preprocess is None or checkpoint.name in OTHER_COMMANDS:
+            raise UserError(f"{checkpoint.source} is no classifier of clips"
+                            f"{OTHER_COMMANDS.get(checkpoint.name, '')}; marey-mini is one")
         self.checkpoint = checkpoint
         self.model = checkpoint.model.to(device).eval()
-        self.preprocess = checkpoint.preprocess
+        self.preprocess: Preprocess = checkpoint.preprocess
         self.class_names = tuple(checkpoint.class_names)
         self.views = views
         self.device = torch.device(device)
@@ -90,9 +98,7 @@ class Predictor:
         """
         if trust not in ("basic", "full"):
             raise UserError(f"trust '{trust}' is neither 'basic' nor 'full'")
-        limits = {key: value for key, value in (("max_pixels", max_pixels), ("max_seconds", max_seconds))
-                  if value is not None}
-        with open_video(video, **limits) as reader:
+        with open_video(video, max_pixels=max_pixels or MAX_PIXELS, max_seconds=max_seconds or MAX_SECONDS) as reader:
             views, clips = self.preprocess.views(reader, num_temporal=self.views)
         prediction = self._answer(str(video), views, tuple(clips), labels)
         if trust == "full":
@@ -142,7 +148,7 @@ class Predictor:
         stored = (self.checkpoint.calibration or {}).get("ood")
         if not stored or outputs.get("embedding") is None:
             return {"ood_score": None, "unknown": None}
-        score = float(ood_score(outputs["embedding"], outputs["logits"], self.checkpoint.calibration,
+        score = float(ood_score(outputs["embedding"], outputs["logits"], self.checkpoint.calibration or {},
                                 self.checkpoint.tensors).mean())
         return {"ood_score": round(score, 4), "ood_threshold": stored["threshold"],
                 "unknown": score > float(stored["threshold"])}

@@ -190,7 +190,7 @@ def _hf_preprocess(folder: Path, model: ExternalClassifier, kind: str) -> Prepro
     preprocess = preprocess_from_hf(folder, num_frames=T, stride_frames=STRIDE_FRAMES.get(kind, 1), image_size=S)
     path = folder / "preprocessor_config.json"
     if path.is_file() and read_json(path).get("offset") and read_json(path).get("do_rescale", True):
-        preprocess = replace(preprocess, mean=tuple(m + 1.0 for m in preprocess.mean))
+        preprocess = replace(preprocess, mean=(preprocess.mean[0] + 1, preprocess.mean[1] + 1, preprocess.mean[2] + 1))
     if kind not in STRIDE_FRAMES:
         preprocess = replace(preprocess, sampling=ClipSampling(kind="equidistant", num_frames=T))
     return preprocess

@@ -47,7 +47,8 @@ def mount_page(app: FastAPI, shelf: ModelShelf, limits: Limits) -> FastAPI:
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="marey-page-")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     gr = import_extra("gradio", "web", "the page")
-    theme = gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    theme = gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
+                           font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(app, build_page(gr, shelf, limits), path="/", theme=theme, css=CSS, show_error=True,
                                max_file_size=limits.max_bytes, ssr_mode=False, footer_links=["api"])
 
