@@ -29,7 +29,7 @@ class ModelConfig:
     init_from: str | None = None
     """A checkpoint (bundled name, folder, "hf:...") whose weights are the start; parts of another shape start fresh."""
     freeze: tuple[str, ...] = ()
-    """Parameters whose name starts with one of these stay as they are ("patch_embed", "blocks.0"); "*": all but heads."""
+    """Parameters whose name starts with one of these do not train: ("patch_embed", "blocks.0"); "*": all but heads."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time, the same gradients."""
 

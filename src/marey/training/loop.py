@@ -277,7 +277,7 @@ class Run:
             state.stopped = patience is not None and state.evaluations_since_best >= patience
 
     def weights(self) -> nn.Module:
-        """Return the module that is evaluated and saved: the average if there is one; buffers are the main process's."""
+        """Return the module that is evaluated and saved: the average, if any; buffers are the main process's."""
         module = self.model if self.average is None else self.average.weights_of(self.model)
         if self.accelerator.num_processes > 1:
             for buffer in module.buffers():
@@ -316,7 +316,7 @@ class Run:
         torch.set_num_threads(saved["threads"])
         self.schedule.plateau = saved["plateau"]
         if saved["processes"] != self.accelerator.num_processes:
-            self.progress.say(f"resuming a run of {saved['processes']} processes with {self.accelerator.num_processes}: "
+            self.progress.say(f"a run of {saved['processes']} processes goes on with {self.accelerator.num_processes}: "
                               "the result will be as good, not identical")
         self.progress.say(f"resuming {self.out} at step {saved['step']} of {saved['total_steps']}")
         return RunState(**{name: saved[name] for name in vars(RunState())})
