@@ -172,9 +172,9 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
                             "another architecture, or its classifier was never trained")
     model = ExternalClassifier("transformers", json.loads(net.config.to_json_string(use_diff=False)))
     model.net = net
-    names = {int(place): str(label) for place, label in (net.config.id2label or {}).items()}
+    labels = {int(place): str(label) for place, label in (net.config.id2label or {}).items()}
     return Checkpoint(model=model.eval(), name="external", source=source, arguments=model.arguments,
-                      class_names=[names.get(k, f"class {k}") for k in range(model.arguments["num_classes"])],
+                      class_names=[labels.get(k, f"class {k}") for k in range(model.arguments["num_classes"])],
                       preprocess=_hf_preprocess(folder, model, str(config["model_type"])))
 
 
