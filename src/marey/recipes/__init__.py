@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 RECIPES: dict[str, str] = {
     "mini_mocap": "marey.recipes.mini",
     "finetune_folder": "marey.recipes.finetune",
+    "timesformer_hmdb_simp": "marey.recipes.study",
+    "vivit_hmdb_simp": "marey.recipes.study",
+    "action_transformer_ava": "marey.recipes.action_transformer",
+    "action_transformer_mini": "marey.recipes.action_transformer",
+    "i3d_mini_mocap": "marey.recipes.action_transformer",
 }
 """Recipe name -> the module that defines a function of that name."""
 
