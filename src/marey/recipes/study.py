@@ -1,9 +1,9 @@
 """The HMDB_simp fine-tuning study (Kaur, "Action Recognition Using Vision Transformers"): its two models as recipes.
 
-Section 3 and Tables 1 and 4: SGD 0.0035, momentum 0.9, weight decay 0.003, 8 epochs, batch 8; TimeSformer takes 8 frames
-at stride 32 from frame 0, short videos extended before sampling. The study's notebook differs from its text in the
-weight decay (0.001), the mean and deviation (ImageNet's) and the resize (straight to 224 x 224, aspect not kept); the text
-says only "resize to 224*224", so that and ImageNet's numbers are taken from the notebook, the weight decay from the text.
+Section 3 and Tables 1 and 4: SGD 0.0035, momentum 0.9, weight decay 0.003, 8 epochs, batch 8; TimeSformer takes 8
+frames at stride 32 from frame 0, short videos extended before sampling. The study's notebook differs from its text in
+the weight decay (0.001), the mean and deviation (ImageNet's) and the resize (straight to 224 x 224, aspect not kept).
+The text says only "resize to 224*224", so resize, mean and deviation are the notebook's, the weight decay the text's.
 """
 
 from __future__ import annotations
