@@ -1,0 +1,132 @@
+"""Train, val and test splits that keep every class's share and never divide a group."""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+from collections import Counter, defaultdict
+from dataclasses import replace
+
+from marey.datasets.index import DatasetIndex, Sample
+from marey.errors import UserError
+
+
+def make_splits(index: DatasetIndex, *, val: float = 0.18, test: float = 0.1, group: str | None = None,
+                seed: int = 42) -> DatasetIndex:
+    """Give every sample a split; same samples and seed, same splits.
+
+    Without groups each class is divided exactly: 25 x 50 videos at 0.18 and 0.1 become 900 / 225 / 125. With groups the
+    largest groups are placed first, each where its classes miss most, so shares are as near as whole groups allow.
+
+    Args:
+        index: the data set; splits it has are replaced.
+        val, test: shares of all samples, in [0, 1), together below 1.
+        group: what must stay together: a column of the manifest, or a regular expression with one group that is
+        searched in
+            each relative path ("(g[0-9]+)"); None takes the samples' own groups where they have them.
+        seed: of the random order.
+
+    Raises:
+        UserError: if the shares make no sense, or `group` fits nothing.
+    """
+    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+        raise UserError(f"val and test are shares in [0, 1), together below 1, got {val} and {test}")
+    names = group_names(index, group)
+    order = list(range(len(index)))
+    random.Random(seed).shuffle(order)
+    shares = {"train": 1 - val - test, "val": val, "test": test}
+    together: dict[str, list[int]] = defaultdict(list)
+    for place in order:
+        together[names[place] or f"\0{place}"].append(place)      # \0: a group of its own
+    grouped = any(len(places) > 1 for places in together.values())
+    chosen = _place_groups(index, together, shares) if grouped else _place_samples(index, order, shares)
+    samples = tuple(replace(sample, split=chosen[place], group=names[place] if group else sample.group)
+                    for place, sample in enumerate(index.samples))
+    return replace(index, samples=samples)
+
+
+def group_names(index: DatasetIndex, group: str | None) -> list[str | None]:
+    """Return each sample's group under `group`, as `make_splits` takes it."""
+    if group is None or group == "group":
+        found = [sample.group for sample in index.samples]
+        if group and not any(found):
+            raise UserError(f"{index.root}: no sample has a group; write a 'group' column into the manifest, or give "
+                            "--group a regular expression with one group, such as '(g[0-9]+)'")
+        return found
+    manifest = index.root / "manifest.csv"
+    if re.fullmatch(r"\w+", group):
+        if not manifest.is_file():
+            raise UserError(f"{index.root}: --group '{group}' names a column, but there is no manifest.csv; give a "
+                            "regular expression with one group, such as '(g[0-9]+)'")
+        with manifest.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+        if not rows or group not in rows[0]:
+            columns = ", ".join(rows[0]) if rows else "none"
+            raise UserError(f"{manifest}: no column '{group}' (it has: {columns}); name one of them")
+        return [row[group] or None for row in rows]
+    try:
+        expression = re.compile(group)
+    except re.error as error:
+        raise UserError(f"--group '{group}' is not a regular expression: {error}") from error
+    matches = [expression.search(index.relative_path(sample)) for sample in index.samples]
+    if not expression.groups or not any(matches):
+        raise UserError(f"--group '{group}' matches no path, or has no group in brackets; the first path is "
+                        f"'{index.relative_path(index.samples[0])}'")
+    return [match.group(1) if match else None for match in matches]
+
+
+def _place_samples(index: DatasetIndex, order: list[int], shares: dict[str, float]) -> dict[int, str]:
+    """Divide every class by largest remainders, so that the totals come out as well."""
+    by_class: dict[str | None, list[int]] = defaultdict(list)
+    for place in order:
+        by_class[index.samples[place].label].append(place)
+    owed = dict.fromkeys(shares, 0.0)                              # carried from class to class
+    chosen = {}
+    for label in sorted(by_class, key=str):
+        places = by_class[label]
+        exact = {name: share * len(places) for name, share in shares.items()}
+        counts = {name: int(value + 1e-9) for name, value in exact.items()}
+        left = len(places) - sum(counts.values())
+        rest = {name: exact[name] - counts[name] + owed[name] for name in shares}
+        for name in sorted(rest, key=lambda name: -rest[name])[:left]:
+            counts[name] += 1
+        for name in shares:
+            owed[name] += exact[name] - counts[name]
+        names = [name for name in shares for _ in range(counts[name])]
+        chosen.update(zip(places, names, strict=True))
+    return chosen
+
+
+def _place_groups(index: DatasetIndex, together: dict[str, list[int]], shares: dict[str, float]) -> dict[int, str]:
+    """Place whole groups, largest first, each where it misses most."""
+    totals = Counter(sample.label for sample in index.samples)
+    chosen: dict[int, str] = {}
+    missing = {name: {label: share * count for label, count in totals.items()} for name, share in shares.items()}
+    wanted = [name for name, share in shares.items() if share > 0]
+    for places in sorted(together.values(), key=len, reverse=True):
+        classes = Counter(index.samples[place].label for place in places)
+
+        def gain(name: str, classes: Counter = classes) -> float:
+            """How much nearer to its shares the split comes: the fall of the squared gaps, as parts of each share."""
+            gaps = ((missing[name][label], missing[name][label] - n, shares[name] * totals[label])
+                    for label, n in classes.items())
+            return sum((before ** 2 - after ** 2) / share ** 2 for before, after, share in gaps)
+
+        best = max(wanted, key=gain)
+        for label, n in classes.items():
+            missing[best][label] -= n
+        chosen.update(dict.fromkeys(places, best))
+    return chosen
+
+
+def describe_splits(index: DatasetIndex) -> list[dict[str, object]]:
+    """One row per split: videos, share of all, classes, fewest videos of a class, groups."""
+    rows: list[dict[str, object]] = []
+    for name in index.splits:
+        samples: tuple[Sample, ...] = index.split(name).samples
+        counts = Counter(sample.label for sample in samples)
+        rows.append({"split": name, "videos": len(samples), "share": round(len(samples) / len(index), 4),
+                     "classes": len(counts), "fewest": min(counts.get(label, 0) for label in index.class_names),
+                     "groups": len({sample.group for sample in samples if sample.group is not None})})
+    return rows
