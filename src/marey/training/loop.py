@@ -291,7 +291,7 @@ class Run:
 
         if self.accelerator.is_main_process:
             task = self.task
-            extra = {**task.extra, "task": self.config.objective.kind, "config": self.config.to_dict(),
+            extra = {"task": self.config.objective.kind, **task.extra, "config": self.config.to_dict(),
                      "step": self.state.step, "metrics": self.state.metrics}
             save_checkpoint(self.out / name, model, class_names=list(task.class_names), preprocess=task.preprocess,
                             calibration=calibration, extra=extra, tensors={**task.tensors, **(tensors or {})})

@@ -64,7 +64,8 @@ def build(config: TrainConfig) -> Task:
     return replace(
         inner, train_data=store(inner.train_data, arguments.variants, names=names),
         val_data=None if inner.val_data is None else store(inner.val_data, 1, names=()),
-        build_model=functools.partial(build_model, stem), describes_clips=inner.describes_clips)
+        build_model=functools.partial(build_model, stem), describes_clips=inner.describes_clips,
+        extra={**inner.extra, "task": arguments.inner})
 
 
 def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
