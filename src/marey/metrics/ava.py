@@ -317,7 +317,7 @@ class AvaEvaluator:
 
         Args:
             truth_boxes: (M, 4) xyxy in [0, 1]; truth_labels: (M, K) of 0 and 1.
-            boxes: (N, 4) xyxy in [0, 1]; scores: (N, K), one per class.
+            boxes: (N, 4) xyxy in [0, 1], or (N, K, 4) with one box per class; scores: (N, K), one per class.
         """
         image = len(self._keys)
         self._keys.append((f"image{image}", 0.0))
@@ -325,10 +325,11 @@ class AvaEvaluator:
         self._truth.append(np.column_stack([np.full(len(person), image), label + 1, np.ones(len(person)),
                                             np.asarray(truth_boxes, np.float64).reshape(-1, 4)[person]]))
         num_classes = len(self.label_map)
-        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-        rows = np.column_stack([np.full(len(boxes) * num_classes, image),
-                                np.tile(np.arange(1, num_classes + 1), len(boxes)),
-                                np.asarray(scores, np.float64).reshape(-1), np.repeat(boxes, num_classes, axis=0)])
+        boxes = np.asarray(boxes, np.float64)
+        boxes = boxes.reshape(-1, 4) if boxes.ndim == 3 else np.repeat(boxes.reshape(-1, 4), num_classes, axis=0)
+        rows = np.column_stack([np.full(len(boxes), image),
+                                np.tile(np.arange(1, num_classes + 1), len(boxes) // num_classes),
+                                np.asarray(scores, np.float64).reshape(-1), boxes])
         self._detections.append(rows)
 
     def rows(self) -> tuple[BoxRows, BoxRows]:

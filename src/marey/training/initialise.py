@@ -33,11 +33,11 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
         from marey.checkpoints import load_checkpoint
 
         start = load_checkpoint(settings.init_from)
-    name = settings.name or (start.architecture if start is not None else None)
+    name = settings.name or (start.name if start is not None else None)
     if name is None:
         raise UserError("no model: set model.name to one of 'marey list models', or model.init_from to a checkpoint")
-    arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.architecture == name else {}
-    arguments.update({**task.model_arguments, **settings.arguments})
+    arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.name == name else {}
+    arguments.update({**_accepted(name, task.model_arguments), **settings.arguments})
     stale = config.objective.kind == "classification" and "num_orders" not in settings.arguments
     if stale and arguments.get("num_orders"):
         arguments["num_orders"] = 0                  # an order head without order loss would go stale, and stall DDP
@@ -49,6 +49,18 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
         say(copy_weights(start.model, model, settings.init_from or "",
                          skip_classes=len(start.class_names or ()) if other_classes else None))
     return model
+
+
+def _accepted(name: str, inferred: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what the data would tell a model that does not ask (a convolution takes any number of frames)."""
+    import inspect
+
+    from marey.models import MODELS, model_class
+
+    if name not in MODELS:
+        return dict(inferred)
+    known = inspect.signature(model_class(name).__init__).parameters
+    return {key: value for key, value in inferred.items() if key in known}
 
 
 def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classes: int | None = None) -> str:

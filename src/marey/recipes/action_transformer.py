@@ -1,0 +1,85 @@
+"""The Action Transformer's settings. Girdhar et al., "Video Action Transformer Network", CVPR 2019, Sec. 3.4 and 3.5."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.transforms.augment import Augment
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
+
+DETECTION_WEIGHTS = {"class": 1.0, "box": 1.0, "rpn_objectness": 1.0, "rpn_box": 1.0}
+"""Factor of each loss of `marey.losses.detection.detection_loss`."""
+
+
+def action_transformer_ava() -> TrainConfig:
+    """Train the Tx head with HighRes queries on AVA as the paper does: 64 frames of 400 x 400, R = 300.
+
+    SGD 0.1 with cosine annealing over 500,000 steps of 30 clips, warm-up 0.01 -> 0.1 over 1,000; batch norm frozen at
+    the statistics of the Kinetics trunk (`marey convert rgb_imagenet.pt --from i3d --out i3d`, then
+    `--set model.init_from=i3d`); random flips and crops. The whole frame is stretched to the square. Departure: the
+    momentum and weight decay are not stated; 0.9 and 1e-7 (the detection API's default) are taken.
+    """
+    preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=64, stride_frames=1, target_fps=25.0),
+                            image_size=400, resize_mode="stretch", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return TrainConfig(
+        recipe="action_transformer_ava",
+        model=ModelConfig(name="action_transformer", arguments={"head": "tx", "query": "highres", "background": True}),
+        data=DataConfig(preprocess=preprocess),
+        augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.5, 1.0), flip=0.5),
+        optim=OptimConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=1e-7, schedule="cosine", warmup=1000,
+                          warmup_start=0.1),
+        objective=ObjectiveConfig(kind="detection", weights=dict(DETECTION_WEIGHTS)),
+        train=RunConfig(max_steps=500_000, batch_size=30, accumulate=10, eval_every=20_000, workers=8, calibrate=False),
+    )
+
+
+MINI_MODEL = {"width": 0.25, "head": "tx+i3d", "query": "highres", "roi_operator": "align", "num_proposals": 64,
+              "rpn_channels": 128, "query_channels": 48, "ffn": 256, "location_channels": 32, "dropout": 0.1,
+              "anchor_sizes": (16.0, 28.0, 48.0, 80.0), "anchor_ratios": (0.6, 1.2, 2.4), "samples_per_clip": 24,
+              "positive_fraction": 0.5}
+"""Quarter-width Action Transformer for 8 frames of 112 x 112."""
+
+
+def mini_preprocess() -> Preprocess:
+    """Return 8 frames at 4 a second (2 s), the whole frame stretched to 112 x 112, values in [-1, 1]."""
+    return Preprocess(sampling=ClipSampling(kind="uniform", num_frames=8, stride_frames=1, target_fps=4.0),
+                      image_size=112, resize_mode="stretch", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def i3d_mini_mocap() -> TrainConfig:
+    """Pre-train the quarter-width I3D on rendered single persons: `marey data render mocap --out DIR --clips N`.
+
+    Eight frames of 64 x 64, at which one person is about as tall as in the scenes of 112 x 112.
+    """
+    preprocess = replace(mini_preprocess(), image_size=64)
+    return TrainConfig(
+        recipe="i3d_mini_mocap",
+        model=ModelConfig(name="i3d", arguments={"width": 0.25, "dropout": 0.2}),
+        data=DataConfig(preprocess=preprocess),
+        augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.5, 1.0), flip=0.5, brightness=0.2,
+                        contrast=0.2),
+        optim=OptimConfig(name="adamw", lr=2e-3, weight_decay=0.02, schedule="onecycle", clip_norm=1.0),
+        objective=ObjectiveConfig(kind="classification", label_smoothing=0.1),
+        train=RunConfig(epochs=6, batch_size=32, calibrate=False),
+    )
+
+
+def action_transformer_mini() -> TrainConfig:
+    """Train `marey-mini-detect` on rendered scenes of several persons, from the trunk `i3d_mini_mocap` leaves.
+
+    `--data` is a folder of `render_ava` (scenes in AVA's layout); `--set data.arguments.mosaic=DIR` mixes in scenes
+    pasted together from single-person clips. Tx names the actions, I3D moves the boxes.
+    """
+    preprocess = mini_preprocess()
+    return TrainConfig(
+        recipe="action_transformer_mini",
+        model=ModelConfig(name="action_transformer", arguments=dict(MINI_MODEL)),
+        data=DataConfig(preprocess=preprocess),
+        augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.5, 1.0), flip=0.5, brightness=0.2,
+                        contrast=0.2),
+        optim=OptimConfig(name="adamw", lr=1e-3, weight_decay=0.02, schedule="onecycle", clip_norm=5.0),
+        objective=ObjectiveConfig(kind="detection", weights=dict(DETECTION_WEIGHTS)),
+        train=RunConfig(epochs=4, batch_size=8, eval_batch_size=8, average="ema", calibrate=False),
+    )
