@@ -20,3 +20,40 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: this test measures on real videos kept outside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-class classifier of 4 frames of 32 pixels that says "bright" where the clip is bright, else "dark"."""
+    from marey.checkpoints import save_checkpoint
+    from marey.models import create_model
+    from marey.transforms.preprocess import Preprocess
+    from marey.video.sampling import ClipSampling
+
+    torch.manual_seed(0)
+    model = create_model("timesformer", num_classes=2, num_frames=4, image_size=32, patch_size=16, embed_dim=16,
+                         depth=1, num_heads=2)
+    preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=4), short_side=32, image_size=32)
+    bright, dark = (torch.full((8, 4, 3, 32, 32), value) for value in (2.0, -2.0))
+    clip, label = torch.cat([bright, dark]) + 0.3 * torch.randn(16, 4, 3, 32, 32), torch.tensor([0] * 8 + [1] * 8)
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(30):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(clip)["logits"], label).backward()
+        optimiser.step()
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    save_checkpoint(folder, model, class_names=["bright", "dark"], preprocess=preprocess,
+                    calibration={"temperature": 2.0})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def day_and_night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of 8 s at 10 fps, 64 x 48: bright for 4 s, then dark."""
+    from marey.video.encode import write_video
+
+    path = tmp_path_factory.mktemp("videos") / "day and night #1.mp4"
+    frames = torch.full((80, 3, 48, 64), 235, dtype=torch.uint8)
+    frames[40:] = 20
+    write_video(path, frames, fps=10)
+    return path

@@ -1,0 +1,38 @@
+"""The command line as a whole: what it imports, what it lists."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from marey.cli import build_app, run
+
+HEAVY = ("torch", "torchvision", "av", "numpy", "transformers", "gradio")
+
+
+@pytest.mark.parametrize("statement", ["import marey", "from marey.cli import run; run(['--help'])"])
+def test_importing_and_help_need_no_heavy_library(statement: str) -> None:
+    code = f"{statement}\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stderr.strip().endswith("[]")
+
+
+def test_every_documented_command_is_there_and_has_help() -> None:
+    names = {command.name or command.callback.__name__ for command in build_app().registered_commands}
+    groups = {group.name for group in build_app().registered_groups}
+    assert {"predict", "watch", "detect", "order", "train", "evaluate", "compare", "robustness", "corrupt", "explain",
+            "features", "reproduce", "convert", "export", "serve", "doctor", "list"} <= names
+    assert "data" in groups | names
+
+
+@pytest.mark.parametrize("what", ["models", "recipes", "corruptions", "attacks", "datasets"])
+def test_lists_print_names(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list", what]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_doctor_finds_every_core_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor"]) == 0
+    assert "write libx264" in capsys.readouterr().out
