@@ -76,7 +76,12 @@ class Predictor:
         Raises:
             UserError: if there is no such model, or it is not a classifier of clips.
         """
-        return cls(load_checkpoint(model), views=views, device=device)
+        checkpoint = load_checkpoint(model)
+        if checkpoint.name == "gat":
+            from marey.features.predict import FeaturePredictor
+
+            return FeaturePredictor(checkpoint, device=device)
+        return cls(checkpoint, views=views, device=device)
 
     @property
     def name(self) -> str:

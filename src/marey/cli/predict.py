@@ -236,10 +236,10 @@ def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def _predict_features(videos: list[str], model: str, threshold: float, top: int, json: bool) -> int:
-    from marey.features.predict import predict_features
+    from marey.features.predict import predict_files
 
     chosen = "marey-mini-gat" if model == "marey-mini" else model
-    results = [predict_features(video, chosen, threshold, top) for video in videos]
+    results = predict_files(videos, chosen, threshold, top)
     if json:
         print_json({"model": chosen, "results": results})
     for result in results:

@@ -1,8 +1,9 @@
 """A small data set in the YouTube-8M format, made here: short local events in long distractors, with sound.
 
-What a video is about is planted as events of a few seconds in which two visual motifs follow each other, while two
-sound motifs do. The same motifs also flash singly all over the video, so which motifs occur says little; which occur
-close together says everything. A leaf class is a pair of visual motifs, its parent a pair of sound motifs.
+What a video is about is planted as events of a few seconds in which two visual motifs take turns, second by second,
+while two sound motifs do. The same motifs also stand alone elsewhere for as many seconds as an event shows them, so
+which motifs occur, and for how long, says little; which occur close together says everything. A leaf class is a pair of
+visual motifs, its parent a pair of sound motifs.
 
 Held out by construction: scenes, drifts and the looks of the motifs come from pools that the partitions do not share.
 """
@@ -41,8 +42,8 @@ class MiniWorld:
     """Shortest and longest video."""
     event_seconds: tuple[int, int] = (4, 8)
     """Shortest and longest event."""
-    flashes: float = 0.25
-    """Single motifs a second, in either modality."""
+    decoys: float = 0.1
+    """Lone motifs a second, in either modality; each lasts half as long as an event."""
     strength: float = 2.2
     """Length of a motif, beside a noise of 1 in all directions together times `noise`."""
     noise: float = 2.0
@@ -88,9 +89,10 @@ class Pool:
             t += length
         return frames
 
-    def show(self, frames: NDArray, motif: int, start: int, length: int, generator: np.random.Generator) -> None:
-        """Add a motif for some seconds, in one of its looks."""
-        frames[start:start + length] += self.looks[motif, generator.integers(self.looks.shape[1])]
+    def show(self, frames: NDArray, motif: int, start: int, length: int, step: int,
+             generator: np.random.Generator) -> None:
+        """Add a motif in one of its looks to every `step`-th of some seconds."""
+        frames[start:start + length:step] += self.looks[motif, generator.integers(self.looks.shape[1])]
 
 
 def draw_video(name: str, pools: tuple[Pool, Pool], world: MiniWorld, generator: np.random.Generator) \
@@ -103,8 +105,9 @@ def draw_video(name: str, pools: tuple[Pool, Pool], world: MiniWorld, generator:
     T = int(generator.integers(world.seconds[0], world.seconds[1] + 1))
     frames = [pool.background(T, world, generator) for pool in pools]
     for pool, track in zip(pools, frames, strict=True):
-        for _ in range(generator.poisson(world.flashes * T)):
-            pool.show(track, int(generator.integers(len(pool.looks))), int(generator.integers(T)), 1, generator)
+        for _ in range(generator.poisson(world.decoys * T)):
+            length = int(generator.integers(world.event_seconds[0], world.event_seconds[1] + 1)) // 2
+            pool.show(track, int(generator.integers(len(pool.looks))), int(generator.integers(T)), length, 1, generator)
     labels = generator.choice(len(leaf_names()), size=generator.choice([1, 2, 3], p=[0.5, 0.35, 0.15]), replace=False)
     events = []
     for label in labels.tolist():
@@ -113,9 +116,9 @@ def draw_video(name: str, pools: tuple[Pool, Pool], world: MiniWorld, generator:
             length = int(generator.integers(world.event_seconds[0], world.event_seconds[1] + 1))
             start = int(generator.integers(T - length + 1))
             for pool, track, pair in zip(pools, frames, (pools[0].pairs[label], pools[1].pairs[parent]), strict=True):
-                order = pair if generator.random() < 0.5 else pair[::-1]
-                pool.show(track, order[0], start, length // 2, generator)
-                pool.show(track, order[1], start + length // 2, length - length // 2, generator)
+                first = int(generator.integers(2))
+                for turn in (0, 1):
+                    pool.show(track, pair[(first + turn) % 2], start + turn, length - turn, 2, generator)
             events.append((label, start, start + length))
     arrays = {key: quantize(track) for key, track in zip(("rgb", "audio"), frames, strict=True)}
     return FrameExample(id=name, labels=tuple(sorted(labels.tolist())), features=arrays), sorted(events)

@@ -1,0 +1,130 @@
+"""Pictures by second: a Marey classifier as clip encoder, or Inception v3 with weights from a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marey.errors import UserError
+from marey.models import MODELS
+from marey.video.decode import VideoReader
+
+SECONDS_AT_ONCE = 8
+"""Seconds that are decoded and encoded together: bounds the memory."""
+UNIT_SCALE = 0.8
+"""Root mean square a clip embedding is brought to, so that [-2, 2] holds 2.5 deviations of it."""
+
+
+class FrameEncoder(Protocol):
+    """Turns some seconds of a video into one vector each."""
+
+    source: str
+
+    def offsets(self) -> list[float]:
+        """Return the times within a second at which frames are needed, in [0, 1)."""
+        ...
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode uint8 frames (S, n, 3, H, W) of S seconds; returns float (S, dim)."""
+        ...
+
+
+class ClipEncoder:
+    """A Marey classifier: the frames of each second are a clip, its `embedding` the feature.
+
+    The whole second is seen, not one still: motion is what such a model knows. Every vector is scaled to a root mean
+    square of 0.8, for embeddings have no common scale.
+    """
+
+    def __init__(self, source: str) -> None:
+        """Load a checkpoint (bundled name, folder, "hf:...").
+
+        Raises:
+            UserError: if it names an architecture instead of weights, or has no preprocessing or no embedding.
+        """
+        if source in MODELS:
+            raise UserError(f"'{source}' is an architecture without weights, and random encoder weights are refused; "
+                            "give a checkpoint such as marey-mini or a run's folder")
+        from marey.checkpoints import load_checkpoint
+
+        checkpoint = load_checkpoint(source)
+        if checkpoint.preprocess is None or checkpoint.name == "gat":
+            raise UserError(f"{source}: does not read clips, so it cannot encode frames; use marey-mini")
+        self.source = source
+        self.model: nn.Module = checkpoint.model.eval()
+        self.preprocess = replace(checkpoint.preprocess, crops=1)
+
+    def offsets(self) -> list[float]:
+        """Return the middles of equal parts of a second, one part for each frame of a clip."""
+        count = self.preprocess.sampling.num_frames
+        return [(frame + 0.5) / count for frame in range(count)]
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Return one scaled embedding a second."""
+        clips = torch.cat([self.preprocess.clip(second) for second in frames])                      # (S, n, 3, s, s)
+        outputs = self.model(clips)
+        if "embedding" not in outputs:
+            raise UserError(f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini")
+        embedding = outputs["embedding"].float()
+        return UNIT_SCALE * embedding / embedding.pow(2).mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+
+
+class InceptionEncoder:
+    """Inception v3 up to its last pooling (2,048 values), as in YouTube-8M; PCA follows elsewhere."""
+
+    def __init__(self, path: str) -> None:
+        """Read torchvision-named weights from a file.
+
+        Raises:
+            UserError: if the file is absent or does not fit.
+        """
+        from torchvision.models import inception_v3
+
+        from marey.features.weights import load_weights
+
+        model = inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
+        self.source = f"inception:{path}"
+        self.model = load_weights(model, path)
+        self.model.fc = nn.Identity()
+
+    def offsets(self) -> list[float]:
+        """Return the start of the second: one frame a second, as the data set has it."""
+        return [0.0]
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Return (S, 2048): frames stretched to 299 x 299, values in [-1, 1]."""
+        pictures = F.interpolate(frames[:, 0].float(), size=(299, 299), mode="bilinear", antialias=True)
+        return self.model(pictures / 127.5 - 1)
+
+
+def load_frame_encoder(source: str) -> FrameEncoder:
+    """Load a frame encoder: "inception:FILE", or any Marey checkpoint that reads clips."""
+    if source.startswith("inception:"):
+        return InceptionEncoder(source.partition(":")[2])
+    return ClipEncoder(source)
+
+
+def whole_seconds(duration_seconds: float, max_seconds: int) -> int:
+    """Return how many seconds a video gives: a last part of half a second or more counts, and never none."""
+    return min(max(1, math.floor(duration_seconds + 0.5)), max_seconds)
+
+
+def encode_frames(reader: VideoReader, encoder: FrameEncoder, start_seconds: float, seconds: int) -> Tensor:
+    """Encode `seconds` seconds of a video from a time on; returns float (seconds, dim)."""
+    return torch.cat([encoder.encode(frames) for frames in _seconds(reader, encoder.offsets(), start_seconds, seconds)])
+
+
+def _seconds(reader: VideoReader, offsets: list[float], start: float, seconds: int) -> Iterator[Tensor]:
+    last = max(reader.duration_seconds - 1e-6, 0.0)
+    for first in range(0, seconds, SECONDS_AT_ONCE):
+        count = min(SECONDS_AT_ONCE, seconds - first)
+        times = [min(start + first + second + offset, last) for second in range(count) for offset in offsets]
+        yield reader.frames_at_seconds(times).frames.unflatten(0, (count, len(offsets)))
