@@ -71,8 +71,8 @@ def _configuration(recipe: str, data: str | None, dataset: str | None, split_by:
         config = TrainConfig.from_dict(values)
     else:
         config = get_recipe(recipe)
-    given = {key: value for key, value in (("path", data), ("dataset", dataset), ("split_by", split_by))
-             if value is not None}
+    words: dict[str, Any] = {"path": data, "dataset": dataset, "split_by": split_by}
+    given = {key: value for key, value in words.items() if value is not None}
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **given))
 
 

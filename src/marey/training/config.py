@@ -263,7 +263,7 @@ def _preprocess_of(checkpoint: str | None) -> dict[str, Any]:
         return Preprocess().to_dict()
     from marey.checkpoints import load_checkpoint
 
-    return load_checkpoint(checkpoint).preprocess.to_dict()
+    return (load_checkpoint(checkpoint).preprocess or Preprocess()).to_dict()
 
 
 def _parse(text: str) -> Any:

@@ -196,7 +196,7 @@ def predict_index(checkpoint: Checkpoint, index: DatasetIndex, options: Evaluate
             be read.
     """
     if not checkpoint.class_names or checkpoint.preprocess is None:
-        raise UserError(f"{checkpoint.source}: has no class names or no preprocessing, so it cannot be scored on labels; "
+        raise UserError(f"{checkpoint.source}: no class names or no preprocessing, so it cannot be scored on labels; "
                         "evaluate a checkpoint written by 'marey train'")
     numbers = label_numbers(index, checkpoint.class_names, checkpoint.source)
     model = checkpoint.model.to(options.device).eval()

@@ -120,7 +120,7 @@ class Schedule:
     def __init__(self, config: OptimConfig, total_steps: int, steps_per_epoch: float) -> None:
         self.config, self.total_steps, self.steps_per_epoch = config, total_steps, steps_per_epoch
         self.warmup_steps = round(config.warmup * total_steps) if config.warmup < 1 else int(config.warmup)
-        self.plateau = {"factor": 1.0, "best": None, "bad": 0}
+        self.plateau: dict[str, Any] = {"factor": 1.0, "best": None, "bad": 0}
 
     def factor(self, step: int) -> float:
         """Return the share of the peak rate at step number `step` (0-based)."""

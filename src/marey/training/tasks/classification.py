@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import Any
@@ -122,6 +123,10 @@ def open_splits(config: DataConfig, seed: int) -> tuple[DatasetIndex, DatasetInd
     if config.limit is not None and config.limit < len(train):
         train = subset(train, limited(train, config.limit, seed))
     check_classes(train, val)
+    untaught = [name for name, count in train.class_counts.items() if not count]
+    if untaught:
+        warnings.warn(f"{train.root}: classes without a training video, which the model cannot learn: "
+                      + ", ".join(untaught), stacklevel=2)
     return train, val
 
 
@@ -194,7 +199,10 @@ def preprocess_of(config: TrainConfig) -> Preprocess:
         raise UserError("no preprocessing: set data.preprocess.image_size and the like, or model.init_from")
     from marey.checkpoints import load_checkpoint
 
-    return load_checkpoint(config.model.init_from).preprocess
+    found = load_checkpoint(config.model.init_from).preprocess
+    if found is None:
+        raise UserError(f"{config.model.init_from}: has no preprocessing; set data.preprocess.image_size and the like")
+    return found
 
 
 def augment_of(config: TrainConfig, preprocess: Preprocess) -> Any:
