@@ -82,7 +82,7 @@ def _place_samples(index: DatasetIndex, order: list[int], shares: dict[str, floa
     for place in order:
         by_class[index.samples[place].label].append(place)
     owed = dict.fromkeys(shares, 0.0)                              # carried from class to class
-    chosen = {}
+    chosen: dict[int, str] = {}
     for label in sorted(by_class, key=str):
         places = by_class[label]
         exact = {name: share * len(places) for name, share in shares.items()}
