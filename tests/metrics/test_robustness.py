@@ -65,20 +65,8 @@ def test_mean_absolute_perturbation_of_bytes_does_not_wrap() -> None:
     assert robustness.mean_absolute_perturbation(clean, changed) == 10
 
 
-def test_bootstrap_interval_covers_the_mean_and_keeps_groups_together() -> None:
-    samples = torch.cat([torch.ones(60), torch.zeros(40)])
-    low, high = robustness.bootstrap_interval(samples, lambda rows: rows.mean(1), repeats=500)
-    assert low < .6 < high
-    assert high - low == pytest.approx(.19, abs=.04)                        # 2 * 1.96 * sqrt(.24 / 100)
-    groups = [i // 20 for i in range(100)]
-    wide = robustness.bootstrap_interval(samples, lambda rows: rows.mean(1), groups=groups, repeats=500)
-    assert wide[1] - wide[0] > high - low
-
-
 def test_what_is_missing_is_said() -> None:
     with pytest.raises(UserError, match="at least one corruption"):
         robustness.mean_performance_under_corruption({})
     with pytest.raises(UserError, match=r"same severities, got \[1\] and \[2\]"):
         robustness.corruption_error({1: .5}, {2: .5})
-    with pytest.raises(UserError, match="at least one video"):
-        robustness.bootstrap_interval(torch.zeros(0), lambda rows: rows.mean(1))

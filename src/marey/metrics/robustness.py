@@ -1,12 +1,12 @@
 """Robustness metrics: what is left of the accuracy under change.
 
-Accuracies are fractions in [0, 1]. A table of accuracies is {kind: {severity: accuracy}}.
+Accuracies are fractions in [0, 1]; a table of them is {kind: {severity: accuracy}}. Bootstrap intervals and paired
+tests are in `metrics.accuracy` and `metrics.comparison`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -119,35 +119,3 @@ def mean_absolute_perturbation(clean: Tensor, changed: Tensor) -> float:
     if clean.dtype == torch.uint8:
         clean, changed = clean.float(), changed.float()
     return float((changed - clean).abs().double().mean())
-
-
-def bootstrap_interval(samples: Tensor, statistic: Callable[[Tensor], Tensor], *, groups: Sequence[Any] | None = None,
-                       repeats: int = 2000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a statistic of the test videos.
-
-    Args:
-        samples: (N, ...), one row a video, for example correct (1.0) or not under every corruption.
-        statistic: (R, N, ...) resampled rows -> (R,) values.
-        groups: one per video; whole groups (scenes) are drawn together. None draws videos.
-        repeats: resamples R.
-        level: share of resamples inside the interval.
-        seed: of the draws.
-
-    Raises:
-        UserError: if there is no sample.
-    """
-    N = len(samples)
-    if N == 0:
-        raise UserError("a bootstrap interval needs at least one video, got none")
-    generator = torch.Generator().manual_seed(seed)
-    members = [torch.tensor([i]) for i in range(N)]
-    if groups is not None:
-        members = [torch.tensor([i for i, g in enumerate(groups) if g == group]) for group in dict.fromkeys(groups)]
-    values = []
-    for _ in range(repeats):
-        drawn = torch.randint(len(members), (len(members),), generator=generator)
-        rows = torch.cat([members[i] for i in drawn.tolist()])
-        values.append(statistic(samples[rows][None])[0])
-    ordered = torch.stack(values).double().sort().values
-    edge = (1 - level) / 2
-    return float(torch.quantile(ordered, edge)), float(torch.quantile(ordered, 1 - edge))
