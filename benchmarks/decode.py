@@ -110,9 +110,9 @@ def main() -> None:
                 result = compare(path, threads, options.rounds)
                 results[f"{name}, {threads} thread{'s' * (threads > 1)}"] = result
                 print(f"{name} ({result['width']} x {result['height']}), {threads} thread(s): marey "
-                      f"{result['seconds']['marey'] * 1000:.1f} ms; times as long: " + ", ".join(
-                          f"{other} {ratio:.2f}" for other, ratio in result["paired_ratios"].items()
-                          if other != "marey"), flush=True)
+                      f"{result['seconds']['marey'] * 1000:.1f} ms; times as long (processor time): " + ", ".join(
+                          f"{other} {ratio:.2f} ({result['cpu_ratios'][other]:.2f})"
+                          for other, ratio in result["paired_ratios"].items() if other != "marey"), flush=True)
     if options.out:
         report = {"command": f"python -m benchmarks.decode --rounds {options.rounds} --out {options.out}",
                   "date": time.strftime("%Y-%m-%d"), "machine": machine("av", "decord", "torchcodec", "torch"),

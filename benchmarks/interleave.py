@@ -22,18 +22,22 @@ def interleave(contestants: Mapping[str, Callable[[], Any]], rounds: int = 11, *
     Returns:
         {"rounds", "seconds": {name: median}, "quartiles": {name: [q1, q3]},
         "ratios": {name: median of it / median of the FIRST contestant}}: above 1 the first contestant is faster.
-        "paired_ratios" is the median over rounds of the same quotient within a round, steadier when the load drifts.
+        "paired_ratios" is the median over rounds of the same quotient within a round, steadier when the load drifts;
+        "cpu_seconds" and "cpu_ratios" are the same for processor time of all threads, which neighbours hardly change.
     """
     names = list(contestants)
     times: dict[str, list[float]] = {name: [] for name in names}
+    cpu_times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             contestants[name]()
             if turn >= 0:
                 times[name].append(time.perf_counter() - start)
+                cpu_times[name].append(time.process_time() - cpu_start)
     median = {name: statistics.median(values) for name, values in times.items()}
+    cpu = {name: statistics.median(values) for name, values in cpu_times.items()}
     quartiles = {name: [round(q, 6) for q in statistics.quantiles(values, n=4)[::2]] if len(values) > 1 else []
                  for name, values in times.items()}
     paired = {name: statistics.median(b / a for a, b in zip(times[names[0]], times[name], strict=True))
@@ -41,7 +45,9 @@ def interleave(contestants: Mapping[str, Callable[[], Any]], rounds: int = 11, *
     return {"rounds": rounds, "seconds": {name: round(value, 6) for name, value in median.items()},
             "quartiles": quartiles,
             "ratios": {name: round(median[name] / median[names[0]], 3) for name in names},
-            "paired_ratios": {name: round(value, 3) for name, value in paired.items()}}
+            "paired_ratios": {name: round(value, 3) for name, value in paired.items()},
+            "cpu_seconds": {name: round(value, 6) for name, value in cpu.items()},
+            "cpu_ratios": {name: round(cpu[name] / max(cpu[names[0]], 1e-9), 3) for name in names}}
 
 
 def machine(*packages: str) -> dict[str, Any]:
