@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -84,6 +85,7 @@ class ConvStem(FrozenNormMixin):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return (M, h*w, D) tokens of frames (M, 3, H, W)."""
+        frames = frames.contiguous(memory_format=torch.channels_last)     # nearly halves a training step on CPUs
         return self.proj(self.convs(frames)).flatten(2).transpose(1, 2)
 
 
