@@ -25,7 +25,8 @@ def serve(
 ) -> None:
     """Serve the web page and the HTTP API (POST /api/predict, documented at /docs)."""
     from marey.errors import import_extra
-    from marey.web.app import Limits, create_app
+    from marey.web.app import create_app
+    from marey.web.limits import Limits
     from marey.web.models import ModelShelf
 
     uvicorn = import_extra("uvicorn", "web", "marey serve")

@@ -17,12 +17,11 @@ from marey.errors import UserError, import_extra
 from marey.labels.readable import readable
 from marey.predictor import Prediction, Predictor
 from marey.video.draw import clock
+from marey.web.limits import Limits, check_length
 from marey.web.models import ModelShelf
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-    from marey.web.app import Limits
 
 EXAMPLES = Path(__file__).with_name("examples")
 LONG_SECONDS = 8.0
@@ -101,8 +100,6 @@ def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
 def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, model: str, corruption: str,
                severity: int) -> list[Any]:
     """Return what each part of the page shows, in the order of its outputs."""
-    from marey.web.app import check_length
-
     if not video:
         raise UserError("choose a video first: drop a file on the page, record one, or click an example")
     duration = check_length(video, limits)
