@@ -34,25 +34,25 @@ PARTITIONS = {"train": 1200, "validate": 300, "test": 600}
 class MiniWorld:
     """How the videos are drawn."""
 
-    dims: tuple[int, int] = (64, 32)
+    dims: tuple[int, int] = (32, 16)
     """Values a second of `rgb` and `audio` (the real data has 1024 and 128)."""
     motifs: tuple[int, int] = (8, 4)
     """Visual and sound motifs that all classes share."""
-    seconds: tuple[int, int] = (50, 90)
+    seconds: tuple[int, int] = (40, 60)
     """Shortest and longest video."""
-    event_seconds: tuple[int, int] = (4, 8)
+    event_seconds: tuple[int, int] = (6, 8)
     """Shortest and longest event."""
-    decoys: float = 0.1
+    decoys: float = 0.15
     """Lone motifs a second, in either modality; each lasts half as long as an event."""
-    strength: float = 2.2
-    """Length of a motif, beside a noise of 1 in all directions together times `noise`."""
-    noise: float = 2.0
-    """Length of the noise of a second."""
+    strength: float = 4.0
+    """Length of a motif; a scene has length 1."""
+    noise: float = 1.0
+    """Expected length of the noise of a second."""
     scenes: int = 12
     """Backgrounds in the pool of a partition."""
     looks: int = 6
     """Variants of every motif in the pool of a partition."""
-    look_change: float = 0.5
+    look_change: float = 0.25
     """How far a look is from its motif, in lengths of the motif."""
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 RECIPES: dict[str, str] = {
     "mini_mocap": "marey.recipes.mini",
     "finetune_folder": "marey.recipes.finetune",
+    "gat_youtube8m": "marey.recipes.gat",
+    "gat_youtube8m_mini": "marey.recipes.gat",
+    "gat_features": "marey.recipes.gat",
     "timesformer_hmdb_simp": "marey.recipes.study",
     "vivit_hmdb_simp": "marey.recipes.study",
     "action_transformer_ava": "marey.recipes.action_transformer",
