@@ -226,6 +226,23 @@ def test_matrix_and_range_named_in_the_file_are_honoured(matrix, full, rgb, tmp_
     assert seen == pytest.approx(rgb, abs=4)
 
 
+@pytest.mark.parametrize(("pix_fmt", "params"), [("yuv420p10le", "qp=1"), ("yuv444p10le", "qp=1"), ("yuv422p", "qp=1"),
+                                                 ("yuvj420p", "qp=1"), ("gray", "qp=1:fullrange=on"), ("gray", "qp=1")])
+def test_depth_sampling_and_grey_keep_their_colours(pix_fmt, params, tmp_path):
+    rgb = np.full((64, 64, 3), 120, np.uint8)
+    rgb[:, :32] = 120 if pix_fmt == "gray" else (200, 40, 60)
+    with av.open(str(tmp_path / "x.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"x264-params": params})
+        stream.height, stream.width, stream.pix_fmt = 64, 64, pix_fmt
+        for _ in range(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pix_fmt)))
+        out.mux(stream.encode(None))
+    with open_video(tmp_path / "x.mp4") as reader:
+        seen = reader.frames_at([1]).frames[0].permute(1, 2, 0).numpy().astype(int)
+    allowed = 4 if pix_fmt != "gray" else 8
+    assert np.abs(seen[8:-8, [8, 50]] - rgb[8:-8, [8, 50]]).max() <= allowed
+
+
 def test_times_select_the_frame_shown_then(made):
     with open_video(made("h264_variable_rate.mp4")) as reader:
         seconds = [t / 1000 for t in VARIABLE]
@@ -304,6 +321,14 @@ def test_the_messages_name_the_trouble(tmp_path, made):
             open_video(files[trouble])
 
 
+def test_a_picture_bomb_is_refused_at_once(tmp_path):
+    path = tmp_path / "bomb.gif"
+    path.write_bytes(b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(3) + b"\xff" * 3 + b","
+                     + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x16" + bytes(22) + b"\x00;")
+    with pytest.raises(VideoError, match=r"bomb\.gif: .*beyond \d+ pixels"):
+        open_video(path)
+
+
 def test_limits_are_enforced_and_can_be_raised(made):
     with pytest.raises(VideoError, match=r"84 x 64.*raise max_pixels"):
         open_video(made("h264.mp4"), max_pixels=1000)
@@ -372,6 +397,8 @@ def test_wrong_indices_are_named(made):
             reader.frames_at([-1])
         with pytest.raises(UserError, match="no frame was asked for"):
             reader.frames_at([])
+        with pytest.raises(UserError, match="start counts from 0"):
+            next(reader.iterate(-3))
         with pytest.raises(VideoError, match="is empty or outside"):
             reader.frame_range(5, 6)
 

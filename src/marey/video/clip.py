@@ -13,7 +13,7 @@ class Clip:
     """Some frames of one video, with where and when they stand in it."""
 
     frames: Tensor
-    """uint8, (T, C, H, W), RGB, upright (rotation metadata applied)."""
+    """uint8, (T, C, H, W), RGB, upright (rotation metadata applied); its memory may lie channels-last."""
     frame_indices: tuple[int, ...]
     """Place of each frame in presentation order, 0-based, T entries."""
     frame_seconds: tuple[float, ...]

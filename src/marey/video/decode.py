@@ -149,6 +149,8 @@ class VideoReader:
     def iterate(self, start: int = 0, stop: int | None = None, step: int = 1, chunk: int = 64) -> Iterator[Clip]:
         """Stream frames start, start + step, ... below stop, in clips of up to `chunk`, decoding each frame once."""
         stop = self.num_frames if stop is None else min(stop, self.num_frames)
+        if start < 0 or step < 1 or chunk < 1:
+            raise UserError(f"{self.path}: start counts from 0, step and chunk from 1, got {start}, {step} and {chunk}")
         wanted = range(start, stop, step)
         pending: list[np.ndarray] = []
         done = 0

@@ -10,6 +10,7 @@ that names the frame.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from bisect import bisect_right
@@ -27,8 +28,8 @@ from marey.errors import VideoError
 from marey.video.packets import cut_short, is_hidden, one_picture
 
 DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,"
-            "av1,yuv4mpegpipe,mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,vc1,"
-            "swf,dnxhd,wav,mp3,flac,aac")
+            "av1,yuv4mpegpipe,mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,"
+            "vc1,swf,dnxhd,wav,mp3,flac,aac")
 """Formats opened. Playlists and scripts (hls, concat, dash, ...) are not: they can point at any file or address."""
 TRUSTED_CONTAINERS = ("mov", "matroska", "flv")
 """Containers whose packets carry the presentation time of the frame inside."""
@@ -115,6 +116,8 @@ class VideoFile:
 
     def _unreadable(self, error: BaseException) -> VideoError:
         reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        if getattr(error, "errno", None) == errno.EINVAL:
+            reason = f"not a format we open, or a picture beyond {self.max_pixels} pixels"
         with open(self.path, "rb") as file:
             if file.read(12)[4:8] == b"ftyp" and isinstance(error, av.error.InvalidDataError):
                 reason += "; an MP4 broken off before its index is written has none to read"
