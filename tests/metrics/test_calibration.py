@@ -36,9 +36,15 @@ def test_the_temperature_undoes_a_known_scale() -> None:
 
 def test_the_temperature_is_where_the_loss_is_least() -> None:
     logits, labels = torch.randn(60, 4), torch.randint(4, (60,))
-    best = fit_temperature(logits, labels)
+    best = fit_temperature(logits, labels, prior_deviation=None)
     losses = [F.cross_entropy(logits / (best * factor), labels) for factor in (0.9, 1.0, 1.1)]
     assert losses[1] <= min(losses[0], losses[2])
+
+
+def test_a_handful_of_samples_moves_the_temperature_little() -> None:
+    logits, labels = torch.tensor([[0.01, 0.0], [0.0, 0.01]]), torch.tensor([0, 1])
+    assert fit_temperature(logits, labels, prior_deviation=None) == pytest.approx(0.0498, rel=0.01)
+    assert fit_temperature(logits, labels) > 0.9
 
 
 def test_no_samples_give_temperature_one() -> None:

@@ -6,6 +6,7 @@ The unknown-detector is stored in a checkpoint as JSON (`calibration["ood"]`) an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,15 +34,17 @@ def expected_calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15
     return (gap.abs().sum() / max(1, len(labels))).item()
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | None = 0.5) -> float:
     """Return the temperature that minimises the cross-entropy of logits / temperature, within [0.05, 20].
 
     Guo et al., 2017, section 4.2. The cross-entropy is convex in 1 / temperature, so a golden-section search over its
-    logarithm finds the one minimum.
+    logarithm finds the one minimum. We add a normal prior on log(temperature) around 0: it is nothing beside hundreds
+    of samples, and keeps a handful of them from asking for 0.05.
 
     Args:
         logits: float, (N, K), of held-out samples.
         labels: int, (N,).
+        prior_deviation: standard deviation of the prior; None leaves it out.
 
     Returns:
         1.0 without samples.
@@ -50,13 +53,14 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return 1.0
 
     def loss(log_temperature: float) -> float:
-        return F.cross_entropy(logits.double() / float(torch.tensor(log_temperature).exp()), labels).item()
+        prior = 0.0 if prior_deviation is None else 0.5 * (log_temperature / prior_deviation) ** 2
+        return F.cross_entropy(logits.double() / math.exp(log_temperature), labels, reduction="sum").item() + prior
 
     low, high, golden = -3.0, 3.0, 0.6180339887498949
     for _ in range(60):
         left, right = high - golden * (high - low), low + golden * (high - low)
         low, high = (low, right) if loss(left) < loss(right) else (left, high)
-    return float(torch.tensor((low + high) / 2).exp())
+    return math.exp((low + high) / 2)
 
 
 # ---- unknown-detector -----------------------------------------------------------------------------------------------
