@@ -113,8 +113,9 @@ def test_the_three_tables_hold_ours_beside_the_paper(tmp_path):
     rows = run_cells(make_cells([]), tmp_path, say=quiet, reading=lambda rows: "No difference beyond the spread.")
     assert "90.50 ± 0.707" in (tmp_path / "table.txt").read_text()
     lines = markdown_table(rows).splitlines()
-    assert lines[0] == "| table | cell | seeds | top1 (ours) | top1 (paper) |"
-    assert lines[1] == "|---|---|---|---|---|"
+    assert lines[:2] == ["**Table 1**", ""]
+    assert lines[2] == "| cell | seeds | top1 (ours) | top1 (paper) |"
+    assert lines[3] == "|---|---|---|---|"
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["reading"] == "No difference beyond the spread."
     assert table["rows"][1]["ours"]["top1"] == {"mean": 95.5, "spread": pytest.approx(0.5**0.5), "values": [95, 96]}

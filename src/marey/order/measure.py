@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +21,12 @@ from marey.transforms.preprocess import Preprocess
 
 
 def order_accuracy_on(checkpoint: Checkpoint, index: DatasetIndex, *, shuffles: int = 4, seed: int = 0,
-                      batch_size: int = 8, device: str = "cpu") -> dict[str, Any]:
+                      batch_size: int = 8, device: str = "cpu", backwards: Collection[str] = ()) -> dict[str, Any]:
     """Measure OrderAcc on the videos of a data set: what `marey evaluate` says of an order model.
+
+    Args:
+        backwards: classes whose clips are recordings played backwards; they are turned round first, as in training
+            (see `OrderArguments.backwards`).
 
     Returns:
         As `evaluate_order_accuracy`, and "unreadable": messages of videos that could not be read.
@@ -33,8 +37,9 @@ def order_accuracy_on(checkpoint: Checkpoint, index: DatasetIndex, *, shuffles: 
     unreadable: list[str] = []
     preprocess = preprocess_of(checkpoint)
     model = checkpoint.model.to(device).eval()
-    batches = (centre_clips(preprocess, frames).to(device)
-               for frames, _ in frame_batches(index, preprocess, batch_size, unreadable))
+    batches = (centre_clips(preprocess, [clip.flip(0) if label in backwards else clip
+                                         for clip, label in zip(frames, labels, strict=True)]).to(device)
+               for frames, labels in frame_batches(index, preprocess, batch_size, unreadable))
     return {**evaluate_order_accuracy(model, batches, shuffles=shuffles, seed=seed), "unreadable": unreadable}
 
 

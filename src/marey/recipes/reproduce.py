@@ -282,7 +282,7 @@ def show(value: float | None) -> str:
 def table_lines(rows: Sequence[Row]) -> list[list[str]]:
     """Lay the rows out as cells of text, the header first: ours as mean ± spread, then the paper's number."""
     metrics = list(dict.fromkeys(metric for row in rows for metric in (*row.paper, *row.values)))
-    lines = [["table", "cell", "seeds", *(f"{m} {who}" for m in metrics for who in ("(ours)", "(paper)")), "note"]]
+    lines = [["cell", "seeds", *(f"{m} {who}" for m in metrics for who in ("(ours)", "(paper)")), "note"]]
     for row in rows:
         texts = []
         for metric in metrics:
@@ -290,24 +290,37 @@ def table_lines(rows: Sequence[Row]) -> list[list[str]]:
             ours = show(row.mean(metric)) if row.seeds_run else "not run"
             texts += [ours if spread is None else f"{ours} ± {show(spread)}", show(row.paper.get(metric))]
         note = "; ".join(text for text in (row.note, *row.errors) if text)
-        lines.append([row.table, row.name, f"{len(row.seeds_run)}/{len(row.seeds_planned)}", *texts, note])
+        lines.append([row.name, f"{len(row.seeds_run)}/{len(row.seeds_planned)}", *texts, note])
     keep = [column for column in range(len(lines[0]))
-            if column < 3 or any(line[column] not in ("", "–") for line in lines[1:])]
+            if column < 2 or any(line[column] not in ("", "–") for line in lines[1:])]
     return [[line[column] for column in keep] for line in lines]
 
 
+def by_table(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Group the rows by the paper's table they belong to, in listed order."""
+    return [(table, [row for row in rows if row.table == table]) for table in dict.fromkeys(row.table for row in rows)]
+
+
 def text_table(rows: Sequence[Row]) -> str:
-    """Return the table as aligned text."""
-    lines = table_lines(rows)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-                     for line in lines)
+    """Return aligned text, one table per table of the paper."""
+    parts = []
+    for table, members in by_table(rows):
+        lines = table_lines(members)
+        widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        body = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+                for line in lines]
+        parts.append("\n".join([table, *body] if table else body))
+    return "\n\n".join(parts)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """Return the table as Markdown."""
-    header, *body = (["|".join(["", *(f" {text} " for text in line), ""]) for line in table_lines(rows)])
-    return "\n".join([header, re.sub(r"[^|]+", "---", header), *body])
+    """Return Markdown, one table per table of the paper."""
+    parts = []
+    for table, members in by_table(rows):
+        header, *body = (["|".join(["", *(f" {text} " for text in line), ""]) for line in table_lines(members)])
+        lines = [header, re.sub(r"[^|]+", "---", header), *body]
+        parts.append("\n".join([f"**{table}**", "", *lines] if table else lines))
+    return "\n\n".join(parts)
 
 
 def write_tables(rows: Sequence[Row], out: Path, *, scale: str, command: str, reading: str) -> None:

@@ -1,0 +1,363 @@
+"""`marey reproduce direcformer`: Tables 1 to 5 and Fig. 1 of Truong et al., CVPR 2022.
+
+Mini scale: a small model on rendered motion capture, every clip also played backwards as a class of its own, so that
+classes come in pairs which only the order of the frames tells apart. Full scale: the paper's data sets.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from marey.errors import UserError
+from marey.metrics.accuracy import topk_accuracy
+from marey.metrics.order import chance_order_accuracy
+from marey.models import create_model
+from marey.order.correction import evaluate_order_accuracy
+from marey.order.permutations import make_permutation_set
+from marey.recipes.direcformer import (
+    direcformer_jester,
+    direcformer_kinetics400,
+    direcformer_mini,
+    direcformer_something_v2,
+)
+from marey.recipes.reproduce import Cell, ReproduceOptions, Row, show
+from marey.training.config import TrainConfig
+from marey.training.tasks import Task
+from marey.training.tasks.order import OrderArguments, OrderEvaluator, OrderObjective
+
+KINDS = {"S": "softmax", "C": "cosine"}
+LOSSES = {"": {"class": 1.0}, " +L_ord": {"class": 1.0, "order": 1.0},
+          " +L_ord+L_self": {"class": 1.0, "order": 1.0, "guided": 1.0}}
+
+JESTER: dict[str, dict[str, float]] = {
+    "S-S": {"top1": 94.14, "top5": 99.19, "order_acc": 52.84}, "S-S +L_ord": {"order_acc": 72.57},
+    "S-C": {"top1": 94.52, "top5": 99.26}, "S-C +L_ord": {"top1": 94.65, "top5": 99.25},
+    "C-S": {"top1": 95.52, "top5": 99.20, "order_acc": 75.04},
+    "C-S +L_ord": {"top1": 96.28, "top5": 99.45, "order_acc": 87.16},
+    "C-S +L_ord+L_self": {"top1": 97.55, "top5": 97.54, "order_acc": 90.02},
+    "C-C": {"top1": 96.15, "top5": 99.38, "order_acc": 76.16},
+    "C-C +L_ord": {"top1": 97.48, "top5": 99.48, "order_acc": 88.96},
+    "C-C +L_ord+L_self": {"top1": 98.15, "top5": 99.57, "order_acc": 90.19},
+}
+"""Tables 1 and 2, percent. Table 1 does not name its eight DirecFormer lines in our copy; they are assigned in the
+order S-C, C-S, C-C, losses added one by one, which the text and Table 2 bear out. Top-5 97.54 is as printed."""
+
+SOMETHING_V2 = {"S-S": (59.10, 85.60), "S-C": (61.70, 85.20), "C-S": (63.85, 85.92), "C-C": (64.94, 87.90)}
+"""Table 3, top-1 and top-5 in percent; S-S is TimeSformer, whose cells train no order loss."""
+KINETICS = {"S-S": (77.90, 93.20), "S-C": (80.16, 94.55), "C-S": (81.69, 94.62), "C-C": (82.75, 94.86)}
+"""Table 4."""
+
+MAIN = ("S-S", "C-C +L_ord+L_self")
+"""The paper's main contrast: softmax without order, against the whole method."""
+MINI_CLIPS = 5000
+"""Rendered clips: 8 of 10 train, 1 val, 1 test; each is used twice, as recorded and backwards, 30 classes in all."""
+MINI_STEPS = 300
+"""Optimiser steps of a mini cell, 32 clips each."""
+
+
+def cells(options: ReproduceOptions) -> list[Cell]:
+    """List the cells of the paper's tables at a scale.
+
+    Raises:
+        UserError: if the full scale is asked for without data.
+    """
+    if options.scale == "mini":
+        return [*mini_cells(options), *size_cells()]
+    if options.data is None:
+        raise UserError("--scale full trains on the paper's data sets: give --data DIR with Jester, SSv2 or "
+                        "Kinetics-400, and choose its cells, for example --cells 'Jester*'")
+    return [*full_cells(options), *size_cells()]
+
+
+# ---- Tables 1 and 2, mini -------------------------------------------------------------------------------------------
+
+def mini_cells(options: ReproduceOptions) -> list[Cell]:
+    """Attention kind x losses; the main contrast first with all seeds, then the paper's other lines, then the rest.
+
+    All else is equal: S-S too has the order head and the class token as a key over time, which TimeSformer has not.
+    """
+    lines = []
+    for kind in ("S-S", "S-C", "C-S", "C-C"):
+        for losses in LOSSES:
+            name = kind + losses
+            lines.append((name, 0 if name in MAIN else 1 if name in JESTER else 2, False))
+    lines.append(("C-C +L_ord+L_self as played", 2, True))
+    found = []
+    for name, priority, as_played in lines:
+        paper = JESTER.get(name)
+        note = "" if paper is not None else "not in the paper"
+        if as_played:
+            note = "not in the paper: order as played, which shuffled frames do not show"
+        for seed in range(options.seeds):
+            settings = {"steps": MINI_STEPS, "clips": MINI_CLIPS, "data": "mocap, 15 recordings, both ways"}
+            run = functools.partial(run_mini, name.removesuffix(" as played"), seed, options, as_played=as_played)
+            estimate = 60.0 if "+" not in name else 110.0
+            found.append(Cell(name, seed, run, estimate, paper, priority=priority, table="Tables 1, 2 (mini)",
+                              note=note, settings=settings))
+    return found
+
+
+def run_mini(name: str, seed: int, options: ReproduceOptions, *, as_played: bool = False) -> dict[str, Any]:
+    """Train and measure one mini cell.
+
+    Returns:
+        "top1" and "top5" on the test clips both ways, "order_acc" on the test clips as recorded x 4 shuffles, in
+        percent; multiply-adds per view in millions; and the name of the run.
+    """
+    from marey.checkpoints import load_checkpoint
+    from marey.training.loop import train
+
+    config = mini_config(name, seed, options.device)
+    clips = mocap_features(options.cache)
+    task = mini_task(config, clips, as_played=as_played)
+    out = options.cache / "runs" / f"{name.replace(' ', '_')}{'_as_played' if as_played else ''}-seed{seed}"
+    shutil.rmtree(out, ignore_errors=True)                             # what an interrupted cell left
+    train(config, out, task=task, quiet=True)
+    model = load_checkpoint(out / "last").model.to(options.device)
+    macs = multiply_adds(model, torch.zeros(1, 8, 3, 96, 96, device=options.device))
+    return measure_mini(model, clips, options.device) | {"macs_million": round(macs / 1e6, 2), "run": out.name}
+
+
+def mini_config(name: str, seed: int, device: str = "cpu") -> TrainConfig:
+    """Return the recipe `direcformer_mini` with the attention kinds and losses of a cell and a number of steps."""
+    kind, _, losses = name.partition(" ")
+    base = direcformer_mini()
+    arguments = {**base.model.arguments, "time_attention": KINDS[kind[0]], "space_attention": KINDS[kind[2]]}
+    weights = LOSSES[f" {losses}" if losses else ""]
+    return replace(base, recipe=f"direcformer_mini {name}", model=replace(base.model, arguments=arguments),
+                   objective=replace(base.objective, weights=dict(weights)),
+                   train=replace(base.train, max_steps=MINI_STEPS, seed=seed, calibrate=False, tensorboard=False,
+                                 eval_every=MINI_STEPS, device="cpu" if device == "cpu" else "auto"))
+
+
+@dataclass(frozen=True)
+class MiniClips:
+    """The stem features of rendered clips in the direction of the recording."""
+
+    features: Tensor
+    """float16, (N, T, places, C)."""
+    labels: Tensor
+    """int64, (N,), number of the recording in `actions`."""
+    splits: tuple[str, ...]
+    actions: tuple[str, ...]
+
+    def split(self, name: str) -> MiniClips:
+        """Return the clips of one split."""
+        chosen = torch.tensor([split == name for split in self.splits])
+        return MiniClips(self.features[chosen], self.labels[chosen], (name,) * int(chosen.sum()), self.actions)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the 2K class names: the recordings, then the same played backwards."""
+        from marey.datasets.mocap import reversed_name
+
+        return (*self.actions, *(reversed_name(name) for name in self.actions))
+
+
+@functools.lru_cache(maxsize=1)
+def mocap_features(cache: Path) -> MiniClips:
+    """Render the clips once (about 8 minutes of one core), send them through the stem once (3 minutes), and load them.
+
+    Raises:
+        UserError: if pybullet or the stem's weights are missing.
+    """
+    from marey.datasets import open_dataset
+    from marey.datasets.mocap import RenderPlan, list_actions, render_dataset, reversed_name
+    from marey.datasets.packed import open_packed
+    from marey.training.tasks.frozen_stem import run_trunk
+
+    root = render_dataset(cache / "mocap", MINI_CLIPS, RenderPlan(size=112, seed=1), workers=0)
+    samples = open_dataset(root).samples[:MINI_CLIPS]
+    actions = tuple(list_actions("none"))
+    turned = [str(sample.label) not in actions for sample in samples]
+    stored = cache / f"features-{MINI_CLIPS}.pt"
+    if not stored.is_file():
+        packed, stem, preprocess = open_packed(root), mini_stem(), direcformer_mini().data.preprocess
+        assert preprocess is not None
+        parts = []
+        for start in range(0, len(samples), 32):
+            clips = [packed.frames(int(sample.row or 0)) for sample in samples[start:start + 32]]
+            parts.append(run_trunk(stem, torch.stack([preprocess.clip(clip)[0] for clip in clips])).half())
+        features = torch.cat(parts)
+        backwards = torch.tensor(turned)
+        features[backwards] = features[backwards].flip(1)
+        torch.save(features, stored.with_suffix(".tmp"))
+        stored.with_suffix(".tmp").replace(stored)
+    labels = [actions.index(reversed_name(str(sample.label)) if turn else str(sample.label))
+              for sample, turn in zip(samples, turned, strict=True)]
+    return MiniClips(torch.load(stored, weights_only=True), torch.tensor(labels),
+                     tuple(str(sample.split) for sample in samples), actions)
+
+
+def mini_stem() -> nn.Module:
+    """Return the frozen stem of the mini cells with its ImageNet weights, in evaluation mode."""
+    from marey.training.tasks.frozen_stem import fill_stem
+
+    model = create_model("direcformer", num_classes=2, num_orders=2, image_size=96,
+                         **direcformer_mini().model.arguments)
+    fill_stem(model)
+    return model.patch_embed.eval()  # type: ignore[union-attr,operator]
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """Clips as recorded and, as classes of their own, backwards: items 2i and 2i + 1 are clip i both ways."""
+
+    clips: MiniClips
+
+    def __len__(self) -> int:
+        return 2 * len(self.clips.labels)
+
+    def __getitem__(self, key: tuple[int, int], /) -> dict[str, Any]:
+        place, backwards = divmod(key[1], 2)
+        clip = self.clips.features[place].float()
+        label = int(self.clips.labels[place]) + backwards * len(self.clips.actions)
+        return {"clip": clip.flip(0) if backwards else clip, "label": label, "sample": key[1]}
+
+
+def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False) -> Task:
+    """Build the order task on stored features, both ways.
+
+    Args:
+        as_played: the order terms take the order in which a clip is played, not in which it was recorded.
+    """
+    from marey.datasets.clips import collate_clips
+    from marey.training.tasks.frozen_stem import build_model
+
+    preprocess = config.data.preprocess
+    assert preprocess is not None
+    names, T = clips.class_names(), preprocess.sampling.num_frames
+    given = {key: value for key, value in config.objective.arguments.items() if key not in ("inner", "variants")}
+    given["backwards"] = () if as_played else names[len(clips.actions):]
+    arguments = OrderArguments.from_dict(given)
+    rows = make_permutation_set(arguments.num_permutations, T, rule=arguments.rule)
+    return Task(train_data=BothWays(clips.split("train")), val_data=None, collate=collate_clips, class_names=names,
+                preprocess=preprocess, objective=OrderObjective(config.objective.weights, rows, arguments, names),
+                make_evaluator=lambda: OrderEvaluator(names), tensors={"permutations": rows},
+                build_model=functools.partial(build_model, mini_stem()), extra={"task": "order"},
+                model_arguments={"num_frames": T, "image_size": preprocess.image_size, "num_classes": len(names),
+                                 "num_orders": len(rows)})
+
+
+def measure_mini(model: nn.Module, clips: MiniClips, device: str) -> dict[str, Any]:
+    """Return top-1, top-5 and OrderAcc of a trained mini model on the test clips, in percent."""
+    test = clips.split("test")
+    features = test.features.float().to(device)
+    model = model.eval()
+    with torch.inference_mode():
+        logits = torch.cat([model(part)["logits"].cpu() for part in (*features.split(64), *features.flip(1).split(64))])
+    wanted = torch.cat([test.labels, test.labels + len(test.actions)])
+    order = evaluate_order_accuracy(model, features.split(32), shuffles=4, seed=0)
+    recording = (logits.argmax(dim=1) % len(test.actions) == wanted % len(test.actions)).double().mean()
+    return {"top1": 100 * topk_accuracy(logits, wanted, 1), "top5": 100 * topk_accuracy(logits, wanted, 5),
+            "order_acc": 100 * order["order_accuracy"], "recording_top1": 100 * float(recording), "order": order,
+            "test_clips": len(wanted)}
+
+
+# ---- Tables 3 and 4, full -------------------------------------------------------------------------------------------
+
+def full_cells(options: ReproduceOptions) -> list[Cell]:
+    """List Tables 1 to 4 as the paper ran them; every cell trains on `options.data`, so choose one data set's cells."""
+    found = []
+    lines = [(f"Jester {name}", "Tables 1, 2", direcformer_jester, name, paper, 118_562, 15)
+             for name, paper in JESTER.items()]
+    others = (("Table 3", "SSv2", direcformer_something_v2, SOMETHING_V2, 168_913),
+              ("Table 4", "K400", direcformer_kinetics400, KINETICS, 240_000))
+    for table, dataset, recipe, results, videos in others:
+        for kind, (top1, top5) in results.items():
+            losses = {"S-S": "", "S-C": " +L_ord"}.get(kind, " +L_ord+L_self")
+            lines.append((f"{dataset} {kind}", table, recipe, kind + losses, {"top1": top1, "top5": top5}, videos, 15))
+    for name, table, recipe, line, paper, videos, epochs in lines:
+        for seed in range(options.seeds):
+            run = functools.partial(run_full, recipe(), line, seed, options)
+            found.append(Cell(name, seed, run, videos * epochs / FULL_CLIPS_PER_SECOND, paper, table=table,
+                              priority=0 if line in MAIN else 1, settings={"data": Path(str(options.data)).name}))
+    return found
+
+
+FULL_CLIPS_PER_SECOND = 120.0
+"""Assumed training speed of the full model on one data-centre GPU (ordered and permuted clip, 224 pixels, bf16)."""
+
+
+def run_full(recipe: TrainConfig, line: str, seed: int, options: ReproduceOptions) -> dict[str, Any]:
+    """Train a full cell on the user's data and evaluate it by one clip x three crops, in percent."""
+    from marey.training.evaluate import EvaluateOptions, evaluate
+    from marey.training.loop import train
+
+    kind, _, losses = line.partition(" ")
+    arguments = {**recipe.model.arguments, "time_attention": KINDS[kind[0]], "space_attention": KINDS[kind[2]]}
+    config = replace(recipe, model=replace(recipe.model, arguments=arguments),
+                     data=replace(recipe.data, path=options.data),
+                     objective=replace(recipe.objective, weights=dict(LOSSES[f" {losses}" if losses else ""])),
+                     train=replace(recipe.train, seed=seed, precision="bf16" if options.device != "cpu" else "fp32",
+                                   device="auto" if options.device != "cpu" else "cpu"))
+    out = options.cache / "runs" / f"{recipe.recipe}-{line.replace(' ', '_')}-seed{seed}"
+    train(config, out, resume=out.exists())
+    report, _ = evaluate(out, str(options.data), EvaluateOptions(views=(1, 3), device=options.device))
+    order = report.get("order", {}).get("order_accuracy")
+    return {"top1": 100 * report["top1"], "top5": 100 * report["top5"], "run": out.name,
+            **({} if order is None else {"order_acc": 100 * order})}
+
+
+# ---- Table 5 and Fig. 1 ---------------------------------------------------------------------------------------------
+
+def size_cells() -> list[Cell]:
+    """Parameters and multiply-adds x views of TimeSformer and DirecFormer at the paper's size (Table 5, Fig. 1)."""
+    return [Cell(f"size of {name}", 0, functools.partial(count_size, name), 2.0,
+                 {"params_million": 121.4, "gmacs_per_view": 196.0, "views": 3.0}, table="Table 5, Fig. 1",
+                 note="27 classes, 31 orders" if name == "direcformer" else "27 classes")
+            for name in ("timesformer", "direcformer")]
+
+
+def count_size(name: str) -> dict[str, Any]:
+    """Count parameters and multiply-adds of one view of 8 x 224 x 224 without running anything (meta tensors)."""
+    extra = {"num_orders": 31, "shared_norm": True, "cls_in_time": False, "space_attention": "softmax"}
+    with torch.device("meta"):
+        model = create_model(name, num_classes=27, **(extra if name == "direcformer" else {})).train()
+        macs = multiply_adds(model, torch.zeros(1, 8, 3, 224, 224))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"params_million": parameters / 1e6, "gmacs_per_view": macs / 1e9, "views": 3.0, "parameters": parameters}
+
+
+def multiply_adds(model: nn.Module, clip: Tensor) -> float:
+    """Count the multiply-adds of one forward pass: half the floating point operations of its matrix products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(clip)
+    return counter.get_total_flops() / 2
+
+
+# ---- what the numbers say -------------------------------------------------------------------------------------------
+
+def reading(rows: Sequence[Row]) -> str:
+    """Say whether the whole method beats softmax attention here, by how much against the spread over seeds."""
+    named = {row.name: row for row in rows}
+    plain, whole = (named.get(name) for name in MAIN)
+    if plain is None or whole is None or not plain.seeds_run or not whole.seeds_run:
+        return "The main contrast (S-S without order losses against C-C with all) has not been run yet."
+    sentences = [f"Against softmax without order losses, C-C with all losses changes {text}."
+                 for text in ("; ".join(contrast(metric, plain, whole) for metric in ("top1", "order_acc")),) if text]
+    sentences.append(f"OrderAcc by chance is {100 * chance_order_accuracy(8):.2f} at T=8.")
+    sentences.append("Mini scale: 15 recordings rendered under many views and a small model trained for "
+                     f"{MINI_STEPS} steps; differences within the spread over seeds say nothing.")
+    return " ".join(sentences)
+
+
+def contrast(metric: str, plain: Row, whole: Row) -> str:
+    """Say one difference of means with the spread it must be judged against."""
+    first, second = plain.mean(metric), whole.mean(metric)
+    if first is None or second is None:
+        return ""
+    spread = max(plain.spread(metric) or 0.0, whole.spread(metric) or 0.0)
+    known = len(plain.seeds_run) > 1 and len(whole.seeds_run) > 1
+    verdict = "no spread known, one seed" if not known else (
+        "more than twice the spread" if abs(second - first) > 2 * spread else "within twice the spread")
+    return f"{metric} {show(first)} -> {show(second)} ({second - first:+.2f}; {verdict}: {show(spread)})"
