@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from marey.training.config import TrainConfig
 
 RECIPES: dict[str, str] = {
+    "direcformer_jester": "marey.recipes.direcformer",
+    "direcformer_something_v2": "marey.recipes.direcformer",
+    "direcformer_kinetics400": "marey.recipes.direcformer",
+    "direcformer_mini": "marey.recipes.direcformer",
     "mini_mocap": "marey.recipes.mini",
     "finetune_folder": "marey.recipes.finetune",
     "gat_youtube8m": "marey.recipes.gat",
