@@ -61,7 +61,7 @@ def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
         with gr.Row():
             with gr.Column(min_width=320):
                 video = gr.Video(sources=["upload", "webcam"], label="Video", elem_id="video", height=300)
-                gr.Markdown(f"Up to {limits.max_megabytes:g} MB and {clock(limits.max_seconds)} minutes. The video "
+                gr.Markdown(f"Up to {limits.max_megabytes:g} MB and {limits.max_seconds / 60:g} minutes. The video "
                             "stays on this machine and is deleted when you leave.")
                 model = gr.Dropdown(list(shelf.offered), value=shelf.offered[0], label="Model")
                 with gr.Row():
