@@ -291,8 +291,8 @@ def reading(rows: list[Row]) -> str:
                 for metric in ("gap", "map", "gap_attacked", "map_distance")))
     if not parts:
         return "No two columns of Table 1 have been run yet."
-    return ("Differences in points (distance: absolute), mean over the seeds both have; 'holds' means larger than twice "
-            "its standard error over seeds. " + "; ".join(parts) + ".")
+    return ("Differences in points (distance: absolute), mean over the seeds both have; 'holds' means larger than "
+            "twice its standard error over seeds. " + "; ".join(parts) + ".")
 
 
 def verdict(before: Sequence[float], after: Sequence[float]) -> str:

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
+
+from marey.checkpoints import save_checkpoint
+from marey.datasets.youtube8m import open_feature_set, read_examples
+from marey.errors import UserError
+from marey.features.extract import FeatureExtractor, write_features
+from marey.features.frames import ClipEncoder, whole_seconds
+from marey.features.predict import FeaturePredictor, predict_features, predict_files
+from marey.models import create_model
+from marey.transforms.preprocess import Preprocess
+from marey.video.encode import write_video
+from marey.video.sampling import ClipSampling
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoder") / "tiny"
+    model = create_model("timesformer", num_classes=2, num_frames=2, image_size=32, patch_size=16, embed_dim=16,
+                         depth=1, num_heads=2)
+    save_checkpoint(folder, model, class_names=["a", "b"], preprocess=Preprocess(
+        sampling=ClipSampling(num_frames=2), short_side=32, image_size=32))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    for label, value in (("dark", 20), ("light", 200)):
+        for number in range(3):
+            (root / label).mkdir(exist_ok=True)
+            frames = torch.full((8 + 8 * number, 3, 32, 48), value, dtype=torch.uint8)
+            write_video(root / label / f"{number}.mp4", frames, fps=8)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, videos, encoder):
+    from dataclasses import replace
+
+    from marey.recipes.gat import gat_features
+    from marey.training.loop import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_features(videos, folder / "f.tfrecord", FeatureExtractor(encoder))
+    config = gat_features()
+    config = replace(config, data=replace(config.data, path=str(folder / "f.tfrecord"), val_fraction=0.34),
+                     optim=replace(config.optim, lr=3e-3),
+                     train=replace(config.train, max_steps=40, batch_size=4, eval_every=40, device="cpu",
+                                   tensorboard=False))
+    train(config, folder / "run", quiet=True)
+    return folder
+
+
+def test_a_last_half_second_counts_and_no_video_is_empty():
+    assert [whole_seconds(d, 300) for d in (0.1, 1.0, 1.4, 1.5, 10.38, 999.0)] == [1, 1, 1, 2, 10, 300]
+
+
+def test_features_have_a_row_a_second_and_labels_from_folders(videos, encoder, tmp_path):
+    report = write_features(videos, tmp_path / "f.tfrecord", FeatureExtractor(encoder))
+    assert report.class_names == ("dark", "light")
+    assert list(report.files.values()) == [6]
+    data = open_feature_set(tmp_path / "f.tfrecord")
+    assert data.features == {"rgb": 16, "audio": 128}
+    assert data.encoders["frames"] == encoder
+    examples = list(read_examples(tmp_path / "f.tfrecord", data.features))
+    assert [one.num_frames for one in examples] == [1, 2, 3, 1, 2, 3]
+    assert [one.labels for one in examples] == [(0,)] * 3 + [(1,)] * 3
+    assert (examples[0].features["rgb"][0] != examples[3].features["rgb"][0]).any()
+    assert (examples[2].features["rgb"][0] == examples[2].features["rgb"][2]).all()      # a still video
+
+
+def test_several_labels_and_splits_come_from_a_manifest(videos, encoder, tmp_path):
+    (tmp_path / "manifest.csv").write_text(
+        "path,label,split\n" + "".join(f"{videos}/{name},{label},{split}\n" for name, label, split in
+                                       (("dark/0.mp4", "dark;still", "train"), ("light/0.mp4", "light", "val"))))
+    report = write_features(tmp_path / "manifest.csv", tmp_path / "out", FeatureExtractor(encoder))
+    assert report.class_names == ("dark", "light", "still")
+    assert sorted(path.split("/")[-1] for path in report.files) == ["train0000.tfrecord", "validate0000.tfrecord"]
+    (one,) = read_examples(tmp_path / "out" / "train0000.tfrecord", {"rgb": 16, "audio": 128})
+    assert one.labels == (0, 2)
+
+
+def test_an_unreadable_video_is_named_and_left_out(videos, encoder, tmp_path):
+    for name in ("good.mp4", "bad.mp4"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes((videos / "dark" / "0.mp4").read_bytes() if name == "good.mp4" else b"no")
+    report = write_features(tmp_path / "in", tmp_path / "f.tfrecord", FeatureExtractor(encoder))
+    assert list(report.files.values()) == [1]
+    (reason,) = report.unreadable.values()
+    assert "bad.mp4" in reason
+
+
+def test_an_architecture_is_no_encoder():
+    with pytest.raises(UserError, match="random encoder weights are refused"):
+        ClipEncoder("timesformer")
+
+
+def test_an_output_in_use_is_refused(videos, encoder, tmp_path):
+    (tmp_path / "f.tfrecord").write_bytes(b"x")
+    with pytest.raises(UserError, match="already exists"):
+        write_features(videos, tmp_path / "f.tfrecord", FeatureExtractor(encoder))
+
+
+def test_features_train_a_gat_that_answers_on_videos(trained, videos):
+    for label in ("dark", "light"):
+        answer = predict_features(videos / label / "2.mp4", str(trained / "run" / "best"), threshold=0.0, top=1)
+        assert answer["error"] is None
+        assert answer["predictions"][0]["label"] == label
+    predictor = FeaturePredictor.load(trained / "run" / "best")
+    assert isinstance(predictor, FeaturePredictor)
+    assert predictor(videos / "dark" / "2.mp4").frame_seconds == (0.0, 1.0, 2.0)
+
+
+def test_feature_files_are_answered_record_by_record(trained):
+    model, path = str(trained / "run" / "best"), trained / "f.tfrecord"
+    entries = predict_files([path], model, threshold=0.2, top=3)
+    assert len(entries) == 6
+    assert json.dumps(entries)
+    assert all(answer["probability"] > 0.2 for entry in entries for answer in entry["predictions"])
+
+
+def test_video_and_feature_file_give_the_same_answer(trained, videos):
+    model = str(trained / "run" / "best")
+    direct = predict_features(videos / "light" / "1.mp4", model, 0.0)["predictions"]
+    stored = next(entry for entry in predict_files([trained / "f.tfrecord"], model, 0.0)
+                  if entry["video"] == "light/1.mp4")["predictions"]
+    assert [one["label"] for one in direct] == [one["label"] for one in stored]
+    assert np.allclose([one["probability"] for one in direct], [one["probability"] for one in stored], atol=1e-5)
+
+
+def test_commands_that_look_at_clips_are_told_so(trained):
+    predictor = FeaturePredictor.load(trained / "run" / "best")
+    with pytest.raises(UserError, match="answers whole videos"):
+        predictor.preprocess  # noqa: B018
+    with pytest.raises(UserError, match="no label-embedding head"):
+        predictor("x.mp4", labels=["run"])
+
+
+def test_an_unreadable_video_is_an_error_in_its_own_entry(trained, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"no")
+    answer = predict_features(tmp_path / "bad.mp4", str(trained / "run" / "best"))
+    assert "bad.mp4" in answer["error"]
+    assert answer["predictions"] == []
