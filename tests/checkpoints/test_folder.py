@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 import marey
-from marey.checkpoints import WEIGHTS_FOLDER, bundled_names, load_checkpoint, save_checkpoint
+from marey.checkpoints import WEIGHTS_FOLDER, bundled_names, compiled, load_checkpoint, save_checkpoint
 from marey.errors import UserError
 from marey.transforms.preprocess import Preprocess
 
@@ -137,6 +137,27 @@ def test_bundled_checkpoints_load_and_stay_small():
         assert checkpoint.source == name
         folder = WEIGHTS_FOLDER / name
         assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 10 * 2**20
+
+
+@pytest.mark.parametrize("where", ["at once", "at the first forward"])
+def test_a_compiler_that_fails_is_replaced_by_the_model_with_a_word(monkeypatch, where):
+    model = marey.create_model("timesformer", **TINY).eval()
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("no C++ compiler\nlong story")
+
+    monkeypatch.setattr(torch, "compile", broken if where == "at once" else lambda model: broken)
+    with pytest.warns(UserWarning, match=r"torch.compile does not work here \(no C\+\+ compiler\)"):
+        answer = compiled(model)(clip())
+    assert torch.equal(answer["logits"], model(clip())["logits"])
+
+
+def test_the_eager_backend_of_the_compiler_gives_equal_answers(monkeypatch):
+    model = marey.create_model("direcformer", **TINY, num_orders=3).eval()
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend="eager"))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(model)(clip())["logits"], model(clip())["logits"])
 
 
 def test_nothing_is_pickled(tmp_path):

@@ -8,14 +8,16 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from marey.checkpoints.folder import CONFIG, Checkpoint, load_folder, read_json, save_checkpoint
 from marey.errors import UserError, unknown_name
 
-__all__ = ["Checkpoint", "bundled_names", "load_checkpoint", "load_model", "save_checkpoint"]
+__all__ = ["Checkpoint", "bundled_names", "compiled", "load_checkpoint", "load_model", "save_checkpoint"]
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parents[1] / "weights"
 
@@ -61,6 +63,54 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     return load_folder(folder)
 
 
-def load_model(source: str | Path) -> nn.Module:
-    """Load only the model of a checkpoint, in evaluation mode; `source` as in `load_checkpoint`."""
-    return load_checkpoint(source).model
+def load_model(source: str | Path, *, compile: bool = False) -> nn.Module:
+    """Load only the model of a checkpoint, in evaluation mode.
+
+    Args:
+        source: as in `load_checkpoint`.
+        compile: hand it to `compiled`; the first answers then take up to minutes.
+    """
+    model = load_checkpoint(source).model
+    return compiled(model) if compile else model
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """Return the model behind `torch.compile`, or with a warning the model itself where that does not work here.
+
+    The temporal projection of TimeSformer's family is folded first, as a constant. The fallback also holds at the first
+    forward, where the compiler really runs.
+    """
+    import torch
+
+    from marey.models.timesformer import fold_temporal_projection
+
+    def fall_back(error: Exception) -> nn.Module:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        warnings.warn(f"torch.compile does not work here ({reason}); going on without it", stacklevel=3)
+        return model
+
+    fold_temporal_projection(model)
+    try:
+        fast = torch.compile(model)
+    except Exception as error:
+        return fall_back(error)
+
+    class Compiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.arguments = getattr(model, "arguments", {})
+            self._fast = [fast]                      # in a list, so that its weights are not registered twice
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            if self._fast:
+                try:
+                    return self._fast[0](*args, **kwargs)
+                except UserError:
+                    raise
+                except Exception as error:
+                    self._fast.clear()
+                    fall_back(error)
+            return self.model(*args, **kwargs)
+
+    return Compiled().eval()
