@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
         data.command()(command)
     rendering = typer.Typer(name="render", no_args_is_help=True, help="Render data that needs no download.")
     rendering.command("mocap")(render_mocap)
+    rendering.command("youtube8m-mini")(render_youtube8m)
     rendering.callback()(lambda: None)
     data.add_typer(rendering)
     app.add_typer(data)
@@ -160,6 +161,19 @@ def render_mocap(
     else:
         render_dataset(out, clips, plan, workers=workers)
     say(f"{out}: {clips} clips of {len(plan.class_names())} actions; train with --data {out}")
+
+
+def render_youtube8m(
+    out: Annotated[Path, typer.Option(help="New folder of the data set.")],
+    videos: Annotated[int, typer.Option(min=7, help="Videos in all: 4/7 train, 1/7 validate, 2/7 test.")] = 2100,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+) -> None:
+    """Make features in the YouTube-8M format: short planted events among decoys, with sound."""
+    from marey.datasets.youtube8m_mini import render_youtube8m_mini
+
+    parts = {"train": videos - 3 * (videos // 7), "validate": videos // 7, "test": 2 * (videos // 7)}
+    render_youtube8m_mini(out, videos=parts, seed=seed)
+    say(f"{out}: {videos} videos of 24 labels; train with: marey train gat_youtube8m_mini --data {out}")
 
 
 def _bar(label: str) -> Any:
