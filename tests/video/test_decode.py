@@ -32,6 +32,9 @@ MAKES = {
     "h264_444_odd.mp4": {"pix_fmt": "yuv444p", "size": (63, 85), "b_frames": 2},
     "h264_b_frames.avi": {"b_frames": 2},
     "h264_b_frames.ts": {"b_frames": 2},
+    "h264_open_gop.ts": {"options": {"x264-params": "open-gop=1:bframes=3:keyint=9:min-keyint=9:b-adapt=0"}},
+    "h264_intra_refresh.ts": {"options": {"x264-params": "intra-refresh=1:keyint=10:bframes=0"}},
+    "h264_intra_refresh.mkv": {"options": {"x264-params": "intra-refresh=1:keyint=10:bframes=0"}},
     "h264.flv": {"b_frames": 2},
     "hevc_open_gop.mp4": {"codec": "libx265",
                           "options": {"x265-params": "open-gop=1:keyint=10:min-keyint=10:bframes=3:log-level=none"}},
@@ -110,6 +113,13 @@ def test_the_number_in_the_pixels_is_the_index(name, made, read_number):
 def test_packets_are_trusted_only_where_they_tell_the_truth(name, by_packets, made):
     file = VideoFile(str(made(name)), threads=1, max_pixels=10**8, max_seconds=1e6)
     assert file.by_packets is by_packets
+    file.close()
+
+
+def test_a_long_transport_stream_is_reached_by_seeking_not_counted_from_the_start(made, monkeypatch):
+    file = VideoFile(str(made("h264_b_frames.ts")), threads=1, max_pixels=10**8, max_seconds=1e6, cache_bytes=0)
+    monkeypatch.setattr(file, "_decode_all", lambda: pytest.fail("decoded from the start"))
+    assert file.decode([20, 38]).shape == (2, 64, 84, 3)
     file.close()
 
 

@@ -40,6 +40,8 @@ PLAIN_CODECS = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4", "wmv1
 """Codecs without reordering: every packet is one frame, in order, in any container that gives it a time."""
 DROPS_NONREF = {"h264", "hevc"}
 """Codecs whose decoder drops an unwanted non-reference frame without changing any other (MPEG-4 part 2 does not)."""
+SEEKABLE = ("mpegts", "mpeg", "ogg", "asf", "matroska,webm")
+"""Containers that find a key frame by its time; in others a decoded index is counted from the start."""
 CACHE_BYTES = 32 << 20
 """Compressed packets are kept in memory up to this size, so that a short clip is read from disk once; frames decoded to
 build an index up to twice that, so that it is decoded once."""
@@ -82,7 +84,8 @@ class VideoFile:
             self.by_packets = packets is not None
             self._index = self._index_by_decoding() if packets is None else packets
             if not self._index:
-                raise VideoError(f"{path}: holds no frame that can be decoded; re-encode it or leave it out")
+                why = f" ({self.damaged})" if self.damaged else ""
+                raise VideoError(f"{path}: holds no frame that can be decoded{why}; re-encode it or leave it out")
             self._set_times()
             self._look_at_first_frame()
         except av.error.FFmpegError as error:
@@ -115,14 +118,18 @@ class VideoFile:
         context.thread_type, context.thread_count = "FRAME" if self.threads > 1 else "NONE", self.threads
 
     def _unreadable(self, error: BaseException) -> VideoError:
-        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
-        if getattr(error, "errno", None) == errno.EINVAL:
-            reason = f"not a format we open, or a picture beyond {self.max_pixels} pixels"
+        reason = self._reason(error)
         with open(self.path, "rb") as file:
             if file.read(12)[4:8] == b"ftyp" and isinstance(error, av.error.InvalidDataError):
                 reason += "; an MP4 broken off before its index is written has none to read"
         return VideoError(f"{self.path}: cannot be read as a video ({reason}); check that the file is complete, or "
                           "re-encode it")
+
+    def _reason(self, error: BaseException) -> str:
+        """What FFmpeg says, in one line; its "invalid argument" stands for two things that a user can mend."""
+        if getattr(error, "errno", None) == errno.EINVAL:
+            return f"not a format we open, or a picture beyond {self.max_pixels} pixels"
+        return " ".join((getattr(error, "strerror", None) or str(error)).split())
 
     def _check_limits(self) -> None:
         context = self._stream.codec_context
@@ -200,8 +207,11 @@ class VideoFile:
     def _index_by_decoding(self) -> list[Entry]:
         base, entries = self._stream.time_base or Fraction(0), []
         room, kept = 2 * self.cache_bytes, []
+        keys = []
         for order, frame in enumerate(self._decode_all()):
             entries.append(Entry(frame.pts, order, frame.duration or 0))
+            if frame.key_frame:
+                keys.append((frame.pts, order))
             room -= sum(plane.buffer_size for plane in frame.planes)
             if room >= 0:
                 kept.append(frame)
@@ -210,13 +220,16 @@ class VideoFile:
             if frame.pts is not None and entries[0].pts is not None and order % 64 == 0:
                 self._check_seconds(float((frame.pts - entries[0].pts) * base))
         self._decoded = kept if room >= 0 else None
+        pts = [entry.pts for entry in entries]
+        if self._container.format.name in SEEKABLE and None not in pts and _rises(pts):
+            self._keys = keys
         return entries
 
     def _set_times(self) -> None:
         base = self._stream.time_base
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         pts = [entry.pts for entry in self._index if entry.pts is not None]
-        if len(pts) < len(self._index) or any(later <= earlier for earlier, later in itertools.pairwise(pts)):
+        if len(pts) < len(self._index) or not _rises(pts):
             seconds, last = [i / rate for i in range(len(self._index))], 1 / rate
         else:
             seconds = [float((p - pts[0]) * base) for p in pts]
@@ -242,12 +255,11 @@ class VideoFile:
         """Frames out of packets, the decoder drained at the end; undecodable packets are noted and passed over."""
         context = self._stream.codec_context
         for packet in packets:
-            with contextlib.suppress(av.error.EOFError):
-                try:
-                    yield from context.decode(packet)
-                except av.error.InvalidDataError as error:
-                    self._note(f"a packet cannot be decoded ({error.strerror})")
-        with contextlib.suppress(av.error.EOFError, av.error.InvalidDataError):
+            try:
+                yield from context.decode(packet)
+            except av.error.FFmpegError as error:
+                self._note(f"a packet cannot be decoded ({self._reason(error)})")
+        with contextlib.suppress(av.error.FFmpegError):
             yield from context.decode(None)
 
     def _from_start(self) -> Iterator[Any]:
@@ -293,17 +305,50 @@ class VideoFile:
                     return
 
     def _count_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        wanted = iter(indices)
-        index = next(wanted, None)
+        """As `_frames`, for a decoded index: kept frames, else after a seek by time, else counted from the start."""
         if self._decoded is not None:
             yield from ((i, self._decoded[i]) for i in indices)
             return
+        done = 0
+        if self._keys and self._keys[0][1] <= indices[0]:
+            for index, frame in self._frames_after_seek(indices):
+                if index != indices[done]:
+                    break
+                yield index, frame
+                done += 1
+        if done == len(indices):
+            return
         for place, frame in enumerate(self._decode_all()):
-            if place == index:
+            if place == indices[done]:
                 yield place, frame
-                index = next(wanted, None)
-                if index is None:
+                done += 1
+                if done == len(indices):
                     return
+
+    def _frames_after_seek(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Frames of a decoded index, each run from the key frame before it, known by their times."""
+        context = self._stream.codec_context
+        for _, _, group in self._runs(indices):
+            by_pts = {self._index[i].pts: i for i in group}
+            pts = self._keys[bisect_right(self._keys, group[0], key=lambda pair: pair[1]) - 1][0]
+            context.skip_frame = "DEFAULT"
+            # some containers seek by decoding time, which is earlier
+            early = pts - round(1 / self._stream.time_base)
+            try:
+                self._container.seek(early, stream=self._stream, backward=True, any_frame=False)
+            except av.error.FFmpegError:
+                return
+            context.flush_buffers()
+            for frame in self._feed(self._demux()):
+                if frame.pts is None or frame.pts < pts:
+                    continue                                       # may lack its references
+                index = by_pts.pop(frame.pts, None)
+                if index is not None:
+                    yield index, frame
+                if not by_pts:
+                    break
+            if by_pts:
+                return
 
     def _runs(self, indices: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
         """Group indices by the key frame they are decoded from: (order of it, of the last packet needed, indices)."""
@@ -361,7 +406,11 @@ class VideoFile:
             self._note(f"the frame at {float((frame.pts or 0) * (frame.time_base or 0)):.2f} s is damaged and partly "
                        "made up by the decoder")
         width, height = self._size
-        plane = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).planes[0]
+        try:
+            plane = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).planes[0]
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(f"{self.path}: pixels of format {frame.format.name} cannot be turned into RGB ({error}); "
+                             "re-encode it") from error
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         pixels = rows[:height, :width * 3].reshape(height, width, 3)
         transpose, flip_x, flip_y = self._turned
@@ -400,6 +449,10 @@ class VideoFile:
         for place, frame in enumerate(self._exact(indices)):
             out[place] = self._rgb(frame)
         return out
+
+
+def _rises(values: Sequence[Any]) -> bool:
+    return all(earlier < later for earlier, later in itertools.pairwise(values))
 
 
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:
