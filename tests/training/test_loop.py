@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
-from toy_training import toy_config, toy_model, toy_task
+from toy_training import AdversarialToy, adversarial_toy, shared_toy, toy_config, toy_model, toy_task
 
 from marey.checkpoints import load_checkpoint
 from marey.errors import UserError
 from marey.training import loop
 from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
 from marey.training.loop import Run, train
-from marey.training.tasks import Batch, Objective, Outputs, Terms
 
 
 class KilledError(Exception):
@@ -131,11 +129,10 @@ def test_workers_and_parts_do_not_change_the_weights(tmp_path: Path) -> None:
 
 PROCESS = """
 import sys; sys.path.insert(0, sys.argv[1])
-from toy_training import toy_config, toy_model, toy_task
-from marey.training.config import OptimConfig
+from toy_training import AdversarialToy, adversarial_toy, shared_toy, toy_config, toy_model, toy_task
 from marey.training.loop import train
-config = toy_config(epochs=2, model=toy_model(dropout=0.0), optim=OptimConfig(name="sgd", lr=0.05), log_every=1)
-train(config, sys.argv[2], task=toy_task(config, num_samples=31), quiet=True)
+for name, (config, task) in (("plain", shared_toy()), ("adversarial", adversarial_toy())):
+    train(config, f"{sys.argv[2]}/{name}", task=task, quiet=True)
 """
 
 
@@ -147,18 +144,23 @@ train(config, sys.argv[2], task=toy_task(config, num_samples=31), quiet=True)
 def test_two_processes_train_and_evaluate_as_one(tmp_path: Path, launcher: list[str]) -> None:
     script = tmp_path / "process.py"
     script.write_text(PROCESS)
-    config = toy_config(epochs=2, model=toy_model(dropout=0.0), optim=OptimConfig(name="sgd", lr=0.05), log_every=1)
-    train(config, tmp_path / "one", task=toy_task(config, num_samples=31), quiet=True)
+    for name, (config, task) in (("plain", shared_toy()), ("adversarial", adversarial_toy())):
+        train(config, tmp_path / "one" / name, task=task, quiet=True)
     command = [word.format(port=20000 + os.getpid() % 20000 + len(launcher)) for word in launcher]
     done = subprocess.run([sys.executable, *command, str(script), str(Path(__file__).parent), str(tmp_path / "two")],
                           check=False, capture_output=True, text=True, env=one_thread())
     assert done.returncode == 0, done.stderr[-2000:]
-    one, two = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-                for name in ("one", "two"))
+    for name in ("plain", "adversarial"):
+        assert_equal_logs(tmp_path / "one" / name, tmp_path / "two" / name)
+
+
+def assert_equal_logs(first: Path, second: Path) -> None:
+    one, two = ([json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+                for folder in (first, second))
     assert (one[-1]["processes"], two[-1]["processes"]) == (1, 2)
     assert [line["kind"] for line in one] == [line["kind"] for line in two]
     for mine, theirs in zip(one, two, strict=True):
-        for key in {"top1", "mean_class_accuracy", "videos", "loss"} & mine.keys():
+        for key in {"top1", "mean_class_accuracy", "videos", "loss", "adversarial"} & mine.keys():
             assert theirs[key] == pytest.approx(mine[key], abs=2e-5), (mine["step"], key)
 
 
@@ -260,27 +262,10 @@ def test_bf16_trains(tmp_path: Path) -> None:
     assert all(value.dtype == torch.float32 for value in weights(tmp_path / "run").values())
 
 
-class AdversarialToy(Objective):
-    """Three forward passes and a gradient with respect to the input, as adversarial training needs."""
-
-    def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
-        clip = batch["clip"].clone().requires_grad_(torch.is_grad_enabled())
-        outputs = model(clip)
-        clean = nn.functional.cross_entropy(outputs["logits"], batch["label"])
-        if not model.training:
-            return outputs, {"class": clean}
-        gradient, = torch.autograd.grad(clean, clip, retain_graph=True)
-        perturbed = model(clip.detach() + 0.1 * gradient.sign())
-        adversarial = nn.functional.cross_entropy(perturbed["logits"], batch["label"])
-        return outputs, {"class": clean, "adversarial": adversarial}
-
-
 def test_an_objective_may_take_several_passes_and_input_gradients(tmp_path: Path) -> None:
-    config = toy_config(epochs=1, objective=ObjectiveConfig(weights={"class": 1.0, "adversarial": 0.5}))
-    task = toy_task(config)
-    task.objective = AdversarialToy(config.objective.weights)
+    config, task = adversarial_toy()
     result = train(config, tmp_path / "run", task=task, quiet=True)
-    assert result.steps == 4
+    assert result.steps == 8
 
 
 def test_a_loss_term_without_a_weight_is_an_error(tmp_path: Path) -> None:

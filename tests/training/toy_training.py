@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from marey.datasets.clips import collate_clips
 from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
-from marey.training.tasks import Task
+from marey.training.tasks import Batch, Objective, Outputs, Task, Terms
 from marey.training.tasks.classification import ClassificationEvaluator, ClassificationObjective
 
 CLASSES = ("bright", "dark", "grey")
@@ -52,3 +53,33 @@ def toy_config(*, optim: OptimConfig | None = None, objective: ObjectiveConfig |
     settings = {"epochs": 3, "batch_size": 8, "tensorboard": False, "device": "cpu", "threads": 1, **run}
     return TrainConfig(model=model or toy_model(), objective=objective or ObjectiveConfig(),
                        optim=optim or OptimConfig(lr=2e-3), train=RunConfig(**settings))
+
+
+def shared_toy() -> tuple[TrainConfig, Task]:
+    """A run whose losses do not depend on how many processes share it: no dropout, no mixing."""
+    config = toy_config(epochs=2, model=toy_model(dropout=0.0), optim=OptimConfig(name="sgd", lr=0.05), log_every=1)
+    return config, toy_task(config, num_samples=31)
+
+
+class AdversarialToy(Objective):
+    """Three forward passes and a gradient with respect to the input, as adversarial training needs."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
+        clip = batch["clip"].clone().requires_grad_(torch.is_grad_enabled())
+        outputs = model(clip)
+        clean = nn.functional.cross_entropy(outputs["logits"], batch["label"])
+        if not model.training:
+            return outputs, {"class": clean}
+        gradient, = torch.autograd.grad(clean, clip, retain_graph=True)
+        perturbed = model(clip.detach() + 0.1 * gradient.sign())
+        adversarial = nn.functional.cross_entropy(perturbed["logits"], batch["label"])
+        return outputs, {"class": clean, "adversarial": adversarial}
+
+
+def adversarial_toy() -> tuple[TrainConfig, Task]:
+    weights = {"class": 1.0, "adversarial": 0.5}
+    config = toy_config(epochs=2, model=toy_model(dropout=0.0), optim=OptimConfig(name="sgd", lr=0.05), log_every=1,
+                        objective=ObjectiveConfig(weights=weights))
+    task = toy_task(config, num_samples=31)
+    task.objective = AdversarialToy(weights)
+    return config, task
