@@ -1,7 +1,110 @@
+"""`marey detect`: who does what, where, second by second."""
+
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from marey.cli.output import print_json, progress, say
+
+if TYPE_CHECKING:
+    from marey.detector import Detections, Detector
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
+    app.command()(detect)
+
+
+def detect(
+    videos: Annotated[list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")],
+    model: Annotated[str, typer.Option(help="Bundled name or checkpoint folder.")] = "marey-mini-detect",
+    persons: Annotated[str, typer.Option(help="Where boxes come from: own, hog, torchvision:NAME, FILE.csv.")] = "own",
+    every: Annotated[float, typer.Option(help="Seconds between key frames.")] = 1.0,
+    min_score: Annotated[float, typer.Option(help="With own boxes: smallest person score, 0 to 1.")] = 0.3,
+    top: Annotated[int, typer.Option(min=1, help="Actions per person.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    save_annotated: Annotated[Path | None, typer.Option(help="Write the video with boxes and actions.")] = None,
+    ava_csv: Annotated[Path | None, typer.Option(help="Write rows in AVA's challenge format.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Find every person once a second, name what each does, and follow them through the video."""
+    from marey.detector import Detector
+    from marey.errors import UserError
+    from marey.predictor import videos_in
+
+    paths = videos_in(videos)
+    if save_annotated is not None and len(paths) > 1:
+        raise UserError(f"--save-annotated names one file, but there are {len(paths)} videos; give one video")
+    detector = Detector.load(model, persons=persons, min_score=min_score, device=device)
+    found = _detect_all(detector, paths, every, top, json)
+    if json:
+        print_json({"model": model, "persons": persons, "results": [entry for _, entry in found]})
+    answers = [detections for detections, _ in found if detections is not None]
+    if ava_csv is not None:
+        _write_ava(detector, answers, ava_csv)
+    if save_annotated is not None and answers:
+        from marey.video.annotate_persons import annotate_persons
+
+        annotate_persons(answers[0].video, save_annotated, answers[0])
+        say(f"wrote {save_annotated}")
+    if len(answers) < len(paths):
+        raise typer.Exit(1)
+
+
+def _detect_all(detector: Detector, paths: list[Path], every: float, top: int,
+                json: bool) -> list[tuple[Detections | None, dict[str, Any]]]:
+    from marey.errors import VideoError
+
+    found: list[tuple[Detections | None, dict[str, Any]]] = []
+    for path in progress(paths, "detect", len(paths)):
+        try:
+            detections = detector(path, every_seconds=every)
+        except VideoError as error:
+            say(f"marey: {error}")
+            found.append((None, {"video": str(path), "moments": [], "tracks": [], "error": str(error)}))
+            continue
+        found.append((detections, detections.to_dict(top)))
+        if not json:
+            print(_describe(detections, top), flush=True)
+    return found
+
+
+def _describe(detections: Detections, top: int) -> str:
+    from marey.video.draw import clock
+
+    lines = [detections.video]
+    for moment in detections.moments:
+        lines.append(f"  {clock(moment.seconds)}  " + ("nobody found" if not moment.persons else ""))
+        for person in moment.persons:
+            x1, y1, x2, y2 = (round(v * side) for v, side in zip(person.box_xyxy_norm,
+                              (detections.width, detections.height) * 2, strict=True))
+            actions = ", ".join(f"{label} {p:.0%}" for label, p in detections.top(person, top))
+            lines.append(f"    person {person.track:<3} ({x1},{y1})-({x2},{y2})  {actions}")
+    return "\n".join(lines)
+
+
+def _write_ava(detector: Detector, answers: list[Detections], path: Path) -> None:
+    import numpy as np
+
+    from marey.datasets.ava_format import AVA_60_CLASSES, rows_from_arrays, write_box_rows, write_label_map
+
+    parts = [detections.rows(detector.class_ids) for detections in answers]
+    starts = np.cumsum([0, *(len(part.keys) for part in parts)])
+    rows = rows_from_arrays([key for part in parts for key in part.keys],
+                            np.concatenate([part.image + start for part, start in zip(parts, starts, strict=False)]),
+                            np.concatenate([part.boxes_xyxy_norm for part in parts]),
+                            np.concatenate([part.class_ids for part in parts]),
+                            np.concatenate([part.last for part in parts])) if parts else None
+    if rows is None:
+        return
+    temporary = path.with_name(path.name + ".partial")
+    write_box_rows(temporary, rows)
+    temporary.replace(path)
+    say(f"wrote {path}")
+    labels = dict(zip(detector.class_ids, detector.checkpoint.class_names, strict=True))
+    if not set(labels) <= set(AVA_60_CLASSES) or any(AVA_60_CLASSES[n] != name for n, name in labels.items()):
+        write_label_map(path.with_suffix(".pbtxt"), labels)
+        say(f"wrote {path.with_suffix('.pbtxt')} (the action ids are this model's, not AVA's)")

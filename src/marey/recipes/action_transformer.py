@@ -1,4 +1,4 @@
-"""The Action Transformer's settings. Girdhar et al., "Video Action Transformer Network", CVPR 2019, Sec. 3.4 and 3.5."""
+"""The Action Transformer as the paper trains it, and at mini scale (Girdhar et al., CVPR 2019, Sec. 3.4 and 3.5)."""
 
 from __future__ import annotations
 
