@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from marey.errors import UserError
 from marey.models import create_model
-from marey.models.timesformer import TimeSformer, fold_temporal_projection
+from marey.models.timesformer import TimeSformer, fold_temporal_projection, stretched_state
 
 TINY = {"num_classes": 5, "num_frames": 4, "image_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2,
         "num_heads": 4}
@@ -189,3 +189,17 @@ def test_clips_that_do_not_fit_are_named(frames, message):
 def test_arguments_that_do_not_fit_are_named(arguments, message):
     with pytest.raises(UserError, match=message):
         TimeSformer(**TINY | arguments)
+
+
+@pytest.mark.parametrize("embedding", ["separable", "joint"])
+def test_weights_stretched_to_another_clip_answer_as_run_time_stretching_does(embedding):
+    source = strong(TimeSformer(**TINY, position_embedding=embedding, resize_embeddings="nearest"))
+    target = TimeSformer(**TINY | {"num_frames": 6, "image_size": 48}, position_embedding=embedding).eval()
+    target.load_state_dict(stretched_state(source, target))
+    torch.testing.assert_close(target(clip(2, 6, 48))["logits"], source(clip(2, 6, 48))["logits"])
+
+
+def test_a_separable_embedding_becomes_a_joint_one_as_a_sum():
+    source, target = strong(TimeSformer(**TINY)), TimeSformer(**TINY, position_embedding="joint").eval()
+    target.load_state_dict(stretched_state(source, target))
+    torch.testing.assert_close(target(clip())["logits"], source(clip())["logits"], atol=1e-4, rtol=1e-4)

@@ -380,6 +380,32 @@ class TimeSformer(nn.Module):
         return logits | {"embedding": embedding}
 
 
+def stretched_state(source: TimeSformer, target: TimeSformer, mode: str = "nearest") -> dict[str, Tensor]:
+    """Return the weights of `source` with its embeddings stretched to the grid and clip length of `target`.
+
+    The start of a fine-tuning at another resolution or number of frames. A separable embedding becomes a joint one as
+    the sum of place and time; the way back has no answer, and the embedding is left out.
+
+    Args:
+        source, target: models of TimeSformer's family.
+        mode: "nearest" as released, or "bicubic".
+    """
+    state = dict(source.state_dict())
+    position, time = state.pop("pos_embed"), state.pop("time_embed", None)
+    if source.position_embedding == target.position_embedding == "joint":
+        state["pos_embed"] = resize_joint_embedding(position, (source.num_frames, *source.grid),
+                                                    (target.num_frames, *target.grid), mode)
+    elif source.position_embedding == "separable":
+        position = resize_position_embedding(position, source.grid, target.grid, mode)
+        time = resize_time_embedding(time, target.num_frames, mode) if time is not None else None
+        if target.position_embedding == "separable":
+            state |= {"pos_embed": position} | ({"time_embed": time} if time is not None else {})
+        elif time is not None:
+            joint = position[:, None, 1:] + time[:, :, None]
+            state["pos_embed"] = torch.cat((position[:, :1], joint.flatten(1, 2)), dim=1)
+    return state
+
+
 def fold_temporal_projection(model: nn.Module) -> int:
     """Compute the folded temporal projections of a model now, rather than at its first prediction.
 

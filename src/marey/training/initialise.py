@@ -66,6 +66,8 @@ def _accepted(name: str, inferred: dict[str, Any]) -> dict[str, Any]:
 def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classes: int | None = None) -> str:
     """Copy every tensor of `source` that `target` has under the same name and shape; returns a sentence about it.
 
+    TimeSformer's family gets its position and time embeddings stretched (nearest) to the target's clip first.
+
     Args:
         skip_classes: leave out the last layer of the class head, known by this number of outputs: it belongs to other
             classes even where its shape happens to fit.
@@ -73,7 +75,11 @@ def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classe
     Raises:
         UserError: if nothing fits.
     """
-    have, wanted = source.state_dict(), target.state_dict()
+    from marey.models.timesformer import TimeSformer, stretched_state
+
+    stretches = isinstance(source, TimeSformer) and isinstance(target, TimeSformer)
+    have = stretched_state(source, target) if stretches else source.state_dict()
+    wanted = target.state_dict()
     fits = {key: value for key, value in have.items() if key in wanted and wanted[key].shape == value.shape
             and not (key.split(".")[0] in ("head", "class_mlp") and value.shape[0] == skip_classes)}
     if not fits:
