@@ -71,11 +71,36 @@ def test_the_evaluator_counts_the_nearest_label(tmp_path: Path) -> None:
     assert metrics["label_top1"] == 0.5
 
 
+def test_staged_training_moves_one_part_after_the_other(tmp_path: Path) -> None:
+    task = build_task(config(tmp_path, training="staged", stage_shares=[0.5, 0.25, 0.25]))
+    torch.manual_seed(0)
+    model = create_model("sevitar", **(TINY | task.model_arguments)).train()
+    optimiser = torch.optim.AdamW(model.parameters(), 0.01)
+    batch = task.collate([task.train_data[(0, i)] for i in range(4)])
+    task.objective.total_steps = 8
+    moved = []
+    for step in range(8):
+        task.objective.step = step
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        optimiser.zero_grad()
+        _, terms = task.objective(model, batch)
+        task.objective.total(terms).backward()
+        optimiser.step()
+        moved.append({name.split(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])})
+    assert all("blocks" in parts and "semantic_mlp" not in parts for parts in moved[:4])
+    assert moved[4:] == [{"semantic_mlp"}] * 2 + [{"class_mlp"}] * 2
+    assert task.extra["label_training"] == "staged"
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown objective.arguments.base 'orders'; did you mean 'order'"):
         build_task(config(tmp_path, base="orders"))
     with pytest.raises(UserError, match="objective.arguments 'label_los'; did you mean 'label_loss'"):
         build_task(config(tmp_path, label_los="mse"))
+    with pytest.raises(UserError, match="unknown objective.arguments.training 'stages'; did you mean 'staged'"):
+        build_task(config(tmp_path, training="stages"))
+    with pytest.raises(UserError, match="stage_shares=.* are three shares above 0 that sum to 1"):
+        build_task(config(tmp_path, training="staged", stage_shares=[1.0, 0.5, 0.5]))
     plain = config(tmp_path)
     with pytest.raises(UserError, match="a mixed clip has no one label to mean"):
         build_task(replace(plain, objective=replace(plain.objective, mixup_alpha=0.2)))

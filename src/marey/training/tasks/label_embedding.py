@@ -1,7 +1,7 @@
 """Label embedding: beside the class (and the order), the meaning of the label's name (SeViTAR, section 3.2).
 
-This is the joint training of both MLPs with the backbone. The paper's stages are three runs of the same task, each
-started from the one before and frozen up to it; `marey.recipes.sevitar` has them.
+Two orders of training reach the same checkpoint: `training="joint"` learns everything at once; `training="staged"` is
+the paper's order, one part after the other within one run (backbone, then semantic MLP, then classifier).
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ class LabelArguments:
     """Where label embeddings come from, see `marey.labels.embed.embed_labels`."""
     label_loss: str = "mse"
     """"mse" (squared distance of unit vectors) or "cosine"."""
+    training: str = "joint"
+    """"joint", or "staged": the parts one after the other."""
+    stage_shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    """With "staged": share of all steps spent on the backbone, the semantic MLP and the classifier."""
+
+    def __post_init__(self) -> None:
+        if self.training not in ("joint", "staged"):
+            raise unknown_name("objective.arguments.training", self.training, ("joint", "staged"))
+        if len(self.stage_shares) != 3 or min(self.stage_shares) <= 0 or abs(sum(self.stage_shares) - 1) > 1e-6:
+            raise UserError(f"objective.arguments.stage_shares={list(self.stage_shares)} are three shares above 0 that "
+                            "sum to 1")
 
 
 def build(config: TrainConfig) -> Task:
@@ -47,9 +58,11 @@ def build(config: TrainConfig) -> Task:
     inner = build_base(config, mine.base, rest)
     labels = embed_labels(inner.class_names, mine.label_source)
     objective = LabelEmbeddingObjective(config.objective.weights, inner.objective,
-                                        LabelEmbeddingLoss(labels.vectors, mine.label_loss))
+                                        LabelEmbeddingLoss(labels.vectors, mine.label_loss),
+                                        mine.stage_shares if mine.training == "staged" else None)
     report = {"label_source": labels.source if mine.label_source != DEFAULT_MODEL else DEFAULT_MODEL,
-              "label_loss": mine.label_loss, "unknown_words": list(labels.unknown_words),
+              "label_loss": mine.label_loss, "label_training": mine.training,
+              "unknown_words": list(labels.unknown_words),
               "same_meaning": [list(pair) for pair in labels.same_meaning()]}
     return replace(inner, objective=objective,
                    make_evaluator=lambda: LabelEmbeddingEvaluator(inner.make_evaluator(), labels.vectors),
@@ -60,8 +73,9 @@ def build(config: TrainConfig) -> Task:
 def split_arguments(arguments: dict[str, Any]) -> tuple[LabelArguments, dict[str, Any]]:
     """Divide `objective.arguments` into ours and the base's."""
     own = {field.name for field in fields(LabelArguments)}
-    return (LabelArguments(**{key: value for key, value in arguments.items() if key in own}),
-            {key: value for key, value in arguments.items() if key not in own})
+    typed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+                             for key, value in arguments.items() if key in own}
+    return LabelArguments(**typed), {key: value for key, value in arguments.items() if key not in own}
 
 
 def build_base(config: TrainConfig, base: str, arguments: dict[str, Any]) -> Task:
@@ -85,20 +99,51 @@ class LabelEmbeddingObjective(Objective):
         weights: factor of each term, "label" among them.
         base: the objective below; its outputs carry "label_embedding" for the clips of the batch, in order.
         loss: gives {"label": ...}.
+        stage_shares: shares of all steps for backbone, semantic MLP, classifier; None trains them jointly.
     """
 
-    def __init__(self, weights: dict[str, float], base: Objective, loss: LabelEmbeddingLoss) -> None:
+    def __init__(self, weights: dict[str, float], base: Objective, loss: LabelEmbeddingLoss,
+                 stage_shares: tuple[float, float, float] | None = None) -> None:
         super().__init__(weights)
         self.base = base
         self.loss = loss
+        self.stage_shares = stage_shares
+        self.trainable: set[str] | None = None
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
         """Return the outputs for the clips of the batch and all terms."""
         self.base.step, self.base.total_steps = self.step, self.total_steps
+        stage = self.stage if model.training and self.stage_shares is not None else None
+        if stage is not None:
+            self.enter(model, stage)
         outputs, terms = self.base(model, batch)
         if outputs.get("label_embedding") is None:
             raise UserError("the model has no label-embedding head; set model.name=sevitar")
-        return outputs, {**terms, **self.loss(outputs, batch["label"])}
+        meaning = self.loss(outputs, batch["label"])
+        if stage is not None:
+            return outputs, (terms, meaning, {"class": terms["class"]})[stage]
+        return outputs, {**terms, **meaning}
+
+    @property
+    def stage(self) -> int:
+        """0 while the backbone learns, 1 the semantic MLP, 2 the classifier; follows from the step alone."""
+        assert self.stage_shares is not None
+        done = self.step / max(1, self.total_steps)
+        return 0 if done < self.stage_shares[0] else 1 if done < sum(self.stage_shares[:2]) else 2
+
+    def enter(self, model: nn.Module, stage: int) -> None:
+        """Let only the parts of a stage learn; what the configuration froze stays frozen.
+
+        In stage 0 the classifier learns with the backbone, whose teacher it is, and sees a ŝ that is not trained yet
+        (the paper does not say what the backbone was trained by). A parameter without gradient is not moved by any
+        optimiser, by momentum and weight decay neither.
+        """
+        if self.trainable is None:
+            self.trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for name, parameter in model.named_parameters():
+            part = 1 if name.startswith("semantic_mlp.") else 2 if name.startswith("class_mlp.") else 0
+            learns = part == stage or (stage == 0 and part == 2)
+            parameter.requires_grad_(learns and name in self.trainable)
 
 
 class LabelEmbeddingEvaluator(Evaluator):
