@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torchvision.io import write_jpeg
+
+from marey.errors import UserError
+from marey.recipes import get_recipe
+from marey.training.config import override
+from marey.training.loop import train
+from marey.training.tasks import build_task
+
+TINY = {"width": 0.125, "head": "tx", "query": "highres", "num_proposals": 8, "rpn_channels": 16, "dim": 16, "ffn": 32,
+        "query_channels": 8, "location_channels": 8, "anchor_sizes": [8, 16], "samples_per_clip": 8,
+        "roi_operator": "align"}
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Six scenes of a bright box on black, split train and val, one of them empty."""
+    root = tmp_path / "scenes"
+    listing, rows = ["video,split,fps,key_frame,num_frames"], {"train": [], "val": []}
+    for i in range(6):
+        split, video = ("train" if i < 4 else "val"), f"s{i}"
+        folder = root / "frames" / video
+        folder.mkdir(parents=True)
+        frame = torch.zeros(3, 32, 32, dtype=torch.uint8)
+        if i != 3:
+            frame[:, 8:24, 4 + 2 * i:12 + 2 * i] = 255
+            rows[split].append(f"{video},0902,{(4 + 2 * i) / 32},0.25,{(12 + 2 * i) / 32},0.75,{i % 2 + 1},0")
+        for t in range(8):
+            write_jpeg(frame, str(folder / f"{video}_{t + 1:06d}.jpg"), quality=95)
+        listing.append(f"{video},{split},4.0,4,8")
+    (root / "scenes.csv").write_text("\n".join(listing) + "\n")
+    (root / "ava_action_list.pbtxt").write_text('item {\n  name: "a"\n  id: 1\n}\nitem {\n  name: "b"\n  id: 2\n}\n')
+    for split, lines in rows.items():
+        (root / f"ava_{split}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def config(scenes, *settings):
+    recipe = get_recipe("action_transformer_mini")
+    recipe = replace(recipe, model=replace(recipe.model, arguments=TINY), data=replace(recipe.data, path=str(scenes)))
+    return override(recipe, ["data.preprocess.image_size=32", "train.batch_size=2", "train.max_steps=2",
+                             "train.tensorboard=false", *settings])
+
+
+@pytest.mark.parametrize("boxes", ["own", "truth"])
+def test_the_mini_recipe_trains_evaluates_and_saves(scenes, tmp_path, boxes):
+    result = train(config(scenes, f"objective.arguments.boxes={boxes}"), tmp_path / "run", quiet=True)
+    assert set(result.metrics) >= {"map", "localisation_50", "localisation_75"}
+    if boxes == "truth":
+        assert result.metrics["localisation_75"] == 1
+    from marey.checkpoints import load_checkpoint
+
+    checkpoint = load_checkpoint(tmp_path / "run" / "best")
+    assert checkpoint.class_names == ["a", "b"]
+    assert checkpoint.extra["data"]["class_counts"] == {"1": 2, "2": 1}
+
+
+def test_mistakes_are_named(scenes, tmp_path):
+    with pytest.raises(UserError, match="detection needs --data with a folder in AVA's layout"):
+        build_task(config(tmp_path))
+    with pytest.raises(UserError, match=r"unknown setting of data.arguments: 'mosaik'; did you mean 'mosaic'"):
+        build_task(config(scenes, "data.arguments.mosaik=x"))
+    with pytest.raises(UserError, match="boxes 'trut'; did you mean 'truth'"):
+        build_task(config(scenes, "objective.arguments.boxes=trut"))
+    with pytest.raises(UserError, match="resize_mode=stretch"):
+        build_task(config(scenes, "data.preprocess.resize_mode=short_side", "data.preprocess.short_side=64"))
+
+
+@pytest.mark.parametrize("name", ["action_transformer_ava", "action_transformer_mini", "i3d_mini_mocap"])
+def test_recipes_are_whole_and_travel_as_json(name):
+    from marey.training.config import TrainConfig
+
+    recipe = get_recipe(name)
+    assert recipe.recipe == name
+    assert TrainConfig.from_dict(recipe.to_dict()).to_dict() == recipe.to_dict()
