@@ -80,12 +80,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dr
     return output, weights
 
 
-def split_windows(tokens: Tensor, window: int) -> Tensor:
-    """Cut (B, M, T, d) into (B, N, M, W, d); the end is padded with zeros."""
-    padding = -tokens.shape[2] % window
-    return rearrange(F.pad(tokens, (0, 0, 0, padding)), "b m (n w) d -> b n m w d", w=window)
-
-
 class GatedMultiLevelAttention(nn.Module):
     r"""Several experts look at the same queries, keys and values at different ranges; a gate weighs them.
 
@@ -140,35 +134,38 @@ class GatedMultiLevelAttention(nn.Module):
         """
         if mask is not None:
             tokens = tokens.masked_fill(~mask[..., None], 0.0)
-        query, key, value = rearrange(self.qkv(tokens), "b t (three m d) -> three b m t d", three=3, m=self.num_heads)
+        qkv = self.qkv(tokens)
         maps: AttentionMaps = {"global_map": None, "local_maps": {}}
         seen: dict[int | None, Tensor] = {}
         for window in dict.fromkeys(self.windows):
             if window is None:
-                seen[None], maps["global_map"] = self._attend(query, key, value, mask, return_attention)
+                seen[None], maps["global_map"] = self._attend(qkv, mask, return_attention)
             else:
-                seen[window], local = self._attend_locally(query, key, value, mask, window, return_attention)
+                seen[window], local = self._attend_locally(qkv, mask, window, return_attention)
                 if local is not None:
                     maps["local_maps"][window] = local
-        mixed = self._mix([rearrange(seen[window], "b m t d -> b t (m d)") for window in self.windows])
+        mixed = self._mix([seen[window] for window in self.windows])
         if mask is not None:
             mixed = mixed.masked_fill(~mask[..., None], 0.0)
         return mixed, maps if return_attention else None
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, return_map: bool) \
-            -> tuple[Tensor, Tensor | None]:
-        return attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0, return_map=return_map)
+    def _attend(self, qkv: Tensor, mask: Tensor | None, return_map: bool) -> tuple[Tensor, Tensor | None]:
+        query, key, value = rearrange(qkv, "b t (three m d) -> three b m t d", three=3, m=self.num_heads)
+        output, weights = attend(query, key, value, mask, dropout=self.dropout if self.training else 0.0,
+                                 return_map=return_map)
+        return rearrange(output, "b m t d -> b t (m d)"), weights
 
-    def _attend_locally(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, window: int,
-                        return_map: bool) -> tuple[Tensor, Tensor | None]:
-        B, _, T, _ = query.shape
-        if mask is None and T % window:
-            mask = torch.ones(B, T, dtype=torch.bool, device=query.device)
-        windows = None if mask is None else rearrange(F.pad(mask, (0, -T % window)), "b (n w) -> b n w", w=window)
-        output, local = self._attend(split_windows(query, window), split_windows(key, window),
-                                     split_windows(value, window), windows, return_map)
-        output = rearrange(output, "b n m w d -> b m (n w) d")[:, :, :T]
-        return output, None if local is None else local.transpose(1, 2)
+    def _attend_locally(self, qkv: Tensor, mask: Tensor | None, window: int, return_map: bool) \
+            -> tuple[Tensor, Tensor | None]:
+        """Attend inside windows, laid along the batch axis: the fused kernels take four axes."""
+        B, T, _ = qkv.shape
+        padding = -T % window
+        if mask is None and padding:
+            mask = torch.ones(B, T, dtype=torch.bool, device=qkv.device)
+        windows = None if mask is None else F.pad(mask, (0, padding)).view(-1, window)                    # (B*N, W)
+        output, local = self._attend(F.pad(qkv, (0, 0, 0, padding)).view(-1, window, qkv.shape[2]), windows, return_map)
+        output = output.reshape(B, T + padding, -1)[:, :T]
+        return output, None if local is None else rearrange(local, "(b n) m w v -> b m n w v", b=B)
 
     def _mix(self, seen: list[Tensor]) -> Tensor:
         values = [project(expert) for project, expert in zip(self.output, seen, strict=True)]
