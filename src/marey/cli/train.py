@@ -171,6 +171,9 @@ def _say_report(report: dict[str, Any]) -> None:
         for name, value in report.items():
             if isinstance(value, (int, float)):
                 say(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
+    for value in report.values():
+        if isinstance(value, dict) and "text" in value:
+            say(str(value["text"]))
     for entry in report.get("unreadable", ()):
         say(f"unreadable: {entry['error'] if isinstance(entry, dict) else entry}")
 

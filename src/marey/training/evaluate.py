@@ -1,14 +1,14 @@
 """Evaluate a checkpoint on labelled videos: one answer per video over its views, every number with its interval.
 
-`evaluate` answers for classifiers of clips. A task whose models need other numbers or other data names a function in
-`EVALUATIONS`; what that function returns is added to the report (or is the report, where the model takes no clips).
+`evaluate` answers for classifiers of clips. What a model can do besides adds its numbers through `ADDITIONS`. Models
+that take no clips (frame features, boxes) are scored by the evaluator of the task they were trained for.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +31,11 @@ if TYPE_CHECKING:
     from marey.checkpoints import Checkpoint
     from marey.datasets import DatasetIndex
 
-EVALUATIONS: dict[str, str] = {
-    "order": "marey.training.tasks.order:evaluate_more",
-    "label_embedding": "marey.training.tasks.label_embedding:evaluate_more",
-    "features": "marey.training.tasks.features:evaluate_all",
-    "detection": "marey.training.tasks.detection:evaluate_all",
-}
-"""Task of a checkpoint (`extra["task"]`) -> function(checkpoint, data, options) -> dict. `evaluate_more` adds its keys
-to the report of a clip classifier; `evaluate_all` is the whole report, and `data` stays unopened."""
+ADDITIONS: dict[str, str] = {"permutations": "marey.training.tasks.order:evaluate_more"}
+"""Tensor in a checkpoint that tells of an ability -> function(checkpoint, data, options) -> dict for the report."""
+
+UNSEEN = "marey.training.tasks.label_embedding:evaluate_unseen"
+"""Function(checkpoint, data, options) -> dict: the whole report of `marey evaluate --unseen`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,25 +102,61 @@ def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = Eva
 
     source = checkpoint_of(model)
     checkpoint = load_checkpoint(source)
-    own = EVALUATIONS.get((checkpoint.extra or {}).get("task", ""), "")
-    task_report = _task_function(own)
-    if own.endswith(":evaluate_all") and task_report is not None:
-        return {"model": str(source), "data": str(data), **task_report(checkpoint, data, options)}, None
+    head = {"model": str(source), "data": str(data)}
     if options.unseen:
-        if task_report is None:
+        if "label_embeddings" not in checkpoint.tensors:
             raise UserError(f"{source}: --unseen needs a model with a label-embedding head; "
                             "marey-mini and models of recipes sevitar_... have one")
-        return {"model": str(source), "data": str(data), **task_report(checkpoint, data, options)}, None
+        return {**head, **_function(UNSEEN)(checkpoint, data, options)}, None
+    if (checkpoint.extra or {}).get("task") in ("features", "detection"):
+        return {**head, **evaluate_by_task(checkpoint, data, options)}, None
     index = choose_split(data, options)
     answers = predict_index(checkpoint, index, options, tick=tick)
-    report = {"model": str(source), "data": str(data), "split": options.split, "manifest_hash": index.manifest_hash,
+    report = {**head, "split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash,
               **report_of(answers, seed=options.seed), "views": f"{options.views[0]}x{options.views[1]}",
               "fusion": options.fusion, "calibration": checkpoint.calibration,
               "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess else None,
               "arguments": checkpoint.arguments, "config": (checkpoint.extra or {}).get("config")}
-    if task_report is not None:
-        report.update(task_report(checkpoint, data, options))
+    for tensor, function in ADDITIONS.items():
+        if tensor in checkpoint.tensors:
+            report.update(_function(function)(checkpoint, data, options))
     return report, answers
+
+
+def evaluate_by_task(checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions) -> dict[str, Any]:
+    """Score a model that takes no clips by the evaluator of its task, on the validation part of `data`.
+
+    `--split all` takes every sample where the task holds validation samples out by itself; a detection task takes the
+    split of that name.
+
+    Raises:
+        UserError: if the checkpoint does not say how it was trained, or the data has other classes.
+    """
+    from marey.training import loop
+    from marey.training.config import TrainConfig
+    from marey.training.tasks import build_task
+
+    saved = (checkpoint.extra or {}).get("config")
+    if saved is None:
+        raise UserError(f"{checkpoint.source}: does not say how it was trained, so it cannot be scored; "
+                        "evaluate a checkpoint written by 'marey train'")
+    config = TrainConfig.from_dict(saved)
+    arguments = dict(config.data.arguments)
+    if options.split not in (None, "all") and config.objective.kind == "detection":
+        arguments["val_split"] = options.split
+    config = replace(config, data=replace(
+        config.data, path=str(data), arguments=arguments, preprocess=config.data.preprocess or checkpoint.preprocess,
+        val_fraction=1.0 if options.split == "all" else config.data.val_fraction))
+    task = build_task(config)
+    if list(task.class_names) != list(checkpoint.class_names):
+        raise UserError(f"{data}: has {len(task.class_names)} classes, other than the {len(checkpoint.class_names)} of "
+                        f"{checkpoint.source}; evaluate on data with the same label list")
+    accelerator = loop.make_accelerator(replace(config, train=replace(config.train, device="cpu")))
+    evaluator = loop.evaluate(checkpoint.model.to(accelerator.device), task, accelerator,
+                              batch_size=options.batch_size, workers=options.workers)
+    return {"task": config.objective.kind, "main": evaluator.main, "num_samples": len(task.val_data or ()),
+            **{key: value for key, value in evaluator.compute().items() if not isinstance(value, Tensor)},
+            "config": config.to_dict()}
 
 
 def checkpoint_of(model: str | Path) -> str | Path:
@@ -134,16 +167,9 @@ def checkpoint_of(model: str | Path) -> str | Path:
     return model
 
 
-def _task_function(place: str) -> Callable[..., dict[str, Any]] | None:
-    if not place:
-        return None
+def _function(place: str) -> Callable[..., dict[str, Any]]:
     module, function = place.split(":")
-    try:
-        return getattr(importlib.import_module(module), function, None)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        return None
+    return getattr(importlib.import_module(module), function)
 
 
 def choose_split(data: str | Path, options: EvaluateOptions) -> DatasetIndex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,16 @@ def write_report(folder: Path, report: dict[str, Any], answers: Predictions | No
         _write_csv(folder / "confusion.csv", [{"true \\ predicted": name, **dict(zip(classes, row, strict=True))}
                                               for name, row in zip(classes, counts, strict=True)])
         draw_confusion(folder / "confusion.png", classes, counts)
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(finite(report), indent=1) + "\n", encoding="utf-8")
+
+
+def finite(value: Any) -> Any:
+    """Return JSON values with NaN and infinity, which JSON does not have, as None."""
+    if isinstance(value, dict):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
