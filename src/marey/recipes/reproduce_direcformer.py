@@ -206,6 +206,15 @@ def mini_stem() -> nn.Module:
     return model.patch_embed.eval()  # type: ignore[union-attr,operator]
 
 
+def build_mini_model(arguments: dict[str, Any]) -> nn.Module:
+    """Build a DirecFormer around the frozen stem."""
+    model = create_model("direcformer", **arguments)
+    stem: Any = model.patch_embed
+    stem.trunk.load_state_dict(mini_stem().trunk.state_dict())  # type: ignore[union-attr,operator]
+    stem.trunk.requires_grad_(False)
+    return model
+
+
 @dataclass(frozen=True)
 class BothWays:
     """Clips as recorded and, as classes of their own, backwards: items 2i and 2i + 1 are clip i both ways."""
@@ -229,7 +238,6 @@ def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False)
         as_played: the order terms take the order in which a clip is played, not in which it was recorded.
     """
     from marey.datasets.clips import collate_clips
-    from marey.training.tasks.frozen_stem import build_model
 
     preprocess = config.data.preprocess
     assert preprocess is not None
@@ -241,7 +249,7 @@ def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False)
     return Task(train_data=BothWays(clips.split("train")), val_data=None, collate=collate_clips, class_names=names,
                 preprocess=preprocess, objective=OrderObjective(config.objective.weights, rows, arguments, names),
                 make_evaluator=lambda: OrderEvaluator(names), tensors={"permutations": rows},
-                build_model=functools.partial(build_model, mini_stem()), extra={"task": "order"},
+                build_model=build_mini_model, extra={"task": "order"},
                 model_arguments={"num_frames": T, "image_size": preprocess.image_size, "num_classes": len(names),
                                  "num_orders": len(rows)})
 
@@ -311,7 +319,7 @@ def run_full(recipe: TrainConfig, line: str, seed: int, options: ReproduceOption
 def size_cells() -> list[Cell]:
     """Parameters and multiply-adds x views of TimeSformer and DirecFormer at the paper's size (Table 5, Fig. 1)."""
     return [Cell(f"size of {name}", 0, functools.partial(count_size, name), 2.0,
-                 {"params_million": 121.4, "gmacs_per_view": 196.0, "views": 3.0}, table="Table 5, Fig. 1",
+                 {"params_million": 121.4, "gmacs_per_view": 196.0, "views": 3.0}, 1, "Table 5, Fig. 1",
                  note="27 classes, 31 orders" if name == "direcformer" else "27 classes")
             for name in ("timesformer", "direcformer")]
 
