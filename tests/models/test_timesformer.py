@@ -203,3 +203,10 @@ def test_a_separable_embedding_becomes_a_joint_one_as_a_sum():
     source, target = strong(TimeSformer(**TINY)), TimeSformer(**TINY, position_embedding="joint").eval()
     target.load_state_dict(stretched_state(source, target))
     torch.testing.assert_close(target(clip())["logits"], source(clip())["logits"], atol=1e-4, rtol=1e-4)
+
+
+def test_space_attention_is_the_mean_over_frames_seen_alone():
+    model = strong(TimeSformer(**TINY, attention="space"))
+    alone = torch.stack([model.encode(clip()[:, t:t + 1])["tokens"] for t in range(4)]).mean(0)
+    torch.testing.assert_close(model.encode(clip())["tokens"], alone, atol=1e-5, rtol=1e-5)
+    assert set(model(clip(), return_attention=True)) == {"logits", "embedding", "attention_space"}
