@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ import torch
 
 from marey.checkpoints import load_checkpoint, save_checkpoint
 from marey.datasets.clips import ClipDataset
+from marey.datasets.youtube8m_mini import render_youtube8m_mini
 from marey.errors import UserError
 from marey.models import create_model
+from marey.recipes.gat import gat_youtube8m_mini
 from marey.training.evaluate import EvaluateOptions, choose_split, evaluate, predict_index, report_of
+from marey.training.loop import train
 from marey.training.report import compare_predictions, load_predictions, write_report
 from marey.transforms.preprocess import Preprocess
 from marey.video.encode import write_video
@@ -141,3 +145,17 @@ def test_answers_without_a_common_video_cannot_be_compared(videos: Path, model: 
 def test_a_run_that_was_not_evaluated_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no predictions\.jsonl there or in evaluation/; run 'marey evaluate"):
         load_predictions(tmp_path)
+
+
+def test_a_model_of_frame_features_is_scored_by_its_own_task(tmp_path: Path) -> None:
+    base = gat_youtube8m_mini()
+    render_youtube8m_mini(tmp_path / "data", shards=1, videos={"train": 8, "validate": 6})
+    config = replace(base, data=replace(base.data, path=str(tmp_path / "data")),
+                     train=replace(base.train, max_steps=1, batch_size=4, device="cpu", tensorboard=False))
+    result = train(config, tmp_path / "run", quiet=True)
+    report, answers = evaluate(tmp_path / "run", tmp_path / "data")
+    assert answers is None
+    assert (report["task"], report["main"], report["num_samples"]) == ("features", "gap", 6)
+    assert report["gap"] == pytest.approx(result.metrics["gap"])
+    write_report(tmp_path / "out", report, answers)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["task"] == "features"
