@@ -19,7 +19,6 @@ MODELS: dict[str, str] = {
     "sevitar": "marey.models.sevitar:SeViTAR",
     "gat": "marey.models.gat:GAT",
     "i3d": "marey.models.i3d:I3D",
-    "slowfast": "marey.models.slowfast:SlowFast",
     "action_transformer": "marey.models.action_transformer:ActionTransformer",
     "external": "marey.models.external:ExternalClassifier",
 }

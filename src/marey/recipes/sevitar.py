@@ -1,8 +1,8 @@
 """SeViTAR's experiments (section 4.1) as recipes: 8 frames at 224, patch 16, q = 768, A = 12 heads, SGD 0.002, batch 8.
 
 The paper does not give the widths of the two MLPs, the number of epochs, or how the backbone was started; here the
-MLPs have one hidden layer of q values, 15 epochs follow TimeSformer, and the start is ImageNet's ViT-B/16 where the user
-gives it (`--set model.init_from=DIR`, made by `marey convert --from vit`).
+MLPs have one hidden layer of q values, 15 epochs follow TimeSformer, and the start is ImageNet's ViT-B/16 where the
+user gives it (`--set model.init_from=DIR`, made by `marey convert --from vit`).
 """
 
 from __future__ import annotations
