@@ -4,7 +4,7 @@ change."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -86,6 +86,109 @@ def corrupt(
         raise typer.Exit(1)
 
 
+def robustness(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names, folders, hf:, torchvision:, or "
+                                                                         "module:function.")],
+    data: Annotated[str, typer.Option(help="Labelled videos (see the data contract).")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("robustness-report"),
+    corruptions: Annotated[str, typer.Option(help="Names, categories, 'profile', 'all' or 'none', comma-separated.")]
+        = "all",
+    severities: Annotated[str, typer.Option(help="List from 1 (mild) to 5.")] = "1,2,3,4,5",
+    profile: Annotated[str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")] = "rose",
+    attacks: Annotated[str, typer.Option(help="Attack names, comma-separated; 'all' or 'none'.")] = "none",
+    attack_set: Annotated[list[str] | None, typer.Option(help="Option of an attack: pgd.steps=20 (eps and step in "
+                                                              "[0, 1]).")] = None,
+    shuffles: Annotated[int, typer.Option(help="Shuffles per video for order reliance; 0: none.", min=0)] = 4,
+    reference: Annotated[str | None, typer.Option(help="Model that mCE is relative to; default: the first.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Official layout by name.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to measure on; default: test, else val, else all.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many videos, spread over the classes.", min=1)] = None,
+    resolution: Annotated[int, typer.Option(help="Side at which pixels are changed.", min=32)] = 224,
+    max_frames: Annotated[int, typer.Option(help="Source frames per video; the middle of longer ones.", min=1)] = 300,
+    batch_size: Annotated[int, typer.Option(help="Clips per forward pass.", min=1)] = 16,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    device: Annotated[str, typer.Option(help="Torch device of the models.")] = "cpu",
+    force: Annotated[bool, typer.Option("--force", help="Begin anew where --out holds another report.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+) -> None:
+    """Measure models under corruptions and attacks, and write report.html; run again to go on after a stop."""
+    import shlex
+    import sys
+
+    from marey import __version__
+    from marey.cli.output import print_json, progress, say
+    from marey.datasets import open_dataset
+    from marey.errors import UserError
+    from marey.robustness.attacks import list_attacks
+    from marey.robustness.benchmark import BenchmarkConfig, run
+    from marey.robustness.report import write_report
+    from marey.robustness.subjects import load_subject
+    from marey.robustness.summary import choose_videos, describe_kinds, settings_of, summarise
+
+    names = list_attacks() if attacks == "all" else [a.strip() for a in attacks.split(",") if a.strip() not in
+                                                     ("", "none")]
+    config = BenchmarkConfig(corruptions=tuple(_kinds(corruptions, profile)), severities=tuple(_severities(severities)),
+                             profile=profile, attacks=tuple(names), attack_options=_attack_options(attack_set or []),
+                             shuffles=shuffles, resolution=resolution, max_frames=max_frames, batch_size=batch_size,
+                             seed=seed)
+    if reference is not None and reference not in models:
+        raise UserError(f"--reference {reference} is none of the models given: {', '.join(models)}")
+    if len(set(models)) < len(models):
+        raise UserError("a model is named twice; name each once")
+    index = choose_videos(open_dataset(data, dataset=dataset), split, limit)
+    subjects = [load_subject(name, index.class_names, device) for name in models]
+    if force:
+        for leftover in ("settings.json", "answers.jsonl"):
+            (out / leftover).unlink(missing_ok=True)
+    say(f"{len(index)} videos, {len(config.corruptions)} corruptions x {len(config.severities)} severities, "
+        f"{len(config.attacks)} attacks, {len(models)} models")
+    entries = []
+    for entry in progress(run(index, subjects, config, out), "measuring", len(index)):
+        entries.append(entry)
+        if "error" in entry:
+            say(f"marey: {entry['error']}")
+    report = summarise(entries, models, index.class_names, config, models.index(reference) if reference else 0)
+    report |= {"settings": settings_of(config), "kinds": describe_kinds(config), "version": __version__,
+               "command": shlex.join(["marey", *sys.argv[1:]])}
+    written = write_report(report, out)
+    if as_json:
+        print_json(report)
+    else:
+        for name, model in report["models"].items():
+            line = f"{name}: clean {model['clean_accuracy']:.1%}"
+            if "mpc" in model:
+                line += f", mPC {model['mpc']:.1%}, relative robustness {model['gamma_r'] or 0:.3f}"
+            for attack, found in model["attacks"].items():
+                line += f", {attack} {found['robust_accuracy']:.1%}" if found else ""
+            print(line)
+        say("wrote " + ", ".join(str(path) for path in written))
+    if report["unreadable"]:
+        raise typer.Exit(1)
+
+
+def _attack_options(settings: list[str]) -> dict[str, dict[str, Any]]:
+    """Return {"pgd": {"steps": 20}} from ["pgd.steps=20"]."""
+    import json
+
+    from marey.errors import UserError, unknown_name
+    from marey.robustness.attacks import list_attacks
+
+    options: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        name, _, option = key.partition(".")
+        if not option or not value:
+            raise UserError(f"--attack-set is written attack.option=value, for example pgd.steps=20, got '{setting}'")
+        if name not in list_attacks():
+            raise unknown_name("attack", name, list_attacks())
+        try:
+            options.setdefault(name, {})[option] = json.loads(value)
+        except json.JSONDecodeError:
+            options.setdefault(name, {})[option] = value
+    return options
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
     app.command()(corrupt)
+    app.command()(robustness)

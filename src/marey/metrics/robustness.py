@@ -119,3 +119,18 @@ def mean_absolute_perturbation(clean: Tensor, changed: Tensor) -> float:
     if clean.dtype == torch.uint8:
         clean, changed = clean.float(), changed.float()
     return float((changed - clean).abs().double().mean())
+
+
+def calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
+    """Return the expected calibration error from first answers alone.
+
+    Guo et al., 2017, Eq. (3), as `metrics.calibration.expected_calibration_error`, which takes all probabilities.
+
+    Args:
+        confidence: float, (N,), probability of the first answer.
+        correct: bool or float, (N,).
+    """
+    confidence, correct = confidence.double(), correct.double()
+    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
+    gap = torch.zeros(num_bins, dtype=torch.double).index_add_(0, bins, correct - confidence)
+    return (gap.abs().sum() / max(1, len(correct))).item()
