@@ -74,11 +74,11 @@ def direcformer_mini() -> TrainConfig:
     return TrainConfig(
         recipe="direcformer_mini",
         model=ModelConfig(name="direcformer", arguments={
-            "patch_size": 32, "embed_dim": 96, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0,
+            "patch_size": 32, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0,
             "stem": "efficientnet_lite0", "stem_stage": 6, "freeze_stem_norm": True}),
         data=DataConfig(preprocess=preprocess),
         augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(96, 112), flip=0.0),
-        optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
+        optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
         objective=ObjectiveConfig(kind="frozen_stem", weights=dict(ALL_LOSSES),
                                   arguments={"inner": "order", "variants": 1, "num_permutations": 100,
                                              "rule": "closest", "mask_diagonal": True,
