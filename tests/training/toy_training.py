@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from marey.datasets.clips import collate_clips
+from marey.datasets.clips import collate_clips, sample_generator
 from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
 from marey.training.tasks import Batch, Objective, Outputs, Task, Terms
 from marey.training.tasks.classification import ClassificationEvaluator, ClassificationObjective
@@ -29,7 +29,7 @@ class ToyClips:
         epoch, i = key
         if i in self.unreadable:
             return {"error": f"clip{i}.mp4: broken", "sample": i}
-        generator = torch.Generator().manual_seed(self.seed * 7919 + epoch * 1009 + i)
+        generator = sample_generator(self.seed, epoch, i)
         clip = self.labels[i] - 1 + 0.5 * torch.randn(4, 3, 8, 8, generator=generator)
         return {"clip": clip, "label": self.labels[i], "sample": i}
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PASSES = 3
 """Augmented passes over the training clips whose embeddings the head is fitted on."""
+FIRST_EPOCH = 500_000
+"""The passes are augmented as epochs from this one on, which no training reaches."""
 STEPS = 300
 """Full-batch optimiser steps."""
 
@@ -69,7 +71,7 @@ def warm_start(run: Run) -> None:
     """Fit the head of a run's model on the embeddings of its augmented training clips; the same in every process."""
     model, device = run.model.eval(), run.accelerator.device
     head_of(model)
-    keys = [(-1 - turn, place) for turn in range(PASSES) for place in range(run.num_samples)]
+    keys = [(FIRST_EPOCH + turn, place) for turn in range(PASSES) for place in range(run.num_samples)]
     size = run.config.train.eval_batch_size or run.part_size
     loader = DataLoader(run.task.train_data, batch_sampler=[keys[n:n + size] for n in range(0, len(keys), size)],  # type: ignore[arg-type]
                         collate_fn=run.task.collate, num_workers=run.config.train.workers)
