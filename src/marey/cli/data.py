@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     rendering = typer.Typer(name="render", no_args_is_help=True, help="Render data that needs no download.")
     rendering.command("mocap")(render_mocap)
     rendering.command("youtube8m-mini")(render_youtube8m)
+    rendering.command("action-videos")(render_action_videos)
     rendering.callback()(lambda: None)
     data.add_typer(rendering)
     app.add_typer(data)
@@ -174,6 +175,19 @@ def render_youtube8m(
     parts = {"train": videos - 3 * (videos // 7), "validate": videos // 7, "test": 2 * (videos // 7)}
     render_youtube8m_mini(out, videos=parts, seed=seed)
     say(f"{out}: {videos} videos of 24 labels; train with: marey train gat_youtube8m_mini --data {out}")
+
+
+def render_action_videos(
+    clips: Annotated[Path, typer.Option(help="Folder made by: marey data render mocap.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    videos: Annotated[int, typer.Option(min=1, help="Videos in all splits together.")] = 500,
+    seed: Annotated[int, typer.Option(help="Video i is drawn from (seed, i).")] = 0,
+) -> None:
+    """Join rendered clips into longer videos of several actions, with sound: what marey-mini-gat learns from."""
+    from marey.datasets.action_videos import make_action_videos
+
+    make_action_videos(clips, out, videos, seed=seed)
+    say(f"{out}: {videos} videos; next: marey features {out} --out FEATURES")
 
 
 def _bar(label: str) -> Any:

@@ -27,7 +27,7 @@ class FrameEncoder(Protocol):
     source: str
 
     def offsets(self) -> list[float]:
-        """Return the times within a second at which frames are needed, in [0, 1)."""
+        """Return the times at which frames are needed, in seconds from the start of a second."""
         ...
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -61,9 +61,16 @@ class ClipEncoder:
         self.preprocess = replace(checkpoint.preprocess, crops=1)
 
     def offsets(self) -> list[float]:
-        """Return the middles of equal parts of a second, one part for each frame of a clip."""
-        count = self.preprocess.sampling.num_frames
-        return [(frame + 0.5) / count for frame in range(count)]
+        """Return the times of a clip around the middle of a second.
+
+        Frames stand as far apart as the model was trained on (`sampling.target_fps`), so a clip may reach into the
+        neighbouring seconds; a model without a rate of its own gets the frames of the second evenly.
+        """
+        sampling = self.preprocess.sampling
+        count, rate = sampling.num_frames, sampling.target_fps
+        if rate is None:
+            return [(frame + 0.5) / count for frame in range(count)]
+        return [0.5 + (frame - (count - 1) / 2) * sampling.stride_frames / rate for frame in range(count)]
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -126,5 +133,5 @@ def _seconds(reader: VideoReader, offsets: list[float], start: float, seconds: i
     last = max(reader.duration_seconds - 1e-6, 0.0)
     for first in range(0, seconds, SECONDS_AT_ONCE):
         count = min(SECONDS_AT_ONCE, seconds - first)
-        times = [min(start + first + second + offset, last) for second in range(count) for offset in offsets]
+        times = [min(max(start + first + second + offset, 0.0), last) for second in range(count) for offset in offsets]
         yield reader.frames_at_seconds(times).frames.unflatten(0, (count, len(offsets)))
