@@ -1,0 +1,188 @@
+"""Write docs/paper-map.md: every equation, table and figure of the five papers -> file:line, command, or why not built.
+
+    python docs/make_paper_map.py          write the page
+    python docs/make_paper_map.py --check  exit with status 1 if the page is not what would be written
+
+An entry names code as "file.py:name" below src/marey (methods as Class.name); the line is found in the source, so an
+entry whose code is gone is an error. "$ ..." is a command; "not built: ..." says why.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "paper-map.md"
+
+STUDY = "Kaur, Action Recognition Using Vision Transformers (the HMDB_simp study)"
+DIRECFORMER = "Truong et al., DirecFormer, CVPR 2022"
+SEVITAR = "SeViTAR, a semantic video transformer (ROSE challenge)"
+GAT = "Sahu et al., GAT: gated adversarial transformer"
+ACTION = "Girdhar et al., Video Action Transformer, CVPR 2019"
+
+Entry = tuple[str, str, tuple[str, ...]]
+ENTRIES: dict[str, list[Entry]] = {
+    STUDY: [
+        ("Section 3", "sampling at 1/32, equidistant, random", ("video/sampling.py:ClipSampling",)),
+        ("Section 3", "extension of short videos", ("video/extension.py:extend_frames",)),
+        ("Section 3", "split 900/225/125", ("datasets/hmdb_simp.py:read",)),
+        ("Section 3", "fine-tuning settings", ("recipes/study.py:timesformer_hmdb_simp",)),
+        ("Table 1", "batch size, optimiser, learning rate",
+         ("$ marey reproduce hmdb-study --cells 'Table 1*' --out DIR",)),
+        ("Table 2", "pre-training", ("$ marey reproduce hmdb-study --cells 'Table 2*' --out DIR",)),
+        ("Table 3", "samplers", ("$ marey reproduce hmdb-study --cells 'Table 3*' --out DIR",)),
+        ("Table 4", "TimeSformer and ViViT", ("$ marey reproduce hmdb-study --cells 'Table 4*' --out DIR",
+                                            "recipes/study.py:vivit_hmdb_simp")),
+        ("Table 5", "extension before and after sampling",
+         ("$ marey reproduce hmdb-study --cells 'Table 5*' --out DIR",)),
+        ("Figs. 1, 2", "drawings of ViT and ViViT", ("not built: drawings of architectures",)),
+        ("Fig. 3", "confusion matrix", ("$ marey evaluate RUN --data DATA --out DIR",)),
+        ("Fig. 4", "web page", ("$ marey serve", "web/page.py:build_page")),
+        ("Fig. 5", "attention map", ("$ marey explain VIDEO --out DIR", "explain/attention.py:attention_map")),
+        ("Figs. 6, 7", "right and wrong videos with top-5", ("$ marey reproduce hmdb-study --out DIR",)),
+    ],
+    DIRECFORMER: [
+        ("Eq. 1", "likelihood of class and order", ("losses/order.py:DirecFormerLoss",)),
+        ("Eq. 2", "class of the ordered, order of the permuted clip",
+         ("training/tasks/order.py:OrderObjective.learn",)),
+        ("Eq. 3", "patch and space-time embedding", ("models/timesformer.py:TimeSformer.embed",)),
+        ("Eqs. 4, 8", "query, key, value of normed tokens", ("models/timesformer.py:DividedBlock.forward",)),
+        ("Eq. 5", "directed attention over all tokens", ("layers/directed_attention.py:directed_weights",
+                                                         "models/timesformer.py:JointBlock")),
+        ("Eqs. 6, 7", "directed attention over time", ("layers/attention.py:SoftmaxAttention.over_time",)),
+        ("Eqs. 9, 10", "directed attention over space", ("layers/attention.py:SoftmaxAttention.over_space",)),
+        ("Eq. 11", "MLP with residual", ("models/timesformer.py:MLP",)),
+        ("Eq. 12", "class and order heads", ("models/direcformer.py:DirecFormer.answer",)),
+        ("Eq. 13", "guided loss", ("losses/order.py:guided_loss", "losses/order.py:order_signs")),
+        ("Eq. 14", "total loss", ("losses/order.py:total_loss",)),
+        ("Eq. 15", "OrderAcc", ("metrics/order.py:order_accuracy",)),
+        ("Section 4.1", "permutation set", ("order/permutations.py:make_permutation_set",)),
+        ("Section 4", "Hamiltonian path", ("order/path.py:hamiltonian_path",)),
+        ("Tables 1, 2", "ablation and order correction on Jester",
+         ("$ marey reproduce direcformer --out DIR", "recipes/direcformer.py:direcformer_jester")),
+        ("Table 3", "Something-Something V2", ("$ marey reproduce direcformer --scale full --data DATA --out DIR",
+                                               "recipes/direcformer.py:direcformer_something_v2")),
+        ("Table 4", "Kinetics-400", ("$ marey reproduce direcformer --scale full --data DATA --out DIR",
+                                     "recipes/direcformer.py:direcformer_kinetics400")),
+        ("Table 5, Fig. 1", "size and cost", ("$ marey reproduce direcformer --cells 'size*' --out DIR",)),
+        ("Fig. 2", "framework", ("models/direcformer.py:DirecFormer",)),
+        ("Fig. 3", "samples of the data sets", ("not built: pictures of data that is not ours",)),
+        ("Fig. 4", "order correction on the directed matrix", ("$ marey order VIDEO --shuffle 0",
+                                                               "explain/order_figures.py:draw_order")),
+    ],
+    SEVITAR: [
+        ("Eq. 1", "patch embedding with one vector per place and time", ("models/timesformer.py:TimeSformer.embed",)),
+        ("Section 3.1", "divided space-time attention", ("models/timesformer.py:DividedBlock",)),
+        ("Section 3.2", "semantic MLP and its loss", ("models/sevitar.py:SeViTAR.answer",
+                                                      "losses/label_embedding.py:label_embedding_loss")),
+        ("Section 3.3", "classification of [s, z]", ("models/sevitar.py:SeViTAR.answer",)),
+        ("Section 3", "seen and unseen classes", ("labels/unseen.py:rank_labels",
+                                                  "$ marey predict VIDEO --labels 'riding a bike,juggling'")),
+        ("Table 1", "perturbed UCF101, HMDB51, Kinetics-400", ("$ marey reproduce sevitar --out DIR",
+                                                              "recipes/sevitar.py:sevitar_ucf101")),
+        ("Table 2", "mini versions", ("$ marey reproduce sevitar --out DIR",)),
+        ("Fig. 1", "t-SNE of features", ("$ marey reproduce sevitar --out DIR",)),
+        ("Fig. 2", "architecture", ("models/sevitar.py:SeViTAR",)),
+        ("Fig. 3", "perturbations", ("robustness/corruptions/__init__.py:corrupt", "$ marey corrupt DATA --out DIR-P")),
+    ],
+    GAT: [
+        ("Eq. 1", "scaled dot-product attention", ("layers/gated_attention.py:attend",)),
+        ("Section 3.1", "global and local attention, gates", ("layers/gated_attention.py:GatedMultiLevelAttention",)),
+        ("Eq. 2", "cross-entropy", ("losses/multilabel.py:multilabel_loss",)),
+        ("Eq. 3", "adversarial perturbation", ("losses/adversarial.py:perturbation_from_gradient",)),
+        ("Section 3.2.1", "L_advFr, L_advJS", ("losses/attention_regularisation.py:frobenius_distance",
+                                              "losses/attention_regularisation.py:jensen_shannon_distance")),
+        ("Algorithm 1", "training", ("training/adversarial.py:AdversarialObjective",)),
+        ("Table 1", "ablation", ("$ marey reproduce gat --out DIR", "recipes/gat.py:gat_youtube8m")),
+        ("Table 2", "listing", ("$ marey reproduce gat --cells listing --out DIR",)),
+        ("Figs. 1, 4, 6", "attention profiles", ("layers/gated_attention.py:global_profile",
+                                                "layers/gated_attention.py:local_profile",
+                                                "$ marey reproduce gat --cells profiles --out DIR")),
+        ("Fig. 2", "architecture", ("models/gat.py:GAT",)),
+        ("Fig. 3", "windows and experts", ("$ marey reproduce gat --cells 'Fig3*' --out DIR",)),
+        ("Fig. 5", "epsilon and alpha", ("$ marey reproduce gat --out DIR",)),
+        ("Fig. 7", "under attack", ("training/adversarial.py:perturb", "$ marey reproduce gat --out DIR")),
+        ("Fig. 8", "best and worst classes", ("$ marey reproduce gat --cells classes --out DIR",)),
+        ("Section 5", "hierarchy of windows", ("layers/gated_attention.py:window_hierarchy",)),
+    ],
+    ACTION: [
+        ("Section 3.1", "I3D trunk", ("models/i3d.py:I3DTrunk",)),
+        ("Section 3.1", "region proposals", ("models/action_transformer.py:ActionTransformer.propose",)),
+        ("Section 3.2", "attention and its residual branch", ("models/action_transformer.py:TxUnit.forward",)),
+        ("Section 3.2", "location embedding", ("layers/location_embedding.py:LocationEmbedding",)),
+        ("Section 3.2", "query preprocessing", ("models/action_transformer.py:QueryPreprocessor",)),
+        ("Section 3.3", "I3D head", ("models/action_transformer.py:I3DHead",)),
+        ("Section 3.4", "losses", ("losses/detection.py:detection_loss",)),
+        ("Section 3.5", "training settings", ("recipes/action_transformer.py:action_transformer_ava",)),
+        ("Table 1", "with ground-truth boxes", ("$ marey reproduce action-transformer --out DIR",
+                                               "models/action_transformer.py:count_parameters")),
+        ("Table 2", "localisation", ("$ marey reproduce action-transformer --out DIR", "metrics/ava.py:evaluate_csv")),
+        ("Table 3", "overall", ("$ marey reproduce action-transformer --out DIR",)),
+        ("Table 4", "Tx, Tx+I3D, 96 frames", ("$ marey reproduce action-transformer --out DIR",)),
+        ("Table 5", "augmentation, pre-training, class-agnostic boxes",
+         ("$ marey reproduce action-transformer --out DIR",)),
+        ("Figs. 1-3", "architecture", ("models/action_transformer.py:ActionTransformer",)),
+        ("Fig. 4", "key embeddings and attention", ("models/action_transformer.py:TxHead.key_embeddings",)),
+        ("Fig. 5", "by class, size and number of persons", ("metrics/ava.py:breakdown",)),
+        ("Figs. 6, 7", "top predictions and failures", ("explain/detection.py:gallery",)),
+    ],
+}
+
+
+def line_of(place: str) -> int:
+    """Return the line a "file.py:Class.method" is defined at.
+
+    Raises:
+        LookupError: if the file or the name is not there.
+    """
+    file, _, name = place.partition(":")
+    path = ROOT / "src" / "marey" / file
+    if not path.is_file():
+        raise LookupError(f"{place}: no such file")
+    body: list[ast.stmt] = ast.parse(path.read_text(encoding="utf-8")).body
+    found: ast.stmt | None = None
+    for part in name.split("."):
+        found = next((node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part),
+                     None)
+        if found is None:
+            raise LookupError(f"{place}: no '{part}' in it")
+        body = found.body  # type: ignore[attr-defined]
+    assert found is not None
+    return found.lineno
+
+
+def render() -> str:
+    """Return the page."""
+    lines = ["# Paper map", "", "Every equation, table and figure of the five papers, and where it is. Written by",
+             "`python docs/make_paper_map.py`; a test holds it against the code.", ""]
+    for paper, entries in ENTRIES.items():
+        lines += [f"## {paper}", "", "| item | what | where |", "|---|---|---|"]
+        for item, what, places in entries:
+            lines.append(f"| {item} | {what} | {'<br>'.join(_show(place) for place in places)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _show(place: str) -> str:
+    if place.startswith("$ "):
+        return f"`{place[2:]}`".replace("|", "\\|")
+    if place.startswith("not built: "):
+        return place
+    file, _, name = place.partition(":")
+    line = line_of(place)
+    return f"[`{file}:{line}`](../src/marey/{file}#L{line}) `{name}`"
+
+
+def main() -> int:
+    """Write or check the page."""
+    page = render()
+    if "--check" in sys.argv:
+        return int(not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page)
+    PAGE.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
