@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -264,9 +265,19 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1 or len(jobs) < 2:
         yield from map(write_one, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"),
+                             initializer=_end_with_parent) as pool:
         for future in as_completed([pool.submit(write_one, job) for job in jobs]):
             yield future.result()
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end this worker when the process that started it is killed; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)                          # 1 is PR_SET_PDEATHSIG
 
 
 def _write_manifests(index: DatasetIndex, jobs: Sequence[Job], done: dict[str, dict[str, Any]],

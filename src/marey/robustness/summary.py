@@ -112,8 +112,10 @@ def _model(entries: Sequence[Entry], model: int, tables: Sequence[dict[str, dict
 
 def _ratio_interval(share: Tensor, right: Tensor, groups: Sequence[Any] | None) -> tuple[float, float]:
     """Return the bootstrap interval of gamma^r = corrupted / clean accuracy, both resampled together."""
-    return bootstrap_interval(torch.stack([share, right], 1), lambda rows: rows[:, 0].mean() / rows[:, 1].mean().clamp(
-        min=1e-9), groups=groups)
+    def ratio(rows: Tensor) -> Tensor:
+        return rows[:, 0].mean() / rows[:, 1].mean().clamp(min=1 / len(rows))       # a draw without one right answer
+
+    return bootstrap_interval(torch.stack([share, right], 1), ratio, groups=groups)
 
 
 def _kind(entries: Sequence[Entry], model: int, kind: str, clean: float, accuracy: dict[int, float],
