@@ -151,10 +151,14 @@ def export_hf(checkpoint: Checkpoint, folder: str | Path) -> float:
     from marey.checkpoints.huggingface import save_hf
 
     transformers = import_extra("transformers", "hf", "checking an export to the transformers layout")
-    save_hf(folder, checkpoint.model, class_names=checkpoint.class_names, preprocess=checkpoint.preprocess)
-    theirs = transformers.TimesformerForVideoClassification.from_pretrained(str(folder)).eval()
-    return compare(TensorsOnly(checkpoint.model, ("logits",)), lambda frames: [theirs(frames).logits.detach()],
-                   [example_clip(checkpoint)], "transformers layout")
+    about: dict[str, Any] = {"class_names": checkpoint.class_names, "preprocess": checkpoint.preprocess}
+    with tempfile.TemporaryDirectory() as trial:
+        save_hf(trial, checkpoint.model, **about)
+        theirs = transformers.TimesformerForVideoClassification.from_pretrained(trial).eval()
+        difference = compare(TensorsOnly(checkpoint.model, ("logits",)), lambda clip: [theirs(clip).logits.detach()],
+                             [example_clip(checkpoint)], "transformers layout")
+    save_hf(folder, checkpoint.model, **about)
+    return difference
 
 
 def checked_file(path: str | Path, write: Callable[[Path], float]) -> float:
