@@ -11,7 +11,7 @@ import typer
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="Study: direcformer, gat, sevitar, hmdb_study, action_transformer.")],
+    name: Annotated[str, typer.Argument(help="Study: direcformer, gat, sevitar, hmdb-study, action-transformer.")],
     out: Annotated[Path, typer.Option(help="Folder for the results; a second run goes on where the first stopped.")],
     scale: Annotated[str, typer.Option(help="mini (this computer, minutes) or full (the paper's setting).")] = "mini",
     data: Annotated[str | None, typer.Option(help="Data set to use in place of what the study makes itself.")] = None,
@@ -41,6 +41,8 @@ def reproduce(
                      only=[part.strip() for part in cells.split(",")] if cells else None,
                      command=" ".join(["marey reproduce", name, *flags, f"--out {out}"]),
                      reading=getattr(study, "reading", None))
+    if hasattr(study, "page") and not dry_run and any(row.seeds_run for row in rows):
+        print(f"wrote {study.page(out, rows, options.cache)}", file=sys.stderr)
     if as_json:
         print(json.dumps({"study": name, "scale": scale, "rows": [row.to_dict() for row in rows]}))
     else:

@@ -1,7 +1,8 @@
 """Run a paper's tables: cells with seeds, a time budget, one JSON per cell and seed, ours beside the paper's numbers.
 
 A study is a module named in `REPRODUCE` with a function `cells(options) -> list[Cell]`, and, if it has something to
-say about its own numbers, a function `reading(rows) -> str` that returns the honest sentence of its results file.
+say about its own numbers, a function `reading(rows) -> str` that returns the honest sentence of its results file, and,
+if it draws, `page(out, rows, cache) -> Path` that writes an HTML page beside the tables.
 """
 
 from __future__ import annotations
@@ -111,11 +112,12 @@ class Row:
 
 
 def get_study(name: str) -> ModuleType:
-    """Return the module of a study.
+    """Return the module of a study; "hmdb-study" and "hmdb_study" are one name.
 
     Raises:
         UserError: if the name is unknown.
     """
+    name = name.replace("-", "_")
     if name not in REPRODUCE:
         raise unknown_name("study", name, REPRODUCE)
     return importlib.import_module(REPRODUCE[name])
