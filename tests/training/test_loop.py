@@ -197,6 +197,16 @@ def test_resume_without_a_state_starts_fresh_and_says_so(tmp_path: Path) -> None
     assert any("at step 4 of 4" in line for line in display.said)
 
 
+def test_settings_changed_on_resume_are_named(tmp_path: Path) -> None:
+    config, display = toy_config(epochs=1), Listening()
+    train(config, tmp_path / "run", task=toy_task(config), quiet=True)
+    longer = toy_config(epochs=2)
+    result = train(longer, tmp_path / "run", task=toy_task(longer), resume=True, progress=display)
+    assert result.steps == 8
+    assert any("settings changed since the run began" in line and "train.epochs: 1 -> 2" in line
+               for line in display.said)
+
+
 def test_resuming_another_model_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_until(toy_config(save_every=1), tmp_path / "run", 2, monkeypatch)
     other = toy_config(model=toy_model(depth=1))

@@ -234,6 +234,18 @@ def _check_ranges(config: TrainConfig) -> None:
                         "(for example optim.milestones=[11,14])")
 
 
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return "key: old -> new" for every setting that differs between two configurations in JSON form."""
+    found: list[str] = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += changed_settings(old, new, f"{where}{key}.")
+        elif old != new:
+            found.append(f"{where}{key}: {json.dumps(old)} -> {json.dumps(new)}")
+    return found
+
+
 # ---- typed access: `--set a.b=value`, and JSON ----------------------------------------------------------------------
 
 def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from marey.errors import UserError
 from marey.training import checkpoint
-from marey.training.config import TrainConfig
+from marey.training.config import TrainConfig, changed_settings
 from marey.training.initialise import initial_model
 from marey.training.logs import Bar, Meter, Progress, Quiet, RunLog
 from marey.training.optim import Schedule, WeightAverage, build_optimizer, freeze, rate_warning
@@ -313,6 +313,10 @@ class Run:
     def restore(self) -> RunState:
         """Read the resume state back: weights, optimiser, average, schedule, thread count."""
         saved = checkpoint.load_resume(self.out, self.resumable(), self.optimizer)
+        before = json.loads((self.out / "config.json").read_text(encoding="utf-8"))
+        if changes := changed_settings(before, self.config.to_dict()):
+            self.progress.say("settings changed since the run began, so its result is no longer that of one run: "
+                              + "; ".join(changes))
         torch.set_num_threads(saved["threads"])
         self.schedule.plateau = saved["plateau"]
         if saved["processes"] != self.accelerator.num_processes:
