@@ -146,6 +146,16 @@ def test_a_timesformer_can_sit_below_the_head():
         assert model(clips(1, 4))["logits"].shape[1] == 3
 
 
+def test_an_image_network_can_be_the_trunk_and_its_stem_stays_frozen():
+    model = tiny(trunk="efficientnet_lite0", trunk_arguments={"channels": 16}, frozen_norm=False).train()
+    assert model.features(clips(1)).shape == (1, 16, 4, 8, 8)
+    assert not any(p.requires_grad for p in model.trunk.stem.parameters())
+    assert not model.trunk.stem._bn0.training
+    fine, coarse = model.trunk.stem_features(clips(2).flatten(0, 1))
+    whole = model.eval().features(clips(2))
+    torch.testing.assert_close(model.trunk.mix(fine.unflatten(0, (2, 8)), coarse.unflatten(0, (2, 8))), whole)
+
+
 def test_suppression_keeps_the_better_of_two_overlapping_boxes():
     outputs = {"logits": torch.tensor([[0., 1], [2, 0], [0, 0]]), "counts": [3],
                "boxes_xyxy_norm": torch.tensor([[0., 0, .5, .5], [0, 0, .5, .51], [.6, .6, .6, .9]])}

@@ -3,7 +3,7 @@
     <root>/ava_<split>[_v2.x].csv                          video_id,second,x1,y1,x2,y2,action_id,person_id
     <root>/ava_<split>_excluded_timestamps[_v2.x].csv      video_id,second: left out
     <root>/ava_included_timestamps[_v2.x].txt              seconds that may be used, one a line
-    <root>/*action_list*.pbtxt                             id -> name; the 60-class list is preferred to the 80-class one
+    <root>/*action_list*.pbtxt                             id -> name; the 60-class list comes before the 80-class one
     <root>/frames/<video>/<video>_000001.jpg ...           30 frames a second from second 900 on, or
     <root>/videos/<video>.mp4 (.mkv .webm ...)             the whole movie, or videos_15min/ cut at second 900
     <root>/scenes.csv                                      only rendered scenes: video,split,fps,key_frame,num_frames
@@ -248,7 +248,8 @@ class AvaDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __init__(self, index: AvaIndex, preprocess: Preprocess, augment: Augment | None = None, *,
                  proposals: dict[tuple[str, float], Tensor] | None = None, seed: int = 0) -> None:
-        self.index, self.preprocess, self.augment, self.seed, self.proposals = index, preprocess, augment, seed, proposals
+        self.index, self.preprocess, self.augment = index, preprocess, augment
+        self.seed, self.proposals = seed, proposals
 
     def __len__(self) -> int:
         return len(self.index.key_frames)
@@ -308,8 +309,10 @@ def augment_scene(augment: Augment, frames: Tensor, boxes: Tensor, labels: Tenso
 
 def collate_scenes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stack clips; boxes and labels stay lists, as every clip has its own number of persons."""
-    batch: dict[str, Any] = {"clip": torch.stack([item["clip"] for item in items]),
-                             "sample": torch.tensor([item["sample"] for item in items])}
+    batch: dict[str, Any] = {"sample": torch.tensor([item["sample"] for item in items])}
+    for name in ("clip", "fine", "coarse"):                              # pixels, or stored features in their place
+        if name in items[0]:
+            batch[name] = torch.stack([item[name] for item in items])
     for name in ("boxes_xyxy_norm", "labels", "proposals"):
         if name in items[0]:
             batch[name] = [item[name] for item in items]

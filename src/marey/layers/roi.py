@@ -1,4 +1,4 @@
-"""Features of boxes: RoIPool or RoIAlign to 14 x 14, max pool to 7 x 7. torchvision's operators underneath.
+"""Features of boxes: RoIPool to 14 x 14 and max pool to 7 x 7, or RoIAlign. torchvision's operators underneath.
 
 Girdhar et al., "Video Action Transformer Network", CVPR 2019, Sec. 3.3 and 3.4.
 """
@@ -19,13 +19,14 @@ RoiOperator = Literal["pool", "align"]
 
 def pool_boxes(features: Tensor, boxes_xyxy_norm: Sequence[Tensor], operator: RoiOperator = "pool",
                output_size: int = 7) -> Tensor:
-    """Cut boxes out of feature maps at twice the output size, then max pool.
+    """Cut boxes out of feature maps.
 
     Args:
         features: (B, D, h, w).
         boxes_xyxy_norm: B tensors (P_b, 4), fractions of width and height.
-        operator: "pool" (RoIPool, the paper's) or "align" (RoIAlign, finer on small maps).
-        output_size: places of each side after the max pool.
+        operator: "pool", the paper's: RoIPool at twice the output size, then max pool; or "align": RoIAlign with one
+            sample in the middle of each place, finer on small maps and a quarter of the work.
+        output_size: places of each side.
 
     Returns:
         (sum of P_b, D, output_size, output_size).
@@ -33,12 +34,9 @@ def pool_boxes(features: Tensor, boxes_xyxy_norm: Sequence[Tensor], operator: Ro
     h, w = features.shape[-2:]
     scale = features.new_tensor([w, h, w, h])
     boxes = [box.to(features) * scale for box in boxes_xyxy_norm]
-    size = (2 * output_size, 2 * output_size)
-    if operator == "pool":
-        pooled = roi_pool(features, boxes, size)
-    else:
-        pooled = roi_align(features, boxes, size, sampling_ratio=1, aligned=True)
-    return F.max_pool2d(pooled, 2)
+    if operator == "align":
+        return roi_align(features, boxes, (output_size, output_size), sampling_ratio=1, aligned=True)
+    return F.max_pool2d(roi_pool(features, boxes, (2 * output_size, 2 * output_size)), 2)
 
 
 def pool_tubes(features: Tensor, boxes_xyxy_norm: Sequence[Tensor], operator: RoiOperator = "pool",

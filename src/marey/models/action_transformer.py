@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torchvision.models.detection import _utils as detection_utils
@@ -23,14 +24,15 @@ from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetw
 from torchvision.ops import box_iou, nms
 
 from marey.errors import UserError, unknown_name
-from marey.layers.i3d_blocks import freeze_batch_statistics
+from marey.layers.efficientnet_lite import EfficientNetLiteTrunk
+from marey.layers.i3d_blocks import ConvUnit, freeze_batch_statistics
 from marey.layers.location_embedding import LocationEmbedding
 from marey.layers.roi import RoiOperator, pool_boxes, pool_tubes
 from marey.models.i3d import I3DTail, I3DTrunk
 
 HEADS = ("tx", "i3d", "tx+i3d")
 QUERIES = ("highres", "lowres")
-TRUNKS = ("i3d", "timesformer")
+TRUNKS = ("i3d", "timesformer", "efficientnet_lite0")
 
 Targets = Sequence[dict[str, Tensor]]
 
@@ -189,6 +191,62 @@ class TimeSformerTrunk(nn.Module):
         return rearrange(tokens[:, -T * h * w:], "b (t h w) d -> b d t h w", t=T, h=h, w=w)
 
 
+class FrameTrunk(nn.Module):
+    """An image network frame by frame, then a little convolution over time: a trunk that needs no video pre-training.
+
+    EfficientNet-Lite0's stages 3 and 5 (strides 8 and 16) are brought to stride 8, reduced to `channels`, and mixed
+    over time and space by two convolution units, the first of which halves the number of frames. The stem's weights
+    are ImageNet's (`load_imagenet_stem`) and stay as they are; not in the paper, whose trunk is I3D.
+
+    Args:
+        channels: D of the feature map.
+    """
+
+    FINE_BLOCKS = 5
+    """Blocks up to the end of stage 3."""
+
+    def __init__(self, channels: int = 160) -> None:
+        super().__init__()
+        self.stem = EfficientNetLiteTrunk(5)
+        self.stem.requires_grad_(False)
+        self.fine_channels, self.coarse_channels, self.out_channels = 40, self.stem.width, channels
+        self.reduce = ConvUnit(self.fine_channels + self.coarse_channels, channels)
+        self.over_time = ConvUnit(channels, channels, (3, 1, 1), (2, 1, 1))
+        self.over_space = ConvUnit(channels, channels, (1, 3, 3))
+        self.over_both = ConvUnit(channels, channels, (3, 1, 1))
+
+    def train(self, mode: bool = True) -> FrameTrunk:
+        """Switch mode; the stem stays in evaluation mode."""
+        super().train(mode)
+        self.stem.eval()
+        return self
+
+    def stem_features(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of single frames (M, 3, H, W): fine (M, 40, H/8, W/8) and coarse (M, 112, H/16, W/16)."""
+        features = frames.contiguous(memory_format=torch.channels_last)
+        features = F.relu6(self.stem._bn0(self.stem._conv_stem(features)))
+        fine = features
+        for number, block in enumerate(self.stem._blocks, start=1):
+            features = block(features)
+            if number == self.FINE_BLOCKS:
+                fine = features
+        return fine, features
+
+    def mix(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Turn (B, T, 40, h, w) and (B, T, 112, h/2, w/2) into (B, channels, T/2, h, w)."""
+        B, _, _, h, w = fine.shape
+        raised = F.interpolate(coarse.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False)
+        both = torch.cat([fine.flatten(0, 1), raised], dim=1)
+        features = self.reduce(rearrange(both, "(b t) d h w -> b d t h w", b=B))
+        features = self.over_space(self.over_time(features))
+        return features + self.over_both(features)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, channels, T/2, H/8, W/8), rounded up."""
+        fine, coarse = self.stem_features(rearrange(clip, "b c t h w -> (b t) c h w"))
+        return self.mix(*(part.unflatten(0, (clip.shape[0], -1)) for part in (fine, coarse)))
+
+
 class ActionTransformer(nn.Module):
     """Find the persons of a clip's central frame and name what each does.
 
@@ -196,7 +254,7 @@ class ActionTransformer(nn.Module):
         num_classes: K; independent logits, several may be true of one person.
         num_frames: T of a training clip (64); any other number may be given at test time (96 in Table 4).
         width: channel multiplier of the I3D trunk and head.
-        trunk: "i3d" or "timesformer" (with `trunk_arguments`).
+        trunk: "i3d", "timesformer" (with `trunk_arguments`) or "efficientnet_lite0" (`trunk_arguments`: channels).
         head: "tx", "i3d", or "tx+i3d" (Tx names the actions, I3D moves the boxes).
         query: "highres" or "lowres" query preprocessing.
         class_specific_boxes: one box correction per class instead of one per person (Table 5).
@@ -231,9 +289,9 @@ class ActionTransformer(nn.Module):
         self.num_classes, self.head_nms, self.background = num_classes, head_nms, background
         self.class_specific_boxes, self.refine_given_boxes = class_specific_boxes, refine_given_boxes
         self.frozen_norm = frozen_norm
-        self.trunk: nn.Module = I3DTrunk(width) if trunk == "i3d" else TimeSformerTrunk(**trunk_arguments or {})
+        self.trunk = build_trunk(trunk, width, trunk_arguments or {})
         channels: int = self.trunk.out_channels  # type: ignore[assignment]
-        steps = num_frames / (4 if trunk == "i3d" else 1)
+        steps = num_frames / {"i3d": 4, "efficientnet_lite0": 2}.get(trunk, 1)
         self.rpn = build_rpn(channels, rpn_channels, anchor_sizes, anchor_ratios, rpn_nms, num_proposals)
         self.tx = TxHead(channels, dim=dim, num_heads=num_heads, num_layers=num_layers, ffn=ffn, query=query,
                          query_channels=query_channels, location_channels=location_channels,
@@ -377,6 +435,13 @@ class ActionTransformer(nn.Module):
         return boxes.reshape(deltas.shape).clamp(0, 1)
 
 
+def build_trunk(name: str, width: float, arguments: dict[str, Any]) -> nn.Module:
+    """Build a trunk: a module with `out_channels` that turns (B, 3, T, H, W) into (B, D, t, h, w)."""
+    if name == "i3d":
+        return I3DTrunk(width)
+    return TimeSformerTrunk(**arguments) if name == "timesformer" else FrameTrunk(**arguments)
+
+
 def build_rpn(in_channels: int, channels: int, anchor_sizes: Sequence[float], anchor_ratios: Sequence[float],
               nms_threshold: float, num_proposals: int) -> RegionProposalNetwork:
     """Build torchvision's region proposal network; its 3 x 3 convolution also changes the width to `channels`."""
@@ -387,7 +452,9 @@ def build_rpn(in_channels: int, channels: int, anchor_sizes: Sequence[float], an
     nn.init.zeros_(head.conv[0][0].bias)
     keep = {"training": num_proposals, "testing": num_proposals}
     return RegionProposalNetwork(anchors, head, fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=256,
-                                 positive_fraction=0.5, pre_nms_top_n={"training": 2000, "testing": 1000},
+                                 positive_fraction=0.5,
+                                 pre_nms_top_n={"training": min(2000, 8 * num_proposals),
+                                                "testing": min(1000, 4 * num_proposals)},
                                  post_nms_top_n=keep, nms_thresh=nms_threshold)
 
 

@@ -1,7 +1,12 @@
-"""Detection: every person of a key frame with box and actions."""
+"""Detection: every person of a key frame with box and actions.
+
+With a frozen image stem (`trunk="efficientnet_lite0"`) and `data.arguments.variants`, the stem runs once per clip and
+variant before training and its features are stored; the rest of the network then trains in a fraction of the time.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +16,16 @@ from torch import Tensor, nn
 from marey.datasets.ava import AvaDataset, collate_scenes, is_ava, open_ava, read_predicted_boxes
 from marey.datasets.mocap_mosaic import MosaicScenes
 from marey.errors import UserError, unknown_name
+from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.losses.detection import detection_loss
 from marey.metrics.ava import AvaEvaluator
-from marey.models.action_transformer import postprocess
+from marey.models.action_transformer import FrameTrunk, postprocess
 from marey.training.config import TrainConfig
 from marey.training.tasks import Batch, Evaluator, Objective, Outputs, Task, Terms
 from marey.training.tasks.classification import augment_of, preprocess_of
 
-DATA_ARGUMENTS = ("label_map", "mosaic", "mosaic_scenes", "predicted_boxes", "train_split", "val_split")
+DATA_ARGUMENTS = ("cache", "label_map", "mosaic", "mosaic_scenes", "predicted_boxes", "train_split", "val_split",
+                  "variants")
 OBJECTIVE_ARGUMENTS = ("boxes",)
 BOXES = ("own", "truth", "predicted")
 
@@ -28,7 +35,8 @@ def build(config: TrainConfig) -> Task:
 
     `data.arguments`: "label_map" (.pbtxt), "mosaic" (packed single-person clips to paste scenes from),
     "mosaic_scenes" (how many an epoch), "predicted_boxes" (CSV with an outside detector's boxes, "{split}" in its name
-    is replaced), "train_split", "val_split". `objective.arguments`: "boxes", where the head's boxes come from: "own"
+    is replaced), "train_split", "val_split"; "variants" (stored augmentations of each clip's stem features, 0: none
+    stored) and "cache" (folder that keeps them). `objective.arguments`: "boxes", where the head finds them: "own"
     proposals, the "truth" (Table 1), or "predicted".
 
     Raises:
@@ -60,8 +68,17 @@ def build(config: TrainConfig) -> Task:
             raise UserError(f"{data['mosaic']}: its {len(mosaic.class_names)} classes are not the "
                             f"{len(train.class_names)} of {config.data.path}; render both with the same actions")
         train_data = Joined(train_data, mosaic)
-    return Task(train_data=train_data,
-                val_data=AvaDataset(val, preprocess, proposals=proposals["val"]) if val is not None else None,
+    val_data: Any = AvaDataset(val, preprocess, proposals=proposals["val"]) if val is not None else None
+    image_trunk = config.model.arguments.get("trunk") == "efficientnet_lite0"
+    if data.get("variants"):
+        if not image_trunk or boxes == "predicted":
+            raise UserError("data.arguments.variants stores the features of model.arguments.trunk=efficientnet_lite0, "
+                            "for boxes of one's own or the truth; set variants=0")
+        store = FeatureStore(config, Path(data["cache"]) if "cache" in data else None)
+        train_data = store.stored(train_data, int(data["variants"]))
+        val_data = store.stored(val_data, 1) if val_data is not None else None
+    return Task(train_data=train_data, val_data=val_data,
+                prepare_model=load_image_stem if image_trunk and config.model.init_from is None else None,
                 objective=DetectionObjective(config.objective.weights, boxes),
                 make_evaluator=lambda: DetectionEvaluator(train.class_names),
                 model_arguments={"num_classes": len(train.class_names),
@@ -100,6 +117,69 @@ class Joined(torch.utils.data.Dataset[dict[str, Any]]):
         return {**item, "sample": i}
 
 
+def load_image_stem(model: nn.Module) -> None:
+    """Fill the image stem below a detector with ImageNet weights."""
+    load_imagenet_stem(model.trunk.stem)  # type: ignore[arg-type, union-attr]
+
+
+class FeatureStore:
+    """Stem features of whole data sets, computed once and kept in memory and, with a folder, on disk.
+
+    Args:
+        config: decides the stem (ImageNet's, or that of `model.init_from`) and the names of the files.
+        folder: where files are kept; None keeps nothing.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path | None) -> None:
+        self.config, self.folder = config, folder
+        self.trunk = FrameTrunk()
+        if config.model.init_from is None:
+            load_imagenet_stem(self.trunk.stem)
+        else:
+            from marey.checkpoints import load_model
+
+            self.trunk.stem.load_state_dict(load_model(config.model.init_from).trunk.stem.state_dict())  # type: ignore[union-attr]
+        self.trunk.eval()
+
+    def stored(self, data: Any, variants: int) -> StoredFeatures:
+        """Return a data set of features; variant v of item i is `data[(v, i)]`."""
+        told = f"{self.config.data} {self.config.augment} {self.config.model.init_from} {self.config.train.seed}"
+        digest = hashlib.sha256(f"{told} {len(data)} {variants}".encode()).hexdigest()[:12]
+        path = self.folder / f"stem-{digest}.pt" if self.folder is not None else None
+        if path is not None and path.is_file():
+            return StoredFeatures(torch.load(path, weights_only=True), len(data))
+        rows = [self.row(data[(variant, i)]) for variant in range(variants) for i in range(len(data))]
+        kept: dict[str, Any] = {name: torch.stack([row[name] for row in rows]) for name in ("fine", "coarse")}
+        kept |= {name: [row[name] for row in rows] for name in ("boxes_xyxy_norm", "labels")}
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(kept, path.with_suffix(".partial"))
+            path.with_suffix(".partial").replace(path)
+        return StoredFeatures(kept, len(data))
+
+    @torch.no_grad()
+    def row(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Return one item with half-precision features in place of its clip."""
+        fine, coarse = self.trunk.stem_features(item["clip"])
+        return {**item, "fine": fine.half(), "coarse": coarse.half()}
+
+
+class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
+    """Items of stored features; epoch e shows variant (e + i) modulo their number of item i."""
+
+    def __init__(self, kept: dict[str, Any], length: int) -> None:
+        self.kept, self.length = kept, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]:
+        epoch, i = where
+        variants = len(self.kept["labels"]) // self.length
+        row = (epoch + i) % variants * self.length + i
+        return {**{name: values[row] for name, values in self.kept.items()}, "sample": i}
+
+
 class DetectionObjective(Objective):
     """The four losses of the detector; boxes from its own proposals, the truth, or an outside detector."""
 
@@ -110,13 +190,21 @@ class DetectionObjective(Objective):
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
         """Return the model's outputs, and in training the unweighted terms."""
         given = {"own": None, "truth": batch["boxes_xyxy_norm"], "predicted": batch.get("proposals")}[self.boxes]
+        features, size = self.features(model, batch)
         if not model.training:
-            return model(batch["clip"], boxes_xyxy_norm=given), {}
+            return model.detect_from_features(features, size, boxes_xyxy_norm=given), {}  # type: ignore[operator]
         targets = [{"boxes_xyxy_norm": boxes, "labels": labels}
                    for boxes, labels in zip(batch["boxes_xyxy_norm"], batch["labels"], strict=True)]
-        outputs = model(batch["clip"], boxes_xyxy_norm=given, targets=targets)
-        terms = detection_loss(outputs)
-        return outputs, {name: term for name, term in terms.items() if name in self.weights or self.boxes == "own"}
+        outputs = model.detect_from_features(features, size, boxes_xyxy_norm=given,  # type: ignore[operator]
+                                             targets=targets)
+        return outputs, detection_loss(outputs)
+
+    def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, tuple[int, int]]:
+        """Return the trunk's map and the frame size in pixels, from clips or from stored stem features."""
+        if "fine" not in batch:
+            return model.features(batch["clip"]), tuple(batch["clip"].shape[-2:])  # type: ignore[operator]
+        fine, coarse = batch["fine"].float(), batch["coarse"].float()
+        return model.trunk.mix(fine, coarse), (8 * fine.shape[-2], 8 * fine.shape[-1])  # type: ignore[operator, union-attr]
 
 
 class DetectionEvaluator(Evaluator):
