@@ -15,9 +15,10 @@ def jpeg_compression(frames: Tensor, *, quality: int) -> Tensor:
     """Write and read every frame as a JPEG of `quality` (1 to 100), chroma at half resolution, on the CPU."""
     from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-    decoded = [decode_jpeg(encode_jpeg(frame, quality=quality), mode=ImageReadMode.RGB)
-               for frame in frames.cpu().contiguous()]
-    return torch.stack(decoded).to(frames.device)
+    changed = torch.empty(frames.shape, dtype=torch.uint8)
+    for place, frame in zip(changed, frames.cpu().contiguous(), strict=True):
+        place.copy_(decode_jpeg(encode_jpeg(frame, quality=quality), mode=ImageReadMode.RGB))
+    return changed.to(frames.device)
 
 
 def contrast(frames: Tensor, *, factor: float) -> Tensor:
@@ -33,7 +34,7 @@ def contrast(frames: Tensor, *, factor: float) -> Tensor:
         offset = torch.arange(n * C, dtype=torch.int32, device=chunk.device).mul_(256).view(n, C, 1, 1)
         return table.flatten().index_select(0, (chunk.int() + offset).flatten()).view(chunk.shape)
 
-    return map_chunks(change, frames)
+    return map_chunks(change, frames, times=2)
 
 
 def brightness(frames: Tensor, *, shift: float) -> Tensor:
@@ -93,11 +94,14 @@ def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
 def _shrink_rows(rows: Tensor, small: int) -> Tensor:
     """Average runs of the second-last axis (n, C, size, L) uint8 down to `small`, rounded half up."""
     taps, counts, _ = (part.to(rows.device) for part in _box_taps(rows.shape[-2], small))
-    total = torch.zeros((*rows.shape[:-2], small, rows.shape[-1]), dtype=torch.int16, device=rows.device)
+    total: Tensor | None = None
     for tap, inside in zip(taps, counts, strict=True):
-        part = rows.index_select(-2, tap)
-        total += part if bool(inside.all()) else part * inside.view(-1, 1)
-    return (total.float() / counts.sum(0).view(-1, 1) + 0.5).to(torch.uint8)
+        part = rows.index_select(-2, tap).to(torch.int16)
+        if not bool(inside.all()):
+            part *= inside.view(-1, 1)
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return total.float().mul_((1 / counts.sum(0)).view(-1, 1)).add_(0.5).to(torch.int32).to(torch.uint8)
 
 
 def pixelate(frames: Tensor, *, scale: float) -> Tensor:
@@ -113,4 +117,4 @@ def pixelate(frames: Tensor, *, scale: float) -> Tensor:
         wide = small.mT.contiguous().index_select(-2, up_columns).mT.contiguous()
         return wide.index_select(-2, up_rows)
 
-    return map_chunks(change, frames)
+    return map_chunks(change, frames, times=4)

@@ -16,22 +16,22 @@ _CHUNK_VALUES = 200_000
 
 def truncate(values: Tensor) -> Tensor:
     """Clip float values to [0, 255] in place and drop the fraction, as the published code does."""
-    return values.clamp_(0, 255).to(torch.uint8)
+    return values.clamp_(0, 255).to(torch.int32).to(torch.uint8)           # in two steps, each of which is vectorised
 
 
-def chunks(frames: Tensor) -> Iterator[Tensor]:
-    """Yield runs of frames (n, C, H, W): cache-sized on a CPU, the whole clip on an accelerator."""
+def chunks(frames: Tensor, times: int = 1) -> Iterator[Tensor]:
+    """Yield runs of frames (n, C, H, W): cache-sized (or `times` as large) on a CPU, whole on an accelerator."""
     if frames.device.type != "cpu":
         yield frames
         return
-    yield from frames.split(max(1, _CHUNK_VALUES // max(1, frames[0].numel())))
+    yield from frames.split(max(1, times * _CHUNK_VALUES // max(1, frames[0].numel())))
 
 
-def map_chunks(change: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+def map_chunks(change: Callable[[Tensor], Tensor], frames: Tensor, times: int = 1) -> Tensor:
     """Apply `change`, (n, C, H, W) uint8 -> same, chunk by chunk into one new tensor."""
     changed = torch.empty_like(frames, memory_format=torch.contiguous_format)
     start = 0
-    for chunk in chunks(frames):
+    for chunk in chunks(frames, times):
         changed[start:start + chunk.shape[0]] = change(chunk)
         start += chunk.shape[0]
     return changed

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from marey.robustness.corruptions.pixels import chunks, uniform_int
+from marey.robustness.corruptions.pixels import chunks, truncate, uniform_int
 
 
 def plasma(count: int, size: int, decay: float, generator: Generator, device: torch.device) -> Tensor:
@@ -47,13 +47,13 @@ def fog(frames: Tensor, *, amount: float, decay: float, per_clip: bool, generato
     size = 2 ** math.ceil(math.log2(max(H, W)))
     single = plasma(1, size, decay, generator, frames.device)[:, None, :H, :W].mul_(255 * amount) if per_clip else None
     changed = []
-    for chunk in chunks(frames):
-        cloud = single
-        if cloud is None:
-            cloud = plasma(len(chunk), size, decay, generator, frames.device)[:, None, :H, :W].mul_(255 * amount)
-        brightest = chunk.amax((1, 2, 3), keepdim=True).float() / 255
-        foggy = (chunk + cloud).mul_(brightest / (brightest + amount))
-        changed.append(foggy.clamp_(0, 255).to(torch.uint8))
+    for group in frames.split(16):
+        clouds = single
+        if clouds is None:
+            clouds = plasma(len(group), size, decay, generator, frames.device)[:, None, :H, :W].mul_(255 * amount)
+        for chunk, cloud in zip(chunks(group), chunks(clouds.expand(len(group), 3, H, W)), strict=True):
+            brightest = chunk.amax((1, 2, 3), keepdim=True).float() / 255
+            changed.append(truncate((chunk + cloud).mul_(brightest / (brightest + amount))))
     return torch.cat(changed)
 
 
@@ -91,5 +91,5 @@ def rain(frames: Tensor, *, area_per_drop: int, length: int, darken: float, gene
         share = mask / 255
         mixed = blurred * share + image * (1 - share)
         mean = mixed.mean((1, 2), keepdim=True)
-        changed.append(((mixed - mean) * darken + mean).clamp_(0, 255).to(torch.uint8))
+        changed.append(truncate((mixed - mean) * darken + mean))
     return torch.stack(changed)
