@@ -42,7 +42,8 @@ def scenes(tmp_path):
 
 def config(scenes, *settings):
     recipe = get_recipe("action_transformer_mini")
-    recipe = replace(recipe, model=replace(recipe.model, arguments=TINY), data=replace(recipe.data, path=str(scenes)))
+    recipe = replace(recipe, model=replace(recipe.model, arguments=TINY),
+                     data=replace(recipe.data, path=str(scenes), arguments={}))
     return override(recipe, ["data.preprocess.image_size=32", "train.batch_size=2", "train.max_steps=2",
                              "train.tensorboard=false", *settings])
 
@@ -58,6 +59,38 @@ def test_the_mini_recipe_trains_evaluates_and_saves(scenes, tmp_path, boxes):
     checkpoint = load_checkpoint(tmp_path / "run" / "best")
     assert checkpoint.class_names == ["a", "b"]
     assert checkpoint.extra["data"]["class_counts"] == {"1": 2, "2": 1}
+
+
+def test_stored_stem_features_train_what_clips_train(scenes, tmp_path, monkeypatch):
+    import marey.training.tasks.detection as detection
+
+    def fill(stem):
+        torch.manual_seed(7)
+        for parameter in stem.parameters():
+            torch.nn.init.normal_(parameter, std=.05)
+
+    monkeypatch.setattr(detection, "load_imagenet_stem", fill)
+    image = ["model.arguments.trunk=efficientnet_lite0", 'model.arguments.trunk_arguments={"channels": 16}',
+             "train.average=none"]
+    augment = ["augment.crop=none", "augment.flip=0", "augment.brightness=0", "augment.contrast=0"]
+    stored = [f"data.arguments.cache={tmp_path / 'stems'}", "data.arguments.variants=1"]
+    assert "localisation_50" in train(config(scenes, *image, *augment, *stored), tmp_path / "run", quiet=True).metrics
+    clips, features = (build_task(config(scenes, *image, *augment, *more)) for more in ([], stored))
+    model = load(tmp_path / "run")
+    for place in range(2):
+        (seen, size), (kept, kept_size) = (task.objective.features(model, task.collate([task.val_data[(0, place)]]))
+                                           for task in (clips, features))
+        assert size == kept_size == (32, 32)
+        torch.testing.assert_close(kept, seen, rtol=1e-2, atol=1e-2)     # kept in half precision
+    assert len(list((tmp_path / "stems").glob("stem-*.pt"))) == 2
+    with pytest.raises(UserError, match="variants stores the features of model.arguments.trunk=efficientnet_lite0"):
+        build_task(config(scenes, "data.arguments.variants=1"))
+
+
+def load(run):
+    from marey.checkpoints import load_model
+
+    return load_model(run / "last")
 
 
 def test_mistakes_are_named(scenes, tmp_path):
