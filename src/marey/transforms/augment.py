@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from marey.errors import UserError, unknown_name
 from marey.transforms import functional
+from marey.transforms.corruption_augment import MODES, corrupt_for_training
 from marey.transforms.preprocess import Preprocess
 
 
@@ -56,12 +57,18 @@ class Augment:
     """Hue shift is drawn from [-h, h], in turns, at most 0.5."""
     grey: float = 0.0
     """Probability of taking all colour away."""
+    corruption: str = "none"
+    """Robust training: `none`, `temporal`, `spatial`, `mixed` (kinds the robustness test does not hold) or `pixmix`."""
+    corruption_probability: float = 0.75
+    """Probability that a clip is corrupted."""
 
     def __post_init__(self) -> None:
         if self.crop not in ("short_side_jitter", "random_resized", "none"):
             raise unknown_name("crop", self.crop, ("short_side_jitter", "random_resized", "none"))
         if not (0 <= self.flip <= 1 and 0 <= self.grey <= 1):
             raise UserError(f"flip and grey are probabilities in [0, 1], got {self.flip} and {self.grey}")
+        if self.corruption not in MODES:
+            raise unknown_name("corruption augmentation", self.corruption, MODES)
         if self.crop == "short_side_jitter" and self.short_side_range[0] < self.preprocess.image_size:
             raise UserError(f"short_side_range starts at {self.short_side_range[0]}, below the crop of "
                             f"{self.preprocess.image_size}; start it at the crop size or above")
@@ -120,7 +127,10 @@ class Augment:
         frames = functional.resize(functional.crop(frames, *geometry.window), S, S, interpolation)
         if geometry.flipped:
             frames = frames.flip(-1)
-        return self.preprocess.normalise(self.colour(frames, generator))
+        frames = self.colour(frames, generator)
+        if self.corruption != "none":
+            frames = corrupt_for_training(frames, self.corruption, self.corruption_probability, generator)
+        return self.preprocess.normalise(frames)
 
     def colour(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Jitter brightness, contrast, saturation and hue, the same for every frame; uint8 in and out."""
