@@ -80,8 +80,8 @@ def direcformer_mini() -> TrainConfig:
         augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(96, 112), flip=0.0),
         optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
         objective=ObjectiveConfig(kind="frozen_stem", weights=dict(ALL_LOSSES),
-                                  arguments={"inner": "order", "variants": 1, "num_permutations": 100,
-                                             "rule": "closest", "mask_diagonal": True,
+                                  arguments={"inner": "order", "variants": 1, "num_permutations": 16,
+                                             "rule": "farthest", "mask_diagonal": True,
                                              "backwards": sorted(REVERSALS.values())}),
         train=RunConfig(epochs=8, batch_size=32),
     )
