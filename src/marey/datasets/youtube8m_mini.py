@@ -38,7 +38,7 @@ class MiniWorld:
     """Values a second of `rgb` and `audio` (the real data has 1024 and 128)."""
     motifs: tuple[int, int] = (8, 4)
     """Visual and sound motifs that all classes share."""
-    seconds: tuple[int, int] = (40, 60)
+    seconds: tuple[int, int] = (30, 44)
     """Shortest and longest video."""
     event_seconds: tuple[int, int] = (6, 8)
     """Shortest and longest event."""

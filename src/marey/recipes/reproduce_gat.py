@@ -52,8 +52,8 @@ FULL_WINDOWS: dict[str, list[int | None]] = {
     "S (two global)": [None, None], "T10": [None, 10], "T50": [None, 50], "T100": [None, 100], "T20 50": [None, 20, 50]}
 EPSILONS, ALPHAS = (0.1, 0.25, 1.0, 2.0), (0.25, 0.5, 2.0, 4.0)
 """Fig. 5; eps 0.5 with alpha 1 is GMSA-Adv."""
-MINI_SECONDS = {"SA-CE": 25.0, "GMSA-CE": 35.0}
-"""Estimates on one core; adversarial cells take about 80 s."""
+MINI_SECONDS = {"SA-CE": 15.0, "GMSA-CE": 20.0}
+"""Estimates on one core; adversarial cells take about 50 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +108,17 @@ def cells(options: ReproduceOptions) -> list[Cell]:
     for seed in range(options.seeds):
         for name in VARIANTS:
             found.append(_cell(study, name, variant_of(study.config, name), seed, "Table 1", 0,
-                               unit * (1 if full else MINI_SECONDS.get(name, 80.0)),
+                               unit * (1 if full else MINI_SECONDS.get(name, 50.0)),
                                dict(zip(METRICS, PAPER[name], strict=True))))
         for name, windows in (FULL_WINDOWS if full else WINDOWS).items():
             config = with_windows(variant_of(study.config, "GMSA-CE"), windows, "tree" if "tree" in name else "flat")
-            found.append(_cell(study, f"Fig3 {name}", config, seed, "Fig. 3", 2, unit * (1 if full else 40)))
+            found.append(_cell(study, f"Fig3 {name}", config, seed, "Fig. 3", 2, unit * (1 if full else 25)))
         for eps in EPSILONS:
             found.append(_cell(study, f"Fig5 eps={eps:g}", variant_of(study.config, "GMSA-Adv", eps=eps), seed,
-                               "Fig. 5", 3, unit * (1 if full else 80)))
+                               "Fig. 5", 3, unit * (1 if full else 50)))
         for alpha in ALPHAS:
             found.append(_cell(study, f"Fig5 alpha={alpha:g}", variant_of(study.config, "GMSA-Adv", alpha=alpha), seed,
-                               "Fig. 5", 3, unit * (1 if full else 80)))
+                               "Fig. 5", 3, unit * (1 if full else 50)))
         for name, run, table in (("profiles", profiles, "Figs. 1b, 6"), ("classes", class_gains, "Fig. 8"),
                                  ("listing", listing, "Table 2")):
             found.append(Cell(name=name, seed=seed, run=functools.partial(run, study, seed), estimate_seconds=5.0,
