@@ -101,15 +101,18 @@ def growth(rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> dict[str, Any]
                    "memory": exponent(sizes, [row["peak_megabytes"][kind] for row in rows])} for kind in KINDS}
 
 
-def reading(space: dict[str, Any], joint: dict[str, Any], steps: dict[str, Any]) -> str:
+def reading(space: dict[str, Any], time: dict[str, Any], joint: dict[str, Any], steps: dict[str, Any]) -> str:
     """Say in words how many times longer the others take than directed attention."""
     def others(row: dict[str, Any]) -> str:
         return ", ".join(f"{kind} {row['times_the_first'][kind]}" for kind in KINDS if kind != "directed")
 
+    memory = steps["peak_megabytes"]
     return (f"Forward and backward, in times of directed attention (cheaper side): one frame of {space['N']} tokens: "
-            f"{others(space)}; undivided over {joint['N'] * joint['T']} tokens: {others(joint)}. A whole training step "
-            f"with softmax over both axes takes {steps['times_the_first']['softmax-softmax']} of one with cosines: "
-            "projections and MLP dominate it.")
+            f"{others(space)}; undivided over {joint['N'] * joint['T']} tokens: {others(joint)}. Short sequences gain "
+            f"nothing, the norms cost more than the softmax saves: T = {time['T']}: {others(time)}. A whole training step "
+            f"of one block with softmax over both axes takes {steps['times_the_first']['softmax-softmax']} of one with "
+            f"cosines, and {memory['softmax-softmax']} MB against {memory['cosine-cosine']} MB, which hold the "
+            "normalised queries and keys: projections and MLP dominate the time.")
 
 
 def main() -> None:
@@ -133,7 +136,7 @@ def main() -> None:
         "date": datetime.date.today().isoformat(), "machine": machine("torch"), "heads": HEADS, "head_dim": WIDTH,
         "space": space, "time": time, "joint": joint, "training_step": steps,
         "exponents": {"over_N": growth(space, SPACE_TOKENS), "over_T": growth(time, TIME_FRAMES)},
-        "reading": reading(space[1], joint[1], steps)}
+        "reading": reading(space[1], time[0], joint[1], steps)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
