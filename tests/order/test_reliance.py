@@ -75,3 +75,25 @@ def test_clips_without_a_label_of_the_model_count_for_the_agreement_only():
 def test_no_clip_is_an_error():
     with pytest.raises(UserError, match="no clip to measure order reliance on"):
         order_reliance(Sum(), [])
+
+
+@pytest.mark.parametrize("library", ["torchvision", "transformers"])
+def test_models_of_other_libraries_are_measured_and_corrected_by_ours(library):
+    from marey.models import create_model
+    from marey.models.external import ExternalClassifier
+
+    if library == "torchvision":
+        model = ExternalClassifier("torchvision", {"name": "r3d_18"}, num_classes=2, num_frames=4, image_size=16).eval()
+    else:
+        pytest.importorskip("transformers")
+        config = {"model_type": "timesformer", "image_size": 16, "patch_size": 8, "num_frames": 4, "hidden_size": 16,
+                  "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "num_channels": 3}
+        model = ExternalClassifier("transformers", config, num_classes=2).eval()
+    corrector = create_model("direcformer", num_classes=3, num_orders=3, num_frames=4, image_size=16, patch_size=8,
+                             embed_dim=16, depth=1, num_heads=2).eval()
+    clips = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    alone = order_reliance(model, [(clips, torch.tensor([0, 1]))], shuffles=2)
+    assert alone["corrected_accuracy"] is None
+    helped = order_reliance(model, [(clips, torch.tensor([0, 1]))], shuffles=2, corrector=corrector)
+    assert helped["corrected_accuracy"] is not None
+    assert helped["shuffled_accuracy"] == alone["shuffled_accuracy"]

@@ -79,7 +79,8 @@ def attention_outputs(model: nn.Module, clip: Tensor) -> dict[str, Any]:
     """Return the model's outputs with temporal attention, or say that it has none."""
     try:
         outputs = model(clip, return_attention=True)
-    except TypeError:
+    except (TypeError, UserError):
+        model(clip)                                                    # a clip it cannot take at all raises here
         outputs = {}
     if not outputs.get("attention_time"):
         raise NoTemporalAttentionError(f"{type(model).__name__} gives no temporal attention, so it cannot recover an "
