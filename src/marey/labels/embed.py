@@ -5,7 +5,9 @@ SeViTAR (section 3.2) uses Sent2Vec; the default here is the sentence model all-
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +77,9 @@ def embed_labels(names: Sequence[str], source: str | Path = DEFAULT_MODEL) -> La
 
 
 def _from_sentence_model(model: str, sentences: list[str]) -> Tensor:
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)      # torchao's enums, warned of at import
     library = import_extra("sentence_transformers", "text", f"embedding labels with '{model}'")
+    importlib.import_module("transformers").utils.logging.disable_progress_bar()
     try:
         encoder = library.SentenceTransformer(_local_copy(model), device="cpu")
     except (OSError, ValueError) as error:
