@@ -92,16 +92,14 @@ def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _shrink_rows(rows: Tensor, small: int) -> Tensor:
-    """Average runs of the second-last axis (n, C, size, L) uint8 down to `small`, rounded half up."""
+    """Average runs of the second-last axis (n, C, size, L) down to `small`, rounded half up, int16."""
     taps, counts, _ = (part.to(rows.device) for part in _box_taps(rows.shape[-2], small))
-    total: Tensor | None = None
-    for tap, inside in zip(taps, counts, strict=True):
-        part = rows.index_select(-2, tap).to(torch.int16)
-        if not bool(inside.all()):
-            part *= inside.view(-1, 1)
-        total = part if total is None else total.add_(part)
-    assert total is not None
-    return total.float().mul_((1 / counts.sum(0)).view(-1, 1)).add_(0.5).to(torch.int32).to(torch.uint8)
+    total = rows.index_select(-2, taps[0]).to(torch.int16)
+    total *= counts[0].view(-1, 1)
+    for tap, inside in zip(taps[1:], counts[1:], strict=True):
+        part = rows.index_select(-2, tap)
+        total += part if bool(inside.all()) else part * inside.view(-1, 1)
+    return total.float().mul_((1 / counts.sum(0)).view(-1, 1)).add_(0.5).to(torch.int16)
 
 
 def pixelate(frames: Tensor, *, scale: float) -> Tensor:
@@ -113,8 +111,8 @@ def pixelate(frames: Tensor, *, scale: float) -> Tensor:
 
     def change(chunk: Tensor) -> Tensor:
         narrow = _shrink_rows(chunk.mT.contiguous(), w).mT.contiguous()
-        small = _shrink_rows(narrow, h)
+        small = _shrink_rows(narrow, h).to(torch.uint8)
         wide = small.mT.contiguous().index_select(-2, up_columns).mT.contiguous()
         return wide.index_select(-2, up_rows)
 
-    return map_chunks(change, frames, times=4)
+    return map_chunks(change, frames, times=8)
