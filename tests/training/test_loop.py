@@ -252,6 +252,16 @@ def test_patience_stops_early(tmp_path: Path) -> None:
     assert result.steps < 113
 
 
+def test_what_becomes_best_can_be_chosen() -> None:
+    worse, better = {"top1": 0.5, "loss": 2.0}, {"top1": 0.6, "loss": 3.0}
+    assert loop.is_better(better, worse, "top1", True)
+    assert not loop.is_better(worse, better, "top1", True)
+    assert loop.is_better({"top1": 0.6, "loss": 2.0}, better, "top1", True)                    # a tie: the lower loss
+    assert loop.is_better(worse, better, "top1", True, select="loss")
+    assert loop.is_better(worse, better, "top1", True, select="last")
+    assert not loop.is_better({"top1": float("nan")}, {}, "top1", True, select="last")
+
+
 def test_evaluation_every_so_many_steps(tmp_path: Path) -> None:
     config = toy_config(max_steps=7, eval_every=3)
     train(config, tmp_path / "run", task=toy_task(config), quiet=True)

@@ -143,6 +143,9 @@ class RunConfig:
     """Write the losses every so many steps."""
     patience: int | None = None
     """Stop after this many evaluations without a better main metric; None runs to the end."""
+    select: Literal["metric", "loss", "last"] = "metric"
+    """Which evaluation becomes `best`: by the main metric (at a tie, the loss), by the loss, or always the latest. With
+    few validation videos the metric mostly selects luck."""
     average: Literal["none", "ema", "swa"] = "none"
     """Weights that are evaluated and saved: the last, their exponential mean, or the mean of the late epochs."""
     ema_decay: float = 0.999

@@ -268,7 +268,8 @@ class Run:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             self.progress.say(f"step {state.step}/{self.total_steps}: {shown}")
             self.schedule.observe(main, evaluator.higher_is_better)
-            if is_better(metrics, state.metrics, evaluator.main, evaluator.higher_is_better):
+            if is_better(metrics, state.metrics, evaluator.main, evaluator.higher_is_better,
+                         select=self.config.train.select):
                 state.best, state.best_step, state.metrics, state.evaluations_since_best = main, state.step, metrics, 0
                 self.save_checkpoint("best", weights)
             else:
@@ -430,10 +431,17 @@ def prepare_folder(out: Path, resume: bool, accelerator: Accelerator, progress: 
     return resume and has_state
 
 
-def is_better(metrics: dict[str, float], best: dict[str, float], main: str, higher_is_better: bool) -> bool:
-    """Return whether an evaluation beats the best so far: by the main metric, at a tie by "loss"; NaN never does."""
+def is_better(metrics: dict[str, float], best: dict[str, float], main: str, higher_is_better: bool, *,
+              select: str = "metric") -> bool:
+    """Return whether an evaluation beats the best so far; NaN never does.
+
+    Args:
+        select: "metric" (at a tie, "loss"), "loss" where the evaluator gives one, or "last": always.
+    """
+    if select == "loss" and "loss" in metrics:
+        main, higher_is_better = "loss", False
     value = metrics[main]
-    if math.isnan(value) or not best:
+    if math.isnan(value) or not best or select == "last":
         return not math.isnan(value)
     if value == best[main]:
         return metrics.get("loss", 0.0) < best.get("loss", 0.0)
