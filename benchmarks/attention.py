@@ -109,7 +109,7 @@ def reading(space: dict[str, Any], time: dict[str, Any], joint: dict[str, Any], 
     memory = steps["peak_megabytes"]
     return (f"Forward and backward, in times of directed attention (cheaper side): one frame of {space['N']} tokens: "
             f"{others(space)}; undivided over {joint['N'] * joint['T']} tokens: {others(joint)}. Short sequences "
-            f"gain nothing, norms cost more than the softmax saves: T = {time['T']}: {others(time)}. A whole training step "
+            f"gain nothing, norms cost more than the softmax saves: T = {time['T']}: {others(time)}. A training step "
             f"of one block with softmax over both axes takes {steps['times_the_first']['softmax-softmax']} of one with "
             f"cosines, and {memory['softmax-softmax']} MB against {memory['cosine-cosine']} MB, which hold the "
             "normalised queries and keys: projections and MLP dominate the time.")

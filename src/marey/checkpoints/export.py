@@ -82,7 +82,7 @@ def compare(model: TensorsOnly, run: Callable[[Tensor], Any], clips: list[Tensor
         with torch.no_grad():
             expected = model(clip)
         for name, ours, theirs in zip(model.names, expected, run(clip), strict=True):
-            theirs = torch.as_tensor(theirs)
+            theirs = torch.as_tensor(theirs).detach()
             if ours.shape != theirs.shape:
                 raise UserError(f"{what}: '{name}' has shape {tuple(theirs.shape)}, the model {tuple(ours.shape)}; "
                                 "nothing was written")
