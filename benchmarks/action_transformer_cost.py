@@ -77,7 +77,7 @@ def main() -> None:
             "one_clip": {"forward_and_backward_tflop": round(3 * 2 * clip_macs / 1000, 2),
                          "activations_gib": round(clip_gib, 1), "weights_gradients_momentum_gib": round(weights_gib, 2)},
             "step_of_30_clips": {"tflop": round(30 * 6 * clip_macs / 1000, 1),
-                                 "hours_for_500k_steps_at_100_tflops": round(30 * 6 * clip_macs / 1e5 * 5e5 / 3600)}},
+                                 "hours_for_500k_steps_at_100_tflops": round(30 * 6 * clip_macs / 1e5 * 5e5 / 3.6e3)}},
         "reading": "Parameters agree with Table 1 to 0.1 M with 512 channels in the proposal network, an FFN of 512, "
                    "384 channels after the query's 1 x 1 convolution and 64 location channels. The trunk is nearly all "
                    "of the step's memory; the figures are computed and leave out RoI pooling, attention and "
