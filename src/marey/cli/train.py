@@ -86,6 +86,8 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")] = None,
     split_by: Annotated[str | None, typer.Option(help="Regular expression that reads the split from names.")] = None,
     unseen: Annotated[bool, typer.Option("--unseen", help="The data has classes never trained on.")] = False,
+    hubness: Annotated[bool, typer.Option("--hubness", help="With --unseen: correct for names near to everything.")]
+    = False,
     predictions: Annotated[bool, typer.Option("--predictions", help="Score saved answers again: MODEL is their place.")]
     = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips of one forward pass.")] = 8,
@@ -110,7 +112,7 @@ def evaluate(
             raise UserError("no data: give --data a folder of class folders or a manifest.csv")
         options = EvaluateOptions(split=split, dataset=dataset, split_by=split_by, views=parse_views(views),
                                   fusion=parse_fusion(fusion), batch_size=batch_size, workers=workers, device=device,
-                                  unseen=unseen, seed=seed)
+                                  unseen=unseen, hubness=hubness, seed=seed)
         report, answers = _with_progress(run_evaluation, model, data, options)
     is_run = any((Path(model) / name / "config.json").is_file() for name in ("best", "last"))
     folder = out if out is not None else Path(model) / FOLDER if is_run and not predictions else None

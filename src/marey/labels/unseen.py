@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marey.errors import UserError
-from marey.labels.embed import embed_labels
+from marey.labels.embed import DEFAULT_MODEL, embed_labels
 from marey.labels.readable import readable
 
 if TYPE_CHECKING:
@@ -47,15 +47,29 @@ def rank_labels(outputs: dict[str, Any], labels: Sequence[str], checkpoint: Chec
 
 
 def label_vectors(labels: Sequence[str], checkpoint: Checkpoint) -> Tensor:
-    """Return unit vectors (K, E) of labels: stored ones where the checkpoint has them, the others embedded now."""
-    stored_vectors = checkpoint.tensors.get("label_embeddings")
-    stored = {} if stored_vectors is None else {
-        readable(name): vector for name, vector in zip(checkpoint.class_names, stored_vectors, strict=True)}
-    missing = [label for label in labels if readable(label) not in stored]
+    """Return unit vectors (K, E) of labels: stored ones where the checkpoint has them, the others embedded now.
+
+    A checkpoint stores its classes, and those that were held out of its training as unseen.
+
+    Raises:
+        UserError: if a label has to be embedded and cannot be, or its embedding has another size than the stored ones.
+    """
+    extra, stored = checkpoint.extra or {}, {}
+    for names, tensor in ((checkpoint.class_names, "label_embeddings"),
+                          (extra.get("unseen_classes"), "unseen_embeddings")):
+        if tensor in checkpoint.tensors:
+            stored |= {readable(name): vector.float()
+                       for name, vector in zip(names or (), checkpoint.tensors[tensor], strict=True)}
+    missing = list(dict.fromkeys(label for label in labels if readable(label) not in stored))
     if missing:
-        embedded = embed_labels(missing, (checkpoint.extra or {}).get("label_source", "all-MiniLM-L6-v2"))
+        source = extra.get("label_source", DEFAULT_MODEL)
+        embedded = embed_labels(missing, source)
+        sizes = {len(vector) for vector in stored.values()}
+        if sizes - {embedded.vectors.shape[1]}:
+            raise UserError(f"label embeddings of {source} have {embedded.vectors.shape[1]} values, the checkpoint's "
+                            f"{sizes.pop()}; embed the labels with the source {checkpoint.source} was trained with")
         stored |= {readable(label): vector for label, vector in zip(missing, embedded.vectors, strict=True)}
-    return torch.stack([F.normalize(stored[readable(label)].float(), dim=0) for label in labels])
+    return torch.stack([F.normalize(stored[readable(label)], dim=0) for label in labels])
 
 
 def similarity(predicted: Tensor, vectors: Tensor, references: Tensor | None = None, neighbours: int = 10) -> Tensor:

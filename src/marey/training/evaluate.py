@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ADDITIONS: dict[str, str] = {"permutations": "marey.training.tasks.order:evaluate_more"}
 """Tensor in a checkpoint that tells of an ability -> function(checkpoint, data, options) -> dict for the report."""
 
-UNSEEN = "marey.training.tasks.label_embedding:evaluate_unseen"
+UNSEEN = "marey.training.unseen:evaluate_unseen"
 """Function(checkpoint, data, options) -> dict: the whole report of `marey evaluate --unseen`."""
 
 
@@ -60,6 +60,8 @@ class EvaluateOptions:
     """Torch device."""
     unseen: bool = False
     """The data has classes the model was never trained on (label-embedding models)."""
+    hubness: bool = False
+    """With `unseen`: correct similarities for names that are near to everything (CSLS)."""
     seed: int = 0
     """Seed of bootstrap and of what the task draws."""
 
@@ -276,7 +278,7 @@ def _flush(model: torch.nn.Module, items: list[dict[str, Any]],
         clips = torch.cat(readable)
         parts = [model(part.to(options.device)) for part in clips.split(options.batch_size)]
         joined = {key: torch.cat([part[key] for part in parts]).float().cpu()
-                  for key in ("logits", "embedding") if key in parts[0]}
+                  for key in ("logits", "embedding", "label_embedding") if key in parts[0]}
     start = 0
     for item in items:
         if "error" in item:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from marey.datasets import DatasetIndex, open_dataset
 from marey.datasets.clips import ClipDataset, collate_clips
 from marey.datasets.index import subset
-from marey.errors import UserError
+from marey.errors import UserError, unknown_name
 from marey.losses.classification import ClassificationLoss, balanced_class_weights, cutmix, mixup, soft_targets
 from marey.metrics.accuracy import confusion_matrix, mean_class_accuracy, topk_accuracy
 from marey.training.config import DataConfig, ObjectiveConfig, TrainConfig
@@ -116,6 +117,7 @@ def open_splits(config: DataConfig, seed: int) -> tuple[DatasetIndex, DatasetInd
     if config.path is None:
         raise UserError("no data: give --data a folder of class folders or a manifest.csv (or set data.path)")
     index = open_dataset(config.path, dataset=config.dataset, split_by=config.split_by)
+    index = without_classes(index, config.arguments.get("unseen_classes", ()))
     train = labelled(index.split("train") if index.splits else index)
     val = labelled(index.split("val")) if "val" in index.splits else None
     if val is None and config.val_fraction > 0:
@@ -128,6 +130,19 @@ def open_splits(config: DataConfig, seed: int) -> tuple[DatasetIndex, DatasetInd
         warnings.warn(f"{train.root}: classes without a training video, which the model cannot learn: "
                       + ", ".join(untaught), stacklevel=2)
     return train, val
+
+
+def without_classes(index: DatasetIndex, names: Sequence[str]) -> DatasetIndex:
+    """Leave out all samples of some classes and their names: `data.arguments.unseen_classes` of label-embedding runs.
+
+    Raises:
+        UserError: if the data has no such class.
+    """
+    for name in names:
+        if name not in index.class_names:
+            raise unknown_name("class in data.arguments.unseen_classes", name, index.class_names)
+    kept = subset(index, [place for place, sample in enumerate(index.samples) if sample.label not in names])
+    return replace(kept, class_names=tuple(name for name in index.class_names if name not in names))
 
 
 def labelled(index: DatasetIndex) -> DatasetIndex:

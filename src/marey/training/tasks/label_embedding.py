@@ -55,19 +55,38 @@ def build(config: TrainConfig) -> Task:
     if config.objective.mixup_alpha or config.objective.cutmix_alpha:
         raise UserError("objective.mixup_alpha and cutmix_alpha must be 0 with label embeddings: a mixed clip has no "
                         "one label to mean")
+    unseen = unseen_classes(config.data.arguments)
     inner = build_base(config, mine.base, rest)
-    labels = embed_labels(inner.class_names, mine.label_source)
+    both = embed_labels([*inner.class_names, *unseen], mine.label_source)
+    K = len(inner.class_names)
+    labels = replace(both, names=both.names[:K], vectors=both.vectors[:K])
     objective = LabelEmbeddingObjective(config.objective.weights, inner.objective,
                                         LabelEmbeddingLoss(labels.vectors, mine.label_loss),
                                         mine.stage_shares if mine.training == "staged" else None)
     report = {"label_source": labels.source if mine.label_source != DEFAULT_MODEL else DEFAULT_MODEL,
               "label_loss": mine.label_loss, "label_training": mine.training,
               "unknown_words": list(labels.unknown_words),
-              "same_meaning": [list(pair) for pair in labels.same_meaning()]}
+              "same_meaning": [list(pair) for pair in both.same_meaning()], "unseen_classes": list(unseen)}
+    vectors = {"label_embeddings": labels.vectors} | ({"unseen_embeddings": both.vectors[K:]} if unseen else {})
     return replace(inner, objective=objective,
                    make_evaluator=lambda: LabelEmbeddingEvaluator(inner.make_evaluator(), labels.vectors),
                    model_arguments={**inner.model_arguments, "label_dim": labels.vectors.shape[1]},
-                   extra={**inner.extra, **report}, tensors={**inner.tensors, "label_embeddings": labels.vectors})
+                   extra={**inner.extra, **report}, tensors={**inner.tensors, **vectors})
+
+
+def unseen_classes(arguments: dict[str, Any]) -> tuple[str, ...]:
+    """Return `data.arguments.unseen_classes`, names whose videos are held out of training (default none).
+
+    Raises:
+        UserError: if it is no list of names, or another argument is there.
+    """
+    for name in arguments:
+        if name != "unseen_classes":
+            raise unknown_name("setting of data.arguments", name, ("unseen_classes",))
+    names = arguments.get("unseen_classes", [])
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"data.arguments.unseen_classes is a list of class names, got {names!r}")
+    return tuple(names)
 
 
 def split_arguments(arguments: dict[str, Any]) -> tuple[LabelArguments, dict[str, Any]]:
