@@ -88,7 +88,7 @@ def write_video_with_sound(path: Path, frames: Tensor, fps: float, sound: NDArra
     silent.unlink()
 
 
-def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, seed: int = 0,
+def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, seed: int = 0, reversals: bool = False,
                        progress: Callable[[int, int], None] | None = None) -> Path:
     """Write videos and a manifest.csv (`path,label,split`; several labels are separated by ";").
 
@@ -97,12 +97,14 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
         out: folder; videos that exist are kept, so an interrupted run goes on.
         num_videos: 7 of 10 train, 1 val, 2 test.
         seed: video i is drawn from (seed, i).
+        reversals: also use clips of recordings played backwards.
         progress: called with (done, all).
 
     Raises:
         UserError: if there is nothing to do, or the folder holds no rendered clips of a split.
     """
     from marey.datasets.mocap_dataset import PackedClips
+    from marey.datasets.mocap_motion import RECORDINGS
 
     if num_videos < 1:
         raise UserError(f"num_videos must be 1 or more, got {num_videos}")
@@ -112,8 +114,10 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
     (out / "videos").mkdir(parents=True, exist_ok=True)
     for number in range(num_videos):
         split, generator = SPLITS[number % len(SPLITS)], np.random.default_rng([seed, number])
-        shots = draw_shots(parts[split].labels, generator)
-        actions = [parts[split].class_names[parts[split].labels[place]] for place in shots]
+        names = parts[split].class_names
+        shots = draw_shots(parts[split].labels, generator,
+                           [k for k, name in enumerate(names) if reversals or name in RECORDINGS])
+        actions = [names[parts[split].labels[place]] for place in shots]
         path = out / "videos" / f"{number:05d}.mp4"
         if not path.is_file():
             frames = [parts[split][place]["frames"] for place in shots]
@@ -127,9 +131,9 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
     return out
 
 
-def draw_shots(labels: Sequence[int], generator: np.random.Generator) -> list[int]:
-    """Choose one to five clips of one to three actions; the actions are equally frequent, shots in any order."""
-    places, known = np.asarray(labels), np.unique(labels)
+def draw_shots(labels: Sequence[int], generator: np.random.Generator, allowed: Sequence[int]) -> list[int]:
+    """Choose one to five clips of one to three allowed actions, which are equally frequent; shots in any order."""
+    places, known = np.asarray(labels), np.intersect1d(labels, allowed)
     count = min(int(generator.choice([1, 2, 3], p=[0.4, 0.4, 0.2])), len(known))
     actions = generator.choice(known, size=count, replace=False)
     shots = [int(generator.choice(np.flatnonzero(places == action)))

@@ -30,8 +30,13 @@ class FrameEncoder(Protocol):
         """Return the times at which frames are needed, in seconds from the start of a second."""
         ...
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Encode uint8 frames (S, n, 3, H, W) of S seconds; returns float (S, dim)."""
+    def encode(self, frames: Tensor, places: Tensor) -> Tensor:
+        """Encode S seconds; returns float (S, dim).
+
+        Args:
+            frames: uint8 (U, 3, H, W), each frame once.
+            places: int (S, n), which of them every second needs.
+        """
         ...
 
 
@@ -73,10 +78,13 @@ class ClipEncoder:
         return [0.5 + (frame - (count - 1) / 2) * sampling.stride_frames / rate for frame in range(count)]
 
     @torch.inference_mode()
-    def encode(self, frames: Tensor) -> Tensor:
-        """Return one scaled embedding a second."""
-        clips = torch.cat([self.preprocess.clip(second) for second in frames])                      # (S, n, 3, s, s)
-        outputs = self.model(clips)
+    def encode(self, frames: Tensor, places: Tensor) -> Tensor:
+        """Return one scaled embedding a second; a convolutional trunk sees each frame once, however clips overlap."""
+        prepared = self.preprocess.clip(frames)[0]                                                  # (U, 3, s, s)
+        trunk = getattr(getattr(self.model, "patch_embed", None), "trunk", None)
+        if trunk is not None:
+            prepared = trunk(prepared).flatten(2).transpose(1, 2)                                   # (U, N, C)
+        outputs = self.model(prepared[places])
         if "embedding" not in outputs:
             raise UserError(f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini")
         embedding = outputs["embedding"].float()
@@ -106,9 +114,9 @@ class InceptionEncoder:
         return [0.0]
 
     @torch.inference_mode()
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, places: Tensor) -> Tensor:
         """Return (S, 2048): frames stretched to 299 x 299, values in [-1, 1]."""
-        pictures = F.interpolate(frames[:, 0].float(), size=(299, 299), mode="bilinear", antialias=True)
+        pictures = F.interpolate(frames[places[:, 0]].float(), size=(299, 299), mode="bilinear", antialias=True)
         return self.model(pictures / 127.5 - 1)
 
 
@@ -126,12 +134,14 @@ def whole_seconds(duration_seconds: float, max_seconds: int) -> int:
 
 def encode_frames(reader: VideoReader, encoder: FrameEncoder, start_seconds: float, seconds: int) -> Tensor:
     """Encode `seconds` seconds of a video from a time on; returns float (seconds, dim)."""
-    return torch.cat([encoder.encode(frames) for frames in _seconds(reader, encoder.offsets(), start_seconds, seconds)])
+    parts = _seconds(reader, encoder.offsets(), start_seconds, seconds)
+    return torch.cat([encoder.encode(frames, places) for frames, places in parts])
 
 
-def _seconds(reader: VideoReader, offsets: list[float], start: float, seconds: int) -> Iterator[Tensor]:
+def _seconds(reader: VideoReader, offsets: list[float], start: float, seconds: int) -> Iterator[tuple[Tensor, Tensor]]:
     last = max(reader.duration_seconds - 1e-6, 0.0)
     for first in range(0, seconds, SECONDS_AT_ONCE):
         count = min(SECONDS_AT_ONCE, seconds - first)
         times = [min(max(start + first + second + offset, 0.0), last) for second in range(count) for offset in offsets]
-        yield reader.frames_at_seconds(times).frames.unflatten(0, (count, len(offsets)))
+        indices, places = torch.tensor(reader.indices_at_seconds(times)).unique(return_inverse=True)
+        yield reader.frames_at(indices.tolist()).frames, places.view(count, len(offsets))
