@@ -112,7 +112,8 @@ def model_view(frames: Tensor, ratio: float, resolution: int) -> Tensor:
     if ratio == 0:
         return functional.resize(frames, resolution, resolution)
     frames = functional.resize_short_side(frames, max(resolution, round(resolution * ratio)))
-    top, left = functional.crop_offsets(*frames.shape[-2:], resolution, 1)[0]
+    height, width = frames.shape[-2:]
+    top, left = functional.crop_offsets(height, width, resolution, 1)[0]
     return functional.crop(frames, top, left, resolution, resolution).contiguous()
 
 

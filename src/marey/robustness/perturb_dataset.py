@@ -25,7 +25,7 @@ from marey.robustness.corruptions import kind_for, source_profile, strength
 
 WINDOW_FRAMES = 512
 """Frames corrupted at a time, which bounds memory; a codec starts anew at each window."""
-STORE = {"crf": 10, "x264-params": "mbtree=0:threads=1"}
+STORE_CRF, STORE_OPTIONS = 10, {"x264-params": "mbtree=0:threads=1"}
 """How the copy is stored: H.264 at a quality that adds little to the corruption, without x264's macroblock tree, whose
 decisions differ between runs."""
 ROSE_RANDOM = "random"
@@ -142,8 +142,8 @@ def write_one(job: Job) -> dict[str, Any]:
              "profile": source_profile(job.kind, job.profile), "seed": job.seed}
     try:
         with open_video(job.source) as reader:
-            write_video(job.target, perturbed_frames(job, reader), reader.fps, crf=int(STORE["crf"]),
-                        options={"x264-params": str(STORE["x264-params"])})
+            write_video(job.target, perturbed_frames(job, reader), reader.fps, crf=STORE_CRF,
+                        options=STORE_OPTIONS)
     except UserError as error:
         return {**entry, "error": str(error)}
     content = Path(job.target).read_bytes()
@@ -167,7 +167,7 @@ def estimate_bytes(jobs: Sequence[Job], sample: int = 4) -> int:
                 with open_video(job.source) as reader:
                     frames = next(perturbed_frames(job, _Beginning(reader, 24)))
                     path = Path(folder) / "sample.mp4"
-                    write_video(path, frames, reader.fps, crf=int(STORE["crf"]))
+                    write_video(path, frames, reader.fps, crf=STORE_CRF)
                     total += path.stat().st_size * reader.num_frames / len(frames)
             except UserError:
                 continue
