@@ -8,8 +8,8 @@ from marey.errors import UserError
 from marey.recipes.reproduce import ReproduceOptions, Row
 
 TINY = {"width": 0.125, "trunk": "efficientnet_lite0", "trunk_arguments": {"channels": 8}, "num_proposals": 6,
-        "rpn_channels": 8, "dim": 8, "ffn": 16, "query_channels": 4, "location_channels": 8, "anchor_sizes": (16.0, 48.0),
-        "samples_per_clip": 4, "roi_operator": "align", "frozen_norm": False}
+        "rpn_channels": 8, "dim": 8, "ffn": 16, "query_channels": 4, "location_channels": 8,
+        "anchor_sizes": (16.0, 48.0), "samples_per_clip": 4, "roi_operator": "align", "frozen_norm": False}
 
 
 def features(kind):

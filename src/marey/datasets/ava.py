@@ -298,7 +298,8 @@ def augment_scene(augment: Augment, frames: Tensor, boxes: Tensor, labels: Tenso
 
     Persons of whose box less than `min_visible` is left are dropped; so are proposals without area.
     """
-    geometry = augment.geometry(*frames.shape[-2:], generator)
+    height, width = frames.shape[-2:]
+    geometry = augment.geometry(height, width, generator)
     boxes, visible = augment.boxes(boxes, geometry)
     keep = visible >= min_visible
     if proposals is not None:

@@ -131,8 +131,8 @@ def check_box_rows(rows: BoxRows, label_map: Mapping[int, str]) -> None:
         UserError: naming file and line of the first bad row.
     """
     x1, y1, x2, y2 = rows.boxes_xyxy_norm.T if len(rows) else np.zeros((4, 0))
-    empty = ~((x1 < x2) & (y1 < y2))
-    outside = (rows.boxes_xyxy_norm < 0).any(1) | (rows.boxes_xyxy_norm > 1).any(1)
+    empty = np.logical_not((x1 < x2) & (y1 < y2))
+    outside = ((rows.boxes_xyxy_norm < 0) | (rows.boxes_xyxy_norm > 1)).any(axis=1).reshape(-1)
     official = dict(label_map) == AVA_60_CLASSES
     known = [0, *(range(1, NUM_AVA_CLASSES + 1) if official else label_map)]
     unlisted = ~np.isin(rows.class_ids, known)

@@ -273,7 +273,7 @@ def breakdown(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str],
 
     persons = np.unique(np.column_stack([truth.image, truth.boxes_xyxy_norm]), axis=0)
     limits = np.quantile(_area(persons[:, 1:]), np.linspace(0, 1, num_bins + 1)) if len(persons) else np.zeros(2)
-    by_size = []
+    by_size: list[dict[str, Any]] = []
     for low, high, is_last in zip(limits[:-1], limits[1:], np.arange(1, len(limits)) == len(limits) - 1, strict=True):
         top = np.inf if is_last else high
         floor = low if by_size else 0.0
