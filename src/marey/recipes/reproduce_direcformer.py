@@ -367,9 +367,16 @@ def reading(rows: Sequence[Row]) -> str:
         return "The main contrast (S-S without order losses against C-C with all) has not been run yet."
     sentences = [f"Against softmax without order losses, C-C with all losses changes {text}."
                  for text in ("; ".join(contrast(metric, plain, whole) for metric in ("top1", "order_acc")),) if text]
+    shares = {row.name: (row.mean("top1") or 0.0) / (row.mean("recording_top1") or 1.0) for row in (plain, whole)
+              if "recording_top1" in row.values}
+    told = [f"{name} {share:.0%}" for name, share in shares.items()]
+    if told:
+        sentences.append("Top-1 over the accuracy of the recording alone, 50% where the direction of play is guessed: "
+                         f"{', '.join(told)}.")
     sentences.append(f"OrderAcc by chance is {100 * chance_order_accuracy(8):.2f} at T=8.")
-    sentences.append("Mini scale: 8 recordings rendered under many views and a small model trained for "
-                     f"{MINI_STEPS} steps; differences within the spread over seeds say nothing.")
+    if "recording_top1" in whole.values:
+        sentences.append("Mini scale: 8 recordings rendered under many views and a small model trained for "
+                         f"{MINI_STEPS} steps; differences within the spread over seeds say nothing.")
     return " ".join(sentences)
 
 
