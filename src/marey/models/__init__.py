@@ -17,6 +17,7 @@ MODELS: dict[str, str] = {
     "timesformer": "marey.models.timesformer:TimeSformer",
     "direcformer": "marey.models.direcformer:DirecFormer",
     "sevitar": "marey.models.sevitar:SeViTAR",
+    "grid_sevitar": "marey.models.grid_sevitar:GridSeViTAR",
     "gat": "marey.models.gat:GAT",
     "i3d": "marey.models.i3d:I3D",
     "action_transformer": "marey.models.action_transformer:ActionTransformer",

@@ -24,9 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from marey.checkpoints.folder import architecture_name
+from marey.datasets import open_dataset
+from marey.datasets.clips import ClipDataset
 from marey.errors import UserError, unknown_name
 from marey.training.config import TrainConfig
-from marey.training.tasks import Task, build_task
+from marey.training.tasks import Batch, Objective, Outputs, Task, Terms, build_task
+from marey.training.tasks.classification import labelled
+from marey.training.tasks.order import OrderObjective
 
 STRIDE = 1_000_003
 """Variant v of clip i is augmented as epoch v * STRIDE would be, far from the epochs of an unstored run."""
@@ -42,6 +46,9 @@ class StemArguments:
     """Stored augmentations of each training clip; epoch e uses variant (e + i) modulo this of clip i."""
     cache: str | None = None
     """Folder of the stored features; None: `marey/stem` in XDG_CACHE_HOME, by default ~/.cache."""
+    order_from: float = 0.0
+    """Share of the steps after which clips are also permuted, where the inner task learns their order; a step without
+    the permuted clips costs half."""
 
 
 def build(config: TrainConfig) -> Task:
@@ -62,12 +69,43 @@ def build(config: TrainConfig) -> Task:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marey" / "stem"
     folder = Path(arguments.cache) if arguments.cache is not None else cache
     folder.mkdir(parents=True, exist_ok=True)
-    store = functools.partial(store_features, stem, folder=folder, seed=config.train.seed)
+    whole = labelled(open_dataset(config.data.path or "", dataset=config.data.dataset))
+    store = functools.partial(store_features, stem, folder=folder, whole=whole)
+    train_data = store(inner.train_data, arguments.variants)
+    objective = inner.objective if arguments.order_from == 0 else OrderLater(inner.objective, arguments.order_from)
     return replace(
-        inner, train_data=store(inner.train_data, arguments.variants),
+        inner, objective=objective, train_data=train_data,
         val_data=None if inner.val_data is None else store(inner.val_data, 1),
+        prepare_model=functools.partial(prepare_model, train_data),
         build_model=functools.partial(build_model, architecture_name(model), stem), describes_clips=inner.describes_clips,
         extra={**inner.extra, "task": arguments.inner})
+
+
+class OrderLater(Objective):
+    """An objective whose order and guided terms begin after a share of the steps.
+
+    Args:
+        inner: an `OrderObjective`, or one built on it.
+        order_from: share of the steps, 0..1.
+
+    Raises:
+        UserError: if the inner objective learns no order.
+    """
+
+    def __init__(self, inner: Objective, order_from: float):
+        super().__init__(inner.weights)
+        self.inner, self.order_from = inner, order_from
+        found = next((part.loss for part in inner.modules() if isinstance(part, OrderObjective)), None)
+        if found is None:
+            raise UserError("objective.arguments.order_from needs a task that learns the order (inner or base 'order')")
+        self.order_loss, self.wanted = found, (found.order, found.guided)
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
+        """Return outputs and terms of the inner objective, with or without those of the order."""
+        begun = self.step >= self.order_from * self.total_steps or not model.training
+        self.order_loss.order, self.order_loss.guided = self.wanted if begun else (False, False)
+        self.inner.step, self.inner.total_steps = self.step, self.total_steps
+        return self.inner(model, batch)
 
 
 def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
@@ -108,41 +146,67 @@ def build_model(name: str, stem: nn.Module, arguments: dict[str, Any]) -> nn.Mod
     return model
 
 
+def prepare_model(data: StoredFeatures, model: nn.Module) -> None:
+    """Fit the linear read-out of a `grid_sevitar` before training; other models stay as they are."""
+    from marey.models.grid_sevitar import GridSeViTAR, fit_grid_head
+
+    if isinstance(model, GridSeViTAR):
+        fit_grid_head(model, data.all(), torch.tensor(data.labels))
+
+
 class StoredFeatures:
     """Items of a clip data set with "clip" replaced by the stored features of one variant, float32 (T, N, C)."""
 
-    def __init__(self, features: np.ndarray, labels: list[int]):
-        self.features, self.labels = features, labels
+    def __init__(self, features: np.ndarray, places: list[int], labels: list[int]):
+        self.features, self.places, self.labels = features, places, labels
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.places)
+
+    def all(self) -> Tensor:
+        """Return float32 (M, V, T, N, C): every variant of every clip."""
+        return torch.from_numpy(self.features[self.places].astype(np.float32))
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, place = key
         variant = (epoch + place) % self.features.shape[1]
-        clip = torch.from_numpy(self.features[place, variant].astype(np.float32))
+        clip = torch.from_numpy(self.features[self.places[place], variant].astype(np.float32))
         return {"clip": clip, "label": self.labels[place], "sample": place}
 
 
-def store_features(stem: nn.Module, data: Any, variants: int, *, folder: Path, seed: int) -> StoredFeatures:
-    """Send every clip through the trunk, or read what an earlier run stored."""
-    text = json.dumps([repr(getattr(data, "augment", None)), repr(data.preprocess), data.index.manifest_hash, len(data),
-                       variants, seed, weights_hash(stem), [(str(s.path), s.row) for s in data.index.samples]])
+def store_features(stem: nn.Module, data: Any, variants: int, *, folder: Path, whole: Any) -> StoredFeatures:
+    """Send every clip through the trunk, or read what an earlier run stored.
+
+    One array holds a place for every clip of the whole data set, filled when a clip is first asked for, so that runs on
+    other parts of it (other seeds, other folds) share the work. Augmentation is drawn from (0, variant, place).
+
+    Args:
+        whole: the index of all clips of the data.
+    """
+    full = ClipDataset(whole, data.preprocess, data.augment, seed=0)
+    keys = [(str(sample.path), sample.row) for sample in whole.samples]
+    text = json.dumps([repr(data.augment), repr(data.preprocess), variants, weights_hash(stem), keys])
     path = folder / f"stem-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
-    labels = [data.index.label_index(sample) for sample in data.index.samples]
-    if not path.is_file():
-        features = None
-        for place in range(len(data)):
-            clips = torch.stack([readable(data[(variant * STRIDE, place)]) for variant in range(variants)])
-            tokens = run_trunk(stem, clips)
-            if features is None:
-                features = np.lib.format.open_memmap(path.with_suffix(".tmp"), mode="w+", dtype=np.float16,
-                                                     shape=(len(data), *tokens.shape))
-            features[place] = tokens.half().numpy()
-        assert features is not None
+    place_of = {key: place for place, key in enumerate(keys)}
+    places = [place_of[str(sample.path), sample.row] for sample in data.index.samples]
+    filled_path = path.with_suffix(".filled.npy")
+    filled = np.load(filled_path) if filled_path.is_file() and path.is_file() else np.zeros(len(keys), dtype=bool)
+    features = None
+    for done, place in enumerate(place for place in places if not filled[place]):
+        clips = torch.stack([readable(full[(variant * STRIDE, place)]) for variant in range(variants)])
+        tokens = run_trunk(stem, clips)
+        if features is None:
+            mode, shape = ("r+" if filled.any() else "w+"), (len(keys), *tokens.shape)
+            features = np.lib.format.open_memmap(path, mode=mode, dtype=np.float16, shape=shape)
+        features[place], filled[place] = tokens.half().numpy(), True
+        if done % 200 == 199:
+            features.flush()
+            np.save(filled_path, filled)
+    if features is not None:
         features.flush()
-        os.replace(path.with_suffix(".tmp"), path)
-    return StoredFeatures(np.load(path, mmap_mode="r"), labels)
+        np.save(filled_path, filled)
+    labels = [data.index.label_index(sample) for sample in data.index.samples]
+    return StoredFeatures(np.load(path, mmap_mode="r"), places, labels)
 
 
 def readable(item: dict[str, Any]) -> Tensor:

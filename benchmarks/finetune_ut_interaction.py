@@ -1,0 +1,179 @@
+"""Fine-tune `marey-mini` on real video of two people, and ask whether it beats what the file's metadata gives away.
+
+    python -m benchmarks.finetune_ut_interaction --data ../shared/data/ut_interaction \
+        --out results/finetune_ut_interaction.json [--seeds 3] [--work DIR] [--parts control,mini,scratch,groups]
+
+Train on set1, test on set2 (60 videos each, 6 classes), and leave one group (of 20) out over all 120. The control is a
+logistic regression that sees only width, height and number of frames of each file: the clips were cut by hand, and the
+cut tells. The models see a fixed window at one size and never these numbers. Finished runs in --work are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from marey.metrics.comparison import compare
+from marey.recipes import get_recipe
+from marey.training.config import TrainConfig, override
+from marey.training.evaluate import EvaluateOptions, Predictions, checkpoint_of, evaluate
+from marey.training.loop import train
+
+SPLIT = "(?P<train>set1)|(?P<test>set2)"
+SCRATCH = ("model.init_from=null", "objective.kind=classification", "objective.arguments={}", "model.freeze=[]",
+           "train.head_warm_start=false", "optim.lr=0.001")
+"""Settings of the same network without any trained weights, trained as a whole."""
+
+
+def read_metadata(data: Path) -> list[dict[str, str]]:
+    """Return the rows of the data set's manifest, in its order."""
+    with open(data / "manifest.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def control_answers(rows: list[dict[str, str]], known: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """Return the class the metadata suggest for the asked rows: softmax regression on width, height and frame count.
+
+    Args:
+        rows: of the manifest.
+        known, asked: int64, places of the training and the test rows.
+    """
+    names = sorted({row["label"] for row in rows})
+    labels = torch.tensor([names.index(row["label"]) for row in rows])
+    values = torch.tensor([[float(row[key]) for key in ("width", "height", "frames")] for row in rows])
+    values = (values - values[known].mean(0)) / values[known].std(0)
+    weight, bias = torch.zeros(len(names), 3, requires_grad=True), torch.zeros(len(names), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = values[known] @ weight.T + bias
+        loss = F.cross_entropy(logits, labels[known], reduction="sum") + 0.5 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call,arg-type]
+    with torch.no_grad():
+        return (values[asked] @ weight.T + bias).argmax(1) == labels[asked]
+
+
+def run_one(config: TrainConfig, work: Path, name: str, data: Path, split_by: str,
+            views: tuple[int, int]) -> Predictions:
+    """Train (or find the finished run) and return the answers for the test videos."""
+    folder = work / name
+    if not (folder / "done.json").is_file():
+        train(config, folder, resume=True, quiet=True)
+        (folder / "done.json").write_text("{}")
+    _, answers = evaluate(checkpoint_of(folder), data, EvaluateOptions(split="test", split_by=split_by, views=views))
+    assert answers is not None
+    return answers
+
+
+def correct(answers: Predictions) -> torch.Tensor:
+    """Return bool (N,): the first answer is right."""
+    return answers.probs.argmax(1) == torch.tensor(answers.labels)
+
+
+def configure(data: Path, seed: int, split_by: str, settings: Sequence[str]) -> TrainConfig:
+    """Return the recipe `finetune_folder` on the data."""
+    return override(get_recipe("finetune_folder"),
+                    [f"data.path={data}", f"data.split_by={json.dumps(split_by)}", f"train.seed={seed}",
+                     "data.val_fraction=0", "train.tensorboard=false", *settings])
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    """Return mean and standard deviation over seeds."""
+    spread = torch.tensor(values).std().item() if len(values) > 1 else None
+    return {"per_seed": values, "mean": sum(values) / len(values), "std": spread}
+
+
+def main() -> None:
+    """Run the parts asked for and merge them into the results file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/finetune_ut_interaction"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--parts", default="control,mini,scratch,groups")
+    parser.add_argument("--views", type=int, default=3, help="temporal views per test video")
+    arguments = parser.parse_args()
+    data, parts, views = arguments.data, arguments.parts.split(","), (arguments.views, 1)
+    report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
+    rows = read_metadata(data)
+    place = {row["path"].split("/", 1)[1]: n for n, row in enumerate(rows)}
+    test = torch.tensor([n for n, row in enumerate(rows) if "set2_" in row["path"]])
+    control = torch.zeros(len(rows), dtype=torch.bool)
+    known = torch.tensor([n for n, row in enumerate(rows) if "set1_" in row["path"]])
+    control[test] = control_answers(rows, known, test)
+    groups = sorted({row["group"] for row in rows})
+    control_left_out = torch.zeros(len(rows), dtype=torch.bool)
+    for group in groups:
+        asked = torch.tensor([n for n, row in enumerate(rows) if row["group"] == group])
+        known = torch.tensor([n for n, row in enumerate(rows) if row["group"] != group])
+        control_left_out[asked] = control_answers(rows, known, asked)
+    report["control"] = {"sees": "width, height, number of frames",
+                         "set1_to_set2": control[test].double().mean().item(),
+                         "leave_one_group_out": control_left_out.double().mean().item()}
+    right: dict[str, list[torch.Tensor]] = {}
+    for name, settings in (("mini", ()), ("scratch", SCRATCH)):
+        if name not in parts:
+            continue
+        began, found, sums = time.process_time(), [], None
+        for seed in range(arguments.seeds):
+            config = configure(data, seed, SPLIT, settings)
+            answers = run_one(config, arguments.work, f"{name}-{seed}", data, SPLIT, views)
+            order = torch.tensor([place[_key(video)] for video in answers.videos])
+            hits = torch.zeros(len(rows), dtype=torch.bool)
+            hits[order] = correct(answers)
+            found.append(hits)
+            sums = answers.probs if sums is None else sums + answers.probs
+        right[name] = found
+        assert sums is not None
+        together = torch.zeros(len(rows), dtype=torch.bool)
+        together[order] = sums.argmax(1) == torch.tensor(answers.labels)
+        report[name] = {"settings": list(settings), "top1": summary([h[test].double().mean().item() for h in found]),
+                        "top1_of_the_mean_answer_of_all_seeds": together[test].double().mean().item(),
+                        "cpu_seconds": round(time.process_time() - began),
+                        "against_control": [paired(control, h, rows, test) for h in found],
+                        "mean_answer_against_control": paired(control, together, rows, test)}
+    if "mini" in right and "scratch" in right:
+        report["mini_against_scratch"] = [paired(s, m, rows, test)
+                                          for s, m in zip(right["scratch"], right["mini"], strict=True)]
+    if "groups" in parts:
+        hits = torch.zeros(len(rows), dtype=torch.bool)
+        for group in groups:
+            split_by = f"(?P<test>set[12]_seq{group}_)|(?P<train>set)"
+            answers = run_one(configure(data, 0, split_by, ()), arguments.work, f"group-{group}", data, split_by, views)
+            hits[torch.tensor([place[_key(video)] for video in answers.videos])] = correct(answers)
+        everything = torch.arange(len(rows))
+        report["leave_one_group_out"] = {"videos": len(rows), "top1": hits.double().mean().item(),
+                                         "against_control": paired(control_left_out, hits, rows, everything)}
+    report["command"] = ("python -m benchmarks.finetune_ut_interaction --data ../shared/data/ut_interaction --out "
+                         f"results/finetune_ut_interaction.json --seeds {arguments.seeds} --views {arguments.views}")
+    report["date"], report["views"] = time.strftime("%Y-%m-%d"), f"{arguments.views}x1"
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps({key: value for key, value in report.items() if key in ("control", "mini", "scratch")}, indent=1))
+
+
+def _key(video: str) -> str:
+    return "/".join(Path(video).parts[-2:])
+
+
+def paired(first: torch.Tensor, second: torch.Tensor, rows: list[dict[str, str]],
+           places: torch.Tensor) -> dict[str, Any]:
+    """Compare two models on the videos at `places`: accuracies, difference with interval, McNemar's test."""
+    chosen = [rows[n] for n in places.tolist()]
+    return compare(first[places], second[places], [row["label"] for row in chosen], groups=[r["group"] for r in chosen])
+
+
+if __name__ == "__main__":
+    main()
