@@ -4,7 +4,7 @@
 
 Both run the paper's sizes (1,024 + 128 values, 8 heads, global and 20 s experts). "fused" asks for no map, so PyTorch's
 fused attention runs; "eager" asks for the maps, which are then thrown away. Each training step is forward, backward and
-Adam. Peak memory is that of a process of its own, less what it had before the step.
+Adam, in a process of its own; memory is the peak of that process less what it had before the step.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +23,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.interleave import interleave, machine
+from benchmarks.interleave import machine
 from marey.losses.multilabel import multilabel_loss
 from marey.models.gat import GAT
 
 CLASSES = 431
+NAMES = ("train fused", "train eager", "infer fused", "infer eager")
 
 
 def contestants(batch: int, frames: int) -> dict[str, Callable[[], Any]]:
@@ -52,10 +55,21 @@ def contestants(batch: int, frames: int) -> dict[str, Callable[[], Any]]:
             "infer fused": lambda: infer(False), "infer eager": lambda: infer(True)}
 
 
-def peak_megabytes(name: str, batch: int, frames: int) -> float:
-    """Return the memory one contestant adds to a fresh process, in MB."""
+def measure_once(name: str, batch: int, frames: int) -> dict[str, float]:
+    """Run one contestant once, after a small warm-up, and return its wall time, processor time and added memory."""
+    contestants(1, 20)[name]()
+    run = contestants(batch, frames)[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, cpu_start = time.perf_counter(), time.process_time()
+    run()
+    return {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start,
+            "megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
+
+
+def in_own_process(name: str, batch: int, frames: int) -> dict[str, float]:
+    """Return `measure_once` of a fresh process, so that peaks of memory do not hide each other."""
     command = [sys.executable, "-m", "benchmarks.gat", "--only", name, "--batch", str(batch), "--frames", str(frames)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
@@ -64,27 +78,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", help="measure the memory of one contestant and print it")
+    parser.add_argument("--only", help="measure one contestant once and print it")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    found = contestants(options.batch, options.frames)
     if options.only:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found[options.only]()
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        print(json.dumps(measure_once(options.only, options.batch, options.frames)))
         return
-    timed = {kind: interleave({name: run for name, run in found.items() if name.startswith(kind)}, options.rounds,
-                              warmup=0) for kind in ("train", "infer")}
-    memory = {name: round(peak_megabytes(name, options.batch, options.frames)) for name in found}
-    ratios = {kind: timed[kind]["paired_ratios"][f"{kind} eager"] for kind in timed}
-    result = {"command": f"python -m benchmarks.gat --batch {options.batch} --frames {options.frames} --rounds "
-                         f"{options.rounds}", "date": datetime.now(UTC).strftime("%Y-%m-%d"), "times": timed,
-              "peak_megabytes": memory, "machine": machine("torch"),
-              "reading": f"At {options.frames} s and batch {options.batch} on the CPU, eager maps take "
-                         f"{ratios['train']:.2f} times as long as fused attention in training and "
-                         f"{ratios['infer']:.2f} times in inference; "
-                         f"peak memory {memory['train eager']} against {memory['train fused']} MB and "
-                         f"{memory['infer eager']} against {memory['infer fused']} MB."}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
+    for _ in range(options.rounds):
+        for name in NAMES:
+            runs[name].append(in_own_process(name, options.batch, options.frames))
+            print(name, runs[name][-1], file=sys.stderr, flush=True)
+    median = {name: {key: round(statistics.median(run[key] for run in found), 2) for key in found[0]}
+              for name, found in runs.items()}
+    ratios = {f"{kind} {key}": round(median[f"{kind} eager"][key] / median[f"{kind} fused"][key], 2)
+              for kind in ("train", "infer") for key in ("seconds", "cpu_seconds", "megabytes")}
+    result = {"command": f"python -m benchmarks.gat --batch {options.batch} --frames {options.frames} "
+                         f"--rounds {options.rounds}", "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+              "median": median, "runs": runs, "eager_over_fused": ratios, "machine": machine("torch"),
+              "reading": f"At {options.frames} s and batch {options.batch} on the CPU, eager attention maps take "
+                         f"{ratios['train cpu_seconds']:.2f} times the processor time of fused attention in training "
+                         f"and {ratios['infer cpu_seconds']:.2f} times in inference, and "
+                         f"{ratios['train megabytes']:.2f} and {ratios['infer megabytes']:.2f} times the added memory."}
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

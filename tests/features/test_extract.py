@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,27 @@ def test_an_unreadable_video_is_named_and_left_out(videos, encoder, tmp_path):
 def test_an_architecture_is_no_encoder():
     with pytest.raises(UserError, match="random encoder weights are refused"):
         ClipEncoder("timesformer")
+
+
+def test_another_encoder_than_the_features_were_made_with_is_refused(encoder, tmp_path):
+    description = FeatureExtractor(encoder).description
+    assert FeatureExtractor.from_description(description).description == description
+    with pytest.raises(UserError, match="has other weights than when the features were made"):
+        FeatureExtractor.from_description({**description, "frames_digest": "0" * 12})
+
+
+def test_an_encoder_inside_the_checkpoint_is_found(encoder):
+    folder, name = encoder.rsplit("/", 1)
+    assert FeatureExtractor.from_description({"frames": name}, Path(folder)).frames.source == encoder
+
+
+def test_overlapping_clips_are_encoded_as_if_each_stood_alone(encoder):
+    extractor = ClipEncoder(encoder)
+    frames = torch.randint(0, 256, (5, 3, 32, 40), dtype=torch.uint8)
+    places = torch.tensor([[0, 1], [1, 2], [4, 4]])
+    together = extractor.encode(frames, places)
+    alone = torch.cat([extractor.encode(frames[row], torch.tensor([[0, 1]])) for row in places])
+    assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_an_output_in_use_is_refused(videos, encoder, tmp_path):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from marey.datasets.index import VIDEO_SUFFIXES, DatasetIndex, Sample, open_dataset
 from marey.datasets.youtube8m import FrameExample, quantize, write_examples, write_sidecar
 from marey.errors import UserError, VideoError
-from marey.features.frames import encode_frames, load_frame_encoder, whole_seconds
+from marey.features.frames import encode_frames, load_frame_encoder, weights_digest, whole_seconds
 from marey.features.sound import SoundEncoder
 from marey.features.weights import PCA
 from marey.video.decode import open_video
@@ -43,12 +43,29 @@ class FeatureExtractor:
         self.frames_pca = PCA.load(frames_pca) if frames_pca else None
         self.sound_pca = PCA.load(sound_pca) if sound_pca else None
         self.description: dict[str, Any] = {"frames": frames, "sound": sound, "frames_pca": frames_pca,
-                                            "sound_pca": sound_pca, "max_seconds": max_seconds}
+                                            "sound_pca": sound_pca, "max_seconds": max_seconds,
+                                            "frames_digest": weights_digest(self.frames.model)}
 
     @classmethod
-    def from_description(cls, description: dict[str, Any]) -> FeatureExtractor:
-        """Build the extractor a feature file or checkpoint describes."""
-        return cls(**description)
+    def from_description(cls, description: dict[str, Any], folder: Path | None = None) -> FeatureExtractor:
+        """Build the extractor a feature file or checkpoint describes.
+
+        Args:
+            description: the `description` of the extractor that made the features.
+            folder: a checkpoint's folder, which may hold the frame encoder ("frames" is then a path inside it).
+
+        Raises:
+            UserError: if the frame encoder has other weights than the one the features were made with.
+        """
+        values = dict(description)
+        digest = values.pop("frames_digest", None)
+        if folder is not None and (folder / values["frames"] / "config.json").is_file():
+            values["frames"] = str(folder / values["frames"])
+        extractor = cls(**values)
+        if digest not in (None, extractor.description["frames_digest"]):
+            raise UserError(f"the frame encoder '{values['frames']}' has other weights than when the features were "
+                            "made; make the features again and train on them")
+        return extractor
 
     def __call__(self, path: str | Path, start_seconds: float | None = None, end_seconds: float | None = None, *,
                  max_pixels: int | None = None) -> dict[str, NDArray[np.uint8]]:

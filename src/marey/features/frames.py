@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,10 +22,19 @@ UNIT_SCALE = 0.8
 """Root mean square a clip embedding is brought to, so that [-2, 2] holds 2.5 deviations of it."""
 
 
+def weights_digest(model: nn.Module) -> str:
+    """Return a short name for the weights of an encoder, so that features of another are not mixed in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 class FrameEncoder(Protocol):
     """Turns some seconds of a video into one vector each."""
 
     source: str
+    model: nn.Module
 
     def offsets(self) -> list[float]:
         """Return the times at which frames are needed, in seconds from the start of a second."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marey.checkpoints import Checkpoint, load_checkpoint
+from marey.checkpoints import WEIGHTS_FOLDER, Checkpoint, bundled_names, load_checkpoint
 from marey.datasets.youtube8m import FrameExample, read_examples
 from marey.errors import UserError, VideoError
 from marey.features.extract import FeatureExtractor
@@ -58,7 +58,8 @@ class FeaturePredictor(Predictor):
             if not encoders:
                 raise UserError(f"{self.name}: was trained on ready-made features, so it cannot read a video; give it "
                                 "a .tfrecord file with --features, or train on the output of 'marey features'")
-            self._extractor = FeatureExtractor.from_description(encoders)
+            folder = WEIGHTS_FOLDER / self.name if self.name in bundled_names() else Path(self.name)
+            self._extractor = FeatureExtractor.from_description(encoders, folder)
         return self._extractor
 
     @property
