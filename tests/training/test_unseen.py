@@ -118,19 +118,19 @@ def test_joint_and_staged_runs_predict_export_and_resume(run: Path, clips: Path,
     train(halves, tmp_path / "whole", quiet=True)
     half = replace(halves, train=replace(halves.train, save_every=5))
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     class StopAtSix:
         def step(self, step: int, total: int, text: str) -> None:
             if step == 6:
-                raise Stop
+                raise StopError
 
         def say(self, text: str) -> None: ...
 
         def close(self) -> None: ...
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(half, tmp_path / "cut", progress=StopAtSix())
     train(half, tmp_path / "cut", resume=True, quiet=True)
     one, two = (load_checkpoint(tmp_path / name / "last").model.state_dict() for name in ("whole", "cut"))
@@ -140,8 +140,8 @@ def test_joint_and_staged_runs_predict_export_and_resume(run: Path, clips: Path,
 def test_the_command_prints_chance_beside_the_accuracy(run: Path, clips: Path) -> None:
     from marey.cli import build_app
 
-    result = CliRunner().invoke(build_app(), ["evaluate", str(run), "--data", str(clips), "--unseen", "--hubness", "--json",
-                                      "--out", str(run / "unseen")])
+    result = CliRunner().invoke(build_app(), ["evaluate", str(run), "--data", str(clips), "--unseen", "--hubness",
+                                              "--json", "--out", str(run / "unseen")])
     assert result.exit_code == 0, result.output
     assert "among unseen names 100.0%" in result.stderr
     assert "(chance 100.0%)" in result.stderr
@@ -156,8 +156,9 @@ def test_mistakes_are_named(run: Path, clips: Path, tmp_path: Path) -> None:
     wrong = config(clips)
     with pytest.raises(UserError, match=r"setting of data.arguments 'unseen'; did you mean 'unseen_classes'"):
         train(replace(wrong, data=replace(wrong.data, arguments={"unseen": []})), tmp_path / "b", quiet=True)
+    text = replace(wrong, data=replace(wrong.data, arguments={"unseen_classes": "dusk"}))
     with pytest.raises(UserError, match="unseen_classes is a list of class names, got 'dusk'"):
-        train(replace(wrong, data=replace(wrong.data, arguments={"unseen_classes": "dusk"})), tmp_path / "c", quiet=True)
+        train(text, tmp_path / "c", quiet=True)
     whole = tmp_path / "whole"
     train(config(clips, unseen=(), steps=1), whole, quiet=True)
     with pytest.raises(UserError, match="was trained on all 4 labels of these videos; leave some out"):
