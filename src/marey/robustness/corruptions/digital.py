@@ -16,8 +16,9 @@ def jpeg_compression(frames: Tensor, *, quality: int) -> Tensor:
     from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
     changed = torch.empty(frames.shape, dtype=torch.uint8)
-    for place, frame in zip(changed, frames.cpu().contiguous(), strict=True):
-        place.copy_(decode_jpeg(encode_jpeg(frame, quality=quality), mode=ImageReadMode.RGB))
+    for place, frame in zip(changed, frames.cpu(), strict=True):
+        pixels = torch.stack(tuple(frame), -1).permute(2, 0, 1)             # interleaved, as the encoder wants it
+        place.copy_(decode_jpeg(encode_jpeg(pixels, quality=quality), mode=ImageReadMode.RGB))
     return changed.to(frames.device)
 
 
@@ -92,14 +93,14 @@ def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _shrink_rows(rows: Tensor, small: int) -> Tensor:
-    """Average runs of the second-last axis (n, C, size, L) down to `small`, rounded half up, int16."""
+    """Average runs of the second-last axis (n, C, size, L) down to `small`, rounded half up, uint8."""
     taps, counts, _ = (part.to(rows.device) for part in _box_taps(rows.shape[-2], small))
     total = rows.index_select(-2, taps[0]).to(torch.int16)
     total *= counts[0].view(-1, 1)
     for tap, inside in zip(taps[1:], counts[1:], strict=True):
         part = rows.index_select(-2, tap)
         total += part if bool(inside.all()) else part * inside.view(-1, 1)
-    return total.float().mul_((1 / counts.sum(0)).view(-1, 1)).add_(0.5).to(torch.int16)
+    return total.float().mul_((1 / counts.sum(0)).view(-1, 1)).add_(0.5).to(torch.int16).to(torch.uint8)
 
 
 def pixelate(frames: Tensor, *, scale: float) -> Tensor:
@@ -111,7 +112,7 @@ def pixelate(frames: Tensor, *, scale: float) -> Tensor:
 
     def change(chunk: Tensor) -> Tensor:
         narrow = _shrink_rows(chunk.mT.contiguous(), w).mT.contiguous()
-        small = _shrink_rows(narrow, h).to(torch.uint8)
+        small = _shrink_rows(narrow, h)
         wide = small.mT.contiguous().index_select(-2, up_columns).mT.contiguous()
         return wide.index_select(-2, up_rows)
 
