@@ -9,7 +9,7 @@ import typer
 
 
 def order(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files or folders of frames.")],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files, folders of frames or of videos.")],
     model: Annotated[str, typer.Option(help="Model with directed attention: a name or a folder.")] = "marey-mini",
     shuffle: Annotated[int | None, typer.Option(help="Shuffle the frames with this seed first.")] = None,
     window: Annotated[tuple[float, float] | None,
@@ -22,10 +22,11 @@ def order(
     from marey.checkpoints import load_checkpoint
     from marey.cli.output import print_json, say
     from marey.order.video import order_many
+    from marey.predictor import videos_in
 
     checkpoint = load_checkpoint(model)
     entries = []
-    for found, entry in order_many(checkpoint, videos, shuffle=shuffle, window_seconds=window, device=device):
+    for found, entry in order_many(checkpoint, videos_in(videos), shuffle=shuffle, window_seconds=window, device=device):
         entries.append(entry)
         if found is None:
             say(f"marey: {entry['error']}")

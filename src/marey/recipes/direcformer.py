@@ -54,7 +54,7 @@ def direcformer_kinetics400() -> TrainConfig:
     base = direcformer_jester()
     preprocess = paper_preprocess(ClipSampling(kind="uniform", num_frames=8, stride_frames=32, view_start="offset"))
     return replace(base, recipe="direcformer_kinetics400",
-                   data=replace(base.data, dataset="kinetics", preprocess=preprocess),
+                   data=replace(base.data, dataset="kinetics400", preprocess=preprocess),
                    augment=replace(base.augment or Augment(), preprocess=preprocess, flip=0.5))
 
 

@@ -136,12 +136,15 @@ def run_mini(name: str, seed: int, options: ReproduceOptions, *, as_played: bool
 
 def mini_config(name: str, seed: int, device: str = "cpu") -> TrainConfig:
     """Return the recipe `direcformer_mini` with the attention kinds and losses of a cell and a number of steps."""
+    from marey.datasets.mocap import reversed_name
+
     kind, _, losses = name.partition(" ")
     base = direcformer_mini()
     arguments = {**base.model.arguments, "time_attention": KINDS[kind[0]], "space_attention": KINDS[kind[2]]}
-    weights = LOSSES[f" {losses}" if losses else ""]
+    objective = replace(base.objective, weights=dict(LOSSES[f" {losses}" if losses else ""]), arguments={
+        **base.objective.arguments, "backwards": [reversed_name(action) for action in MINI_RECORDINGS]})
     return replace(base, recipe=f"direcformer_mini {name}", model=replace(base.model, arguments=arguments),
-                   objective=replace(base.objective, weights=dict(weights)),
+                   objective=objective,
                    train=replace(base.train, max_steps=MINI_STEPS, seed=seed, calibrate=False, tensorboard=False,
                                  eval_every=MINI_STEPS, device="cpu" if device == "cpu" else "auto"))
 
@@ -257,7 +260,8 @@ def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False)
     assert preprocess is not None
     names, T = clips.class_names(), preprocess.sampling.num_frames
     given = {key: value for key, value in config.objective.arguments.items() if key not in ("inner", "variants")}
-    given["backwards"] = () if as_played else names[len(clips.actions):]
+    if as_played:
+        given["backwards"] = []
     arguments = OrderArguments.from_dict(given)
     rows = make_permutation_set(arguments.num_permutations, T, rule=arguments.rule)
     return Task(train_data=BothWays(clips.split("train")), val_data=None, collate=collate_clips, class_names=names,
