@@ -9,7 +9,7 @@ import typer
 
 
 def order(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Video files, folders of frames or of videos.")],
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders of frames or of videos.")],
     model: Annotated[str, typer.Option(help="Model with directed attention: a name or a folder.")] = "marey-mini",
     shuffle: Annotated[int | None, typer.Option(help="Shuffle the frames with this seed first.")] = None,
     window: Annotated[tuple[float, float] | None,
@@ -26,7 +26,8 @@ def order(
 
     checkpoint = load_checkpoint(model)
     entries = []
-    for found, entry in order_many(checkpoint, videos_in(videos), shuffle=shuffle, window_seconds=window, device=device):
+    given = videos_in(videos)
+    for found, entry in order_many(checkpoint, given, shuffle=shuffle, window_seconds=window, device=device):
         entries.append(entry)
         if found is None:
             say(f"marey: {entry['error']}")
