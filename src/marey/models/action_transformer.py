@@ -463,13 +463,14 @@ def postprocess(outputs: dict[str, Any], *, nms_threshold: float = 0.6, score_th
                 max_boxes: int = 100) -> list[dict[str, Tensor]]:
     """Turn raw outputs into persons: probabilities per class, overlapping boxes removed.
 
-    Suppression is class-agnostic, by the greatest action probability (1 - background where there is that output). With
-    class-specific boxes a person has one box per class and suppression uses the box of the best class.
+    Suppression is class-agnostic, by the probability that any action is true, 1 - prod(1 - p_k) (1 - background where
+    there is that output). With class-specific boxes a person has one box per class and suppression uses the box of the
+    best class.
 
     Args:
         outputs: what `ActionTransformer` returned.
         nms_threshold: IoU above which the weaker box goes.
-        score_threshold: persons whose greatest probability is below it are dropped.
+        score_threshold: persons whose score is below it are dropped.
         max_boxes: the most persons per clip.
 
     Returns:
@@ -477,8 +478,8 @@ def postprocess(outputs: dict[str, Any], *, nms_threshold: float = 0.6, score_th
         `outputs` (over all clips)}, best first.
     """
     scores = outputs["logits"].sigmoid()
-    person = scores.amax(dim=1) if len(scores) else scores.new_zeros(0)
-    ranking = 1 - outputs["background_logits"].sigmoid() if "background_logits" in outputs else person
+    ranking = (1 - outputs["background_logits"].sigmoid() if "background_logits" in outputs else
+               1 - (1 - scores).prod(dim=1))
     boxes = outputs["boxes_xyxy_norm"]
     flat = boxes if boxes.ndim == 2 else boxes[torch.arange(len(boxes)), scores.argmax(dim=1)]
     answers, start = [], 0
@@ -486,7 +487,7 @@ def postprocess(outputs: dict[str, Any], *, nms_threshold: float = 0.6, score_th
         rows = torch.arange(start, start + count, device=scores.device)
         start += count
         has_area = (flat[rows, 2] > flat[rows, 0]) & (flat[rows, 3] > flat[rows, 1])
-        rows = rows[has_area & (person[rows] >= score_threshold)]
+        rows = rows[has_area & (ranking[rows] >= score_threshold)]
         keep = rows[nms(flat[rows].float(), ranking[rows].float(), nms_threshold)[:max_boxes]]
         answers.append({"boxes_xyxy_norm": boxes[keep], "scores": scores[keep], "person_scores": ranking[keep],
                         "keep": keep})
