@@ -34,10 +34,10 @@ FALSE_ALARMS = 0.05
 
 @torch.inference_mode()
 def scores_of(checkpoint: Checkpoint, features: Path, partition: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities and targets, (N, K) each, of one shard."""
+    """Return probabilities and targets, (N, K) each, of one partition."""
     data = open_feature_set(features)
-    examples = read_examples(features / f"{partition}0000.tfrecord", data.features)
-    batch = collate_features([example_tensors(example, data.space) for example in examples])
+    batch = collate_features([example_tensors(example, data.space) for shard in data.shards(partition)
+                              for example in read_examples(shard, data.features)])
     logits = checkpoint.model(batch["features"], batch["mask"])["logits"]
     return logits.double().sigmoid().numpy(), batch["targets"].numpy()
 
@@ -70,7 +70,8 @@ def main() -> None:
     chance = youtube8m_metrics(np.random.default_rng(0).random(test.shape), truth)
     result: dict[str, Any] = {
         "command": "python -m benchmarks.mini_gat --run runs/mini-gat --features runs/action-features "
-                   "--encoder ENCODER", "date": datetime.now(UTC).strftime("%Y-%m-%d"), "test_videos": len(truth), "classes": checkpoint.class_names,
+                   "--encoder ENCODER", "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "test_videos": len(truth), "classes": checkpoint.class_names,
         "metrics": metrics, "chance": chance, "min_probability": limit,
         "unknown_share_on_test": float((test.max(1) < limit).mean())}
     if options.bundle:
