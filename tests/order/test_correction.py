@@ -66,6 +66,9 @@ def test_a_model_that_knows_the_time_puts_every_frame_back():
     path = recover_order(Clock(), shuffled).path
     assert torch.equal(path, order.argsort(dim=1))
     assert torch.equal(permute_frames(shuffled, path), clip)
+    assert torch.equal(recover_order(Clock(), shuffled, method="sort").path, path)
+    with pytest.raises(UserError, match="unknown method of order correction 'paths'; did you mean 'path'"):
+        recover_order(Clock(), shuffled, method="paths")
 
 
 def test_order_accuracy_is_one_for_such_a_model_and_near_chance_for_random_weights():

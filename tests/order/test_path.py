@@ -5,7 +5,8 @@ import torch
 
 from marey.errors import UserError
 from marey.losses.order import order_signs
-from marey.order.path import beam_path, hamiltonian_path
+from marey.metrics.order import order_accuracy
+from marey.order.path import beam_path, hamiltonian_path, sorted_path
 from marey.order.permutations import all_permutations, random_permutations
 
 
@@ -85,3 +86,12 @@ def test_bad_weights_are_named():
         hamiltonian_path(torch.zeros(1, 1, 1))
     with pytest.raises(UserError, match="drop the CLS column first"):
         hamiltonian_path(torch.zeros(1, 4, 5))
+
+
+def test_sorting_hears_every_pair_and_beats_the_path_where_each_weight_says_little():
+    order = random_permutations(300, 8, torch.Generator().manual_seed(9))
+    assert torch.equal(sorted_path(order_signs(order))[0], order.argsort(dim=1))
+    noisy = order_signs(order) + 4 * torch.randn(300, 8, 8, generator=torch.Generator().manual_seed(10))
+    by_path = order_accuracy(hamiltonian_path(noisy)[0], order).mean()
+    by_sorting = order_accuracy(sorted_path(noisy)[0], order).mean()
+    assert by_sorting > by_path + 0.02

@@ -6,18 +6,20 @@ recovered chronological order: `shuffled[path]` is the corrected clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from marey.errors import UserError
+from marey.errors import UserError, unknown_name
 from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
-from marey.order.path import hamiltonian_path
+from marey.order.path import hamiltonian_path, sorted_path
 from marey.order.permutations import random_permutations
 
+METHODS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {"path": hamiltonian_path, "sort": sorted_path}
+"""How the order is read from the directed matrix."""
 FEWEST_CLIPS = 50
 """Number of clips from which a mean OrderAcc is worth quoting (with 4 shuffles each: about 2 percentage points)."""
 
@@ -58,21 +60,24 @@ def order_matrix(attention_time: Sequence[Tensor], num_frames: int) -> Tensor:
     return attention_time[-1][..., -num_frames:].float().mean(dim=(1, 2))
 
 
-def recover_order(model: nn.Module, clip: Tensor) -> Correction:
+def recover_order(model: nn.Module, clip: Tensor, *, method: str = "path") -> Correction:
     """Recover the order of the frames of clips from a model's temporal attention (section 4.3 of the paper).
 
     Args:
         model: one whose `return_attention=True` gives "attention_time" (TimeSformer, DirecFormer, SeViTAR), in eval
             mode; softmax attention is accepted, as in Table 2, and recovers little.
         clip: float, (B, T, C, H, W), normalised, frames in any order.
+        method: one of `METHODS`: "path" (the paper's heaviest Hamiltonian path), or "sort" (by net directed weight).
 
     Raises:
-        UserError: if the model gives no temporal attention, T < 2, or the attention is NaN.
+        UserError: if the model gives no temporal attention, T < 2, the attention is NaN, or the method is unknown.
     """
+    if method not in METHODS:
+        raise unknown_name("method of order correction", method, METHODS)
     with torch.inference_mode():
         outputs = attention_outputs(model, clip)
     weights = order_matrix(outputs["attention_time"], clip.shape[1])
-    return Correction(path=hamiltonian_path(weights)[0], weights=weights)
+    return Correction(path=METHODS[method](weights)[0], weights=weights)
 
 
 def attention_outputs(model: nn.Module, clip: Tensor) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def check_distinct_frames(frames: Tensor, *, name: str = "the clip") -> None:
 
 
 def evaluate_order_accuracy(model: nn.Module, batches: Iterable[Tensor], *, shuffles: int = 4,
-                            seed: int = 0) -> dict[str, Any]:
+                            seed: int = 0, method: str = "path") -> dict[str, Any]:
     """Measure OrderAcc over clips, each shuffled several times.
 
     The permutations are drawn uniformly from all T!, never from a training set, with one seed for all models ("we set
@@ -124,6 +129,7 @@ def evaluate_order_accuracy(model: nn.Module, batches: Iterable[Tensor], *, shuf
         batches: float clips (B, T, C, H, W), ordered; clips with repeated frames are left out and counted.
         shuffles: permutations per clip.
         seed: of the permutations.
+        method: see `recover_order`.
 
     Returns:
         "order_accuracy" (mean, 0..1), "interval" (95%, over clips), "chance", "clips", "shuffles", "left_out", "seed".
@@ -143,13 +149,14 @@ def evaluate_order_accuracy(model: nn.Module, batches: Iterable[Tensor], *, shuf
             continue
         clips, orders = clips[distinct.to(clips.device)], orders[distinct].to(clips.device)
         shuffled = permute_frames(clips.repeat_interleave(shuffles, dim=0), orders.flatten(0, 1))
-        path = recover_order(model, shuffled).path
+        path = recover_order(model, shuffled, method=method).path
         found.append(order_accuracy(path.cpu(), orders.flatten(0, 1).cpu()).view(-1, shuffles))
     if not found:
         raise UserError(f"no clip to measure the order on ({left_out} left out for repeated frames)")
     mean, interval = mean_with_interval(torch.cat(found))
     return {"order_accuracy": mean, "interval": list(interval), "chance": chance_order_accuracy(T),
-            "clips": sum(len(part) for part in found), "shuffles": shuffles, "left_out": left_out, "seed": seed}
+            "clips": sum(len(part) for part in found), "shuffles": shuffles, "left_out": left_out, "seed": seed,
+            "method": method}
 
 
 def _is_distinct(clip: Tensor) -> bool:

@@ -21,12 +21,14 @@ from marey.transforms.preprocess import Preprocess
 
 
 def order_accuracy_on(checkpoint: Checkpoint, index: DatasetIndex, *, shuffles: int = 4, seed: int = 0,
-                      batch_size: int = 8, device: str = "cpu", backwards: Collection[str] = ()) -> dict[str, Any]:
+                      batch_size: int = 8, device: str = "cpu", backwards: Collection[str] = (),
+                      method: str = "path") -> dict[str, Any]:
     """Measure OrderAcc on the videos of a data set: what `marey evaluate` says of an order model.
 
     Args:
         backwards: classes whose clips are recordings played backwards; they are turned round first, as in training
             (see `OrderArguments.backwards`).
+        method: see `recover_order`.
 
     Returns:
         As `evaluate_order_accuracy`, and "unreadable": messages of videos that could not be read.
@@ -40,7 +42,8 @@ def order_accuracy_on(checkpoint: Checkpoint, index: DatasetIndex, *, shuffles: 
     batches = (centre_clips(preprocess, [clip.flip(0) if label in backwards else clip
                                          for clip, label in zip(frames, labels, strict=True)]).to(device)
                for frames, labels in frame_batches(index, preprocess, batch_size, unreadable))
-    return {**evaluate_order_accuracy(model, batches, shuffles=shuffles, seed=seed), "unreadable": unreadable}
+    found = evaluate_order_accuracy(model, batches, shuffles=shuffles, seed=seed, method=method)
+    return {**found, "unreadable": unreadable}
 
 
 def reliance_on(checkpoint: Checkpoint, data: str, *, dataset: str | None = None, split: str | None = None,
