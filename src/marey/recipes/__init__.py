@@ -26,6 +26,7 @@ RECIPES: dict[str, str] = {
     "sevitar_folder": "marey.recipes.sevitar",
     "timesformer_hmdb_simp": "marey.recipes.study",
     "vivit_hmdb_simp": "marey.recipes.study",
+    "distil_small": "marey.recipes.study",
     "action_transformer_ava": "marey.recipes.action_transformer",
     "action_transformer_mini": "marey.recipes.action_transformer",
     "i3d_mini_mocap": "marey.recipes.action_transformer",

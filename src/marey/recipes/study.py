@@ -47,3 +47,23 @@ def vivit_hmdb_simp() -> TrainConfig:
                    model=ModelConfig(init_from="hf:google/vivit-b-16x2-kinetics400"),
                    data=replace(base.data, preprocess=replace(base.data.preprocess, sampling=sampling)),
                    train=replace(base.train, batch_size=4))
+
+
+def distil_small() -> TrainConfig:
+    """Distil a fine-tuned model into a small TimeSformer (the study's future work, section 6).
+
+    Give the teacher with `--set objective.arguments.teacher=RUN/best`; it must know the same classes. The student has
+    112 pixels, width 192 and 6 blocks: 4.1 M parameters against TimeSformer-B's 121 M, and about a hundredth of its
+    arithmetic.
+    """
+    base = timesformer_hmdb_simp()
+    assert base.data.preprocess is not None
+    preprocess = replace(base.data.preprocess, image_size=112, short_side=112)
+    return replace(base, recipe="distil_small",
+                   model=ModelConfig(name="timesformer", arguments={"embed_dim": 192, "depth": 6, "num_heads": 3,
+                                                                    "stem": "conv", "drop_path": 0.05}),
+                   data=replace(base.data, preprocess=preprocess),
+                   optim=OptimConfig(name="adamw", lr=1e-3, weight_decay=0.05, schedule="cosine", warmup=0.1,
+                                     clip_norm=1.0),
+                   objective=ObjectiveConfig(kind="distillation", weights={"class": 0.5, "teacher": 0.5}),
+                   train=replace(base.train, epochs=30, batch_size=16))

@@ -49,6 +49,7 @@ TASKS: dict[str, str] = {
     "label_embedding": "marey.training.tasks.label_embedding:build",
     "features": "marey.training.tasks.features:build",
     "detection": "marey.training.tasks.detection:build",
+    "distillation": "marey.training.tasks.distillation:build",
     "frozen_stem": "marey.training.tasks.frozen_stem:build",
 }
 """Kind of task (`objective.kind`) -> the function that builds it from a TrainConfig."""
