@@ -54,7 +54,8 @@ def test_logits_and_attention_equal_transformers(ours, theirs):
             torch.testing.assert_close(weights.flatten(0, 1), reference_weights, atol=1e-5, rtol=0)
 
 
-def test_sizes_of_the_base_model():
+def test_sizes_of_the_base_model(monkeypatch):
+    monkeypatch.setattr("marey.models.timesformer.FOLD_TOKENS", 1e9)
     with torch.device("meta"):
         model = create_model("timesformer", num_classes=400)
         frames = torch.zeros(1, 8, 3, 224, 224)
@@ -132,11 +133,25 @@ def test_half_precision_by_to():
 
 def test_activation_checkpointing_gives_the_same_gradients():
     grads = []
-    for flag in (False, True):
+    for flag in (False, True, "cheap"):
         model = strong(TimeSformer(**TINY, activation_checkpointing=flag)).train()
         model(clip())["logits"].square().sum().backward()
         grads.append(model.blocks[0].temporal_attn.qkv.weight.grad)
     torch.testing.assert_close(grads[0], grads[1])
+    torch.testing.assert_close(grads[0], grads[2])
+    with pytest.raises(UserError, match="activation_checkpointing is 'all', but must be one of True, cheap"):
+        TimeSformer(**TINY, activation_checkpointing="all")
+
+
+def test_the_temporal_projection_folds_while_training_with_the_same_gradients(monkeypatch):
+    grads = []
+    for tokens_per_width in (1, 1e9):
+        monkeypatch.setattr("marey.models.timesformer.FOLD_TOKENS", tokens_per_width)
+        model = strong(TimeSformer(**TINY), std=0.1).train()
+        model(clip())["logits"].square().sum().backward()
+        grads.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in grads[0].items():
+        torch.testing.assert_close(gradient, grads[1][name], rtol=1e-4, atol=1e-5 * float(gradient.abs().max() + 1))
 
 
 def test_features_are_what_the_head_sees():

@@ -37,7 +37,7 @@ class DirecFormer(TimeSformer):
                  position_embedding: str = "separable", stem: str = "linear", stem_stage: int | None = None,
                  freeze_stem_norm: bool = False, drop_path: float = 0.0, dropout: float = 0.0,
                  attention_dropout: float = 0.0, qkv_bias: bool = True, resize_embeddings: str | None = None,
-                 activation_checkpointing: bool = False):
+                 activation_checkpointing: bool | str = False):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         own = ("num_orders", "shared_norm")
         super().__init__(**{name: value for name, value in arguments.items() if name not in own})

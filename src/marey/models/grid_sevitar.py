@@ -42,7 +42,7 @@ class GridSeViTAR(SeViTAR):
                  space_attention: str = "softmax", cls_in_time: bool = False, position_embedding: str = "separable",
                  stem: str = "efficientnet_lite0", stem_stage: int | None = None, freeze_stem_norm: bool = False,
                  drop_path: float = 0.0, dropout: float = 0.0, attention_dropout: float = 0.0, qkv_bias: bool = True,
-                 resize_embeddings: str | None = None, activation_checkpointing: bool = False):
+                 resize_embeddings: str | None = None, activation_checkpointing: bool | str = False):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__(**arguments)
         if not hasattr(self.patch_embed, "trunk"):

@@ -57,7 +57,7 @@ class SeViTAR(TimeSformer):
                  stem: str = "linear", stem_stage: int | None = None, freeze_stem_norm: bool = False,
                  drop_path: float = 0.0, dropout: float = 0.0, attention_dropout: float = 0.0, qkv_bias: bool = True,
                  resize_embeddings: str | None = None,
-                 activation_checkpointing: bool = False):
+                 activation_checkpointing: bool | str = False):
         label_hidden, class_hidden = list(label_hidden), list(class_hidden)
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         own = ("label_dim", "label_hidden", "class_hidden", "head_dropout", "detach_label_embedding", "num_orders",

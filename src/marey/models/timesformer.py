@@ -9,12 +9,13 @@ the patches frame by frame. Parameters carry the released code's names.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from marey.errors import UserError
 from marey.layers.attention import SoftmaxAttention
@@ -30,6 +31,25 @@ ATTENTION_FORMS = ("divided", "joint", "space")
 """What `attention` names: time then space, all tokens at once, each frame alone."""
 
 
+KEPT_PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in (
+    "addmm", "mm", "bmm", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"))
+"""What `activation_checkpointing="cheap"` keeps: whatever costs a matrix product. Norms, GELU and sums come again."""
+
+
+def keep_products(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+    """Return whether the output of an operation is kept for the backward pass or computed again in it."""
+    return CheckpointPolicy.MUST_SAVE if operation in KEPT_PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+FOLD_TOKENS = 2
+"""Tokens per width from which training folds the temporal projection: the product of two weights costs D tokens'."""
+
+CHECKPOINTING: dict[Any, dict[str, Any]] = {
+    True: {}, "cheap": {"context_fn": partial(create_selective_checkpoint_contexts, keep_products)}}
+"""What `activation_checkpointing` names, with the arguments of PyTorch's `checkpoint`; False is none."""
+
+
 def choose(kind: str, value: str, choices: tuple[str, ...] | dict[str, Any]) -> str:
     """Return `value` if it is one of the choices.
 
@@ -37,7 +57,7 @@ def choose(kind: str, value: str, choices: tuple[str, ...] | dict[str, Any]) -> 
         UserError: if it is not.
     """
     if value not in choices:
-        raise UserError(f"{kind} is '{value}', but must be one of {', '.join(choices)}")
+        raise UserError(f"{kind} is '{value}', but must be one of {', '.join(map(str, choices))}")
     return value
 
 
@@ -126,8 +146,16 @@ class DividedBlock(JointBlock):
         return tokens + self.drop_path(self.mlp(self.norm2(tokens))), time_weights, space_weights
 
     def _project_time(self, context: Tensor) -> Tensor:
-        """Apply the temporal projection γ-time (Eq. 7), in one product instead of two where no gradient is wanted."""
+        """Apply the temporal projection γ-time (Eq. 7), in one product instead of two where no gradient is wanted.
+
+        With gradients too, where the product of the two weights costs less than it saves, and nothing random lies
+        between them: temporal_fc(proj(x)) = (W₂W₁)x + (W₂b₁ + b₂) is differentiated through both.
+        """
+        first, second = self.temporal_attn.proj, self.temporal_fc
         if self.training or torch.is_grad_enabled():
+            random = self.training and (self.temporal_attn.proj_drop.p > 0 or self.drop_path.rate > 0)
+            if not random and context.shape[0] * context.shape[1] > FOLD_TOKENS * context.shape[2]:
+                return F.linear(context, second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))
             projected = self.temporal_attn.proj_drop(self.temporal_attn.proj(context))
             return self.temporal_fc(self.drop_path(projected))
         weight, bias = self.folded_temporal_projection()
@@ -189,7 +217,8 @@ class TimeSformer(nn.Module):
         qkv_bias: whether q, k, v projections have a bias.
         resize_embeddings: None: a clip of another length or size is an error; "nearest" (as released) or "bicubic":
             its embeddings are stretched.
-        activation_checkpointing: compute each block again in the backward pass instead of keeping its activations.
+        activation_checkpointing: True: compute each block again in the backward pass instead of keeping its
+            activations; "cheap": keep matrix products, compute norms, GELU and sums again.
 
     Raises:
         UserError: if arguments do not fit together.
@@ -202,7 +231,7 @@ class TimeSformer(nn.Module):
                  stem_stage: int | None = None, freeze_stem_norm: bool = False, drop_path: float = 0.0,
                  dropout: float = 0.0, attention_dropout: float = 0.0, qkv_bias: bool = True,
                  resize_embeddings: str | None = None,
-                 activation_checkpointing: bool = False):
+                 activation_checkpointing: bool | str = False):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self.arguments: dict[str, Any] = arguments
@@ -216,6 +245,8 @@ class TimeSformer(nn.Module):
         if attention == "joint" and time_kind is not space_kind:
             raise UserError(f"attention 'joint' is one attention, but time_attention is '{time_attention}' and "
                             f"space_attention '{space_attention}'; give both the same kind")
+        if activation_checkpointing is not False:
+            choose("activation_checkpointing", cast(Any, activation_checkpointing), CHECKPOINTING)
         self.num_frames, self.image_size, self.patch_size = num_frames, image_size, patch_size
         self.attention_form, self.position_embedding = attention, position_embedding
         self.resize_embeddings = resize_embeddings
@@ -333,7 +364,8 @@ class TimeSformer(nn.Module):
         space_weights: list[Tensor] = []
         for block in self.blocks:
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                answer = checkpoint(block, tokens, T, return_attention, use_reentrant=False)
+                answer = checkpoint(block, tokens, T, return_attention, use_reentrant=False,
+                                    **CHECKPOINTING[self.activation_checkpointing])
             else:
                 answer = block(tokens, T, return_attention)
             tokens, over_time, over_space = cast(tuple[Tensor, Tensor | None, Tensor | None], answer)

@@ -30,7 +30,7 @@ class ModelConfig:
     """A checkpoint (bundled name, folder, "hf:...") whose weights are the start; parts of another shape start fresh."""
     freeze: tuple[str, ...] = ()
     """Parameters whose name starts with one of these do not train: ("patch_embed", "blocks.0"); "*": all but heads."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | Literal["cheap"] = False
     """Recompute activations in the backward pass: less memory, about a third more time, the same gradients."""
 
 

@@ -42,7 +42,7 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
     if stale and arguments.get("num_orders"):
         arguments["num_orders"] = 0                  # an order head without order loss would go stale, and stall DDP
     if settings.activation_checkpointing:
-        arguments["activation_checkpointing"] = True
+        arguments["activation_checkpointing"] = settings.activation_checkpointing
     model = task.build_model(arguments) if task.build_model is not None else create_model(name, **arguments)
     if start is not None and fresh:
         other_classes = tuple(start.class_names or ()) != tuple(task.class_names)

@@ -14,6 +14,9 @@ from marey.errors import UserError
 from marey.training.config import OptimConfig, RunConfig
 
 _BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers|layer|stages)\.(\d+)\.")
+FUSED_ON = ("cpu", "cuda")
+"""Devices on which Adam's update is one kernel, one pass over the weights instead of about ten."""
+
 _FIRST = re.compile(r"(?:^|\.)(?:stem|patch_embed|\w*embedding|\w*embeddings|cls_token|pos_embed|time_embed)(?:\.|$)")
 
 
@@ -36,7 +39,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig, extra: nn.Module | No
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, nesterov=config.nesterov)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.peak_lr, betas=config.betas)
+    fused = all(p.device.type in FUSED_ON and p.is_floating_point() for group in groups for p in group["params"])
+    return kind(groups, lr=config.peak_lr, betas=config.betas, fused=fused)
 
 
 def rate_warning(config: OptimConfig) -> str | None:
