@@ -9,7 +9,7 @@ from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 
 from marey.errors import UserError, VideoError
 from marey.web.limits import Limits, TooLongError, check_length
-from marey.web.models import ModelShelf
+from marey.web.models import FALLBACK, ModelShelf
 from marey.web.uploads import TooLargeError, stored
 
 
@@ -32,7 +32,10 @@ def add_api(app: FastAPI, shelf: ModelShelf, limits: Limits) -> None:
     async def predict(request: Request, video: Annotated[UploadFile, File(description="A video file.")],
                       model: Annotated[str, Form(description="One of /api/models.")] = shelf.offered[0],
                       top: Annotated[int, Form(ge=1, le=100, description="Answers.")] = 5) -> dict[str, Any]:
-        """Recognise the action in an uploaded video; the answer has the form of `marey predict --json`."""
+        """Recognise the action in an uploaded video; the answer has the form of `marey predict --json`.
+
+        Models that find persons answer in the form of `marey detect --json`.
+        """
         if model not in shelf.offered:
             raise HTTPException(400, f"model '{model}' is not offered (this server has: {', '.join(shelf.offered)})")
         if int(request.headers.get("content-length", 0)) > limits.max_bytes + 100_000:
@@ -62,10 +65,11 @@ def _answer(shelf: ModelShelf, model: str, path: str, name: str, top: int, limit
         raise HTTPException(503, f"the model cannot be loaded: {error}") from error
     try:
         check_length(path, limits)
-        prediction = predictor(path)
+        answer = predictor(path)
     except TooLongError as error:
         raise HTTPException(413, f"{name}: {error}") from error
     except VideoError as error:
         raise HTTPException(415, str(error).replace(path, name)) from error
-    document: dict[str, Any] = {"model": predictor.name, "results": [prediction.to_dict(top) | {"video": name}]}
+    document: dict[str, Any] = {"model": model if not notice else FALLBACK,
+                                "results": [answer.to_dict(top) | {"video": name}]}
     return document | ({"notice": notice} if notice else {})

@@ -6,6 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from marey.checkpoints import load_checkpoint
+from marey.detector import Detector
 from marey.errors import UserError
 from marey.predictor import Predictor
 
@@ -26,11 +28,13 @@ class ModelShelf:
     def __init__(self, offered: Sequence[str], *, views: int = 3, device: str = "cpu", keep: int = 3) -> None:
         self.offered = tuple(dict.fromkeys(offered))
         self.views, self.device, self.keep = views, device, keep
-        self._loaded: OrderedDict[str, Predictor] = OrderedDict()
+        self._loaded: OrderedDict[str, Predictor | Detector] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> tuple[Predictor, str]:
-        """Return a predictor and a notice: empty, or that another model answers because this one cannot be loaded.
+    def get(self, name: str) -> tuple[Predictor | Detector, str]:
+        """Return a predictor, or a detector, by the kind of model, and a notice.
+
+        The notice is empty, or says that another model answers because this one cannot be loaded.
 
         Raises:
             UserError: if the name is not offered, or not even the fallback can be loaded.
@@ -45,9 +49,11 @@ class ModelShelf:
                     raise
                 return self._load(FALLBACK), f"{name} could not be loaded ({error}); {FALLBACK} answers instead"
 
-    def _load(self, name: str) -> Predictor:
+    def _load(self, name: str) -> Predictor | Detector:
         if name not in self._loaded:
-            self._loaded[name] = Predictor.load(name, views=self.views, device=self.device)
+            checkpoint = load_checkpoint(name)
+            self._loaded[name] = (Detector(checkpoint, device=self.device) if checkpoint.name == "action_transformer"
+                                  else Predictor(checkpoint, views=self.views, device=self.device))
         self._loaded.move_to_end(name)
         while len(self._loaded) > self.keep:
             self._loaded.popitem(last=False)

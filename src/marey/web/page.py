@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from marey.detector import Detector
 from marey.errors import UserError, import_extra
 from marey.labels.readable import readable
 from marey.predictor import Prediction, Predictor
@@ -104,6 +105,8 @@ def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, mo
         raise UserError("choose a video first: drop a file on the page, record one, or click an example")
     duration = check_length(video, limits)
     predictor, notice = shelf.get(model)
+    if isinstance(predictor, Detector):
+        return _detect(gr, predictor, video)
     prediction = predictor(video)
     clip = prediction.clips[len(prediction.clips) // 2]
     pictures = [(frame.permute(1, 2, 0).numpy(), clock(seconds))
@@ -116,6 +119,26 @@ def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, mo
                      label=f"Under {readable(corruption)}, severity {severity}"),
             pictures, gr.Gallery(value=looked, visible=bool(looked)), gr.Dataframe(value=rows, visible=bool(rows)),
             gr.Video(value=None, visible=False)]
+
+
+def _detect(gr: Any, detector: Detector, video: str) -> list[Any]:
+    """Return the same parts for a model that finds persons: the actions of the clearest person, boxes, a table."""
+    from marey.video.annotate_persons import annotate_persons
+
+    found = detector(video)
+    tracks = sorted(found.tracks(), key=lambda track: -track["moments"])
+    drawn = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / "persons.mp4"
+    annotate_persons(video, drawn, found)
+    best = {readable(entry["label"]): entry["probability"] for entry in tracks[0]["actions"]} if tracks else None
+    count = f"{len(tracks)} person{'s' if len(tracks) != 1 else ''}"
+    said = (f"<b>{count} found</b>; above, what the one seen longest does. These probabilities are not calibrated."
+            if tracks else "<b>Nobody found.</b>")
+    rows = [[clock(track["from_seconds"]), clock(track["to_seconds"]),
+             f"person {track['track']}: {readable(track['actions'][0]['label'])}",
+             f"{track['actions'][0]['probability']:.0%}"] for track in tracks]
+    return [best, f"<div class='trust'>{said}</div>", gr.Label(value=None, visible=False), [],
+            gr.Gallery(value=[], visible=False), gr.Dataframe(value=rows, visible=bool(rows)),
+            gr.Video(value=str(drawn), visible=True)]
 
 
 def _bars(prediction: Prediction) -> list[tuple[str, float]]:
@@ -157,10 +180,8 @@ def _spoiled(predictor: Predictor, video: str, corruption: str, severity: int) -
 
 def _attention(predictor: Predictor, clip: Any) -> list[Any]:
     """Return the frames with the model's attention laid over them; none for models without attention."""
-    try:
-        from marey.explain.attention import overlay
-    except ImportError:
-        return []
+    from marey.explain.attention import overlay
+
     try:
         return [frame.permute(1, 2, 0).numpy() for frame in overlay(predictor, clip)]
     except UserError:
