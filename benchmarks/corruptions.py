@@ -3,7 +3,8 @@
     python benchmarks/corruptions.py --peer-python PEER/bin/python --out results/corruptions_benchmark.json
 
 The peer needs an environment of its own: python -m venv PEER; PEER/bin/pip install "setuptools<70" "numpy<1.25"
-"scikit-image==0.19.3" "scipy<1.11" "opencv-python-headless<4.9" pillow; PEER/bin/pip install --no-deps imagecorruptions.
+"scikit-image==0.19.3" "scipy<1.11" "opencv-python-headless<4.9" pillow; PEER/bin/pip install --no-deps
+imagecorruptions.
 It runs in a process beside ours and answers through a pipe; ours and the peer's turns alternate, one thread each, so
 that a busy machine slows both. The time of a turn is the process's own CPU time.
 """
@@ -109,8 +110,9 @@ def main() -> None:
                           "peer_frames_per_second": round(5 / peer_seconds, 1),
                           "ratio": round(peer_seconds / our_seconds, 2),
                           "ratio_by_severity": [round(t / o, 2) for t, o in by_severity]}
-            print(f"{kind:18s} {rows[kind]['marey_frames_per_second']:9.1f} {rows[kind]['peer_frames_per_second']:9.1f} "
-                  f"frames/s  x{rows[kind]['ratio']}", file=sys.stderr, flush=True)
+            row = rows[kind]
+            print(f"{kind:18s} {row['marey_frames_per_second']:9.1f} {row['peer_frames_per_second']:9.1f} frames/s  "
+                  f"x{row['ratio']}", file=sys.stderr, flush=True)
         assert peer.stdin is not None
         peer.stdin.close()
         peer.wait()

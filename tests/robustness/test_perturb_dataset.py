@@ -124,3 +124,14 @@ def test_long_videos_are_corrupted_in_windows_with_one_draw_per_clip(data: Datas
     assert [len(window) for window in windows] == [4, 4, 2]
     black = [(window == 0).all(1).float().mean() for window in windows]
     assert black[0] == black[1] == black[2]
+
+
+def test_a_manifest_that_lies_elsewhere_is_copied_from_the_common_folder_down(data: DatasetIndex,
+                                                                              tmp_path: Path) -> None:
+    manifest = tmp_path / "elsewhere" / "videos.csv"
+    manifest.parent.mkdir()
+    rows = [f"{sample.path.resolve()},{sample.label}\n" for sample in data.samples]
+    manifest.write_text("path,label\n" + "".join(rows))
+    jobs = plan(open_dataset(manifest), tmp_path / "P", ["fog"], [1], profile="rose", seed=0, short_side=48)
+    assert sorted(Path(job.target).relative_to(tmp_path / "P").as_posix() for job in jobs) == ["jump/jump1.mp4",
+                                                                                                "run/run1.mp4"]

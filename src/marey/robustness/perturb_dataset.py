@@ -85,9 +85,11 @@ def plan(index: DatasetIndex, out: Path, kinds: Sequence[str], severities: Seque
             raise UserError(f"{index.root}: a packed folder holds sampled frames, not videos; corrupt the videos it "
                             "was packed from")
         videos.setdefault(index.relative_path(sample), sample)
+    above = os.path.commonpath([os.path.dirname(name) for name in videos]) if any(map(os.path.isabs, videos)) else ""
     jobs = []
-    for name, sample in videos.items():
-        target_name = str(Path(name.lstrip("/")).with_suffix(".mp4")) if Path(name).suffix else f"{name}.mp4"
+    for name, sample in videos.items():                                    # a manifest elsewhere names absolute paths
+        below = Path(os.path.relpath(name, above)) if above else Path(name)
+        target_name = str(below.with_suffix(".mp4")) if below.suffix else f"{below}.mp4"
         pairs = [(kind, severity) for kind in kinds for severity in severities]
         if random:
             choices = sorted(PROFILES[profile])
