@@ -168,6 +168,7 @@ def read_folders(root: Path) -> DatasetIndex:
         UserError: if there are no videos in class folders.
     """
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    pairs: list[tuple[str | None, Path]]
     if folders and all(folder.name.lower() in SPLIT_NAMES for folder in folders):
         pairs = [(SPLIT_NAMES[folder.name.lower()], below) for folder in folders
                  for below in sorted(folder.iterdir()) if below.is_dir() and not below.name.startswith(".")]
