@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from marey.checkpoints import WEIGHTS_FOLDER, Checkpoint, bundled_names, load_checkpoint
@@ -105,15 +104,33 @@ class FeaturePredictor(Predictor):
         return FeaturePrediction(video=example.id, model=self.name, class_names=self.class_names,
                                  probabilities=probabilities, frame_seconds=seconds,
                                  trust={"probability": round(float(probabilities.max()), 6), "agreement": 1.0,
-                                        **self.unknownness(example.features, probabilities)})
+                                        **self.unknownness(example)})
 
-    def unknownness(self, features: Mapping[str, NDArray], probabilities: Tensor) -> dict[str, Any]:  # type: ignore[override]
-        """Call a video unknown where no class reaches the probability stored in the checkpoint."""
-        limit = (self.checkpoint.calibration or {}).get("min_probability")
-        if limit is None:
+    def unknownness(self, example: FrameExample) -> dict[str, Any]:  # type: ignore[override]
+        """Call a video unknown where its pictures are too far from those of training (`strangeness`)."""
+        stored, bank = (self.checkpoint.calibration or {}).get("ood"), self.checkpoint.tensors.get("ood_bank")
+        if not stored or bank is None:
             return {"ood_score": None, "unknown": None}
-        score = 1.0 - float(probabilities.max())
-        return {"ood_score": round(score, 4), "ood_threshold": 1.0 - limit, "unknown": score > 1.0 - limit}
+        score = strangeness(torch.from_numpy(example.values("rgb")), bank)
+        return {"ood_score": round(score, 4), "ood_threshold": stored["threshold"],
+                "unknown": score > float(stored["threshold"])}
+
+
+def strangeness(pictures: Tensor, bank: Tensor, neighbours: int = 5) -> float:
+    """Return how far a video's seconds lie from the seconds of training: mean cosine distance to the 5th nearest.
+
+    Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", 2022, on the picture features.
+
+    Args:
+        pictures: float (T, D).
+        bank: float (M, D), seconds of training videos, rows of length 1.
+        neighbours: which neighbour counts.
+
+    Returns:
+        0 to 2; larger is stranger.
+    """
+    similar = torch.nn.functional.normalize(pictures.float(), dim=1) @ bank.float().T
+    return float(1 - similar.topk(min(neighbours, len(bank)), dim=1).values[:, -1].mean())
 
 
 def predict_features(path: str | Path, model: str | FeaturePredictor = "marey-mini-gat", threshold: float = 0.2,
