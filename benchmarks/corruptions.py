@@ -1,6 +1,6 @@
 """Frames per second of every corruption at 224 x 224, beside the PyPI package `imagecorruptions`, in one run.
 
-    python benchmarks/corruptions.py --peer-python PEER/bin/python --out results/corruptions_benchmark.json
+    python -m benchmarks.corruptions --peer-python PEER/bin/python --out results/corruptions_benchmark.json
 
 The peer needs an environment of its own: python -m venv PEER; PEER/bin/pip install "setuptools<70" "numpy<1.25"
 "scikit-image==0.19.3" "scipy<1.11" "opencv-python-headless<4.9" pillow; PEER/bin/pip install --no-deps
@@ -118,7 +118,7 @@ def main() -> None:
         peer.wait()
     mean = math.exp(statistics.mean(math.log(row["ratio"]) for row in rows.values()))
     slowest = min(rows, key=lambda kind: rows[kind]["ratio"])
-    result = {"command": "python benchmarks/corruptions.py --peer-python PEER/bin/python --rounds "
+    result = {"command": "python -m benchmarks.corruptions --peer-python PEER/bin/python --rounds "
                          f"{options.rounds} --out results/corruptions_benchmark.json",
               "date": datetime.now(UTC).date().isoformat(), "peer": "imagecorruptions 1.1.2 (PyPI)",
               "unit": "frames per second of CPU time, 224 x 224, one thread each, 16-frame clip, profile imagenet-c",

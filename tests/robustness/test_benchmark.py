@@ -106,6 +106,27 @@ def test_a_run_resumes_and_measures_nothing_twice(data: DatasetIndex, tmp_path: 
         measured(data, tmp_path / "out", models, BenchmarkConfig(corruptions=("fog",), resolution=64))
 
 
+def test_each_video_is_decoded_once_whatever_is_measured(data: DatasetIndex, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    original = benchmark.open_video
+    monkeypatch.setattr(benchmark, "open_video", lambda path: opened.append(path) or original(path))
+    measured(data, tmp_path / "out", ("toy_models:brightness_network", "toy_models:growing_light"),
+             BenchmarkConfig(corruptions=("fog", "freeze", "mpeg1"), severities=(1, 3), resolution=64))
+    assert len(opened) == len(data)
+
+
+def test_models_with_the_same_crop_meet_the_same_noise(data: DatasetIndex) -> None:
+    subjects = [load_subject(name, data.class_names) for name in ("toy_models:brightness_network",
+                                                                  "toy_models:growing_light")]
+    sample = next(sample for sample in data.samples if "broken" not in sample.path.name)
+    config = BenchmarkConfig(corruptions=("gaussian_noise",), resolution=64)
+    video = benchmark.decode_video("name", sample, subjects, config)
+    ratios = [benchmark.crop_ratio(subject.preprocess) for subject in subjects]
+    first, second = benchmark.changed_clips(video, ratios, "gaussian_noise", 5, config)
+    assert torch.equal(first, second)
+
+
 def test_classes_are_matched_by_name_whatever_their_spelling() -> None:
     answer_of, logit_of = match_classes("m", ["Cart Wheel", "back_flip", "walk"], ["backflip", "cartwheel"])
     assert answer_of.tolist() == [1, 0, -1]
