@@ -16,11 +16,11 @@ def test_the_folds_of_a_seed_are_disjoint_and_cover_all_classes():
     assert reproduce_unseen.held_out(0, 0, 15) != reproduce_unseen.held_out(0, 1, 15)
 
 
-def test_seen_classes_are_numbered_anew():
-    part = Part(torch.zeros(4, 1), torch.zeros(4, 1), torch.tensor([0, 1, 2, 1]))
-    kept = reproduce_unseen.keep_classes(MiniSet("toy", ("a", "b", "c"), part, part, part), [2, 1])
-    assert kept.class_names == ("c", "b")
-    assert kept.train.labels.tolist() == [1, 0, 1]
+def test_features_are_mean_deviation_and_change_over_time():
+    rising = torch.arange(8.0).view(1, 8, 1, 1).expand(2, 8, 1, 1)
+    part = Part(rising.half(), torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
+    expected = torch.tensor([3.5, torch.arange(8.0).std(), 4.0])
+    assert torch.allclose(reproduce_unseen.visual_features(part), expected.expand(2, 3))
 
 
 def test_one_look_at_each_class_finds_clear_classes_and_nothing_in_noise():
@@ -37,10 +37,6 @@ def test_a_fold_is_scored_on_names_never_trained_on(monkeypatch, tmp_path):
     pixels = torch.zeros(60, 8, 3, 4, 4, dtype=torch.uint8)
     part = Part(torch.randn(60, 8, 9, 192).half(), pixels, torch.arange(60) % 15)
     clips = MiniSet("mocap", tuple(f"action {n}" for n in range(15)), part, part, part)
-    from marey.layers.efficientnet_lite import EfficientNetLiteStem
-
-    stem = EfficientNetLiteStem(32, 64, stage=6, freeze_batch_norm=True).eval()
-    monkeypatch.setattr(reproduce_sevitar, "mini_stem", lambda: stem)
     monkeypatch.setattr(reproduce_unseen, "open_mini_set", lambda *_: clips)
     monkeypatch.setattr(reproduce_sevitar, "label_vectors", lambda names, cache: torch.eye(15)[:len(names)])
     result = reproduce_unseen.run_fold(1, 0, ReproduceOptions(cache=tmp_path))
@@ -50,8 +46,8 @@ def test_a_fold_is_scored_on_names_never_trained_on(monkeypatch, tmp_path):
 
 
 def test_the_interval_is_students_over_class_splits():
-    rows = [Row(name=f"unseen fold {k}", table="", note="", paper={},
-                values={"zero_shot": [40.0 + k, 50.0 + k, 60.0 + k]}, seeds_run=[0, 1, 2], seeds_planned=[0, 1, 2], errors=[]) for k in range(5)]
+    rows = [Row(name=f"unseen fold {k}", table="", note="", paper={}, seeds_run=[0, 1, 2], seeds_planned=[0, 1, 2],
+                values={"zero_shot": [40.0 + k, 50.0 + k, 60.0 + k]}, errors=[]) for k in range(5)]
     mean, half, splits = reproduce_unseen.over_splits(rows, "zero_shot")
     assert (mean, splits) == (52.0, 15)
     values = torch.tensor([value for row in rows for value in row.values["zero_shot"]])

@@ -32,9 +32,9 @@ from marey.training.tasks.classification import ClassificationEvaluator, Classif
 from marey.training.tasks.label_embedding import LabelEmbeddingObjective
 from marey.training.tasks.order import OrderArguments, OrderObjective
 
-STEPS = {"mocap": 250, "videos": 120}
+STEPS = {"mocap": 150, "videos": 100}
 """Optimiser steps of a mini cell, 32 clips each."""
-CONV_STEPS = {"mocap": 200, "videos": 60}
+CONV_STEPS = {"mocap": 100, "videos": 40}
 """Steps of I3D, which sees pixels and costs more per step."""
 MINI_PART = 5
 """The "mini" set of Table 2 is every fifth perturbed test clip."""
@@ -136,7 +136,7 @@ def table_cells(name: str, options: ReproduceOptions) -> list[Cell]:
         steps = (CONV_STEPS if line.model == "i3d" else STEPS)[kind_of(name)]
         for seed in range(options.seeds):
             first = (label, seed) == (MAIN[0], 0) and not (options.cache / f"sevitar-{name}.safetensors").is_file()
-            estimate = SECONDS.get(label, 35.0) * steps / 250 + (PREPARE_SECONDS if first else 0.0)
+            estimate = SECONDS.get(label, 35.0) * steps / 150 + (PREPARE_SECONDS if first else 0.0)
             found.append(Cell(f"{name}: {label}", seed, functools.partial(run_line, name, label, seed, options),
                               estimate, paper or None, priority=line.priority, note=note,
                               table=f"Tables 1, 2 (mini): {name}", settings={"steps": steps, "set": name}))
