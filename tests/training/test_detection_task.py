@@ -100,11 +100,24 @@ def test_mistakes_are_named(scenes, tmp_path):
         build_task(config(scenes, "data.arguments.mosaik=x"))
     with pytest.raises(UserError, match="boxes 'trut'; did you mean 'truth'"):
         build_task(config(scenes, "objective.arguments.boxes=trut"))
+    with pytest.raises(UserError, match="objective.arguments.only 'rpn'"):
+        build_task(config(scenes, "objective.arguments.only=rpn"))
     with pytest.raises(UserError, match="resize_mode=stretch"):
         build_task(config(scenes, "data.preprocess.resize_mode=short_side", "data.preprocess.short_side=64"))
 
 
-@pytest.mark.parametrize("name", ["action_transformer_ava", "action_transformer_mini", "i3d_mini_mocap"])
+def test_proposals_alone_then_heads_on_a_trunk_that_stays(scenes, tmp_path):
+    train(config(scenes, "objective.arguments.only=proposals", "model.freeze=[]"), tmp_path / "first", quiet=True)
+    train(config(scenes, f"model.init_from={tmp_path / 'first' / 'last'}"), tmp_path / "second", quiet=True)
+    first, second = load(tmp_path / "first").state_dict(), load(tmp_path / "second").state_dict()
+    for name in first:
+        if name.startswith(("trunk", "rpn")):
+            torch.testing.assert_close(first[name], second[name])
+    assert not torch.equal(first["classifier.weight"], second["classifier.weight"])
+
+
+@pytest.mark.parametrize("name", ["action_transformer_ava", "action_transformer_mini", "i3d_mini_mocap",
+                                  "action_transformer_mini_proposals"])
 def test_recipes_are_whole_and_travel_as_json(name):
     from marey.training.config import TrainConfig
 

@@ -214,6 +214,8 @@ class FrameTrunk(nn.Module):
         self.over_time = ConvUnit(channels, channels, (3, 1, 1), (2, 1, 1))
         self.over_space = ConvUnit(channels, channels, (1, 3, 3))
         self.over_both = ConvUnit(channels, channels, (3, 1, 1))
+        for unit in (self.reduce, self.over_time, self.over_space, self.over_both):
+            unit.bn.momentum = 0.1                                       # statistics settle within a hundred steps
 
     def train(self, mode: bool = True) -> FrameTrunk:
         """Switch mode; the stem stays in evaluation mode."""
@@ -311,10 +313,12 @@ class ActionTransformer(nn.Module):
         self.positive_iou = positive_iou
 
     def train(self, mode: bool = True) -> ActionTransformer:
-        """Switch mode; batch norm keeps its stored statistics with `frozen_norm`."""
+        """Switch mode; batch norm keeps its statistics with `frozen_norm`, and in a trunk that does not learn."""
         super().train(mode)
         if self.frozen_norm:
             freeze_batch_statistics(self)
+        elif not any(parameter.requires_grad for parameter in self.trunk.parameters()):
+            freeze_batch_statistics(self.trunk)
         return self
 
     def features(self, clip: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ RECIPES: dict[str, str] = {
     "distil_small": "marey.recipes.study",
     "action_transformer_ava": "marey.recipes.action_transformer",
     "action_transformer_mini": "marey.recipes.action_transformer",
+    "action_transformer_mini_proposals": "marey.recipes.action_transformer",
     "i3d_mini_mocap": "marey.recipes.action_transformer",
 }
 """Recipe name -> the module that defines a function of that name."""

@@ -36,11 +36,11 @@ def action_transformer_ava() -> TrainConfig:
     )
 
 
-MINI_MODEL = {"width": 0.125, "trunk": "efficientnet_lite0", "trunk_arguments": {"channels": 160}, "head": "tx+i3d",
+MINI_MODEL = {"width": 0.125, "trunk": "efficientnet_lite0", "trunk_arguments": {"channels": 160}, "head": "tx",
               "query": "highres", "roi_operator": "align", "num_proposals": 64, "rpn_channels": 128,
               "query_channels": 48, "ffn": 256, "location_channels": 32, "dropout": 0.1, "frozen_norm": False,
-              "anchor_sizes": (14.0, 24.0, 40.0, 64.0), "anchor_ratios": (0.6, 1.2, 2.4), "samples_per_clip": 10,
-              "positive_fraction": 0.5}
+              "anchor_sizes": (14.0, 24.0, 40.0, 64.0), "anchor_ratios": (0.6, 1.2, 2.4), "samples_per_clip": 16,
+              "positive_fraction": 0.5, "background": True}
 """A small Action Transformer for 8 frames of 112 x 112 on a frozen image stem.
 
 Departure from the paper: its trunk is I3D, pre-trained on 240,000 videos of Kinetics. A quarter-width I3D is built in
@@ -72,8 +72,8 @@ def i3d_mini_mocap() -> TrainConfig:
     )
 
 
-def action_transformer_mini() -> TrainConfig:
-    """Train `marey-mini-detect` on rendered scenes of several persons: Tx names the actions, I3D moves the boxes.
+def action_transformer_mini_proposals() -> TrainConfig:
+    """Train the trunk and the proposal network of `marey-mini-detect`: the first of two runs.
 
     `--data` is a folder of `marey.datasets.mocap.render_ava` (scenes in AVA's layout); `--set
     data.arguments.mosaic=DIR` mixes in scenes pasted together from single-person clips. The image stem (ImageNet
@@ -81,12 +81,25 @@ def action_transformer_mini() -> TrainConfig:
     """
     preprocess = mini_preprocess()
     return TrainConfig(
-        recipe="action_transformer_mini",
+        recipe="action_transformer_mini_proposals",
         model=ModelConfig(name="action_transformer", arguments=dict(MINI_MODEL)),
-        data=DataConfig(preprocess=preprocess, arguments={"variants": 1, "mosaic_scenes": 700}),
+        data=DataConfig(preprocess=preprocess, arguments={"variants": 1}),
         augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.5, 1.0), flip=0.5, brightness=0.2,
                         contrast=0.2),
-        optim=OptimConfig(name="adamw", lr=1e-3, weight_decay=0.02, schedule="onecycle", clip_norm=5.0),
-        objective=ObjectiveConfig(kind="detection", weights=dict(DETECTION_WEIGHTS)),
-        train=RunConfig(epochs=4, batch_size=8, eval_batch_size=8, average="ema", calibrate=False),
+        optim=OptimConfig(name="adamw", lr=2e-3, weight_decay=0.02, schedule="onecycle", clip_norm=5.0),
+        objective=ObjectiveConfig(kind="detection", weights={**DETECTION_WEIGHTS, "rpn_box": 4.0},
+                                  arguments={"only": "proposals"}),
+        train=RunConfig(max_steps=400, batch_size=8, eval_batch_size=8, eval_every=400, unused_parameters=True,
+                        calibrate=False),
     )
+
+
+def action_transformer_mini() -> TrainConfig:
+    """Train the heads of `marey-mini-detect` on the trunk and proposals of the first run: the second of two.
+
+    Give that run by `--set model.init_from=runs/action_transformer_mini_proposals/last`, and the same data.
+    """
+    base = action_transformer_mini_proposals()
+    return replace(base, recipe="action_transformer_mini", model=replace(base.model, freeze=("trunk", "rpn")),
+                   objective=ObjectiveConfig(kind="detection", weights={**DETECTION_WEIGHTS, "box": 2.0}),
+                   train=replace(base.train, eval_every=200, unused_parameters=False))

@@ -26,7 +26,7 @@ from marey.training.tasks.classification import augment_of, preprocess_of
 
 DATA_ARGUMENTS = ("cache", "label_map", "mosaic", "mosaic_scenes", "predicted_boxes", "train_split", "val_split",
                   "variants")
-OBJECTIVE_ARGUMENTS = ("boxes",)
+OBJECTIVE_ARGUMENTS = ("boxes", "only")
 BOXES = ("own", "truth", "predicted")
 
 
@@ -37,7 +37,8 @@ def build(config: TrainConfig) -> Task:
     "mosaic_scenes" (how many an epoch), "predicted_boxes" (CSV with an outside detector's boxes, "{split}" in its name
     is replaced), "train_split", "val_split"; "variants" (stored augmentations of each clip's stem features, 0: none
     stored) and "cache" (folder that keeps them). `objective.arguments`: "boxes", where the head finds them: "own"
-    proposals, the "truth" (Table 1), or "predicted".
+    proposals, the "truth" (Table 1), or "predicted"; "only": "proposals" trains trunk and proposal network alone, a
+    fifth of the work of a whole step, to start the heads from.
 
     Raises:
         UserError: if the data does not fit, naming file and line.
@@ -51,6 +52,8 @@ def build(config: TrainConfig) -> Task:
     boxes = objective.get("boxes", "own")
     if boxes not in BOXES:
         raise unknown_name("objective.arguments.boxes", boxes, BOXES)
+    if objective.get("only") not in (None, "proposals"):
+        raise unknown_name("objective.arguments.only", str(objective["only"]), ("proposals",))
     if config.data.path is None or not is_ava(config.data.path):
         raise UserError(f"detection needs --data with a folder in AVA's layout (ava_train.csv, frames/), got "
                         f"{config.data.path}")
@@ -79,7 +82,7 @@ def build(config: TrainConfig) -> Task:
         val_data = store.stored(val_data, 1) if val_data is not None else None
     return Task(train_data=train_data, val_data=val_data,
                 prepare_model=load_image_stem if image_trunk and config.model.init_from is None else None,
-                objective=DetectionObjective(config.objective.weights, boxes),
+                objective=DetectionObjective(config.objective.weights, boxes, objective.get("only")),
                 make_evaluator=lambda: DetectionEvaluator(train.class_names),
                 model_arguments={"num_classes": len(train.class_names),
                                  "num_frames": preprocess.sampling.num_frames},
@@ -183,9 +186,9 @@ class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
 class DetectionObjective(Objective):
     """The four losses of the detector; boxes from its own proposals, the truth, or an outside detector."""
 
-    def __init__(self, weights: dict[str, float], boxes: str = "own") -> None:
+    def __init__(self, weights: dict[str, float], boxes: str = "own", only: str | None = None) -> None:
         super().__init__(weights)
-        self.boxes = boxes
+        self.boxes, self.only = boxes, only
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
         """Return the model's outputs, and in training the unweighted terms."""
@@ -195,6 +198,10 @@ class DetectionObjective(Objective):
             return model.detect_from_features(features, size, boxes_xyxy_norm=given), {}  # type: ignore[operator]
         targets = [{"boxes_xyxy_norm": boxes, "labels": labels}
                    for boxes, labels in zip(batch["boxes_xyxy_norm"], batch["labels"], strict=True)]
+        if self.only == "proposals":
+            proposals, losses = model.propose(features, size, targets)  # type: ignore[operator]
+            return {"proposals": proposals}, {"rpn_objectness": losses["loss_objectness"],
+                                              "rpn_box": losses["loss_rpn_box"]}
         outputs = model.detect_from_features(features, size, boxes_xyxy_norm=given,  # type: ignore[operator]
                                              targets=targets)
         return outputs, detection_loss(outputs)
