@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -28,7 +29,7 @@ def test_the_page_is_what_the_code_says(maker: ModuleType) -> None:
 def test_commands_of_the_map_exist(maker: ModuleType) -> None:
     from marey.cli import build_app
 
-    known = {command.name or command.callback.__name__ for command in build_app().registered_commands}
+    known = set(typer.main.get_command(build_app()).commands)
     used = {place.split()[2] for entries in maker.ENTRIES.values() for _, _, places in entries for place in places
             if place.startswith("$ marey ")}
     assert used <= known
