@@ -58,7 +58,8 @@ class OrderArguments:
         for name in values:
             if name not in known:
                 raise unknown_name("setting of objective.arguments", name, known)
-        typed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                                 for name, value in values.items()}
         return cls(**typed)
 
 
@@ -121,7 +122,7 @@ class OrderObjective(Objective):
     def learn(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
         """Draw one permutation of the set per clip, run ordered and permuted clips together, and return the terms."""
         clip, label = batch["clip"], batch["label"]
-        index = torch.randint(len(self.permutations), (len(clip),)).to(clip.device)
+        index = self.draw(batch).to(clip.device)
         targets = {"label": label, "permutation_index": index, "order": self.permutations[index]}
         if self.loss.order or self.loss.guided:
             permuted = permute_frames(self.as_recorded(clip, label), targets["order"])
@@ -129,6 +130,10 @@ class OrderObjective(Objective):
         outputs = model(clip, return_attention=True) if self.loss.guided else model(clip)
         terms = self.loss(outputs, targets)
         return of_ordered(outputs, len(label)), terms
+
+    def draw(self, batch: Batch) -> Tensor:
+        """Return which permutation of the set each clip of the batch gets, int64 (B,), at random."""
+        return torch.randint(len(self.permutations), (len(batch["label"]),))
 
     def measure(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
         """Return class logits of the ordered clips and the path recovered from shuffled ones.
