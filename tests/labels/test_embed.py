@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,9 @@ def test_a_bad_line_of_word_vectors_is_named(tmp_path: Path) -> None:
     (tmp_path / "v.xyz").write_text("")
     with pytest.raises(UserError, match="unknown kind of label vectors"):
         embed_labels(["run"], tmp_path / "v.xyz")
+
+
+def test_without_a_text_model_the_extra_and_the_kinds_of_file_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(UserError, match=r"give a file of vectors: \.safetensors, \.json, \.tsv.*marey\[text\]"):
+        embed_labels(["run"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -40,3 +41,17 @@ def test_mistakes_are_named() -> None:
         rank_labels({"logits": torch.zeros(1, 2)}, ["run"], toy)
     with pytest.raises(UserError, match="label embeddings have 2 values, the model predicts 3"):
         rank_labels({"label_embedding": torch.zeros(1, 3)}, ["run"], toy)
+
+
+def test_vectors_of_another_size_than_the_stored_ones_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"jump": [1, 0, 0]}')
+    toy = checkpoint(label_embeddings=torch.eye(2))
+    toy.extra = {"label_source": str(tmp_path / "labels.json")}
+    with pytest.raises(UserError, match=r"labels\.json have 3 values, the checkpoint's 2; embed the labels"):
+        label_vectors(["run", "jump"], toy)
+
+
+def test_vectors_of_classes_held_out_of_training_travel_too() -> None:
+    toy = checkpoint(label_embeddings=torch.eye(2), unseen_embeddings=torch.tensor([[3.0, 4.0]]))
+    toy.extra = {"unseen_classes": ["brush_hair"]}
+    assert torch.allclose(label_vectors(["brush hair"], toy), torch.tensor([[0.6, 0.8]]))

@@ -78,7 +78,9 @@ def embed_labels(names: Sequence[str], source: str | Path = DEFAULT_MODEL) -> La
 
 def _from_sentence_model(model: str, sentences: list[str]) -> Tensor:
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)      # torchao's enums, warned of at import
-    library = import_extra("sentence_transformers", "text", f"embedding labels with '{model}'")
+    purpose = (f"embedding labels with '{model}' (or give a file of vectors: .safetensors, .json, .tsv, .csv, or word "
+               "vectors as .txt or .vec)")
+    library = import_extra("sentence_transformers", "text", purpose)
     importlib.import_module("transformers").utils.logging.disable_progress_bar()
     try:
         encoder = library.SentenceTransformer(_local_copy(model), device="cpu")

@@ -54,7 +54,8 @@ def label_vectors(labels: Sequence[str], checkpoint: Checkpoint) -> Tensor:
     Raises:
         UserError: if a label has to be embedded and cannot be, or its embedding has another size than the stored ones.
     """
-    extra, stored = checkpoint.extra or {}, {}
+    extra = checkpoint.extra or {}
+    stored: dict[str, Tensor] = {}
     for names, tensor in ((checkpoint.class_names, "label_embeddings"),
                           (extra.get("unseen_classes"), "unseen_embeddings")):
         if tensor in checkpoint.tensors:

@@ -32,9 +32,11 @@ from marey.training.tasks.classification import ClassificationEvaluator, Classif
 from marey.training.tasks.label_embedding import LabelEmbeddingObjective
 from marey.training.tasks.order import OrderArguments, OrderObjective
 
-STEPS = {"mocap": 150, "videos": 100}
-"""Optimiser steps of a mini cell, 32 clips each."""
-CONV_STEPS = {"mocap": 100, "videos": 40}
+STEPS = {"mocap": 300, "videos": 150}
+"""Optimiser steps of a mini cell."""
+BATCH_SIZE = 16
+"""Clips of one step."""
+CONV_STEPS = {"mocap": 150, "videos": 60}
 """Steps of I3D, which sees pixels and costs more per step."""
 MINI_PART = 5
 """The "mini" set of Table 2 is every fifth perturbed test clip."""
@@ -134,12 +136,13 @@ def table_cells(name: str, options: ReproduceOptions) -> list[Cell]:
                 paper["perturbed_mini"] = TABLE_2[label][f"{paper_set}Mini"]
         note = "; ".join(text for text in (f"the paper's is {paper_set}" if paper else "", line.note) if text)
         steps = (CONV_STEPS if line.model == "i3d" else STEPS)[kind_of(name)]
+        settings = {"steps": steps, "batch_size": BATCH_SIZE, "set": name}
         for seed in range(options.seeds):
             first = (label, seed) == (MAIN[0], 0) and not (options.cache / f"sevitar-{name}.safetensors").is_file()
-            estimate = SECONDS.get(label, 35.0) * steps / 150 + (PREPARE_SECONDS if first else 0.0)
+            estimate = SECONDS.get(label, 35.0) * steps / 300 + (PREPARE_SECONDS if first else 0.0)
             found.append(Cell(f"{name}: {label}", seed, functools.partial(run_line, name, label, seed, options),
                               estimate, paper or None, priority=line.priority, note=note,
-                              table=f"Tables 1, 2 (mini): {name}", settings={"steps": steps, "set": name}))
+                              table=f"Tables 1, 2 (mini): {name}", settings=settings))
     return found
 
 
@@ -192,7 +195,7 @@ def line_config(line: Line, name: str, seed: int, device: str, steps: int | None
         data=DataConfig(preprocess=conv_preprocess() if conv else stem_preprocess()),
         optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
         objective=ObjectiveConfig(kind=kind, weights=line.weights, arguments=arguments),
-        train=RunConfig(max_steps=steps, batch_size=32, seed=seed, calibrate=False, tensorboard=False,
+        train=RunConfig(max_steps=steps, batch_size=BATCH_SIZE, seed=seed, calibrate=False, tensorboard=False,
                         eval_every=steps, device="cpu" if device == "cpu" else "auto"))
 
 
@@ -348,7 +351,7 @@ def run_figure(options: ReproduceOptions) -> dict[str, Any]:
     z, s = outputs_of(label_model, clips.test, False, "embedding", "label_embedding")
     panels = {"I3D features": i3d, "z": z, "[ŝ, z]": torch.cat((s, z), dim=1)}
     draw_embeddings(panels, clips.test.labels, clips.class_names, options.cache / "fig1.png")
-    found = {}
+    found: dict[str, Any] = {}
     for name, features in zip(("i3d", "z", "sz"), panels.values(), strict=True):
         found |= {f"{name}_{key}": value for key, value in describe_embedding(features, clips.test.labels).items()}
     return found

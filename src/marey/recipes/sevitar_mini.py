@@ -108,7 +108,9 @@ def make_mocap(cache: Path) -> dict[str, Tensor]:
     names, turned = mocap_names(), [str(sample.label) not in mocap_names() for sample in samples]
     numbers = [names.index(reversed_name(str(sample.label)) if turn else str(sample.label))
                for sample, turn in zip(samples, turned, strict=True)]
-    made, forward, places = {}, [], []
+    made: dict[str, Tensor] = {}
+    forward: list[Tensor] = []
+    places: list[int] = []
     for part, limit in (("train", MOCAP_TRAIN), ("test", len(samples))):
         places = [place for place, sample in enumerate(samples) if sample.split == part][:limit]
         frames = [packed.frames(int(samples[place].row or 0)) for place in places]
