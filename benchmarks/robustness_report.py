@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from marey.checkpoints import save_checkpoint
@@ -64,9 +65,9 @@ def split_by_scene(data: str, out: Path) -> tuple[DatasetIndex, Path]:
 
 @torch.inference_mode()
 def stored_features(index: DatasetIndex, trunk: torch.nn.Module, seed: int) -> dict[str, Tensor]:
-    """Decode every training clip once and return features (N, 8, places, C) of it clean, mirrored and corrupted."""
+    """Decode every training clip once and return features (N, 8, places, C) of it, clean and corrupted."""
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, list[Tensor]] = {"clean": [], "mirrored": [], "corrupted": [], "label": []}
+    found: dict[str, list[Tensor]] = {"clean": [], "corrupted": [], "label": []}
     for sample in index.samples:
         with open_video(sample.path) as reader:
             frames = PREPROCESS.sample(reader).frames
@@ -74,8 +75,8 @@ def stored_features(index: DatasetIndex, trunk: torch.nn.Module, seed: int) -> d
         large = PREPROCESS.__class__(sampling=SAMPLING, short_side=252, image_size=224).geometry(frames)[0]
         changed = F.interpolate(corrupt_for_training(large, "mixed", 1.0, generator).float(), size=(64, 64),
                                 mode="bilinear", antialias=True).round().to(torch.uint8)
-        for name, clip in (("clean", clean), ("mirrored", clean.flip(-1)), ("corrupted", changed)):
-            found[name].append(trunk(PREPROCESS.normalise(clip)).flatten(2).mT)
+        for name, clip in (("clean", clean), ("corrupted", changed)):
+            found[name].append(trunk(PREPROCESS.normalise(clip)).flatten(2).mT.contiguous())
         found["label"].append(torch.tensor(index.label_index(sample)))
     return {name: torch.stack(values) for name, values in found.items()}
 
@@ -109,30 +110,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the surv_fight folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for models and report")
-    parser.add_argument("--limit", type=int, default=40, help="test videos")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--limit", type=int, default=24, help="test videos")
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     index, manifest = split_by_scene(options.data, options.out)
     folders = [options.out / name for name in MODELS]
-    if not all((folder / "config.json").is_file() for folder in folders):
-        torch.manual_seed(options.seed)
+    stored = options.out / "features.safetensors"
+    if not stored.is_file():
         stem = create_model("timesformer", **ARGUMENTS).eval()
         load_imagenet_stem(stem)
-        features = stored_features(index.split("train"), stem.patch_embed.trunk, options.seed)
-        for (name, changes), folder in zip(MODELS.items(), folders, strict=True):
+        save_file(stored_features(index.split("train"), stem.patch_embed.trunk, options.seed), stored)
+    features = load_file(stored)
+    for (name, changes), folder in zip(MODELS.items(), folders, strict=True):
+        if not (folder / "config.json").is_file():
             torch.manual_seed(options.seed)
             model = create_model("timesformer", **ARGUMENTS, **changes)
             load_imagenet_stem(model)
-            variants = ("clean", "mirrored", "corrupted") if name == "augmented" else ("clean", "mirrored")
+            variants = ("clean", "corrupted") if name == "augmented" else ("clean",)
             fit(model, features, variants, epochs=options.epochs, seed=options.seed)
             save_checkpoint(folder, model, class_names=index.class_names, preprocess=PREPROCESS)
             print(f"trained {name}", file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-m", "marey", "robustness", *map(str, folders), "--data", str(manifest), "--out",
-                    str(options.out / "report"), "--corruptions", KINDS, "--limit", str(options.limit), "--attacks",
+    subprocess.run([sys.executable, "-m", "marey", "robustness", *MODELS, "--data", manifest.name, "--out", "report",
+                    "--corruptions", KINDS, "--limit", str(options.limit), "--attacks",
                     "fgsm,pgd", "--attack-set", "pgd.eps=0.0157", "--attack-set", "pgd.step=0.0039", "--attack-set",
-                    "pgd.steps=5", "--attack-set", "fgsm.eps=0.0157"], check=False)
+                    "pgd.steps=5", "--attack-set", "fgsm.eps=0.0157"], check=False, cwd=options.out)
 
 
 if __name__ == "__main__":
