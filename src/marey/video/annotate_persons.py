@@ -23,13 +23,17 @@ COLOURS = ((255, 99, 71), (60, 180, 255), (120, 220, 90), (255, 200, 50), (220, 
 MIN_SIDE = 480
 """Smaller videos are enlarged to this short side, so that text can be read."""
 
+HOLD_SECONDS = 0.6
+"""A box without a partner in the next key frame is drawn no further than this from its own."""
+
 Drawn = tuple["Person", tuple[float, float, float, float]]
 
 
 def persons_at(detections: Detections, seconds: float) -> list[Drawn]:
     """Return the persons to draw at a time, boxes moved linearly between the two key frames around it.
 
-    Half a step before the first and after the last key frame that shows a person, the box stays where it was.
+    Before the first and after the last key frame that shows a person the box stays where it was, for half a step and
+    at most `HOLD_SECONDS`.
     """
     moments = detections.moments
     if not moments:
@@ -48,9 +52,9 @@ def persons_at(detections: Detections, seconds: float) -> list[Drawn]:
         if a is not None and b is not None:
             box = tuple((1 - share) * u + share * v for u, v in zip(a.box_xyxy_norm, b.box_xyxy_norm, strict=True))
             drawn.append((a if share < 0.5 else b, box))                                      # type: ignore[arg-type]
-        elif a is not None and share < 0.5:
+        elif a is not None and share < 0.5 and seconds - times[before] <= HOLD_SECONDS:
             drawn.append((a, a.box_xyxy_norm))
-        elif b is not None and share >= 0.5:
+        elif b is not None and share >= 0.5 and times[after] - seconds <= HOLD_SECONDS:
             drawn.append((b, b.box_xyxy_norm))
     return sorted(drawn, key=lambda entry: entry[0].track)
 
