@@ -172,3 +172,12 @@ def test_an_unreadable_video_is_an_error_in_its_own_entry(trained, tmp_path):
     answer = predict_features(tmp_path / "bad.mp4", str(trained / "run" / "best"))
     assert "bad.mp4" in answer["error"]
     assert answer["predictions"] == []
+
+
+def test_real_clips_give_their_sound_or_silence(encoder, shared_dir):
+    extractor = FeatureExtractor(encoder)
+    with_sound = extractor(shared_dir / "clips" / "wlasl_drink_17730.mp4")
+    without = extractor(shared_dir / "clips" / "Basketball_ucf101_v_Basketball_g01_c01.avi")
+    assert (len(with_sound["rgb"]), len(without["rgb"])) == (3, 5)
+    assert (without["audio"] == without["audio"][0]).all()
+    assert (with_sound["audio"] != without["audio"][0]).any()
