@@ -386,8 +386,12 @@ def reading(rows: Sequence[Row]) -> str:
     plain, whole = (named.get(name) for name in MAIN)
     if plain is None or whole is None or not plain.seeds_run or not whole.seeds_run:
         return "The main contrast (S-S without order losses against C-C with all) has not been run yet."
-    sentences = [f"Against softmax without order losses, C-C with all losses changes {text}."
-                 for text in ("; ".join(contrast(metric, plain, whole) for metric in ("top1", "order_acc")),) if text]
+    sentences = []
+    others = (("C-C with all losses", whole), ("C-C without order losses (the attention alone)", named.get("C-C")))
+    for text, other in others:
+        if other is not None and other.seeds_run:
+            changes = "; ".join(contrast(metric, plain, other) for metric in ("top1", "order_acc"))
+            sentences.append(f"Against S-S without order losses, {text} changes {changes}.")
     shares = {row.name: (row.mean("top1") or 0.0) / (row.mean("recording_top1") or 1.0) for row in (plain, whole)
               if "recording_top1" in row.values}
     told = [f"{name} {share:.0%}" for name, share in shares.items()]
