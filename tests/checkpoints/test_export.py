@@ -19,7 +19,7 @@ TINY = {"num_classes": 3, "num_frames": 2, "image_size": 16, "patch_size": 8, "e
 
 
 def checkpoint(folder, name="direcformer", **more):
-    model = create_model(name, **TINY, **more)
+    model = create_model(name, **{**TINY, **more})
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -85,3 +85,26 @@ def test_messages(tmp_path):
         export_checkpoint(source, "torch-export", tmp_path / "x.onnx")
     with pytest.raises(UserError, match="a DirecFormer has no place in the transformers layout"):
         export_checkpoint(source, "hf", tmp_path / "hf")
+
+
+def test_eight_bits_quarter_the_file_and_their_cost_is_counted(tmp_path):
+    pytest.importorskip("onnxruntime", reason="rounds and runs the file")
+    pytest.importorskip("onnxscript", reason="writes the file")
+    from marey.checkpoints.export import accuracy_cost
+    from marey.video.encode import write_video
+
+    source = checkpoint(tmp_path / "model", embed_dim=64)
+    difference = export_checkpoint(source, "onnx", tmp_path / "x.onnx", int8=True)
+    assert 0 < difference < 0.3
+    export_checkpoint(source, "onnx", tmp_path / "wide.onnx")
+    assert (tmp_path / "x.onnx").stat().st_size < 0.7 * (tmp_path / "wide.onnx").stat().st_size
+    for place, name in enumerate("ab"):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        frames = torch.randint(0, 255, (8, 3, 32, 32), generator=torch.Generator().manual_seed(place))
+        write_video(tmp_path / "videos" / name / "0.mp4", frames.to(torch.uint8), fps=8)
+    cost = accuracy_cost(source, tmp_path / "x.onnx", tmp_path / "videos")
+    assert cost["videos"] == 2
+    assert cost["unreadable"] == 0
+    assert {cost["top1_model"], cost["top1_file"], cost["same_answer"]} <= {0.0, 0.5, 1.0}
+    with pytest.raises(UserError, match="8-bit weights are written as ONNX only; give --format onnx, not hf"):
+        export_checkpoint(source, "hf", tmp_path / "hf", int8=True)

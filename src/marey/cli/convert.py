@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,6 +50,9 @@ def export(
     model: Annotated[str, typer.Argument(help="Bundled name, checkpoint folder, or hf:ID.")],
     out: Annotated[Path, typer.Option(help="File to write (.onnx, .pt2), or folder for hf.")],
     form: Annotated[str, typer.Option("--format", help="onnx, torch-export or hf.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit weights and products (ONNX).")] = False,
+    data: Annotated[Path | None, typer.Option(help="With --int8: labelled videos to print its accuracy cost on.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use that many videos of --data.")] = None,
     json: Json = False,
 ) -> None:
     """Write a model for another runtime, and check there that it gives the same answers.
@@ -57,9 +60,20 @@ def export(
     ONNX and torch.export files keep the batch free and carry class names and preprocessing.
     """
     from marey.checkpoints import load_checkpoint
-    from marey.checkpoints.export import export_checkpoint
+    from marey.checkpoints.export import accuracy_cost, export_checkpoint
 
-    difference = export_checkpoint(load_checkpoint(model), form, out)
+    checkpoint = load_checkpoint(model)
+    difference = export_checkpoint(checkpoint, form, out, int8=int8)
     say(f"{out}: written; its answers differ from the model's by at most {difference:.1e} of their size")
+    answer: dict[str, Any] = {"out": str(out), "format": form, "largest_relative_difference": difference}
+    if int8:
+        answer["int8"] = True
+        if data is None:
+            say("what 8 bits cost in accuracy is unknown; measure it on your videos with --data")
+        else:
+            cost = answer["accuracy"] = accuracy_cost(checkpoint, out, data, limit=limit)
+            scores = ("" if cost["top1_model"] is None else
+                      f"top-1 {cost['top1_file']:.3f} with 8 bits, {cost['top1_model']:.3f} without; ")
+            say(f"{data}, {cost['videos']} videos: {scores}the same answer on {cost['same_answer']:.1%}")
     if json:
-        print_json({"out": str(out), "format": form, "largest_relative_difference": difference})
+        print_json(answer)
