@@ -1,0 +1,105 @@
+"""Tiny runs of three recipes whose losses do not depend on how many processes share the batch."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from toy_training import toy_config, toy_model, toy_task
+
+from marey.order.permutations import make_permutation_set
+from marey.recipes import get_recipe
+from marey.training.adversarial import AdversarialConfig, AdversarialObjective
+from marey.training.config import ModelConfig, OptimConfig, TrainConfig, override
+from marey.training.tasks import Batch, Task, build_task
+from marey.training.tasks.order import OrderArguments, OrderObjective
+
+DETECTOR = {"width": 0.125, "head": "tx", "query": "highres", "num_proposals": 8, "rpn_channels": 16, "dim": 16,
+            "ffn": 32, "query_channels": 8, "location_channels": 8, "anchor_sizes": [8, 16], "samples_per_clip": 64,
+            "roi_operator": "align", "frozen_norm": True, "dropout": 0.0}
+
+
+class OrderOfSample(OrderObjective):
+    """Every clip gets the permutation its sample number names, whichever process draws it."""
+
+    def draw(self, batch: Batch) -> Tensor:
+        return batch["sample"] % len(self.permutations)
+
+
+def plain(**changes) -> TrainConfig:
+    return toy_config(model=toy_model(dropout=0.0), optim=OptimConfig(name="sgd", lr=0.05), log_every=1, epochs=1,
+                      **changes)
+
+
+def order(folder: Path) -> tuple[TrainConfig, Task]:
+    config = plain()
+    config = replace(config, model=ModelConfig(name="direcformer", arguments={**config.model.arguments, "num_orders": 6}))
+    rows, weights = make_permutation_set(6, 4), {"class": 1.0, "order": 1.0, "guided": 1.0}
+    objective = OrderOfSample(weights, rows, OrderArguments(), ("bright", "dark", "grey"))
+    return config, replace(toy_task(config), objective=objective)
+
+
+def adversarial(folder: Path) -> tuple[TrainConfig, Task]:
+    config = plain()
+    task = toy_task(config)
+    task.objective = AdversarialObjective(task.objective, AdversarialConfig(eps=0.5))
+    return config, task
+
+
+def detection(folder: Path) -> tuple[TrainConfig, Task]:
+    recipe = get_recipe("action_transformer_mini")
+    recipe = replace(recipe, model=replace(recipe.model, arguments=DETECTOR), augment=None,
+                     data=replace(recipe.data, path=str(folder / "scenes"), arguments={}),
+                     optim=OptimConfig(name="sgd", lr=0.01))
+    config = override(recipe, ["data.preprocess.image_size=32", "train.batch_size=4", "train.max_steps=3",
+                               "train.tensorboard=false", "train.average=none", "train.log_every=1",
+                               "train.device=cpu", "objective.arguments.boxes=truth"])
+    return config, build_task(config)
+
+
+RUNS = {"order": order, "adversarial": adversarial, "detection": detection}
+
+
+def sharded_loss(num_steps: int = 3) -> list[float]:
+    """Return the losses of a TimeSformer whose blocks are sharded over the processes (FSDP2), mean over processes."""
+    from torch.distributed import all_reduce, get_rank, get_world_size
+    from torch.distributed.fsdp import fully_shard
+
+    rank, world = get_rank(), get_world_size()
+    return losses_of(lambda model: [fully_shard(part) for part in (*model.blocks, model)], rank, world, num_steps,
+                     lambda loss: all_reduce(loss) or loss / world)
+
+
+def losses_of(shard, rank: int, world: int, num_steps: int, mean) -> list[float]:
+    from marey.models import create_model
+
+    torch.manual_seed(0)
+    model = create_model("timesformer", **toy_model(dropout=0.0).arguments)
+    shard(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    clips, labels, found = torch.randn(8, 4, 3, 8, 8), torch.arange(8) % 3, []
+    for _ in range(num_steps):
+        loss = torch.nn.functional.cross_entropy(model(clips[rank::world])["logits"], labels[rank::world])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(float(mean(loss.detach().clone())))
+    return found
+
+
+if __name__ == "__main__":
+    import json
+
+    from torch.distributed import is_initialized
+
+    from marey.training.loop import train
+
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    for name, make in RUNS.items():
+        config, task = make(data)
+        train(config, out / name, task=task, quiet=True)
+    assert is_initialized()
+    (out / f"sharded{torch.distributed.get_rank()}.json").write_text(json.dumps(sharded_loss()))
