@@ -28,8 +28,9 @@ from marey.training.evaluate import EvaluateOptions, Predictions, checkpoint_of,
 from marey.training.loop import train
 
 SPLIT = "(?P<train>set1)|(?P<test>set2)"
-SCRATCH = ("model.init_from=null", "objective.kind=classification", "objective.arguments={}", "model.freeze=[]",
-           "train.head_warm_start=false", "optim.lr=0.001")
+SCRATCH = ("model.init_from=null", "model.name=sevitar", "model.arguments.freeze_stem_norm=false", "model.freeze=[]",
+           "objective.kind=classification", "objective.arguments={}", "optim.lr=0.001", "train.epochs=12",
+           "train.precision=bf16")
 """Settings of the same network without any trained weights, trained as a whole."""
 
 
@@ -85,7 +86,7 @@ def correct(answers: Predictions) -> torch.Tensor:
 def configure(data: Path, seed: int, split_by: str, settings: Sequence[str]) -> TrainConfig:
     """Return the recipe `finetune_folder` on the data."""
     return override(get_recipe("finetune_folder"),
-                    [f"data.path={data}", f"data.split_by={json.dumps(split_by)}", f"train.seed={seed}",
+                    ["train.calibrate=false", f"data.path={data}", f"data.split_by={json.dumps(split_by)}", f"train.seed={seed}",
                      "data.val_fraction=0", "train.tensorboard=false", *settings])
 
 

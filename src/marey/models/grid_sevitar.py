@@ -24,8 +24,8 @@ SCALES = (2.0, 4.0, 6.0, 9.0, 13.0)
 class GridSeViTAR(SeViTAR):
     """SeViTAR whose logits are those of its class MLP plus those of a linear map of the stem's grid.
 
-    The map sees, for every place of the grid and channel of the stem's trunk, the mean over time and the mean absolute
-    change from frame to frame: 2*N*C values.
+    The map sees, for every place of the grid and channel of the stem's trunk, the mean over time, the mean absolute
+    change from frame to frame, and the standard deviation over time: 3*N*C values.
 
     Args:
         as `SeViTAR`; the stem must be "efficientnet_lite0", whose trunk gives the grid.
@@ -48,7 +48,7 @@ class GridSeViTAR(SeViTAR):
         if not hasattr(self.patch_embed, "trunk"):
             raise UserError(f"grid_sevitar reads the trunk of stem 'efficientnet_lite0', but stem is '{stem}'; "
                             "choose that stem, or model sevitar")
-        self.grid_head = nn.Linear(2 * self.grid[0] * self.grid[1] * self.patch_embed.trunk.width, num_classes)
+        self.grid_head = nn.Linear(3 * self.grid[0] * self.grid[1] * self.patch_embed.trunk.width, num_classes)
         nn.init.zeros_(self.grid_head.weight)
         nn.init.zeros_(self.grid_head.bias)
 
@@ -69,10 +69,11 @@ class GridSeViTAR(SeViTAR):
 
 
 def grid_statistics(features: Tensor) -> Tensor:
-    """Return mean over time and mean absolute change (B, 2*N*C) of trunk features (B, T, N, C)."""
-    change = (features[:, 1:] - features[:, :-1]).abs().mean(1) if features.shape[1] > 1 else torch.zeros_like(
-        features[:, 0])
-    return torch.cat((features.mean(1).flatten(1), change.flatten(1)), dim=1)
+    """Return mean, mean absolute change and deviation over time (B, 3*N*C) of trunk features (B, T, N, C)."""
+    if features.shape[1] < 2:
+        raise UserError("grid_sevitar measures change and needs at least 2 frames; build it with num_frames=2 or more")
+    change = (features[:, 1:] - features[:, :-1]).abs().mean(1)
+    return torch.cat([part.flatten(1) for part in (features.mean(1), change, features.std(1))], dim=1)
 
 
 def ridge(values: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:

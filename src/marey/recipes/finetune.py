@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from marey.recipes.mini import MINI_ARGUMENTS, mini_preprocess
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
 from marey.transforms.augment import Augment
 
@@ -9,18 +10,24 @@ from marey.transforms.augment import Augment
 def finetune_folder() -> TrainConfig:
     """Fine-tune `marey-mini` on a folder of labelled videos; a few dozen clips take minutes on a CPU.
 
-    What keeps few videos from being learned by heart: the stem stays as it is, deeper blocks move less than later ones,
-    the class head is first fitted alone on the frozen embedding, and labels are smoothed. The best weights by
-    held-out top-1 are kept. Start elsewhere with `--set model.init_from=...`.
+    What keeps few videos from being learned by heart: the stem stays as it is; a linear map of its grid (what stands
+    where, and how it changes) is fitted first, in closed form, with a strength chosen by cross-validation; the
+    transformer and its class head then learn what that map misses, while the map stays (trained further, its thousands
+    of weights overrule everything: 0.38 in place of 0.83 on ut_interaction after six epochs at 5e-5). Every clip is a
+    window of 1.75 s at one size, whatever the file's. For another network: `--set objective.kind=classification
+    --set model.name=null --set model.arguments={} --set model.init_from=...`.
     """
+    preprocess = mini_preprocess()
     return TrainConfig(
         recipe="finetune_folder",
-        model=ModelConfig(init_from="marey-mini", freeze=("patch_embed",)),
-        data=DataConfig(val_fraction=0.2),
-        augment=Augment(crop="random_resized", area_range=(0.6, 1.0), aspect_range=(0.85, 1.18), flip=0.5,
-                        brightness=0.2, contrast=0.2),
-        optim=OptimConfig(name="adamw", lr=3e-4, weight_decay=0.05, layer_decay=0.75, schedule="cosine", warmup=0.1,
+        model=ModelConfig(name="grid_sevitar", arguments={**MINI_ARGUMENTS, "num_orders": 0}, init_from="marey-mini",
+                          freeze=("patch_embed", "grid_head")),
+        data=DataConfig(val_fraction=0.2, preprocess=preprocess),
+        augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.6, 1.0), aspect_range=(0.85, 1.18),
+                        flip=0.5, brightness=0.2, contrast=0.2),
+        optim=OptimConfig(name="adamw", lr=1e-4, weight_decay=0.05, layer_decay=0.75, schedule="cosine", warmup=0.1,
                           clip_norm=1.0),
-        objective=ObjectiveConfig(label_smoothing=0.1),
-        train=RunConfig(epochs=20, batch_size=8, average="ema", ema_decay=0.98, patience=8, head_warm_start=True),
+        objective=ObjectiveConfig(kind="frozen_stem", label_smoothing=0.1,
+                                  arguments={"inner": "classification", "variants": 6, "views": 3}),
+        train=RunConfig(epochs=6, batch_size=16, average="ema", ema_decay=0.95, patience=8),
     )
