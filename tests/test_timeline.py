@@ -58,3 +58,23 @@ def test_segments_are_written_as_csv_and_subtitles() -> None:
     write_srt(segments, srt)
     assert csv.getvalue().splitlines() == ["start_seconds,end_seconds,label,probability", "0,3661.5,run,0.75"]
     assert srt.getvalue() == "1\n00:00:00,000 --> 01:01:01,500\nrun (75%)\n\n"
+
+
+def test_shared_frames_are_embedded_once_with_the_same_answers(tiny_checkpoint: Path, day_and_night: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor.load(tiny_checkpoint)
+    embedded: list[int] = []
+    embed = type(predictor.model).embed_frames
+    monkeypatch.setattr(type(predictor.model), "embed_frames",
+                        lambda self, frames: (embedded.append(len(frames)), embed(self, frames))[1])
+
+    def answers() -> torch.Tensor:
+        with open_video(day_and_night) as reader:
+            return torch.stack([window.probabilities for window in iterate_windows(
+                predictor, reader, window_seconds=1.6, step_seconds=0.4)])
+
+    shared = answers()
+    frames_of_windows = len(shared) * predictor.preprocess.sampling.num_frames
+    assert 0 < sum(embedded) < 0.6 * frames_of_windows
+    monkeypatch.setattr("marey.timeline.shares_frames", lambda *_: False)
+    torch.testing.assert_close(answers(), shared, atol=1e-5, rtol=0)

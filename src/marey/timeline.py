@@ -72,22 +72,50 @@ def iterate_windows(predictor: Predictor, reader: VideoReader, *, window_seconds
     """Answer the windows of an open video in order, a few at a time.
 
     The model's frames are spread evenly over each window. Where the step is a multiple of window / frames (as with
-    the defaults and eight frames) neighbouring windows look at the same frames, and each is decoded once.
+    the defaults and eight frames) neighbouring windows look at the same frames, and each is decoded once; models of
+    TimeSformer's family also embed each once and run their blocks on the windows.
     """
     spans = windows_of(reader.duration_seconds, window_seconds, step_seconds)
     num_frames = predictor.preprocess.sampling.num_frames
     kept: dict[int, Tensor] = {}
+    embedded: dict[int, Tensor] | None = {} if shares_frames(predictor, spans, step_seconds) else None
     for first in range(0, len(spans), BATCH_WINDOWS):
         batch = spans[first:first + BATCH_WINDOWS]
         chosen = [_frames_in(reader, start, end, num_frames) for start, end in batch]
         kept = _decode_missing(reader, chosen, kept)
-        clips = [predictor.preprocess.clip(torch.stack([kept[place] for place in places]))[0] for places in chosen]
+        if embedded is not None:
+            embedded = _embed_missing(predictor, kept, embedded)
+        if embedded is not None:
+            clips = [torch.stack([embedded[place] for place in places]) for places in chosen]
+        else:
+            clips = [predictor.preprocess.clip(torch.stack([kept[place] for place in places]))[0] for places in chosen]
         outputs = predictor.outputs(torch.stack(clips))
         for row, (start, end) in enumerate(batch):
             alone = {key: value[row:row + 1] for key, value in outputs.items() if isinstance(value, Tensor)}
             yield Window(start_seconds=start, end_seconds=end,
                          probabilities=predictor.probabilities(alone["logits"])[0],
                          unknown=predictor.unknownness(alone)["unknown"])
+
+
+def shares_frames(predictor: Predictor, spans: Sequence[tuple[float, float]], step_seconds: float) -> bool:
+    """Return whether frames are embedded one by one: windows overlap, one crop, and the model can take patches."""
+    overlap = len(spans) > 1 and step_seconds < spans[0][1] - spans[0][0]
+    return overlap and predictor.preprocess.crops == 1 and hasattr(predictor.model, "embed_frames")
+
+
+@torch.inference_mode()
+def _embed_missing(predictor: Predictor, frames: dict[int, Tensor],
+                   embedded: dict[int, Tensor]) -> dict[int, Tensor] | None:
+    """Return the patches of all frames: known ones are kept, the others embedded; None if the model cannot."""
+    missing = [place for place in frames if place not in embedded]
+    new: dict[int, Tensor] = {}
+    if missing:
+        pixels = predictor.preprocess.clip(torch.stack([frames[place] for place in missing]))[0]
+        patches = predictor.model.embed_frames(pixels.to(predictor.device))          # type: ignore[operator]
+        if patches is None:
+            return None
+        new = dict(zip(missing, patches, strict=True))
+    return {place: new[place] if place in new else embedded[place] for place in frames}
 
 
 def _frames_in(reader: VideoReader, start: float, end: float, num_frames: int) -> list[int]:

@@ -293,8 +293,9 @@ class TimeSformer(nn.Module):
         """Turn a clip into tokens with position and time (DirecFormer, Eq. 3; SeViTAR, Eq. 1).
 
         Args:
-            clip: float, (B, T, 3, H, W); with a stem that has a trunk also the trunk's features (B, T, N, C), kept
-                from an earlier pass (`marey.training.tasks.frozen_stem`).
+            clip: float, (B, T, 3, H, W), or (B, T, N, D) patches of `embed_frames`; with a stem that has a trunk
+                instead the trunk's features (B, T, N, C), kept from an earlier pass
+                (`marey.training.tasks.frozen_stem`).
 
         Returns:
             (B, 1 + T*N, D); for attention "space" (B*T, 1 + N, D).
@@ -305,6 +306,9 @@ class TimeSformer(nn.Module):
         if clip.ndim == 4 and hasattr(self.patch_embed, "trunk"):
             B, T = clip.shape[:2]
             patches, grid = self.patch_embed.proj(clip), self.grid
+        elif clip.ndim == 4 and clip.shape[2:] == (self.grid[0] * self.grid[1], self.embed_dim):
+            B, T = clip.shape[:2]
+            patches, grid = clip, self.grid
         else:
             B, T, H, W = self._check_clip(clip)
             grid = (H // self.patch_size, W // self.patch_size)
@@ -315,6 +319,16 @@ class TimeSformer(nn.Module):
         else:
             tokens = torch.cat((cls.expand(B, -1, -1), (patches + places).flatten(1, 2)), dim=1)
         return self.pos_drop(tokens)
+
+    def embed_frames(self, frames: Tensor) -> Tensor | None:
+        """Return patches (M, N, D) of frames (M, 3, H, W), before position and time, for `forward` in a clip's place.
+
+        For windows that share frames. None where the model cannot take them: a stem with a trunk, or frames of another
+        size than the model's.
+        """
+        if hasattr(self.patch_embed, "trunk") or frames.shape[-2:] != (self.image_size, self.image_size):
+            return None
+        return self.patch_embed(frames)
 
     def _position(self, T: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the class token with its position (1, 1, D), and what is added to the patches (1, T or 1, N, D)."""
