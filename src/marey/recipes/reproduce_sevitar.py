@@ -196,7 +196,7 @@ def line_config(line: Line, name: str, seed: int, device: str, steps: int | None
         optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
         objective=ObjectiveConfig(kind=kind, weights=line.weights, arguments=arguments),
         train=RunConfig(max_steps=steps, batch_size=BATCH_SIZE, seed=seed, calibrate=False, tensorboard=False,
-                        eval_every=steps, device="cpu" if device == "cpu" else "auto"))
+                        eval_every=steps, threads=1, device="cpu" if device == "cpu" else "auto"))
 
 
 def line_objective(line: Line, config: TrainConfig, clips: MiniSet,
