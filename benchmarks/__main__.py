@@ -95,7 +95,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "training_step": Benchmark(
         title="TimeSformer-B training step, 8 x 224", file="training_step.json", goals=training_goals,
         bars=lambda r: {name: row["seconds"] for name, row in r["contestants"].items()}, unit="seconds a step",
-        arguments=("--depth", "2", "--batch", "1", "--rounds", "2"), quick=("--depth", "1", "--batch", "1", "--rounds", "1")),
+        arguments=("--depth", "2", "--batch", "1", "--rounds", "2"), quick=("--depth", "1", "--rounds", "1")),
     "quantised": Benchmark(
         title="TimeSformer-B forward with 8-bit weights", file="quantised.json",
         goals=lambda r: [Goal(what=f"8-bit forward ({name}) over transformers fp32", measured=value, goal=2.5)
@@ -136,8 +136,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         quick=("--boxes", "10000", "--images", "500")),
     "corruptions": Benchmark(
         title="Corruptions over imagecorruptions", file="corruptions_benchmark.json",
-        goals=lambda r: [Goal(what="corruptions, geometric mean over imagecorruptions", goal=r["goal"]["geometric_mean"],
-                              measured=r["geometric_mean_ratio"]),
+        goals=lambda r: [Goal(what="corruptions, geometric mean over imagecorruptions",
+                              goal=r["goal"]["geometric_mean"], measured=r["geometric_mean_ratio"]),
                          Goal(what=f"corruptions, slowest kind ({r['slowest_kind']['kind']})",
                               goal=r["goal"]["slowest"], measured=r["slowest_kind"]["ratio"])],
         bars=lambda r: {kind.replace("_", " "): row["ratio"] for kind, row in r["kinds"].items()},

@@ -36,7 +36,8 @@ def plain(**changes) -> TrainConfig:
 
 def order(folder: Path) -> tuple[TrainConfig, Task]:
     config = plain()
-    config = replace(config, model=ModelConfig(name="direcformer", arguments={**config.model.arguments, "num_orders": 6}))
+    arguments = {**config.model.arguments, "num_orders": 6}
+    config = replace(config, model=ModelConfig(name="direcformer", arguments=arguments))
     rows, weights = make_permutation_set(6, 4), {"class": 1.0, "order": 1.0, "guided": 1.0}
     objective = OrderOfSample(weights, rows, OrderArguments(), ("bright", "dark", "grey"))
     return config, replace(toy_task(config), objective=objective)

@@ -180,7 +180,7 @@ def accuracy_cost(checkpoint: Checkpoint, path: str | Path, data: str | Path, *,
     if limit is not None and limit < len(chosen):
         step = len(chosen) / limit
         chosen = replace(chosen, samples=tuple(chosen.samples[int(place * step)] for place in range(limit)))
-    assert checkpoint.preprocess is not None and checkpoint.class_names is not None
+    assert checkpoint.preprocess is not None
     names, rows, unreadable = list(checkpoint.class_names), [], 0
     clips = ClipDataset(chosen, checkpoint.preprocess)
     for place, sample in enumerate(chosen.samples):

@@ -51,7 +51,7 @@ def export(
     out: Annotated[Path, typer.Option(help="File to write (.onnx, .pt2), or folder for hf.")],
     form: Annotated[str, typer.Option("--format", help="onnx, torch-export or hf.")] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="8-bit weights and products (ONNX).")] = False,
-    data: Annotated[Path | None, typer.Option(help="With --int8: labelled videos to print its accuracy cost on.")] = None,
+    data: Annotated[Path | None, typer.Option(help="With --int8: labelled videos to count its cost on.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use that many videos of --data.")] = None,
     json: Json = False,
 ) -> None:
