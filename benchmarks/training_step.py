@@ -168,7 +168,7 @@ def reading(result: dict[str, Any]) -> str:
     parts = [f"{name} {value}: {'met' if result['met'][name] else 'not met'}"
              for name, value in result["measured"].items()]
     return (f"{result['depth']} of TimeSformer-B's 12 blocks, batch {result['batch']} (goals: speed at least 1.3 "
-            f"times, memory at most 0.7 times that of transformers): {'; '.join(parts)}. Both sides use fused AdamW; weights, "
+            f"times, memory at most 0.7 times theirs): {'; '.join(parts)}. Both use fused AdamW; weights, "
             "gradients and the two moments are the same on both sides and weigh more in memory the smaller the batch. "
             "In fp32 nearly all of the time is matrix products that both must do, so equal arithmetic bounds the gain.")
 

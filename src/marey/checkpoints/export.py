@@ -181,7 +181,8 @@ def accuracy_cost(checkpoint: Checkpoint, path: str | Path, data: str | Path, *,
         step = len(chosen) / limit
         chosen = replace(chosen, samples=tuple(chosen.samples[int(place * step)] for place in range(limit)))
     assert checkpoint.preprocess is not None
-    names, rows, unreadable = list(checkpoint.class_names), [], 0
+    names, unreadable = list(checkpoint.class_names or ()), 0
+    rows: list[tuple[int, int, str | None]] = []
     clips = ClipDataset(chosen, checkpoint.preprocess)
     for place, sample in enumerate(chosen.samples):
         item = clips[place]
@@ -195,9 +196,14 @@ def accuracy_cost(checkpoint: Checkpoint, path: str | Path, data: str | Path, *,
     if not rows:
         raise UserError(f"{data}: no video could be read, so the cost of 8 bits is unknown")
     known = set(chosen.class_names or ()) <= set(names)
-    share = [sum(names[row[place]] == row[2] for row in rows) / len(rows) if known else None for place in (0, 1)]
-    return {"videos": len(rows), "top1_model": share[0], "top1_file": share[1], "unreadable": unreadable,
-            "same_answer": sum(row[0] == row[1] for row in rows) / len(rows)}
+
+    def top1(answers: list[int]) -> float | None:
+        right = sum(names[answer] == label for answer, (_, _, label) in zip(answers, rows, strict=True))
+        return right / len(rows) if known else None
+
+    return {"videos": len(rows), "top1_model": top1([ours for ours, _, _ in rows]),
+            "top1_file": top1([theirs for _, theirs, _ in rows]), "unreadable": unreadable,
+            "same_answer": sum(ours == theirs for ours, theirs, _ in rows) / len(rows)}
 
 
 def export_torch(checkpoint: Checkpoint, path: str | Path) -> float:
