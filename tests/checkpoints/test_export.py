@@ -13,6 +13,7 @@ from marey.checkpoints.export import compare, export_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
 
 TINY = {"num_classes": 3, "num_frames": 2, "image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1,
         "num_heads": 2}
@@ -25,7 +26,8 @@ def checkpoint(folder, name="direcformer", **more):
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.2, generator=generator)
-    save_checkpoint(folder, model, class_names=["a", "b", "c"], preprocess=Preprocess(short_side=16, image_size=16))
+    save_checkpoint(folder, model, class_names=["a", "b", "c"],
+                    preprocess=Preprocess(sampling=ClipSampling(num_frames=2), short_side=16, image_size=16))
     return load_checkpoint(folder)
 
 
