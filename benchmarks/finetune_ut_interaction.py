@@ -26,6 +26,7 @@ from marey.recipes import get_recipe
 from marey.training.config import TrainConfig, override
 from marey.training.evaluate import EvaluateOptions, Predictions, checkpoint_of, evaluate
 from marey.training.loop import train
+from marey.training.report import load_predictions, save_predictions
 
 SPLIT = "(?P<train>set1)|(?P<test>set2)"
 SCRATCH = ("model.init_from=null", "model.name=sevitar", "model.arguments.freeze_stem_norm=false", "model.freeze=[]",
@@ -69,13 +70,14 @@ def control_answers(rows: list[dict[str, str]], known: torch.Tensor, asked: torc
 def run_one(config: TrainConfig, work: Path, name: str, data: Path, split_by: str,
             views: tuple[int, int]) -> Predictions:
     """Train (or find the finished run) and return the answers for the test videos."""
-    folder = work / name
-    if not (folder / "done.json").is_file():
+    folder, saved = work / name, work / f"{name}.predictions.jsonl"
+    if not saved.is_file():
         train(config, folder, resume=True, quiet=True)
-        (folder / "done.json").write_text("{}")
-    _, answers = evaluate(checkpoint_of(folder), data, EvaluateOptions(split="test", split_by=split_by, views=views))
-    assert answers is not None
-    return answers
+        options = EvaluateOptions(split="test", split_by=split_by, views=views)
+        _, answers = evaluate(checkpoint_of(folder), data, options)
+        assert answers is not None
+        save_predictions(saved, answers)
+    return load_predictions(saved)
 
 
 def correct(answers: Predictions) -> torch.Tensor:
@@ -86,8 +88,8 @@ def correct(answers: Predictions) -> torch.Tensor:
 def configure(data: Path, seed: int, split_by: str, settings: Sequence[str]) -> TrainConfig:
     """Return the recipe `finetune_folder` on the data."""
     return override(get_recipe("finetune_folder"),
-                    ["train.calibrate=false", f"data.path={data}", f"data.split_by={json.dumps(split_by)}", f"train.seed={seed}",
-                     "data.val_fraction=0", "train.tensorboard=false", *settings])
+                    [f"data.path={data}", f"data.split_by={json.dumps(split_by)}", f"train.seed={seed}",
+                     "data.val_fraction=0", "train.calibrate=false", "train.tensorboard=false", *settings])
 
 
 def summary(values: list[float]) -> dict[str, Any]:

