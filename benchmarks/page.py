@@ -11,7 +11,7 @@ from marey.explain.svg import BLUE, INK
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:860px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;width:100%}td,th{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:left}
-td.n{text-align:right;font-variant-numeric:tabular-nums}.met{color:#1a7f37}.missed{color:#b3261e;font-weight:600}
+td{white-space:nowrap}td:first-child{white-space:normal}td.n{text-align:right;font-variant-numeric:tabular-nums}.met{color:#1a7f37}.missed{color:#b3261e;font-weight:600}
 h2{margin-top:2em;font-size:1.15em}code{background:#f3f3f3;padding:.1em .3em}.small{color:#555;font-size:.9em}"""
 
 
