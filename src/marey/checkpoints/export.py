@@ -104,8 +104,9 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, *, int8: bool = False)
     Class names and preprocessing are in its metadata under "marey", as JSON.
 
     Args:
-        int8: 8-bit weights, one scale per output channel (where ONNX Runtime refuses that, one per matrix), and activations rounded to 8 bits while running (ONNX
-            Runtime's dynamic quantisation): a quarter of the size, faster where the processor multiplies 8-bit numbers.
+        int8: 8-bit weights, one scale per output channel (one per matrix where ONNX Runtime refuses that), and
+            activations rounded to 8 bits while running (its dynamic quantisation): a quarter of the size, faster where
+            the processor multiplies 8-bit numbers.
 
     Raises:
         UserError: if the extra `export` is missing, or the file answers otherwise than the model.
