@@ -129,7 +129,9 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, *, int8: bool = False)
         if int8:
             try:
                 to_int8(temporary)
-                session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+                silent = onnxruntime.SessionOptions()
+                silent.log_severity_level = 4
+                session = onnxruntime.InferenceSession(str(temporary), silent, providers=["CPUExecutionProvider"])
                 session.run(None, {"clip": clip.numpy()})
             except Exception:                    # constant operands of more than two axes have no scale per channel
                 onnx.save(proto, str(temporary))
