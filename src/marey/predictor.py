@@ -12,7 +12,8 @@ from torch import Tensor
 
 from marey.checkpoints import Checkpoint, load_checkpoint
 from marey.errors import UserError, VideoError
-from marey.metrics.calibration import ood_score
+from marey.metrics.calibration import ood_score, stem_distance
+from marey.models.timesformer import with_stem
 from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
 from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
@@ -119,7 +120,8 @@ class Predictor:
     @torch.inference_mode()
     def outputs(self, views: Tensor) -> dict[str, Any]:
         """Run the model on preprocessed views, float (V, T, C, S, S), and return its dict on the CPU."""
-        result = self.model(views.to(self.device))
+        views, stem = with_stem(self.model, views.to(self.device))
+        result = self.model(views) | ({} if stem is None else {"stem_embedding": stem})
         return {key: value.float().cpu() if isinstance(value, Tensor) else value for key, value in result.items()}
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -147,16 +149,21 @@ class Predictor:
         """Return how far the outputs of some views lie from what the model was trained on.
 
         Returns:
-            "ood_score" (mean over views; larger is stranger) with "unknown" and the stored "ood_threshold", or
-            "unknown": None where the checkpoint has no out-of-distribution model.
+            "ood_score" (mean over views, in units of the stored threshold: above 1 is "unknown"), the larger of two
+            signs where the model has a pretrained stem: what the clip shows, and how it looks. "unknown" is None where
+            the checkpoint has no out-of-distribution model.
         """
         stored = (self.checkpoint.calibration or {}).get("ood")
         if not stored or outputs.get("embedding") is None:
             return {"ood_score": None, "unknown": None}
-        score = float(ood_score(outputs["embedding"], outputs["logits"], self.checkpoint.calibration or {},
-                                self.checkpoint.tensors).mean())
-        return {"ood_score": round(score, 4), "ood_threshold": stored["threshold"],
-                "unknown": score > float(stored["threshold"])}
+        calibration, tensors = self.checkpoint.calibration or {}, self.checkpoint.tensors
+        score = float(ood_score(outputs["embedding"], outputs["logits"], calibration, tensors).mean())
+        threshold = float(stored["threshold"])
+        strange = 1 + (score - threshold) / max(abs(threshold), 1e-6)
+        if "ood_stem_mean" in tensors and outputs.get("stem_embedding") is not None:
+            look = float(stem_distance(outputs["stem_embedding"], tensors).mean())
+            strange = max(strange, look / float(stored["stem_threshold"]))
+        return {"ood_score": round(strange, 4), "ood_threshold": 1.0, "unknown": strange > 1}
 
 
 def predict_many(predictor: Predictor, videos: Iterable[str | Path], *, top: int = 5,

@@ -122,6 +122,23 @@ def ood_score(embedding: Tensor, logits: Tensor, calibration: Mapping[str, Any],
     return standard @ (weights / weights.sum()).to(signs.device)
 
 
+def stem_distance(stem_embedding: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return how far the look of each clip is from that of the training clips: Mahalanobis distance of stem features.
+
+    The class feature forgets what the classes do not need, and with it that a clip is filmed and not rendered. The mean
+    feature of a pretrained image stem still knows (Lee et al., 2018, use early layers so).
+
+    Args:
+        stem_embedding: float, (B, C), the stem's features averaged over frames and places.
+        tensors: "ood_stem_mean" (C,) and "ood_stem_whitening" (C, C).
+
+    Returns:
+        float64, (B,), not negative; about sqrt(C) for clips like those of training.
+    """
+    centred = stem_embedding.double() - tensors["ood_stem_mean"].double()
+    return (centred @ tensors["ood_stem_whitening"].double()).norm(dim=-1)
+
+
 def is_unknown(score: Tensor, calibration: Mapping[str, Any]) -> Tensor:
     """Return (B,) bools: whether the score is beyond the checkpoint's threshold."""
     return score > calibration["ood"]["threshold"]

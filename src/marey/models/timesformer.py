@@ -426,6 +426,28 @@ class TimeSformer(nn.Module):
         return logits | {"embedding": embedding}
 
 
+def with_stem(model: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Run the trunk of a pretrained stem once; return what the model takes in the clip's place, and its mean feature.
+
+    Args:
+        model: any; only a TimeSformer whose stem has a trunk is treated so.
+        clip: (B, T, 3, H, W), or the trunk's features (B, T, N, C).
+
+    Returns:
+        The trunk's features (B, T, N, C) and their mean over frames and places (B, C); the clip itself and None for
+        models without a trunk.
+    """
+    trunk = getattr(getattr(model, "patch_embed", None), "trunk", None)
+    if not isinstance(model, TimeSformer) or trunk is None:
+        return clip, None
+    if clip.ndim == 5:
+        B, T, _, H, W = clip.shape
+        if (model.image_size, model.image_size) != (H, W):
+            return clip, None
+        clip = trunk(clip.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (B, T))
+    return clip, clip.float().mean((1, 2))
+
+
 def stretched_state(source: TimeSformer, target: TimeSformer, mode: str = "nearest") -> dict[str, Tensor]:
     """Return the weights of `source` with its embeddings stretched to the grid and clip length of `target`.
 

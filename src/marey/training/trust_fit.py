@@ -16,13 +16,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from marey.metrics.calibration import expected_calibration_error, fit_temperature, ood_features, ood_score
+from marey.metrics.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    ood_features,
+    ood_score,
+    stem_distance,
+)
+from marey.models.timesformer import with_stem
 
 if TYPE_CHECKING:
     from marey.training.loop import Run
 
 FALSE_ALARM_RATE = 0.05
 """Share of known held-out samples that may be called unknown."""
+STEM_FALSE_ALARM_RATE = 0.02
+"""The same for the look of a clip alone, where the model has a pretrained stem."""
 MAX_FITTED = 2000
 """Most training clips the detector looks at."""
 BANK_SIZE = 512
@@ -64,7 +73,10 @@ def embed(run: Run, model: nn.Module, data: Any, limit: int | None) -> dict[str,
     found: dict[str, list[Tensor]] = {"embedding": [], "logits": [], "label": []}
     for batch in loader:
         if "clip" in batch:
-            outputs = model(batch["clip"].to(run.accelerator.device))
+            clip, stem = with_stem(model, batch["clip"].to(run.accelerator.device))
+            outputs = model(clip)
+            if stem is not None:
+                found.setdefault("stem", []).append(stem.cpu())
             found["embedding"].append(outputs["embedding"].float().cpu())
             found["logits"].append(outputs["logits"].float().cpu())
             found["label"].append(batch["label"])
@@ -100,6 +112,10 @@ def fit_trust(train: dict[str, Tensor], val: dict[str, Tensor]) -> tuple[dict[st
                           "false_alarm_rate": FALSE_ALARM_RATE, "fitted_on": len(val["label"])}
     scores = ood_score(val["embedding"], val["logits"], calibration, tensors)
     calibration["ood"]["threshold"] = threshold_of(scores, FALSE_ALARM_RATE)
+    if "stem" in train and "stem" in val:
+        look, look_tensors = fit_stem(train["stem"], val["stem"])
+        calibration["ood"] |= look
+        tensors |= look_tensors
     return calibration, tensors
 
 
@@ -124,21 +140,41 @@ def fit_detector(embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
     as samples get few), so that it can be inverted with fewer samples than dimensions.
     """
     embedding = embedding.double()
-    N, D = embedding.shape
+    N = len(embedding)
     centre = embedding.mean(0)
     classes = labels.unique()
     means = torch.stack([embedding[labels == label].mean(0) for label in classes])                      # (K', D)
     place = torch.searchsorted(classes, labels)
-    residual = embedding - means[place]
-    covariance = residual.T @ residual / max(1, N - len(classes))
-    share = D / (D + N)
-    covariance = (1 - share) * covariance + share * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(
-        D, dtype=torch.double)
-    whitening = torch.linalg.inv(torch.linalg.cholesky(covariance)).T                                   # (D, D)
+    whitening = whitening_of(embedding - means[place], N - len(classes))                                # (D, D)
     kept = torch.randperm(N, generator=torch.Generator().manual_seed(0))[:BANK_SIZE]
     return {"ood_bank": F.normalize(embedding[kept], dim=-1).half(),
             "ood_means": ((means - centre) @ whitening).float(), "ood_whitening": whitening.float(),
             "ood_mean": centre.float(), "ood_neighbours": torch.tensor(max(1, min(10, N // (5 * len(classes)))))}
+
+
+def whitening_of(residual: Tensor, degrees: int) -> Tensor:
+    """Return the matrix (D, D) that makes residuals (N, D) white under their shrunk covariance."""
+    N, D = residual.shape
+    covariance = residual.T @ residual / max(1, degrees)
+    share = D / (D + N)
+    covariance = (1 - share) * covariance + share * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(
+        D, dtype=torch.double)
+    return torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+
+
+def fit_stem(train: Tensor, val: Tensor) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Fit the second sign, how a clip looks to a pretrained stem, from stem embeddings (N, C) of known clips.
+
+    Returns:
+        What goes into `calibration["ood"]` beside the first sign, and the tensors `stem_distance` takes.
+    """
+    train = train.double()
+    centre = train.mean(0)
+    tensors = {"ood_stem_mean": centre.float(),
+               "ood_stem_whitening": whitening_of(train - centre, len(train) - 1).float()}
+    known = stem_distance(val, tensors)
+    return {"stem_threshold": threshold_of(known, STEM_FALSE_ALARM_RATE),
+            "stem_false_alarm_rate": STEM_FALSE_ALARM_RATE}, tensors
 
 
 def store_calibration(folder: Path, changes: dict[str, Any]) -> None:
