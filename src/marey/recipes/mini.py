@@ -44,6 +44,6 @@ def mini_mocap() -> TrainConfig:
                                   weights={"class": 1.0, "label": 0.5, "order": 0.1, "guided": 0.25},
                                   arguments={"inner": "label_embedding", "base": "order", "label_loss": "cosine",
                                              "num_permutations": 1000, "backwards": sorted(REVERSALS.values()),
-                                             "variants": 1, "order_from": 0.7}),
-        train=RunConfig(epochs=24, batch_size=64, precision="bf16", eval_batch_size=128),
+                                             "variants": 1, "order_from": 0.75}),
+        train=RunConfig(epochs=14, batch_size=66, precision="bf16", eval_batch_size=128),
     )
