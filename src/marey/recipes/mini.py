@@ -29,7 +29,7 @@ def mini_mocap() -> TrainConfig:
 
     EfficientNet-Lite0 up to stage 6 with ImageNet weights is the stem; it is never trained, so its features are stored
     once and an epoch costs a minute. Two directed blocks stand on it, with class, order and label-embedding heads;
-    the order is learned in the last 30% of the steps, which makes those twice as long.
+    the order is learned in the last quarter of the steps, which makes those twice as long.
     No clip is mirrored: left and right differ in the captured motions, and so does what mirroring would call them.
     """
     preprocess = mini_preprocess()
