@@ -68,7 +68,7 @@ def test_excluded_and_included_seconds_are_obeyed(tmp_path):
 
 
 @pytest.mark.parametrize(("row", "message"), [
-    ("v,0904,0.1,0.2,0.5,0.8,14,0\n", r"ava_train_v2.2.csv:1: key frame at second 904 is outside video 'v' \(90 frames"),
+    ("v,0904,0.1,0.2,0.5,0.8,14,0\n", r"train_v2.2.csv:1: key frame at second 904 is outside video 'v' \(90 frames"),
     ("v,0901,0.5,0.2,0.5,0.8,14,0\n", r"ava_train_v2.2.csv:1: box .* has no area"),
     ("v,0901,0.1,0.2,0.5,1.8,14,0\n", r"ava_train_v2.2.csv:1: box .* leaves the image"),
     ("v,0901,0.1,0.2,0.5,0.8,12,0\n", r"ava_train_v2.2.csv:1: action id 12 is not in the label map"),

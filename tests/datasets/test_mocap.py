@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_there_are_15_recordings_8_named_reversals_and_30_classes_in_all():
 def test_no_value_of_one_split_lies_in_an_interval_of_another():
     for name, splits in mocap_motion.PARTITIONS.items():
         intervals = sorted((low, high, split) for split, spans in splits.items() for low, high in spans)
-        for (_, high, _), (low, _, _) in zip(intervals, intervals[1:], strict=False):
+        for (_, high, _), (low, _, _) in pairwise(intervals):
             assert high <= low + 1e-9, name
 
 
@@ -91,7 +92,8 @@ def test_boxes_are_the_tight_boxes_of_the_masks():
     for mask, box in zip(rendered.masks, rendered.boxes_xyxy, strict=True):
         x1, y1, x2, y2 = (int(v) for v in box)
         assert mask[y1:y2, x1:x2].sum() == mask.sum() > 20
-        assert mask[y1].any() and mask[y2 - 1].any() and mask[:, x1].any() and mask[:, x2 - 1].any()
+        edges = (mask[y1], mask[y2 - 1], mask[:, x1], mask[:, x2 - 1])
+        assert all(edge.any() for edge in edges)
 
 
 @needs_pybullet

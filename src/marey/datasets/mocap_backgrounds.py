@@ -17,7 +17,7 @@ KINDS: dict[str, tuple[str, ...]] = {"train": ("gradient", "noise", "stripes", "
 
 
 def _rand(*shape: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(*shape, generator=generator)
+    return torch.rand(shape, generator=generator)
 
 
 def draw_background(size: int, split: str, generator: torch.Generator, images: Path | None = None) -> Tensor:
@@ -33,12 +33,12 @@ def draw_background(size: int, split: str, generator: torch.Generator, images: P
         float, (3, size, size), values in [0, 1].
     """
     files = _image_files(images, split) if images is not None else ()
-    if files and float(_rand((), generator=generator)) < 0.5:
+    if files and float(_rand(generator=generator)) < 0.5:
         return _image(files[int(torch.randint(len(files), (), generator=generator))], size, generator)
     wall = _texture(size, _pick(KINDS[split], generator), generator)
-    if float(_rand((), generator=generator)) < 0.5:
+    if float(_rand(generator=generator)) < 0.5:
         floor = _texture(size, _pick(KINDS[split], generator), generator)
-        horizon = int(size * (0.45 + 0.25 * float(_rand((), generator=generator))))
+        horizon = int(size * (0.45 + 0.25 * float(_rand(generator=generator))))
         wall[:, horizon:] = floor[:, horizon:]
     return wall
 
@@ -49,11 +49,11 @@ def _pick(kinds: tuple[str, ...], generator: torch.Generator) -> str:
 
 def _texture(size: int, kind: str, generator: torch.Generator) -> Tensor:
     colours = _rand(2, 3, 1, 1, generator=generator)
-    contrast = 0.15 + 0.85 * float(_rand((), generator=generator))
+    contrast = 0.15 + 0.85 * float(_rand(generator=generator))
     colours[1] = colours[0] + contrast * (colours[1] - colours[0])
     share = _share(size, kind, generator)
     texture = colours[0] * (1 - share) + colours[1] * share
-    grain = 0.06 * float(_rand((), generator=generator))
+    grain = 0.06 * float(_rand(generator=generator))
     return (texture + grain * (_value_noise(size, size // 2, generator) - 0.5)).clamp(0, 1)
 
 
@@ -66,7 +66,7 @@ def _share(size: int, kind: str, generator: torch.Generator) -> Tensor:
     """Return how much of the second colour each pixel has: (1, size, size) or (3, size, size) in [0, 1]."""
     axis = torch.linspace(0, 1, size)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    angle = float(_rand((), generator=generator)) * 3.1416
+    angle = float(_rand(generator=generator)) * 3.1416
     across = x * torch.cos(torch.tensor(angle)) + y * torch.sin(torch.tensor(angle))
     count = 2 + int(torch.randint(8, (), generator=generator))
     if kind == "gradient":
@@ -104,8 +104,8 @@ def _image(path: Path, size: int, generator: torch.Generator) -> Tensor:
 
     image = decode_image(str(path), mode=ImageReadMode.RGB).float()[None] / 255
     side = min(image.shape[-2:])
-    crop = int(side * (0.6 + 0.4 * float(_rand((), generator=generator))))
-    top = int(float(_rand((), generator=generator)) * (image.shape[-2] - crop))
-    left = int(float(_rand((), generator=generator)) * (image.shape[-1] - crop))
+    crop = int(side * (0.6 + 0.4 * float(_rand(generator=generator))))
+    top = int(float(_rand(generator=generator)) * (image.shape[-2] - crop))
+    left = int(float(_rand(generator=generator)) * (image.shape[-1] - crop))
     return F.interpolate(image[..., top:top + crop, left:left + crop], size=(size, size), mode="bilinear",
                          antialias=True, align_corners=False)[0].clamp(0, 1)

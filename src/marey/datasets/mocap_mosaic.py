@@ -101,11 +101,11 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
         tall = wide / aspect
         left = _between(x1, x2, wide, s, u[1])
         top = _between(y1, y2, tall, s, u[2])
-        l, t = int(left), int(top)
-        r, b = max(l + 1, min(s, round(left + wide))), max(t + 1, min(s, round(top + tall)))
-        tile = F.interpolate(frames[:, :, t:b, l:r], size=(height, width), mode="bilinear", align_corners=False)
-        scale = torch.tensor([width / (r - l), height / (b - t)] * 2)
-        box = (torch.tensor([x1, y1, x2, y2]) - torch.tensor([l, t, l, t])) * scale
+        x, y = int(left), int(top)
+        r, b = max(x + 1, min(s, round(left + wide))), max(y + 1, min(s, round(top + tall)))
+        tile = F.interpolate(frames[:, :, y:b, x:r], size=(height, width), mode="bilinear", align_corners=False)
+        scale = torch.tensor([width / (r - x), height / (b - y)] * 2)
+        box = (torch.tensor([x1, y1, x2, y2]) - torch.tensor([x, y, x, y])) * scale
         limits = torch.tensor([width, height] * 2, dtype=torch.float32)
         return tile, torch.minimum(box.clamp(min=0), limits)
 
