@@ -56,7 +56,7 @@ class SoftmaxAttention(nn.Module):
         return softmax_weights(query, key)
 
     def attend_without_weights(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return the context (..., Lq, head_dim) by the fastest way; a CPU keeps the weights of short bf16 sequences."""
+        """Return the context (..., Lq, head_dim) by the fastest way; a CPU keeps weights of short bf16 sequences."""
         dropout = self.attention_dropout if self.training else 0.0
         short_bf16 = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= 256
         if short_bf16 and not dropout:     # measured: there the fused CPU kernel takes 2.5 to 3.5 times as long
