@@ -44,6 +44,12 @@ def test_pictures_tables_and_subtitles_are_written(tiny_checkpoint: Path, day_an
     assert "0:00.0" in shown
 
 
+def test_full_trust_is_said_in_words(tiny_checkpoint: Path, day_and_night: Path,
+                                     capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", str(day_and_night), "--model", str(tiny_checkpoint), "--trust", "full"]) == 0
+    assert "of three mild corruptions" in capsys.readouterr().out
+
+
 def test_watch_prints_a_line_per_answer(tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path,
                                         capsys: pytest.CaptureFixture[str]) -> None:
     from marey.video.decode import open_video

@@ -20,6 +20,12 @@ from marey.web.models import ModelShelf
 from marey.web.uploads import TooLargeError, plain_suffix, stored
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads land in a folder of the test, so that what other programs leave in the common one does not count."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 @pytest.fixture
 def client(tiny_checkpoint: Path) -> TestClient:
     limits = Limits(max_megabytes=1, max_seconds=20, concurrent=1)
@@ -69,10 +75,12 @@ def test_a_video_beyond_the_duration_limit_is_refused(tiny_checkpoint: Path, day
     assert "lasts 8 s, this server takes up to 5 s" in document["detail"]
 
 
-def test_a_model_that_cannot_be_loaded_is_503_and_the_server_lives_on(tmp_path: Path, day_and_night: Path) -> None:
+def test_where_a_model_cannot_be_loaded_the_bundled_one_answers(tmp_path: Path, day_and_night: Path) -> None:
     client = TestClient(create_app(ModelShelf(["marey-mini", str(tmp_path / "gone")]), page=False))
     status, document = post(client, day_and_night.read_bytes(), model=str(tmp_path / "gone"))
-    assert (status == 200 and "marey-mini answers instead" in document["notice"]) or status == 503
+    assert status == 200
+    assert "marey-mini answers instead" in document["notice"]
+    assert document["model"] == "marey-mini"
     assert client.get("/api/models").status_code == 200
 
 

@@ -173,7 +173,7 @@ def _trust_words(trust: dict[str, Any]) -> list[str]:
     if trust.get("unknown") is not None:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")
     if "stability" in trust:
-        words.append(f"same answer under {trust['stability']['agreement']:.0%} of three mild corruptions")
+        words.append(f"same answer under {trust['stability']['kept']:.0%} of three mild corruptions")
     return words
 
 

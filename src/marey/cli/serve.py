@@ -24,6 +24,9 @@ def serve(
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
 ) -> None:
     """Serve the web page and the HTTP API (POST /api/predict, documented at /docs)."""
+    import signal
+    import sys
+
     from marey.errors import import_extra
     from marey.web.app import create_app
     from marey.web.limits import Limits
@@ -35,4 +38,5 @@ def serve(
     if host not in ("127.0.0.1", "localhost", "::1"):
         say(f"marey: listening on {host}: everyone who can reach this machine can use the page")
     say(f"marey: page http://{host}:{port}/  API http://{host}:{port}/docs  (Ctrl-C stops)")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # the page deletes its folder at exit
     uvicorn.run(server, host=host, port=port, log_level="warning")
