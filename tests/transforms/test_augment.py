@@ -56,6 +56,21 @@ def test_flip_mirrors_and_swaps_the_paired_label_only_when_it_flips():
     assert Augment(preprocess=SPEC, crop="none", flip=0, flip_pairs={3: 4}).labelled(FRAMES, 3, generator())[1] == 3
 
 
+def test_a_reversed_clip_gets_the_name_of_the_reversed_action_and_only_where_it_has_one():
+    always = Augment(preprocess=SPEC, crop="none", flip=0, reverse=1, reverse_pairs={3: 4, 4: 3})
+    frames = FRAMES.clone()
+    frames[0] = 0
+    clip, label = always.labelled(frames, 3, generator())
+    assert torch.equal(clip, SPEC.clip(frames)[0].flip(0))
+    assert label == 4
+    clip, label = always.labelled(frames, 7, generator())
+    assert torch.equal(clip, SPEC.clip(frames)[0])
+    assert label == 7
+    half = Augment(preprocess=SPEC, crop="none", reverse=0.5, reverse_pairs={3: 4})
+    labels = [half.labelled(FRAMES, 3, generator(seed))[1] for seed in range(200)]
+    assert 70 < labels.count(4) < 130
+
+
 def test_half_of_the_clips_are_mirrored():
     flips = [Augment(preprocess=SPEC, crop="none").geometry(24, 36, generator(s)).flipped for s in range(400)]
     assert 150 < sum(flips) < 250

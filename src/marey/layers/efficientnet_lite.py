@@ -124,7 +124,16 @@ class EfficientNetLiteStem(FrozenNormMixin):
                             f"strides by stage are {strides}")
         self.freeze_batch_norm = freeze_batch_norm
         self.trunk = EfficientNetLiteTrunk(stage or fitting[-1])
+        self.image_width = self.trunk.width
         self.proj = nn.Linear(self.trunk.width, embed_dim)
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """Return tokens (..., N, D) of the trunk's features (..., N, C)."""
+        return self.proj(features)
+
+    def image_features(self, features: Tensor) -> Tensor:
+        """Return the features themselves: all are the image network's."""
+        return features
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return (M, h*w, D) tokens of frames (M, 3, H, W)."""
@@ -148,7 +157,7 @@ def load_imagenet_stem(model: nn.Module) -> list[str]:
     The weights expect pixels normalised with `IMAGENET_MEAN` and `IMAGENET_STD`.
 
     Args:
-        model: a model whose `patch_embed` is an `EfficientNetLiteStem`, or a trunk itself.
+        model: a model whose `patch_embed` is an `EfficientNetLiteStem` or a `PairedStem`, or a trunk itself.
 
     Returns:
         The names that were filled, all of the trunk's.
@@ -158,8 +167,10 @@ def load_imagenet_stem(model: nn.Module) -> list[str]:
     """
     trunk = model if isinstance(model, EfficientNetLiteTrunk) else getattr(
         getattr(model, "patch_embed", None), "trunk", None)
+    trunk = getattr(trunk, "image", trunk)
     if not isinstance(trunk, EfficientNetLiteTrunk):
-        raise UserError("load_imagenet_stem needs a model built with stem='efficientnet_lite0'")
+        raise UserError("load_imagenet_stem needs a model built with stem='efficientnet_lite0' or "
+                        "'conv+efficientnet_lite0'")
     weights = imagenet_weights()
     wanted = trunk.state_dict()
     trunk.load_state_dict({name: weights[name] for name in wanted})

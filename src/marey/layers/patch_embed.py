@@ -89,7 +89,7 @@ class ConvStem(FrozenNormMixin):
         return self.proj(self.convs(frames)).flatten(2).transpose(1, 2)
 
 
-STEMS = ("linear", "conv", "efficientnet_lite0")
+STEMS = ("linear", "conv", "efficientnet_lite0", "conv+efficientnet_lite0")
 """The names `build_stem` knows."""
 
 
@@ -114,4 +114,7 @@ def build_stem(stem: str, patch_size: int, embed_dim: int, *, stage: int | None 
     if stem == "efficientnet_lite0":
         from marey.layers.efficientnet_lite import EfficientNetLiteStem
         return EfficientNetLiteStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
+    if stem == "conv+efficientnet_lite0":
+        from marey.layers.paired_stem import PairedStem
+        return PairedStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
     raise UserError(f"unknown stem '{stem}'; choose one of {', '.join(STEMS)}")

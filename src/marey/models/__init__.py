@@ -20,6 +20,7 @@ MODELS: dict[str, str] = {
     "grid_sevitar": "marey.models.grid_sevitar:GridSeViTAR",
     "gat": "marey.models.gat:GAT",
     "i3d": "marey.models.i3d:I3D",
+    "stem_classifier": "marey.models.stem_classifier:StemClassifier",
     "action_transformer": "marey.models.action_transformer:ActionTransformer",
     "external": "marey.models.external:ExternalClassifier",
 }

@@ -28,7 +28,8 @@ class GridSeViTAR(SeViTAR):
     change from frame to frame, and the standard deviation over time: 3*N*C values.
 
     Args:
-        as `SeViTAR`; the stem must be "efficientnet_lite0", whose trunk gives the grid.
+        as `SeViTAR`; the stem must have an image network ("efficientnet_lite0", "conv+efficientnet_lite0"), which gives
+            the grid.
 
     Raises:
         UserError: if the stem has no trunk.
@@ -48,7 +49,7 @@ class GridSeViTAR(SeViTAR):
         if not hasattr(self.patch_embed, "trunk"):
             raise UserError(f"grid_sevitar reads the trunk of stem 'efficientnet_lite0', but stem is '{stem}'; "
                             "choose that stem, or model sevitar")
-        self.grid_head = nn.Linear(3 * self.grid[0] * self.grid[1] * self.patch_embed.trunk.width, num_classes)
+        self.grid_head = nn.Linear(3 * self.grid[0] * self.grid[1] * self.patch_embed.image_width, num_classes)
         nn.init.zeros_(self.grid_head.weight)
         nn.init.zeros_(self.grid_head.bias)
 
@@ -64,7 +65,8 @@ class GridSeViTAR(SeViTAR):
         """Classify clips; as `SeViTAR`, with the map's logits added to "logits"."""
         features = self.trunk_features(clip)
         outputs = super().forward(features, return_attention)
-        outputs["logits"] = outputs["logits"] + self.grid_head(grid_statistics(features))
+        seen = self.patch_embed.image_features(features)  # type: ignore[operator]
+        outputs["logits"] = outputs["logits"] + self.grid_head(grid_statistics(seen))
         return outputs
 
 
@@ -107,7 +109,8 @@ def fit_grid_head(model: GridSeViTAR, features: Tensor, labels: Tensor, *, folds
     """
     M, V = features.shape[:2]
     K = int(model.arguments["num_classes"])
-    values = grid_statistics(features.flatten(0, 1)).double().unflatten(0, (M, V))
+    seen = model.patch_embed.image_features(features)  # type: ignore[operator]
+    values = grid_statistics(seen.flatten(0, 1)).double().unflatten(0, (M, V))
     targets = F.one_hot(labels, K).double()[:, None].expand(-1, V, -1)
     part = torch.arange(M) % folds
     part = part[torch.argsort(torch.argsort(labels, stable=True), stable=True)]      # every class in every fold

@@ -208,7 +208,8 @@ class TimeSformer(nn.Module):
         cls_in_time: whether temporal attention has the class token as an extra key and value (DirecFormer, Eq. 6).
         position_embedding: "separable" (place plus time, as released), or "joint": one vector per place and time
             (SeViTAR, Eq. 1: μ; DirecFormer, Eq. 3: e).
-        stem: "linear", "conv", or "efficientnet_lite0".
+        stem: "linear", "conv", "efficientnet_lite0", or "conv+efficientnet_lite0" (the image network beside the
+            convolutions, not in the tokens).
         stem_stage: stages of EfficientNet-Lite0 to keep; None keeps all of stride `patch_size`.
         freeze_stem_norm: keep the stem's batch norm statistics as they are while training.
         drop_path: stochastic depth of the last block; it grows linearly from 0.
@@ -305,7 +306,7 @@ class TimeSformer(nn.Module):
         """
         if clip.ndim == 4 and hasattr(self.patch_embed, "trunk"):
             B, T = clip.shape[:2]
-            patches, grid = self.patch_embed.proj(clip), self.grid
+            patches, grid = self.patch_embed.tokens(clip), self.grid  # type: ignore[operator]
         elif clip.ndim == 4 and clip.shape[2:] == (self.grid[0] * self.grid[1], self.embed_dim):
             B, T = clip.shape[:2]
             patches, grid = clip, self.grid

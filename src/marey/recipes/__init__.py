@@ -15,6 +15,7 @@ RECIPES: dict[str, str] = {
     "direcformer_something_v2": "marey.recipes.direcformer",
     "direcformer_kinetics400": "marey.recipes.direcformer",
     "direcformer_mini": "marey.recipes.direcformer",
+    "mini_stem": "marey.recipes.mini",
     "mini_mocap": "marey.recipes.mini",
     "finetune_folder": "marey.recipes.finetune",
     "gat_youtube8m": "marey.recipes.gat",

@@ -30,6 +30,10 @@ class ModelConfig:
     """A checkpoint (bundled name, folder, "hf:...") whose weights are the start; parts of another shape start fresh."""
     freeze: tuple[str, ...] = ()
     """Parameters whose name starts with one of these do not train: ("patch_embed", "blocks.0"); "*": all but heads."""
+    imagenet_stem: bool = False
+    """Fill the EfficientNet-Lite0 of a fresh model's stem with ImageNet weights; `init_from` may replace them."""
+    start: Literal["own", "glorot"] = "own"
+    """How fresh weights are drawn: the architecture's rule, or wider, for narrow blocks (`initialise.widen_start`)."""
     activation_checkpointing: bool | Literal["cheap"] = False
     """Recompute activations in the backward pass: less memory, about a third more time, the same gradients."""
 

