@@ -1,11 +1,15 @@
 """Fine-tune `marey-mini` on real video of two people, and ask whether it beats what the file's metadata gives away.
 
     python -m benchmarks.finetune_ut_interaction --data ../shared/data/ut_interaction \
-        --out results/finetune_ut_interaction.json [--seeds 3] [--work DIR] [--parts control,mini,scratch,groups]
+        --out results/finetune_ut_interaction.json [--seeds 3] [--work DIR] [--parts control,stems,mini,scratch,groups]
 
 Train on set1, test on set2 (60 videos each, 6 classes), and leave one group (of 20) out over all 120. The control is a
 logistic regression that sees only width, height and number of frames of each file: the clips were cut by hand, and the
 cut tells. The models see a fixed window at one size and never these numbers. Finished runs in --work are kept.
+
+"stems" asks which half of `marey-mini`'s stem carries over to real video: the convolutions trained on renders alone, or
+the image network with ImageNet weights. The same linear read-out is fitted to both, its strength chosen on clips of the
+training set.
 """
 
 from __future__ import annotations
@@ -21,12 +25,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from marey.checkpoints import load_checkpoint
+from marey.datasets import open_dataset
 from marey.metrics.comparison import compare
+from marey.models.grid_sevitar import RIDGES, grid_statistics, ridge
 from marey.recipes import get_recipe
 from marey.training.config import TrainConfig, override
 from marey.training.evaluate import EvaluateOptions, Predictions, checkpoint_of, evaluate
 from marey.training.loop import train
 from marey.training.report import load_predictions, save_predictions
+from marey.training.tasks.frozen_stem import plain_views, run_trunk
 
 SPLIT = "(?P<train>set1)|(?P<test>set2)"
 SCRATCH = ("model.init_from=null", "model.name=sevitar", "model.arguments.freeze_stem_norm=false", "model.freeze=[]",
@@ -67,6 +75,44 @@ def control_answers(rows: list[dict[str, str]], known: torch.Tensor, asked: torc
         return (values[asked] @ weight.T + bias).argmax(1) == labels[asked]
 
 
+def compare_stems(data: Path, rows: list[dict[str, str]]) -> dict[str, Any]:
+    """Return the accuracy of a linear read-out of either half of the stem, trained on one set and tested on the other.
+
+    Three plain views per video; the grid is the same for both halves (4 x 4 places).
+    """
+    index, preprocess = open_dataset(data), get_recipe("finetune_folder").data.preprocess
+    stem: Any = load_checkpoint("marey-mini").model.eval().patch_embed
+    assert preprocess is not None
+    features = torch.stack([run_trunk(stem, plain_views(index, n, preprocess, 3)) for n in range(len(index))])
+    names = sorted({row["label"] for row in rows})
+    videos = [str(sample.label) for sample in index.samples]
+    labels = torch.tensor([names.index(name) for name in videos])
+    first = torch.tensor(["set1_" in str(sample.path) for sample in index.samples])
+    report: dict[str, Any] = {}
+    halves = {"convolutions trained on renders": features[..., :stem.conv_dim],
+              "ImageNet, never trained on": stem.image_features(features)}
+    for name, half in halves.items():
+        values = grid_statistics(half.flatten(0, 1)).double().unflatten(0, half.shape[:2])
+        report[name] = {}
+        for text, known in (("set1_to_set2", first), ("set2_to_set1", ~first)):
+            fold = torch.arange(int(known.sum())) % 5
+            strength = max(RIDGES, key=lambda s: sum(
+                hits_of(values[known][fold != k], labels[known][fold != k], values[known][fold == k],
+                        labels[known][fold == k], s).sum().item() for k in range(5)))
+            hits = hits_of(values[known], labels[known], values[~known], labels[~known], strength)
+            report[name][text] = hits.double().mean().item()
+    return report
+
+
+def hits_of(known: torch.Tensor, known_labels: torch.Tensor, asked: torch.Tensor, asked_labels: torch.Tensor,
+            strength: float) -> torch.Tensor:
+    """Return which asked videos (M, V, Q) a ridge regression fitted on the known ones names rightly."""
+    views = known.shape[1]
+    targets = F.one_hot(known_labels).double().repeat_interleave(views, 0)
+    weight, bias = ridge(known.flatten(0, 1), targets, strength)
+    return (asked @ weight.T + bias).mean(1).argmax(1) == asked_labels
+
+
 def run_one(config: TrainConfig, work: Path, name: str, data: Path, split_by: str,
             views: tuple[int, int]) -> Predictions:
     """Train (or find the finished run) and return the answers for the test videos."""
@@ -105,7 +151,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/finetune_ut_interaction"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parts", default="control,mini,scratch,groups")
+    parser.add_argument("--parts", default="control,stems,mini,scratch,groups")
     parser.add_argument("--views", type=int, default=3, help="temporal views per test video")
     arguments = parser.parse_args()
     data, parts, views = arguments.data, arguments.parts.split(","), (arguments.views, 1)
@@ -125,6 +171,8 @@ def main() -> None:
     report["control"] = {"sees": "width, height, number of frames",
                          "set1_to_set2": control[test].double().mean().item(),
                          "leave_one_group_out": control_left_out.double().mean().item()}
+    if "stems" in parts:
+        report["stems"] = compare_stems(data, rows)
     right: dict[str, list[torch.Tensor]] = {}
     for name, settings in (("mini", ()), ("scratch", SCRATCH)):
         if name not in parts:

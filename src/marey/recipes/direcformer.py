@@ -59,26 +59,25 @@ def direcformer_kinetics400() -> TrainConfig:
 
 
 def direcformer_mini() -> TrainConfig:
-    """Train a small DirecFormer (C-C, all losses) on clips of `marey data render mocap --out DIR --clips N --size 112`.
+    """Train a small DirecFormer (C-C, all losses) on clips of `marey data render mocap` as `mini_stem` names them.
 
-    Three blocks on a frozen EfficientNet-Lite0 with ImageNet weights, the stand-in for the paper's ImageNet start; its
-    features are stored once. The order terms learn the direction of the recording: clips of the actions played
-    backwards ("walk backwards") are turned round for them, since shuffled frames do not show how they were played. The
-    guided loss leaves the diagonal out, whose constant pull (sigma(t, t) = -1) outweighs the rest at first.
+    Two blocks on the frozen convolutions of `marey-mini`, which stand in for the paper's ImageNet start: they know how
+    a body looks, frame by frame, and nothing of time; their features are stored once. The order terms learn the
+    direction of the recording: clips of the actions played backwards ("walk backwards") are turned round for them,
+    since shuffled frames do not show how they were played. The guided loss leaves the diagonal out, whose constant pull
+    (sigma(t, t) = -1) outweighs the rest at first.
     """
     from marey.datasets.mocap_motion import REVERSALS
-    from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
+    from marey.recipes.mini import STEM_ARGUMENTS, mini_preprocess
 
-    sampling = ClipSampling(kind="uniform", num_frames=8, stride_frames=1, target_fps=4.0, view_start="offset")
-    preprocess = Preprocess(sampling=sampling, short_side=96, image_size=96, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    preprocess = mini_preprocess()
     return TrainConfig(
         recipe="direcformer_mini",
-        model=ModelConfig(name="direcformer", arguments={
-            "patch_size": 32, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0,
-            "stem": "efficientnet_lite0", "stem_stage": 6, "freeze_stem_norm": True}),
+        model=ModelConfig(name="direcformer", arguments={**STEM_ARGUMENTS, "depth": 2, "num_heads": 4,
+                                                         "mlp_ratio": 2.0, "freeze_stem_norm": True}, start="glorot"),
         data=DataConfig(preprocess=preprocess),
         augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(96, 112), flip=0.0),
-        optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
+        optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
         objective=ObjectiveConfig(kind="frozen_stem", weights=dict(ALL_LOSSES),
                                   arguments={"inner": "order", "variants": 1, "num_permutations": 16,
                                              "rule": "farthest", "mask_diagonal": True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from marey.recipes.mini import MINI_ARGUMENTS, mini_preprocess
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
 from marey.transforms.augment import Augment
@@ -14,10 +16,11 @@ def finetune_folder() -> TrainConfig:
     where, and how it changes) is fitted first, in closed form, with a strength chosen by cross-validation; the
     transformer and its class head then learn what that map misses, while the map stays (trained further, its thousands
     of weights overrule everything: 0.38 in place of 0.83 on ut_interaction after six epochs at 5e-5). Every clip is a
-    window of 1.75 s at one size, whatever the file's. For another network: `--set objective.kind=classification
-    --set model.name=null --set model.arguments={} --set model.init_from=...`.
+    window of 1.75 s at one size, whatever the file's: twice as long as `marey-mini`'s own. For another network:
+    `--set objective.kind=classification --set model.name=null --set model.arguments={} --set model.init_from=...`.
     """
     preprocess = mini_preprocess()
+    preprocess = replace(preprocess, sampling=replace(preprocess.sampling, target_fps=4.0))
     return TrainConfig(
         recipe="finetune_folder",
         model=ModelConfig(name="grid_sevitar", arguments={**MINI_ARGUMENTS, "num_orders": 0}, init_from="marey-mini",

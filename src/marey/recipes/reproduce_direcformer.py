@@ -115,7 +115,8 @@ def mini_cells(options: ReproduceOptions) -> list[Cell]:
 
 def mini_settings(times: int) -> dict[str, Any]:
     """Return what the result of a mini cell depends on."""
-    return {"steps": times * MINI_STEPS, "clips": MINI_CLIPS, "data": "mocap, 8 recordings, both ways"}
+    return {"steps": times * MINI_STEPS, "clips": MINI_CLIPS, "stem": "marey-mini",
+            "data": "mocap at 8 frames per second, 8 recordings, both ways"}
 
 
 def run_mini(name: str, seed: int, options: ReproduceOptions, *, times: int = 1,
@@ -197,7 +198,7 @@ def mocap_features(cache: Path) -> MiniClips:
     from marey.datasets.packed import open_packed
     from marey.training.tasks.frozen_stem import run_trunk
 
-    root = render_dataset(cache / "mocap", MINI_CLIPS, RenderPlan(size=112, seed=1), workers=0)
+    root = render_dataset(cache / "mocap", MINI_CLIPS, RenderPlan(size=112, fps=8.0, seed=3), workers=0)
     samples = open_dataset(root).samples[:MINI_CLIPS]
     turned = [str(sample.label) not in list_actions("none") for sample in samples]
     stored = features_path(cache)
@@ -222,12 +223,12 @@ def mocap_features(cache: Path) -> MiniClips:
 
 
 def mini_stem() -> nn.Module:
-    """Return the frozen stem of the mini cells with its ImageNet weights, in evaluation mode."""
-    from marey.training.tasks.frozen_stem import fill_stem
+    """Return the frozen stem of the mini cells with the weights of `marey-mini`, in evaluation mode."""
+    from marey.training.initialise import fill_stem
 
     model = create_model("direcformer", num_classes=2, num_orders=2, image_size=96,
                          **direcformer_mini().model.arguments)
-    fill_stem(model)
+    fill_stem(model, whole=True)
     return model.patch_embed.eval()  # type: ignore[union-attr,operator]
 
 
@@ -236,6 +237,7 @@ def build_mini_model(arguments: dict[str, Any]) -> nn.Module:
     model = create_model("direcformer", **arguments)
     stem: Any = model.patch_embed
     stem.trunk.load_state_dict(mini_stem().trunk.state_dict())  # type: ignore[union-attr,operator]
+    stem.freeze_batch_norm = True
     stem.trunk.requires_grad_(False)
     return model
 

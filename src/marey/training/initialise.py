@@ -96,16 +96,31 @@ def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classe
     return f"{name}: {len(fits)} of {len(wanted)} tensors loaded; fresh: {roots}"
 
 
-def fill_stem(model: nn.Module) -> None:
-    """Give the stem's image network ImageNet weights, from the package that carries them or from `marey-mini`."""
+def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
+    """Give the stem's image network ImageNet weights, from the package that carries them or from `marey-mini`.
+
+    Args:
+        whole: where convolutions stand beside the image network, give them those of `marey-mini`.
+
+    Raises:
+        UserError: if they are of another width.
+    """
+    from marey.checkpoints import load_checkpoint
     from marey.layers.efficientnet_lite import load_imagenet_stem
 
+    target: Any = model.patch_embed.trunk  # type: ignore[union-attr]
+    if whole and hasattr(target, "convs"):
+        own = load_checkpoint("marey-mini").model
+        wanted, have = model.arguments["embed_dim"], own.arguments["embed_dim"]  # type: ignore[index]
+        if wanted != have:
+            raise UserError(f"the convolutions of marey-mini have model.arguments.embed_dim={have}, not {wanted}; take "
+                            f"{have}, or name other weights in model.init_from")
+        target.load_state_dict(own.patch_embed.trunk.state_dict())  # type: ignore[union-attr,operator]
+        return
     try:
         load_imagenet_stem(model)
     except UserError:
-        from marey.checkpoints import load_checkpoint
-
-        source, target = load_checkpoint("marey-mini").model.patch_embed.trunk, model.patch_embed.trunk  # type: ignore
+        source: Any = load_checkpoint("marey-mini").model.patch_embed.trunk  # type: ignore[union-attr]
         getattr(target, "image", target).load_state_dict(getattr(source, "image", source).state_dict())
 
 

