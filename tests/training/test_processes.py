@@ -12,6 +12,7 @@ import pytest
 import torch
 from torchvision.io import write_jpeg
 
+from marey.checkpoints import load_checkpoint
 from marey.training.loop import train
 
 
@@ -47,7 +48,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["order", "adversarial", "detection"])
+@pytest.mark.parametrize("name", ["order", "adversarial", "detection", "sharded"])
 def test_two_processes_have_the_losses_of_one(two_processes: Path, name: str) -> None:
     from toy_processes import RUNS
 
@@ -67,10 +68,15 @@ def test_two_processes_have_the_losses_of_one(two_processes: Path, name: str) ->
     assert steps[0][0]["loss"] != pytest.approx(steps[-1][0]["loss"], rel=1e-4)
 
 
-def test_sharded_blocks_have_the_losses_of_a_whole_model(two_processes: Path) -> None:
-    from toy_processes import losses_of
+def test_a_sharded_run_saves_the_weights_of_a_whole_one(two_processes: Path) -> None:
+    one, two = (load_checkpoint(two_processes / kind / "sharded" / "last").model.state_dict()
+                for kind in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
 
-    whole = losses_of(lambda model: None, 0, 1, 3, lambda loss: loss)
-    for rank in range(2):
-        sharded = json.loads((two_processes / "two" / f"sharded{rank}.json").read_text())
-        assert sharded == pytest.approx(whole, rel=1e-4)
+
+def test_a_sharded_run_has_no_resume_state(two_processes: Path) -> None:
+    folder = two_processes / "two" / "sharded"
+    assert (folder / "best").is_dir()
+    assert not (folder / "resume.safetensors").exists()

@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from toy_training import toy_config, toy_model, toy_task
 
@@ -61,39 +60,15 @@ def detection(folder: Path) -> tuple[TrainConfig, Task]:
     return config, build_task(config)
 
 
-RUNS = {"order": order, "adversarial": adversarial, "detection": detection}
+def sharded(folder: Path) -> tuple[TrainConfig, Task]:
+    config = override(plain(), ["train.shard=true", "optim.clip_norm=0.5"])
+    return config, toy_task(config)
 
 
-def sharded_loss(num_steps: int = 3) -> list[float]:
-    """Return the losses of a TimeSformer whose blocks are sharded over the processes (FSDP2), mean over processes."""
-    from torch.distributed import all_reduce, get_rank, get_world_size
-    from torch.distributed.fsdp import fully_shard
-
-    rank, world = get_rank(), get_world_size()
-    return losses_of(lambda model: [fully_shard(part) for part in (*model.blocks, model)], rank, world, num_steps,
-                     lambda loss: all_reduce(loss) or loss / world)
-
-
-def losses_of(shard, rank: int, world: int, num_steps: int, mean) -> list[float]:
-    from marey.models import create_model
-
-    torch.manual_seed(0)
-    model = create_model("timesformer", **toy_model(dropout=0.0).arguments)
-    shard(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    clips, labels, found = torch.randn(8, 4, 3, 8, 8), torch.arange(8) % 3, []
-    for _ in range(num_steps):
-        loss = torch.nn.functional.cross_entropy(model(clips[rank::world])["logits"], labels[rank::world])
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        found.append(float(mean(loss.detach().clone())))
-    return found
+RUNS = {"sharded": sharded, "order": order, "adversarial": adversarial, "detection": detection}
 
 
 if __name__ == "__main__":
-    import json
-
     from torch.distributed import is_initialized
 
     from marey.training.loop import train
@@ -103,4 +78,3 @@ if __name__ == "__main__":
         config, task = make(data)
         train(config, out / name, task=task, quiet=True)
     assert is_initialized()
-    (out / f"sharded{torch.distributed.get_rank()}.json").write_text(json.dumps(sharded_loss()))

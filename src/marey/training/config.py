@@ -172,6 +172,8 @@ class RunConfig:
     """"auto" takes the accelerator there is."""
     unused_parameters: bool = False
     """Several processes: some parameters get no gradient in some steps (slower)."""
+    shard: bool = False
+    """Several processes: each holds a part of the weights, gradients and optimiser state (FSDP2); no resume state."""
     calibrate: bool = True
     """At the end, fit the temperature and the unknown-detector on held-out videos and store them."""
     tensorboard: bool = True
@@ -233,6 +235,8 @@ def _check_ranges(config: TrainConfig) -> None:
     for key, value in zero_or_more.items():
         if value < 0:
             raise UserError(f"{key} must be 0 or more, got {value}")
+    if run.shard and run.average != "none":
+        raise UserError(f"train.shard=true cannot average weights; set train.average=none, not {run.average}")
     if run.batch_size % run.accumulate:
         raise UserError(f"train.batch_size={run.batch_size} does not divide into train.accumulate={run.accumulate} "
                         "equal parts; choose a multiple")

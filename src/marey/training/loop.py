@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterator
@@ -124,6 +125,12 @@ class Run:
         self.model.to(self.accelerator.device)
         if settings.head_warm_start and not resuming:
             warm_start(self)
+        self.sharded = settings.shard and self.accelerator.num_processes > 1
+        if self.sharded:
+            if resuming:
+                raise UserError(f"{out}: a sharded run writes no resume state; train anew into another --out")
+            self.whole = copy.deepcopy(self.model)
+            shard(self.model)
         module = StepModule(self.model, self.task.objective).to(self.accelerator.device)
         optimizer = build_optimizer(self.model, config.optim, self.task.objective)
         if warning := rate_warning(config.optim):
@@ -131,7 +138,10 @@ class Run:
         self.schedule = Schedule(config.optim, self.total_steps, self.steps_per_epoch)
         self.average = (None if settings.average == "none" else
                         WeightAverage(self.model, settings, self.total_steps))
-        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
+        if self.sharded:
+            self.module, self.optimizer = module, self.accelerator.prepare(optimizer)
+        else:
+            self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.state = self.restore() if resuming else RunState()
         self.meter = Meter()
         self.log = RunLog(out, tensorboard=settings.tensorboard, first_step=self.state.step) if main else None
@@ -181,7 +191,8 @@ class Run:
                 batch = send_to_device(next(parts), accelerator.device)
             last = part == accumulate - 1
             with sync_only(accelerator, self.module, last):
-                _, terms = self.module(batch)
+                with self.accelerator.autocast() if self.sharded else nullcontext():
+                    _, terms = self.module(batch)
                 loss = self.task.objective.total(terms)
                 self.require_finite(terms, loss)
                 accelerator.backward(loss / accumulate)
@@ -279,7 +290,10 @@ class Run:
 
     def weights(self) -> nn.Module:
         """Return the module that is evaluated and saved: the average, if any; buffers are the main process's."""
-        module = self.model if self.average is None else self.average.weights_of(self.model)
+        if self.sharded:
+            module = gather(self.model, self.whole)
+        else:
+            module = self.model if self.average is None else self.average.weights_of(self.model)
         if self.accelerator.num_processes > 1:
             for buffer in module.buffers():
                 torch.distributed.broadcast(buffer, 0)
@@ -298,7 +312,9 @@ class Run:
                             calibration=calibration, extra=extra, tensors={**task.tensors, **(tensors or {})})
 
     def save_state(self) -> None:
-        """Write the resume state (main process)."""
+        """Write the resume state (main process); a sharded run has none."""
+        if self.sharded:
+            return
         with self.meter.outside():
             if self.accelerator.is_main_process:
                 state = {**vars(self.state), "plateau": self.schedule.plateau, "threads": torch.get_num_threads(),
@@ -401,6 +417,23 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=settings.unused_parameters)]
     return Accelerator(cpu=settings.device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=handlers,
                        mixed_precision="bf16" if settings.precision == "bf16" else "no")
+
+
+def shard(model: nn.Module) -> None:
+    """Divide every block of a model, and what is left of it, over the processes (PyTorch's FSDP2)."""
+    from torch.distributed.fsdp import fully_shard
+
+    for block in getattr(model, "blocks", ()):
+        fully_shard(block)
+    fully_shard(model)
+
+
+def gather(model: nn.Module, whole: nn.Module) -> nn.Module:
+    """Fill `whole`, a copy of a sharded model from before it was divided, with its weights and buffers."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
+    return whole
 
 
 def sync_only(accelerator: Accelerator, module: nn.Module, last: bool) -> Any:
