@@ -15,7 +15,7 @@ def options(**changes):
 def toy_clips(N=20, T=8):
     """Features whose first channel grows with time, so the order is there to be learned."""
     generator = torch.Generator().manual_seed(0)
-    features = 0.1 * torch.randn(N, T, 9, 192, generator=generator)
+    features = 0.1 * torch.randn(N, T, 16, 320, generator=generator)
     features[..., 0] += torch.arange(T).float()[None, :, None]
     splits = tuple("test" if i % 5 == 4 else "train" for i in range(N))
     return study.MiniClips(features.half(), torch.arange(N) % 8, splits, study.MINI_RECORDINGS)
@@ -67,9 +67,9 @@ def test_both_ways_are_classes_of_their_own():
 
 
 def test_a_mini_cell_trains_and_is_measured(tmp_path, monkeypatch):
-    from marey.layers.efficientnet_lite import EfficientNetLiteStem
+    from marey.layers.paired_stem import PairedStem
 
-    stem = EfficientNetLiteStem(32, 96, stage=6, freeze_batch_norm=True).eval()
+    stem = PairedStem(24, 128).eval()
     monkeypatch.setattr(study, "mini_stem", lambda: stem)
     monkeypatch.setattr(study, "mocap_features", lambda cache: toy_clips())
     monkeypatch.setattr(study, "MINI_STEPS", 2)

@@ -34,7 +34,7 @@ def toy(monkeypatch, tmp_path):
     names = ("eat", "jump", "run", "walk")
     clips = MiniSet("mocap", names, toy_part(40), toy_part(20, seed=1), toy_part(20, seed=2, noise=2.0))
     stem = EfficientNetLiteStem(32, 64, stage=6, freeze_batch_norm=True).eval()
-    monkeypatch.setattr(study, "mini_stem", lambda: stem)
+    monkeypatch.setattr(study, "image_stem", lambda: stem)
     monkeypatch.setattr(study, "open_mini_set", lambda *_: clips)
     monkeypatch.setattr(study, "label_vectors", lambda names, cache: torch.eye(4)[:len(names)])
     monkeypatch.setattr(study, "STEPS", {"mocap": 12})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from marey.datasets.mocap_dataset import RenderPlan
 from marey.errors import UserError
 from marey.metrics.accuracy import topk_accuracy
 from marey.metrics.order import chance_order_accuracy
@@ -32,6 +33,7 @@ from marey.recipes.reproduce import Cell, ReproduceOptions, Row, show
 from marey.training.config import TrainConfig
 from marey.training.tasks import Task
 from marey.training.tasks.order import OrderArguments, OrderEvaluator, OrderObjective
+from marey.transforms.preprocess import Preprocess
 
 KINDS = {"S": "softmax", "C": "cosine"}
 LOSSES = {"": {"class": 1.0}, " +L_ord": {"class": 1.0, "order": 1.0},
@@ -63,6 +65,8 @@ MINI_RECORDINGS = ("backflip", "cartwheel", "get up from the back", "get up from
 MINI_CLIPS = 5000
 """Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; about 2,800 show one of `MINI_RECORDINGS` (or it played
 backwards). Each of these is used twice, as recorded and backwards: 16 classes."""
+MINI_PLAN = RenderPlan(size=112, fps=8.0, seed=3)
+"""The first `MINI_CLIPS` of the clips `marey-mini` was trained on, whose convolutions are the stem."""
 MINI_STEPS = 300
 """Optimiser steps of a mini cell, 32 clips each."""
 LONGER = 5
@@ -183,43 +187,60 @@ class MiniClips:
 
 def features_path(cache: Path) -> Path:
     """Return where the stored features lie."""
-    return cache / f"features-{MINI_CLIPS}.pt"
+    return cache / f"features-marey-mini-{MINI_CLIPS}.pt"
 
 
 @functools.lru_cache(maxsize=1)
 def mocap_features(cache: Path) -> MiniClips:
-    """Render the clips once (about 8 minutes of one core), send them through the stem once (3 minutes), and load them.
+    """Render the clips once (about 6 minutes of one core), send them through the stem once, and load their features.
+
+    Raises:
+        UserError: if pybullet is missing.
+    """
+    preprocess = direcformer_mini().data.preprocess
+    assert preprocess is not None
+    features, names, splits = recorded_features(cache / "mocap-8fps", features_path(cache), MINI_PLAN, mini_stem,
+                                                preprocess)
+    mine = [place for place, name in enumerate(names) if name in MINI_RECORDINGS]
+    return MiniClips(features[mine], torch.tensor([MINI_RECORDINGS.index(names[place]) for place in mine]),
+                     tuple(splits[place] for place in mine), MINI_RECORDINGS)
+
+
+def recorded_features(root: Path, stored: Path, plan: RenderPlan, stem: Callable[[], nn.Module],
+                      preprocess: Preprocess) -> tuple[Tensor, list[str], list[str]]:
+    """Return the stem features of `MINI_CLIPS` renders in the direction of the recording, made where they are missing.
+
+    Args:
+        root: folder of the renders.
+        stored: file of the features.
+        plan: what is rendered.
+        stem: builds the frozen stem.
+
+    Returns:
+        float16 (N, T, places, C), the recordings' names, and the splits.
 
     Raises:
         UserError: if pybullet or the stem's weights are missing.
     """
     from marey.datasets import open_dataset
-    from marey.datasets.mocap import RenderPlan, list_actions, render_dataset, reversed_name
+    from marey.datasets.mocap import list_actions, render_dataset, reversed_name
     from marey.datasets.packed import open_packed
     from marey.training.tasks.frozen_stem import run_trunk
 
-    root = render_dataset(cache / "mocap", MINI_CLIPS, RenderPlan(size=112, fps=8.0, seed=3), workers=0)
-    samples = open_dataset(root).samples[:MINI_CLIPS]
+    samples = open_dataset(render_dataset(root, MINI_CLIPS, plan, workers=0)).samples[:MINI_CLIPS]
     turned = [str(sample.label) not in list_actions("none") for sample in samples]
-    stored = features_path(cache)
     if not stored.is_file():
-        packed, stem, preprocess = open_packed(root), mini_stem(), direcformer_mini().data.preprocess
-        assert preprocess is not None
-        parts = []
+        packed, trunk, parts = open_packed(root), stem(), []
         for start in range(0, len(samples), 32):
             clips = [packed.frames(int(sample.row or 0)) for sample in samples[start:start + 32]]
-            parts.append(run_trunk(stem, torch.stack([preprocess.clip(clip)[0] for clip in clips])).half())
-        features = torch.cat(parts)
-        backwards = torch.tensor(turned)
+            parts.append(run_trunk(trunk, torch.stack([preprocess.clip(clip)[0] for clip in clips])).half())
+        features, backwards = torch.cat(parts), torch.tensor(turned)
         features[backwards] = features[backwards].flip(1)
         torch.save(features, stored.with_suffix(".tmp"))
         stored.with_suffix(".tmp").replace(stored)
     names = [reversed_name(str(sample.label)) if turn else str(sample.label)
              for sample, turn in zip(samples, turned, strict=True)]
-    mine = [place for place, name in enumerate(names) if name in MINI_RECORDINGS]
-    return MiniClips(torch.load(stored, weights_only=True)[mine],
-                     torch.tensor([MINI_RECORDINGS.index(names[place]) for place in mine]),
-                     tuple(str(samples[place].split) for place in mine), MINI_RECORDINGS)
+    return torch.load(stored, weights_only=True), names, [str(sample.split) for sample in samples]
 
 
 def mini_stem() -> nn.Module:

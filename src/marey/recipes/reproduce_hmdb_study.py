@@ -141,11 +141,9 @@ def with_sampling(config: TrainConfig, preprocess: Preprocess, sampling: ClipSam
 
 
 def stem_only_arguments() -> dict[str, Any]:
-    """Return a TimeSformer of the size of `marey-mini`, for a start without motion capture."""
-    from marey.recipes.mini import mini_mocap
-
-    kept = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "stem", "stem_stage", "freeze_stem_norm")
-    return {key: value for key, value in mini_mocap().model.arguments.items() if key in kept}
+    """Return a TimeSformer about as large as `marey-mini` on the ImageNet stem, for a start without motion capture."""
+    return {"patch_size": 32, "embed_dim": 128, "depth": 2, "num_heads": 4, "mlp_ratio": 3.0,
+            "stem": "efficientnet_lite0", "stem_stage": 6, "freeze_stem_norm": True}
 
 
 def scratch(name: str, preprocess: Preprocess) -> TrainConfig:

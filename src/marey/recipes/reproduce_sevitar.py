@@ -24,8 +24,18 @@ from marey.losses.label_embedding import LabelEmbeddingLoss
 from marey.metrics.robustness import absolute_robustness, relative_robustness
 from marey.order.permutations import make_permutation_set
 from marey.recipes.reproduce import Cell, ReproduceOptions, Row, show
-from marey.recipes.reproduce_direcformer import contrast, mini_stem
-from marey.recipes.sevitar_mini import FRAMES, MiniSet, Part, conv_preprocess, open_mini_set, stem_preprocess
+from marey.recipes.reproduce_direcformer import contrast
+from marey.recipes.sevitar_mini import (
+    FRAMES,
+    STEM_ARGUMENTS,
+    STEM_PIXELS,
+    MiniSet,
+    Part,
+    conv_preprocess,
+    image_stem,
+    open_mini_set,
+    stem_preprocess,
+)
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
 from marey.training.tasks import Objective, Task
 from marey.training.tasks.classification import ClassificationEvaluator, ClassificationObjective
@@ -74,9 +84,7 @@ class Line:
     priority: int = 1
 
 
-_BASE: dict[str, Any] = {"patch_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0,
-                         "stem": "efficientnet_lite0", "stem_stage": 6, "freeze_stem_norm": True, "image_size": 96,
-                         "num_frames": FRAMES}
+_BASE: dict[str, Any] = {**STEM_ARGUMENTS, "image_size": STEM_PIXELS, "num_frames": FRAMES}
 _LABEL: dict[str, Any] = {**_BASE, "label_hidden": [64], "class_hidden": [64]}
 _DIRECTED = {"time_attention": "cosine", "space_attention": "cosine"}
 _BOTH = {"class": 1.0, "label": 1.0}
@@ -237,7 +245,7 @@ def build_on_stem(name: str, arguments: dict[str, Any]) -> nn.Module:
     """Build a transformer around the frozen stem."""
     from marey.training.tasks.frozen_stem import build_model
 
-    return build_model(name, mini_stem(), arguments)
+    return build_model(name, image_stem(), arguments)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from marey.datasets.index import DatasetIndex, Sample, open_dataset
 from marey.errors import UserError
-from marey.recipes.reproduce_direcformer import features_path, mini_stem, mocap_features
+from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
+from marey.models import create_model
+from marey.recipes.reproduce_direcformer import MINI_CLIPS, recorded_features
 from marey.robustness.corruptions import PROFILES, SEVERITIES, corrupt
 from marey.robustness.perturb_dataset import ROSE_RANDOM, Job, perturbed_frames, plan, video_seed
 from marey.training.tasks.frozen_stem import run_trunk
@@ -26,6 +28,9 @@ from marey.video.decode import open_video
 from marey.video.sampling import ClipSampling
 
 FRAMES = 8
+STEM_ARGUMENTS: dict[str, Any] = {"patch_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0,
+                                  "stem": "efficientnet_lite0", "stem_stage": 6, "freeze_stem_norm": True}
+"""The transformer of the mini lines on its frozen ImageNet stem."""
 STEM_PIXELS, CONV_PIXELS = 96, 64
 """Side of the clips the stem sees, and of those a model without stem (I3D) sees."""
 MOCAP_TRAIN = 2400
@@ -95,19 +100,18 @@ def mocap_names() -> tuple[str, ...]:
 # ---- rendered motion capture ----------------------------------------------------------------------------------------
 
 def make_mocap(cache: Path) -> dict[str, Tensor]:
-    """Take the renders of `marey reproduce direcformer` in the direction of the recording, and perturb the test clips.
+    """Render clips, take them in the direction of the recording, and perturb the test clips.
 
     A clip is 8 frames at 4 frames a second, so the temporal kinds reorder these eight and codecs see 4 frames a second.
     """
-    from marey.datasets.mocap import reversed_name
+    from marey.datasets.mocap import RenderPlan
     from marey.datasets.packed import open_packed
 
-    mocap_features(cache)                                              # renders, and stores the features of all clips
-    features = torch.load(features_path(cache), weights_only=True)
+    features, recorded, _ = recorded_features(cache / "mocap", cache / f"features-{MINI_CLIPS}.pt",
+                                              RenderPlan(size=112, seed=1), image_stem, stem_preprocess())
     packed, samples = open_packed(cache / "mocap"), open_dataset(cache / "mocap").samples[:len(features)]
     names, turned = mocap_names(), [str(sample.label) not in mocap_names() for sample in samples]
-    numbers = [names.index(reversed_name(str(sample.label)) if turn else str(sample.label))
-               for sample, turn in zip(samples, turned, strict=True)]
+    numbers = [names.index(name) for name in recorded]
     made: dict[str, Tensor] = {}
     forward: list[Tensor] = []
     places: list[int] = []
@@ -214,12 +218,19 @@ def small(frames: Tensor) -> Tensor:
 
 
 def stem_preprocess() -> Preprocess:
-    """Return what turns a clip into the stem's input."""
-    from marey.recipes.direcformer import direcformer_mini
+    """Return what turns a clip into the stem's input: 8 frames at 4 a second, 96 pixels, ImageNet's normalisation."""
+    sampling = ClipSampling(kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset")
+    return Preprocess(sampling=sampling, short_side=STEM_PIXELS, image_size=STEM_PIXELS, mean=IMAGENET_MEAN,
+                      std=IMAGENET_STD)
 
-    preprocess = direcformer_mini().data.preprocess
-    assert preprocess is not None
-    return preprocess
+
+def image_stem() -> nn.Module:
+    """Return the frozen EfficientNet-Lite0 of the mini lines with its ImageNet weights, in evaluation mode."""
+    from marey.training.initialise import fill_stem
+
+    model = create_model("timesformer", num_classes=0, image_size=STEM_PIXELS, **STEM_ARGUMENTS)
+    fill_stem(model)
+    return model.patch_embed.eval()  # type: ignore[union-attr,operator]
 
 
 def conv_preprocess() -> Preprocess:
@@ -230,7 +241,7 @@ def conv_preprocess() -> Preprocess:
 
 def describe(clips: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
     """Send clips, uint8 (T, 3, 112, 112), through the stem; returns the fields of a `Part`."""
-    preprocess, stem = stem_preprocess(), mini_stem()
+    preprocess, stem = stem_preprocess(), image_stem()
     features: list[Any] = []
     for start in range(0, len(clips), 32):
         batch = torch.stack([preprocess.clip(clip, 1)[0] for clip in clips[start:start + 32]])
