@@ -27,8 +27,8 @@ from marey.order.correction import evaluate_order_accuracy
 def run(predictor: Any, frames: list[Tensor]) -> dict[str, Tensor]:
     """Return the outputs for clips of uint8 frames (T, 3, S, S), one centre crop each."""
     found: dict[str, list[Tensor]] = {}
-    for start in range(0, len(frames), 64):
-        clips = torch.stack([predictor.preprocess.clip(part)[0] for part in frames[start:start + 64]])
+    for start in range(0, len(frames), 16):
+        clips = torch.stack([predictor.preprocess.clip(part)[0] for part in frames[start:start + 16]])
         outputs = predictor.outputs(clips)
         for name in ("logits", "label_embedding", "embedding", "stem_embedding"):
             if name in outputs:
@@ -36,23 +36,24 @@ def run(predictor: Any, frames: list[Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def measure(predictor: Any, data: Path, order_clips: int = 400) -> dict[str, Any]:
+def measure(predictor: Any, data: Path, limit: int, order_clips: int = 400) -> dict[str, Any]:
     """Return every number of the table on held-out renders, shares in 0..1."""
     test = PackedClips(data, "test")
     names = list(predictor.class_names)
-    frames, labels = [test[n]["frames"] for n in range(len(test))], torch.tensor(test.labels)
+    places = range(min(limit, len(test)))
+    frames, labels = [test[n]["frames"] for n in places], torch.tensor(test.labels[:limit])
     outputs = run(predictor, frames)
     answers = outputs["logits"].argmax(1)
     action = torch.tensor([names.index(forward_name(name)) for name in names])
     right = answers == labels
-    turning = torch.tensor([reversed_name(names[label]) in names for label in test.labels])
+    turning = torch.tensor([reversed_name(names[label]) in names for label in labels.tolist()])
     turned = run(predictor, [clip.flip(0) for clip, turns in zip(frames, turning, strict=True) if turns])
     backwards = turned["logits"].argmax(1)
     wanted = torch.tensor([names.index(reversed_name(names[label])) for label in labels[turning].tolist()])
     vectors = predictor.checkpoint.tensors["label_embeddings"].float()
     nearest = (torch.nn.functional.normalize(outputs["label_embedding"], dim=-1) @ vectors.T).argmax(1)
     recorded = [clip.flip(0) if names[label] in REVERSALS.values() else clip
-                for clip, label in zip(frames[:order_clips], test.labels, strict=False)]
+                for clip, label in zip(frames[:order_clips], labels.tolist(), strict=False)]
     clips = torch.stack([predictor.preprocess.clip(part)[0] for part in recorded])
     order = evaluate_order_accuracy(predictor.model, clips.split(32), shuffles=4, seed=0)
     unknown = [predictor.unknownness({key: value[n:n + 1] for key, value in outputs.items()})["unknown"]
@@ -98,12 +99,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--clips", type=Path)
     parser.add_argument("--model", default="marey-mini")
+    parser.add_argument("--limit", type=int, default=1000, help="test clips")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    predictor = marey.load(arguments.model)
+    predictor = marey.Predictor.load(arguments.model)
     result = {"command": "python -m benchmarks.mini_mocap --data RENDERS --clips ../shared/clips --out "
                          "results/marey_mini.json", "model": arguments.model, "date": date.today().isoformat(),
-              "held_out_test": measure(predictor, arguments.data)}
+              "held_out_test": measure(predictor, arguments.data, arguments.limit)}
     if arguments.clips is not None:
         rows = real_clips(predictor, arguments.clips)
         result |= {"real_clips": rows, "unknown_real_clips": f"{sum(row['unknown'] for row in rows)} of {len(rows)}"}

@@ -26,7 +26,7 @@ from marey.training.tasks.order import OrderArguments, OrderObjective
 
 KINDS = {"C-C": ("cosine", "cosine"), "C-S": ("cosine", "softmax"), "S-S": ("softmax", "softmax")}
 LOSSES = {"class, order": {"class": 1.0, "order": 1.0}, "all": {"class": 1.0, "order": 1.0, "guided": 1.0}}
-SIZES = ((7, 8), (7, 16), (7, 32), (14, 8), (28, 8))
+SIZES = ((7, 8), (7, 16), (7, 32), (7, 96), (14, 8), (28, 8))
 """(patches per side, frames T): N = 49, 196, 784 places."""
 
 
