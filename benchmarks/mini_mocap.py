@@ -109,6 +109,8 @@ def main() -> None:
     if arguments.clips is not None:
         rows = real_clips(predictor, arguments.clips)
         result |= {"real_clips": rows, "unknown_real_clips": f"{sum(row['unknown'] for row in rows)} of {len(rows)}"}
+    if arguments.out is not None and arguments.out.is_file():
+        result |= {"training": json.loads(arguments.out.read_text()).get("training")}
     text = json.dumps(result, indent=1)
     if arguments.out is not None:
         arguments.out.write_text(text + "\n")
