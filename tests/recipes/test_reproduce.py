@@ -8,6 +8,7 @@ from marey.errors import UserError
 from marey.recipes.reproduce import (
     Cell,
     estimates,
+    join_names,
     markdown_table,
     result_path,
     run_cells,
@@ -130,3 +131,11 @@ def test_names_that_match_nothing_are_errors(tmp_path):
 
 def test_numbers_are_shown_plainly():
     assert [show(v) for v in (121303354, 94.14, 0.4712945, None, 1.0)] == ["121,303,354", "94.14", "0.471", "–", "1.00"]
+
+
+def test_a_name_with_a_comma_survives_the_splitting_at_commas():
+    names = ["C-C", "C-C, 5 times the steps", "I3D head", "I3D head, GT boxes"]
+    assert join_names(["C-C", "5 times the steps", "I3D head"], names) == ["C-C, 5 times the steps", "I3D head"]
+    assert join_names(["I3D head", "C-C"], names) == ["I3D head", "C-C"]
+    assert join_names(["I3D*", "GT*"], names) == ["I3D*, GT*"]
+    assert join_names(["nothing", "C-C"], names) == ["nothing", "C-C"]

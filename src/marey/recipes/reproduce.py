@@ -131,11 +131,28 @@ def select_cells(cells: Sequence[Cell], only: Sequence[str] | None) -> list[Cell
     """
     if not only:
         return list(cells)
-    names = {cell.name for cell in cells}
+    names = sorted({cell.name for cell in cells})
+    only = join_names(only, names)
     for pattern in only:
-        if pattern not in names and not fnmatch.filter(names, pattern):
+        if not fits(pattern, names):
             raise unknown_name("cell", pattern, names)
     return [cell for cell in cells if any(cell.name == p or fnmatch.fnmatch(cell.name, p) for p in only)]
+
+
+def join_names(parts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Put names that hold a comma together again after a list was split at its commas; the longest fit wins."""
+    found, place = [], 0
+    while place < len(parts):
+        ends = range(len(parts), place, -1)
+        end = next((end for end in ends if fits(", ".join(parts[place:end]), names)), place + 1)
+        found.append(", ".join(parts[place:end]))
+        place = end
+    return found
+
+
+def fits(text: str, names: Sequence[str]) -> bool:
+    """Return whether a text is a name or a pattern of one."""
+    return text in names or bool(fnmatch.filter(names, text))
 
 
 def run_order(cells: Sequence[Cell]) -> list[Cell]:
