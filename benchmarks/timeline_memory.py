@@ -86,8 +86,7 @@ def main() -> None:
                          f"{long['added_megabytes']} MB above what it held after the first batch, {short['minutes']:g} "
                          f"minutes {short['added_megabytes']} MB: {growth:.1%} of its peak for "
                          f"{long['minutes'] / short['minutes']:.0f} times the length (the table of frame times grows, "
-                         "frames and answers do not stay). Low resolution and five frames a second; a file of "
-                         "hours was not run."}
+                         "frames and answers do not stay). Low resolution and five frames a second."}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
