@@ -162,11 +162,6 @@ def of_ordered(outputs: Outputs, num_ordered: int) -> Outputs:
     return {name: value[:num_ordered] for name, value in outputs.items() if isinstance(value, Tensor)}
 
 
-def first_half(outputs: Outputs, num_clips: int) -> Outputs:
-    """Return the tensors that belong to the ordered clips: their rows of logits, embeddings, and the like."""
-    return {name: value[:num_clips] for name, value in outputs.items() if isinstance(value, Tensor)}
-
-
 class OrderLater(Objective):
     """An objective whose order and guided terms begin after a share of the steps.
 
