@@ -31,7 +31,8 @@ def collect(model: Any, dataset: AvaDataset, truth: bool, limit: int | None) -> 
         persons = postprocess(model(item["clip"][None], boxes_xyxy_norm=given),
                               nms_threshold=1.0 if truth else model.head_nms)[0]
         evaluator.add_image(item["boxes_xyxy_norm"].numpy(), item["labels"].numpy(),
-                            persons["boxes_xyxy_norm"].numpy(), persons["scores"].numpy())
+                            persons["boxes_xyxy_norm"].numpy(), persons["scores"].numpy(),
+                            persons["person_scores"].numpy())
     return evaluator
 
 

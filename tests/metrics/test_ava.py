@@ -173,3 +173,13 @@ def test_the_training_evaluator_agrees_with_rows():
     scores = evaluator.compute()
     assert scores["map"] == 1
     assert scores["localisation_50"] == scores["localisation_75"] == 1
+
+
+def test_person_scores_rank_boxes_instead_of_the_best_class():
+    evaluator = AvaEvaluator(["walk", "run"])
+    truth, elsewhere = [.1, .1, .5, .9], [.6, .1, .9, .9]
+    evaluator.add_image(np.array([truth]), np.array([[1, 0]]), np.array([truth, elsewhere]),
+                        np.array([[.3, .3], [.1, .4]]), np.array([.6, .5]))
+    scores = evaluator.compute()
+    assert scores["localisation_50"] == pytest.approx(0.5)             # the false box has the surest action
+    assert scores["persons_50"] == scores["persons_75"] == 1

@@ -156,6 +156,17 @@ def test_an_image_network_can_be_the_trunk_and_its_stem_stays_frozen():
     torch.testing.assert_close(model.trunk.mix(fine.unflatten(0, (2, 8)), coarse.unflatten(0, (2, 8))), whole)
 
 
+def test_the_last_stages_of_the_image_network_may_learn():
+    model = tiny(trunk="efficientnet_lite0", trunk_arguments={"channels": 16, "trained_stages": 2}).train()
+    learning = {name.split(".")[1] for name, p in model.trunk.stem.named_parameters()
+                if p.requires_grad and name.startswith("_blocks")}
+    assert learning == {"5", "6", "7", "8", "9", "10"}                 # stages 4 and 5, three blocks each
+    assert not model.trunk.stem._conv_stem.weight.requires_grad
+    assert not model.trunk.stem._blocks[10]._bn2.training
+    with pytest.raises(UserError, match="trained_stages must be 0 to 5, got 6"):
+        tiny(trunk="efficientnet_lite0", trunk_arguments={"trained_stages": 6})
+
+
 def test_suppression_keeps_the_better_of_two_overlapping_boxes():
     outputs = {"logits": torch.tensor([[0., 1], [2, 0], [0, 0]]), "counts": [3],
                "boxes_xyxy_norm": torch.tensor([[0., 0, .5, .5], [0, 0, .5, .51], [.6, .6, .6, .9]])}

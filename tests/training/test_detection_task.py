@@ -51,7 +51,7 @@ def config(scenes, *settings):
 @pytest.mark.parametrize("boxes", ["own", "truth"])
 def test_the_mini_recipe_trains_evaluates_and_saves(scenes, tmp_path, boxes):
     result = train(config(scenes, f"objective.arguments.boxes={boxes}"), tmp_path / "run", quiet=True)
-    assert set(result.metrics) >= {"map", "localisation_50", "localisation_75"}
+    assert set(result.metrics) >= {"map", "localisation_50", "localisation_75", "persons_50", "persons_75"}
     if boxes == "truth":
         assert result.metrics["localisation_75"] == 1
     from marey.checkpoints import load_checkpoint
@@ -85,6 +85,9 @@ def test_stored_stem_features_train_what_clips_train(scenes, tmp_path, monkeypat
     assert len(list((tmp_path / "stems").glob("stem-*.pt"))) == 2
     with pytest.raises(UserError, match="variants stores the features of model.arguments.trunk=efficientnet_lite0"):
         build_task(config(scenes, "data.arguments.variants=1"))
+    learning = 'model.arguments.trunk_arguments={"channels": 16, "trained_stages": 1}'
+    with pytest.raises(UserError, match="stores the features of a stem that does not learn"):
+        build_task(config(scenes, *image, learning, *stored))
 
 
 def load(run):

@@ -72,6 +72,11 @@ class MBConv(nn.Module):
         return out + features if self.residual else out
 
 
+def blocks_before(num_stages: int) -> int:
+    """Return how many blocks the first `num_stages` stages have."""
+    return sum(count for _, _, count, _, _ in STAGES[:num_stages])
+
+
 class EfficientNetLiteTrunk(nn.Module):
     """EfficientNet-Lite0 up to and with a stage.
 

@@ -24,7 +24,7 @@ from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetw
 from torchvision.ops import box_iou, nms
 
 from marey.errors import UserError, unknown_name
-from marey.layers.efficientnet_lite import EfficientNetLiteTrunk
+from marey.layers.efficientnet_lite import EfficientNetLiteTrunk, blocks_before
 from marey.layers.i3d_blocks import ConvUnit, freeze_batch_statistics
 from marey.layers.location_embedding import LocationEmbedding
 from marey.layers.roi import RoiOperator, pool_boxes, pool_tubes
@@ -196,19 +196,29 @@ class FrameTrunk(nn.Module):
 
     EfficientNet-Lite0's stages 3 and 5 (strides 8 and 16) are brought to stride 8, reduced to `channels`, and mixed
     over time and space by two convolution units, the first of which halves the number of frames. The stem's weights
-    are ImageNet's (`load_imagenet_stem`) and stay as they are; not in the paper, whose trunk is I3D.
+    start as ImageNet's (`load_imagenet_stem`); not in the paper, whose trunk is I3D.
 
     Args:
         channels: D of the feature map.
+        trained_stages: how many of the stem's last stages learn; its batch norm keeps its statistics even there.
+
+    Raises:
+        UserError: if the stem has fewer stages.
     """
 
-    FINE_BLOCKS = 5
-    """Blocks up to the end of stage 3."""
+    NUM_STAGES = 5
+    FINE_BLOCKS = blocks_before(3)
+    """Blocks up to the end of stage 3, whose stride is 8."""
 
-    def __init__(self, channels: int = 160) -> None:
+    def __init__(self, channels: int = 160, trained_stages: int = 0) -> None:
         super().__init__()
-        self.stem = EfficientNetLiteTrunk(5)
+        if not 0 <= trained_stages <= self.NUM_STAGES:
+            raise UserError(f"trunk_arguments.trained_stages must be 0 to {self.NUM_STAGES}, got {trained_stages}")
+        self.stem = EfficientNetLiteTrunk(self.NUM_STAGES)
         self.stem.requires_grad_(False)
+        first = blocks_before(self.NUM_STAGES - trained_stages)
+        for block in self.stem._blocks[first:]:
+            block.requires_grad_(True)
         self.fine_channels, self.coarse_channels, self.out_channels = 40, self.stem.width, channels
         self.reduce = ConvUnit(self.fine_channels + self.coarse_channels, channels)
         self.over_time = ConvUnit(channels, channels, (3, 1, 1), (2, 1, 1))

@@ -185,14 +185,16 @@ def stored_result(out: Path, cell: Cell, scale: str) -> dict[str, Any] | None:
     return result if same and result.get("settings") == json.loads(json.dumps(cell.settings)) else None
 
 
-def estimates(cells: Sequence[Cell], out: Path, scale: str) -> dict[str, float]:
-    """Return seconds per cell name: the mean measured on other seeds, else the stated estimate."""
-    seconds: dict[str, list[float]] = {}
+def estimates(cells: Sequence[Cell], out: Path, scale: str) -> dict[tuple[str, int], float]:
+    """Return seconds per cell name and seed: the least measured on other seeds, else the stated estimate.
+
+    The least, because the first cell of a study may also have made the data for all.
+    """
+    measured: dict[str, list[float]] = {}
     for cell in cells:
         stored = stored_result(out, cell, scale)
-        seconds.setdefault(cell.name, []).extend([stored["seconds"]] if stored else [])
-    stated = {cell.name: cell.estimate_seconds for cell in cells}
-    return {name: statistics.fmean(found) if found else stated[name] for name, found in seconds.items()}
+        measured.setdefault(cell.name, []).extend([stored["seconds"]] if stored else [])
+    return {(cell.name, cell.seed): min(measured[cell.name], default=cell.estimate_seconds) for cell in cells}
 
 
 def run_cells(cells: Sequence[Cell], out: Path | str, *, budget_minutes: float | None = None,
@@ -228,7 +230,7 @@ def run_cells(cells: Sequence[Cell], out: Path | str, *, budget_minutes: float |
     seconds = estimates(cells, out, scale)
     chosen = run_order(select_cells(cells, only))
     todo = [cell for cell in chosen if stored_result(out, cell, scale) is None]
-    total = sum(seconds[cell.name] for cell in todo)
+    total = sum(seconds[cell.name, cell.seed] for cell in todo)
     budget = "no budget" if budget_minutes is None else f"budget {budget_minutes:g} min"
     say(f"{len(chosen)} cell-seeds chosen, {len(chosen) - len(todo)} already stored, {len(todo)} to run; "
         f"estimated cost {total / 60:.1f} min ({budget})")
@@ -237,9 +239,9 @@ def run_cells(cells: Sequence[Cell], out: Path | str, *, budget_minutes: float |
     for position, cell in enumerate([] if dry_run else todo, start=1):
         seconds = estimates(cells, out, scale)
         left = math.inf if budget_minutes is None else budget_minutes * 60 - (time.monotonic() - started)
-        if seconds[cell.name] > left:
+        if seconds[cell.name, cell.seed] > left:
             say(f"[{position}/{len(todo)}] {cell.name} seed {cell.seed}: not run "
-                f"(needs about {seconds[cell.name]:.0f} s, {max(left, 0):.0f} s of the budget left)")
+                f"(needs about {seconds[cell.name, cell.seed]:.0f} s, {max(left, 0):.0f} s of the budget left)")
             continue
         try:
             result = run_one(cell, out, scale=scale, command=command)

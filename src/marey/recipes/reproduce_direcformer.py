@@ -36,8 +36,8 @@ from marey.training.tasks.order import OrderArguments, OrderEvaluator, OrderObje
 from marey.transforms.preprocess import Preprocess
 
 KINDS = {"S": "softmax", "C": "cosine"}
-LOSSES = {"": {"class": 1.0}, " +L_ord": {"class": 1.0, "order": 1.0},
-          " +L_ord+L_self": {"class": 1.0, "order": 1.0, "guided": 1.0}}
+LOSSES = {"": ("class",), " +L_ord": ("class", "order"), " +L_ord+L_self": ("class", "order", "guided")}
+"""What a line trains; the weights are those of its recipe (Eq. 14)."""
 
 JESTER: dict[str, dict[str, float]] = {
     "S-S": {"top1": 94.14, "top5": 99.19, "order_acc": 52.84}, "S-S +L_ord": {"order_acc": 72.57},
@@ -62,16 +62,18 @@ MAIN = ("S-S", "C-C +L_ord+L_self")
 MINI_RECORDINGS = ("backflip", "cartwheel", "get up from the back", "get up from the front", "jump", "kick", "roll",
                    "spin kick")
 """Recordings of the mini tables: those with a beginning and an end, which a walking cycle has not."""
-MINI_CLIPS = 5000
-"""Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; about 2,800 show one of `MINI_RECORDINGS` (or it played
+MINI_CLIPS = 32_000
+"""Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; 18,088 show one of `MINI_RECORDINGS` (or it played
 backwards). Each of these is used twice, as recorded and backwards: 16 classes."""
 MINI_PLAN = RenderPlan(size=112, fps=8.0, seed=3)
-"""The first `MINI_CLIPS` of the clips `marey-mini` was trained on, whose convolutions are the stem."""
-MINI_STEPS = 300
+"""The clips `marey-mini` was trained on, whose convolutions are the stem."""
+MINI_STEPS = 1000
 """Optimiser steps of a mini cell, 32 clips each."""
-LONGER = 5
+LONGER = 4
 """How many times the steps the main contrast is trained for once more, last of all."""
-RENDER_SECONDS = 700.0
+ORDER_CLIPS = 300
+"""Test clips whose order is recovered, each from 4 shuffles."""
+RENDER_SECONDS = 2100.0
 """What rendering the clips and storing their features costs once, on one core."""
 
 
@@ -104,14 +106,15 @@ def mini_cells(options: ReproduceOptions) -> list[Cell]:
         note = "" if paper is not None else "not in the paper"
         for seed in range(options.seeds):
             run = functools.partial(run_mini, line, seed, options, times=times)
-            estimate = times * (40.0 if "+" not in line else 60.0)
+            estimate = times * MINI_STEPS * (0.13 if "+" not in line else 0.27)
             if (line, seed, times) == (MAIN[0], 0, 1) and not features_path(options.cache).is_file():
                 estimate += RENDER_SECONDS
             priority = 3 if times > 1 else 0 if line in MAIN else 1 if line in JESTER else 2
             found.append(Cell(line + (f", {times} times the steps" if times > 1 else ""), seed, run, estimate, paper,
                               priority, "Tables 1, 2 (mini)", note, mini_settings(times)))
     name = f"{MAIN[1]}, as played"
-    found += [Cell(name, seed, functools.partial(run_mini, MAIN[1], seed, options, as_played=True), 60.0, None, 2,
+    found += [Cell(name, seed, functools.partial(run_mini, MAIN[1], seed, options, as_played=True), 0.27 * MINI_STEPS,
+                   None, 2,
                    "Tables 1, 2 (mini)", "not in the paper: order as played, which shuffled frames do not show",
                    mini_settings(1)) for seed in range(options.seeds)]
     return found
@@ -119,7 +122,8 @@ def mini_cells(options: ReproduceOptions) -> list[Cell]:
 
 def mini_settings(times: int) -> dict[str, Any]:
     """Return what the result of a mini cell depends on."""
-    return {"steps": times * MINI_STEPS, "clips": MINI_CLIPS, "stem": "marey-mini",
+    return {"steps": times * MINI_STEPS, "clips": MINI_CLIPS, "stem": "marey-mini", "permutations": "1000 farthest",
+            "guided": direcformer_mini().objective.weights["guided"],
             "data": "mocap at 8 frames per second, 8 recordings, both ways"}
 
 
@@ -153,13 +157,14 @@ def mini_config(name: str, seed: int, device: str = "cpu", times: int = 1) -> Tr
     kind, _, losses = name.partition(" ")
     base = direcformer_mini()
     arguments = {**base.model.arguments, "time_attention": KINDS[kind[0]], "space_attention": KINDS[kind[2]]}
-    objective = replace(base.objective, weights=dict(LOSSES[f" {losses}" if losses else ""]), arguments={
+    weights = {term: base.objective.weights[term] for term in LOSSES[f" {losses}" if losses else ""]}
+    objective = replace(base.objective, weights=weights, arguments={
         **base.objective.arguments, "backwards": [reversed_name(action) for action in MINI_RECORDINGS]})
     return replace(base, recipe=f"direcformer_mini {name}", model=replace(base.model, arguments=arguments),
                    objective=objective,
                    train=replace(base.train, max_steps=times * MINI_STEPS, seed=seed, calibrate=False,
-                                 tensorboard=False,
-                                 eval_every=times * MINI_STEPS, device="cpu" if device == "cpu" else "auto"))
+                                 tensorboard=False, eval_every=times * MINI_STEPS,
+                                 device="cpu" if device == "cpu" else "auto"))
 
 
 @dataclass(frozen=True)
@@ -192,29 +197,30 @@ def features_path(cache: Path) -> Path:
 
 @functools.lru_cache(maxsize=1)
 def mocap_features(cache: Path) -> MiniClips:
-    """Render the clips once (about 6 minutes of one core), send them through the stem once, and load their features.
+    """Render the clips once (half an hour of one core), send them through the convolutions once, load their features.
 
     Raises:
         UserError: if pybullet is missing.
     """
     preprocess = direcformer_mini().data.preprocess
     assert preprocess is not None
-    features, names, splits = recorded_features(cache / "mocap-8fps", features_path(cache), MINI_PLAN, mini_stem,
-                                                preprocess)
-    mine = [place for place, name in enumerate(names) if name in MINI_RECORDINGS]
-    return MiniClips(features[mine], torch.tensor([MINI_RECORDINGS.index(names[place]) for place in mine]),
-                     tuple(splits[place] for place in mine), MINI_RECORDINGS)
+    features, names, splits = recorded_features(cache / "mocap-8fps", features_path(cache), MINI_CLIPS, MINI_PLAN,
+                                                convolve, preprocess, only=MINI_RECORDINGS)
+    return MiniClips(features, torch.tensor([MINI_RECORDINGS.index(name) for name in names]), tuple(splits),
+                     MINI_RECORDINGS)
 
 
-def recorded_features(root: Path, stored: Path, plan: RenderPlan, stem: Callable[[], nn.Module],
-                      preprocess: Preprocess) -> tuple[Tensor, list[str], list[str]]:
-    """Return the stem features of `MINI_CLIPS` renders in the direction of the recording, made where they are missing.
+def recorded_features(root: Path, stored: Path, num_clips: int, plan: RenderPlan, see: Callable[[Tensor], Tensor],
+                      preprocess: Preprocess, *, only: Sequence[str] = ()) -> tuple[Tensor, list[str], list[str]]:
+    """Return the stem features of renders in the direction of the recording, made where they are missing.
 
     Args:
         root: folder of the renders.
         stored: file of the features.
+        num_clips: how many are rendered.
         plan: what is rendered.
-        stem: builds the frozen stem.
+        see: the frozen stem, clips (V, T, 3, H, W) to features (V, T, places, C).
+        only: recordings whose clips are wanted; empty: all.
 
     Returns:
         float16 (N, T, places, C), the recordings' names, and the splits.
@@ -225,22 +231,38 @@ def recorded_features(root: Path, stored: Path, plan: RenderPlan, stem: Callable
     from marey.datasets import open_dataset
     from marey.datasets.mocap import list_actions, render_dataset, reversed_name
     from marey.datasets.packed import open_packed
-    from marey.training.tasks.frozen_stem import run_trunk
 
-    samples = open_dataset(render_dataset(root, MINI_CLIPS, plan, workers=0)).samples[:MINI_CLIPS]
-    turned = [str(sample.label) not in list_actions("none") for sample in samples]
+    samples = open_dataset(render_dataset(root, num_clips, plan, workers=0)).samples[:num_clips]
+    as_recorded = list_actions("none")
+    names = [str(sample.label) if sample.label in as_recorded else reversed_name(str(sample.label))
+             for sample in samples]
+    wanted = [place for place, name in enumerate(names) if not only or name in only]
     if not stored.is_file():
-        packed, trunk, parts = open_packed(root), stem(), []
-        for start in range(0, len(samples), 32):
-            clips = [packed.frames(int(sample.row or 0)) for sample in samples[start:start + 32]]
-            parts.append(run_trunk(trunk, torch.stack([preprocess.clip(clip)[0] for clip in clips])).half())
-        features, backwards = torch.cat(parts), torch.tensor(turned)
-        features[backwards] = features[backwards].flip(1)
+        packed, features = open_packed(root), None
+        for start in range(0, len(wanted), 32):
+            part = wanted[start:start + 32]
+            seen = see(torch.stack([preprocess.clip(packed.frames(int(samples[place].row or 0)))[0] for place in part]))
+            if features is None:
+                features = torch.empty(len(wanted), *seen.shape[1:], dtype=torch.float16)
+            turned = torch.tensor([samples[place].label not in as_recorded for place in part])
+            features[start:start + 32] = torch.where(turned[:, None, None, None], seen.flip(1), seen)
         torch.save(features, stored.with_suffix(".tmp"))
         stored.with_suffix(".tmp").replace(stored)
-    names = [reversed_name(str(sample.label)) if turn else str(sample.label)
-             for sample, turn in zip(samples, turned, strict=True)]
-    return torch.load(stored, weights_only=True), names, [str(sample.split) for sample in samples]
+    return (torch.load(stored, weights_only=True), [names[place] for place in wanted],
+            [str(samples[place].split) for place in wanted])
+
+
+@torch.inference_mode()
+def convolve(clips: Tensor) -> Tensor:
+    """Return what the trained half of the mini cells' stem sees: (V, T, places, C) of clips (V, T, 3, H, W)."""
+    seen = convolutions()(clips.flatten(0, 1))
+    return seen.float().flatten(2).transpose(1, 2).unflatten(0, clips.shape[:2])
+
+
+@functools.lru_cache(maxsize=1)
+def convolutions() -> Callable[[Tensor], Tensor]:
+    """Return the trained half of `mini_stem`: frames (M, 3, H, W) to (M, C, h, w)."""
+    return mini_stem().trunk.convolve  # type: ignore[union-attr,return-value]
 
 
 def mini_stem() -> nn.Module:
@@ -311,8 +333,9 @@ def measure_mini(model: nn.Module, clips: MiniClips, device: str) -> dict[str, A
     with torch.inference_mode():
         logits = torch.cat([model(part)["logits"].cpu() for part in (*features.split(64), *features.flip(1).split(64))])
     wanted = torch.cat([test.labels, test.labels + len(test.actions)])
-    order = evaluate_order_accuracy(model, features.split(32), shuffles=4, seed=0)
-    by_sorting = evaluate_order_accuracy(model, features.split(32), shuffles=4, seed=0, method="sort")
+    shown = features[torch.linspace(0, len(features) - 1, min(ORDER_CLIPS, len(features))).long()].split(32)
+    order = evaluate_order_accuracy(model, shown, shuffles=4, seed=0)
+    by_sorting = evaluate_order_accuracy(model, shown, shuffles=4, seed=0, method="sort")
     recording = (logits.argmax(dim=1) % len(test.actions) == wanted % len(test.actions)).double().mean()
     return {"top1": 100 * topk_accuracy(logits, wanted, 1), "top5": 100 * topk_accuracy(logits, wanted, 5),
             "order_acc": 100 * order["order_accuracy"], "order_acc_sorted": 100 * by_sorting["order_accuracy"],
@@ -354,7 +377,8 @@ def run_full(recipe: TrainConfig, line: str, seed: int, options: ReproduceOption
     arguments = {**recipe.model.arguments, "time_attention": KINDS[kind[0]], "space_attention": KINDS[kind[2]]}
     config = replace(recipe, model=replace(recipe.model, arguments=arguments),
                      data=replace(recipe.data, path=options.data),
-                     objective=replace(recipe.objective, weights=dict(LOSSES[f" {losses}" if losses else ""])),
+                     objective=replace(recipe.objective, weights={
+                         term: recipe.objective.weights[term] for term in LOSSES[f" {losses}" if losses else ""]}),
                      train=replace(recipe.train, seed=seed, precision="bf16" if options.device != "cpu" else "fp32",
                                    device="auto" if options.device != "cpu" else "cpu"))
     out = options.cache / "runs" / f"{recipe.recipe}-{line.replace(' ', '_')}-seed{seed}"

@@ -18,7 +18,7 @@ from marey.datasets.index import DatasetIndex, Sample, open_dataset
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
 from marey.models import create_model
-from marey.recipes.reproduce_direcformer import MINI_CLIPS, recorded_features
+from marey.recipes.reproduce_direcformer import recorded_features
 from marey.robustness.corruptions import PROFILES, SEVERITIES, corrupt
 from marey.robustness.perturb_dataset import ROSE_RANDOM, Job, perturbed_frames, plan, video_seed
 from marey.training.tasks.frozen_stem import run_trunk
@@ -33,6 +33,7 @@ STEM_ARGUMENTS: dict[str, Any] = {"patch_size": 32, "embed_dim": 64, "depth": 2,
 """The transformer of the mini lines on its frozen ImageNet stem."""
 STEM_PIXELS, CONV_PIXELS = 96, 64
 """Side of the clips the stem sees, and of those a model without stem (I3D) sees."""
+MOCAP_CLIPS = 5000
 MOCAP_TRAIN = 2400
 """Training clips of the mocap set; all its test clips are used."""
 WINDOW_STRIDE = 8
@@ -107,8 +108,10 @@ def make_mocap(cache: Path) -> dict[str, Tensor]:
     from marey.datasets.mocap import RenderPlan
     from marey.datasets.packed import open_packed
 
-    features, recorded, _ = recorded_features(cache / "mocap", cache / f"features-{MINI_CLIPS}.pt",
-                                              RenderPlan(size=112, seed=1), image_stem, stem_preprocess())
+    stem = functools.cache(image_stem)
+    features, recorded, _ = recorded_features(cache / "mocap", cache / f"features-{MOCAP_CLIPS}.pt", MOCAP_CLIPS,
+                                              RenderPlan(size=112, seed=1), lambda clips: run_trunk(stem(), clips),
+                                              stem_preprocess())
     packed, samples = open_packed(cache / "mocap"), open_dataset(cache / "mocap").samples[:len(features)]
     names, turned = mocap_names(), [str(sample.label) not in mocap_names() for sample in samples]
     numbers = [names.index(name) for name in recorded]

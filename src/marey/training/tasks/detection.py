@@ -77,6 +77,9 @@ def build(config: TrainConfig) -> Task:
         if not image_trunk or boxes == "predicted":
             raise UserError("data.arguments.variants stores the features of model.arguments.trunk=efficientnet_lite0, "
                             "for boxes of one's own or the truth; set variants=0")
+        if config.model.arguments.get("trunk_arguments", {}).get("trained_stages"):
+            raise UserError("data.arguments.variants stores the features of a stem that does not learn; set variants=0, "
+                            "or model.arguments.trunk_arguments.trained_stages=0")
         store = FeatureStore(config, Path(data["cache"]) if "cache" in data else None)
         train_data = store.stored(train_data, int(data["variants"]))
         val_data = store.stored(val_data, 1) if val_data is not None else None
@@ -215,7 +218,7 @@ class DetectionObjective(Objective):
 
 
 class DetectionEvaluator(Evaluator):
-    """Frame mAP at IoU 0.5 ("map"), and persons found whatever they do at 0.5 and 0.75 ("localisation_50", "_75")."""
+    """Frame mAP at IoU 0.5 ("map"), and persons found whatever they do, at 0.5 and 0.75 (`AvaEvaluator.compute`)."""
 
     main = "map"
 
@@ -229,14 +232,15 @@ class DetectionEvaluator(Evaluator):
         for place, sample in enumerate(batch["sample"].tolist()):
             self.rows[sample] = {"truth": batch["boxes_xyxy_norm"][place].cpu(), "labels": batch["labels"][place].cpu(),
                                  "boxes": persons[place]["boxes_xyxy_norm"].cpu(),
-                                 "scores": persons[place]["scores"].cpu()}
+                                 "scores": persons[place]["scores"].cpu(),
+                                 "person_scores": persons[place]["person_scores"].cpu()}
 
     def evaluator(self) -> AvaEvaluator:
         """Return the metric's own collector, filled with all rows in order of sample."""
         collected = AvaEvaluator(self.class_names)
         for _, row in sorted(self.rows.items()):
             collected.add_image(row["truth"].numpy(), row["labels"].numpy(), row["boxes"].numpy(),
-                                row["scores"].numpy())
+                                row["scores"].numpy(), row["person_scores"].numpy())
         return collected
 
     def compute(self) -> dict[str, Any]:
