@@ -48,6 +48,15 @@ def invoke(*arguments):
     return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
 
 
+def test_the_order_can_also_be_sorted_by_net_weight(video, checkpoint_folder):
+    found = order_video(load_checkpoint(checkpoint_folder), video, shuffle=3, method="sort")
+    assert found.path.tolist() == (found.weights.sum(1) - found.weights.sum(0)).argsort(descending=True).tolist()
+    asked = invoke("order", video, "--model", checkpoint_folder, "--shuffle", 3, "--method", "sort", "--json")
+    assert json.loads(asked.stdout)["results"][0]["order"] == found.path.tolist()
+    wrong = invoke("order", video, "--model", checkpoint_folder, "--method", "sorted")
+    assert "unknown method of order correction 'sorted'; did you mean 'sort'" in str(wrong.exception)
+
+
 def test_the_frames_of_the_models_own_clip_are_shuffled_by_the_seed(video, checkpoint_folder):
     checkpoint = load_checkpoint(checkpoint_folder)
     found = order_video(checkpoint, video, shuffle=3)

@@ -14,6 +14,8 @@ def order(
     shuffle: Annotated[int | None, typer.Option(help="Shuffle the frames with this seed first.")] = None,
     window: Annotated[tuple[float, float] | None,
                       typer.Option(metavar="START END", help="Part of the video, in seconds.")] = None,
+    method: Annotated[str, typer.Option(help="How the order is read from the attention: path (the paper's heaviest "
+                                             "path) or sort (every pair votes; often better).")] = "path",
     out: Annotated[Path | None, typer.Option(help="Folder for a picture per video: matrix, path, strips.")] = None,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -27,7 +29,8 @@ def order(
     checkpoint = load_checkpoint(model)
     entries = []
     given = videos_in(videos)
-    for found, entry in order_many(checkpoint, given, shuffle=shuffle, window_seconds=window, device=device):
+    for found, entry in order_many(checkpoint, given, shuffle=shuffle, window_seconds=window, method=method,
+                                   device=device):
         entries.append(entry)
         if found is None:
             say(f"marey: {entry['error']}")

@@ -54,7 +54,8 @@ class VideoOrder:
 
 
 def order_video(checkpoint: Checkpoint, video: str | Path, *, shuffle: int | None = None,
-                window_seconds: tuple[float, float] | None = None, device: str = "cpu") -> VideoOrder:
+                window_seconds: tuple[float, float] | None = None, method: str = "path",
+                device: str = "cpu") -> VideoOrder:
     """Recover the order of T distinct frames of a video.
 
     Args:
@@ -63,6 +64,7 @@ def order_video(checkpoint: Checkpoint, video: str | Path, *, shuffle: int | Non
         shuffle: seed of the permutation applied to the frames first (uniform over all T!); None takes them as they are.
         window_seconds: part [start, end) of the video to sample T frames from, equally spaced; None takes the clip the
             model's preprocessing samples, and the whole video where that would repeat a frame.
+        method: how the order is read from the attention, see `recover_order`.
         device: where the model runs.
 
     Raises:
@@ -80,7 +82,7 @@ def order_video(checkpoint: Checkpoint, video: str | Path, *, shuffle: int | Non
         order = random_permutations(1, T, torch.Generator().manual_seed(shuffle))[0]
     model = checkpoint.model.to(device).eval()
     ready = preprocess.clip(clip.frames)[:1].to(device)
-    found = recover_order(model, permute_frames(ready, order[None].to(device)))
+    found = recover_order(model, permute_frames(ready, order[None].to(device)), method=method)
     seconds = tuple(clip.frame_seconds[time] for time in order.tolist())
     return VideoOrder(video=str(video), frames=clip.frames[order], order=order, path=found.path[0].cpu(),
                       weights=found.weights[0].cpu(), frame_seconds=seconds, shuffled=shuffle is not None)

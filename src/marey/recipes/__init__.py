@@ -17,6 +17,7 @@ RECIPES: dict[str, str] = {
     "direcformer_mini": "marey.recipes.direcformer",
     "mini_stem": "marey.recipes.mini",
     "mini_mocap": "marey.recipes.mini",
+    "mini_order": "marey.recipes.mini",
     "finetune_folder": "marey.recipes.finetune",
     "gat_youtube8m": "marey.recipes.gat",
     "gat_youtube8m_mini": "marey.recipes.gat",

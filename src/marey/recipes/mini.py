@@ -1,7 +1,8 @@
-"""What trains the bundled `marey-mini`: rendered motion capture, convolutions first, the transformer on top of them."""
+"""What trains `marey-mini` and `marey-mini-order`: rendered motion capture, convolutions first, a transformer on them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from marey.datasets.mocap_motion import REVERSALS, list_actions
@@ -77,4 +78,25 @@ def mini_mocap() -> TrainConfig:
                                              "backwards": sorted(REVERSALS.values()), "order_from": 0.8}),
         train=RunConfig(epochs=11, batch_size=128, precision="bf16", eval_batch_size=64, eval_every=500,
                         unused_parameters=True),
+    )
+
+
+def mini_order() -> TrainConfig:
+    """Train `marey-mini-order`, which puts frames back: a small DirecFormer (C-C, all losses) on the same clips.
+
+    It starts from the convolutions of `mini_stem`: `--set model.init_from=RUN/best`. The order terms are set as in
+    `direcformer_mini`, whose docstring gives the reasons, and begin at the first step, not in the last fifth.
+    """
+    preprocess = replace(mini_preprocess(), short_side=64, image_size=64)
+    return TrainConfig(
+        recipe="mini_order",
+        model=ModelConfig(name="direcformer", start="glorot", arguments={
+            "patch_size": 16, "embed_dim": 128, "stem": "conv", "depth": 3, "num_heads": 4, "mlp_ratio": 2.0}),
+        data=DataConfig(preprocess=preprocess),
+        augment=mini_augment(preprocess),
+        optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0),
+        objective=ObjectiveConfig(kind="order", weights={"class": 1.0, "order": 1.0, "guided": 10.0},
+                                  arguments={"num_permutations": 1000, "rule": "farthest", "mask_diagonal": True,
+                                             "backwards": sorted(REVERSALS.values())}),
+        train=RunConfig(epochs=4, batch_size=64, precision="bf16", eval_batch_size=64, eval_every=500, calibrate=False),
     )
