@@ -61,11 +61,15 @@ def main() -> None:
               "persons": int(sum(len(key.boxes_xyxy_norm) for key in index.key_frames[:arguments.limit])),
               "scores": {name: round(value, 4) for name, value in scores.items()},
               "by_size": parts["size"], "by_persons": parts["persons"],
-              "goal": {"localisation_50": 0.80, "met": scores["localisation_50"] >= 0.80},
-              "reading": f"Persons are found with mAP {scores['localisation_50']:.2f} at IoU 0.5 (goal 0.80) and "
-                         f"{scores['localisation_75']:.2f} at 0.75; actions with frame mAP {scores['map']:.2f}, and "
-                         f"{scores['map_with_true_boxes']:.2f} where the boxes are given. One model, one seed; held "
-                         "out are viewpoint, body, speed, phase and background, not the 15 recordings."}
+              "goal": {"localisation_50": 0.80, "met_by_best_class": scores["localisation_50"] >= 0.80,
+                       "met_by_person_score": scores["persons_50"] >= 0.80},
+              "reading": f"Persons are found with mAP {scores['persons_50']:.2f} at IoU 0.5 and "
+                         f"{scores['persons_75']:.2f} at 0.75 where boxes are ranked by the detector's person score, "
+                         f"{scores['localisation_50']:.2f} and {scores['localisation_75']:.2f} where they are ranked "
+                         f"by their best class, as in the paper's Table 2 (goal 0.80 at 0.5); actions with frame mAP "
+                         f"{scores['map']:.2f}, and {scores['map_with_true_boxes']:.2f} where the boxes are given. One "
+                         "model, one seed; held out are viewpoint, body, speed, phase and background, not the 15 "
+                         "recordings."}
     text = json.dumps(result, indent=1)
     print(text)
     if arguments.out:

@@ -1,4 +1,4 @@
-"""What trains `marey-mini` and `marey-mini-order`: rendered motion capture, convolutions first, a transformer on them."""
+"""What trains `marey-mini` and `marey-mini-order`: motion capture, convolutions first, then a transformer on them."""
 
 from __future__ import annotations
 

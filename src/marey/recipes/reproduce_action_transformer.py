@@ -25,6 +25,7 @@ from marey.models.action_transformer import ActionTransformer, count_parameters,
 from marey.recipes.action_transformer import MINI_MODEL, action_transformer_ava, mini_preprocess
 from marey.recipes.reproduce import Cell, ReproduceOptions, Row, show
 from marey.training.config import TrainConfig, override
+from marey.training.tasks.frozen_stem import weights_hash
 from marey.transforms.augment import Augment
 
 TRAIN_SCENES, TEST_SCENES = 400, 100
@@ -95,6 +96,8 @@ def cells(options: ReproduceOptions) -> list[Cell]:
         raise UserError("--scale full trains on AVA: give --data DIR in AVA's layout (docs/datasets.md)")
     run = run_mini if options.scale == "mini" else run_full
     settings = {"steps": STEPS, "scenes": TRAIN_SCENES, "data": options.data or "mocap scenes"}
+    if options.scale == "mini":
+        settings["trunk"] = weights_hash(bundled_trunk())
     return [Cell(variant.name, seed, functools.partial(run, variant, seed, options),
                  variant.estimate_seconds if options.scale == "mini" else 7 * 86_400.0,
                  paper=variant.paper, priority=variant.priority, table=variant.table,
@@ -120,7 +123,8 @@ def reading(rows: Sequence[Row]) -> str:
                "people or objects, which is the context the Tx head gathers, and a query keeps little of the motion "
                "that a tube shows")
     return (f"With true boxes: I3D {told('I3D head, GT boxes')}, Tx LowRes {told('Tx LowRes, GT boxes')}, Tx HighRes "
-            f"{told('Tx HighRes, GT boxes')} mAP: {verdict}. The trunk is frozen and was trained with both heads.")
+            f"{told('Tx HighRes, GT boxes')} mAP: {verdict}. The frozen trunk was trained "
+            "below a Tx HighRes head, which may favour that line.")
 
 
 # ---- features of a frozen trunk -------------------------------------------------------------------------------------
@@ -163,7 +167,7 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
 
     "augmented" holds `VARIANTS` random flips, crops and colours of each scene, one after the other.
     """
-    path = options.cache / "action_transformer" / f"features-{kind}.pt"
+    path = options.cache / "action_transformer" / f"features-{kind}-{weights_hash(bundled_trunk())}.pt"
     if path.is_file():
         return Scenes(**torch.load(path, weights_only=True))
     train, test = load_data(options)

@@ -11,6 +11,7 @@ from marey.metrics.order import chance_order_accuracy
 from marey.models import create_model
 from marey.order.permutations import make_permutation_set
 from marey.recipes.direcformer import direcformer_jester, direcformer_kinetics400, direcformer_mini
+from marey.recipes.mini import mini_order
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
 from marey.training.loop import train
 from marey.training.tasks.order import OrderArguments, OrderEvaluator, OrderObjective, build
@@ -163,7 +164,9 @@ def test_recipes_hold_the_papers_settings():
     assert (jester.augment.flip, jester.data.preprocess.crops) == (0.0, 3)
     assert kinetics.data.preprocess.sampling.stride_frames == 32
     assert kinetics.augment.preprocess == kinetics.data.preprocess
-    for recipe in (jester, kinetics, direcformer_mini()):
-        assert recipe.objective.weights == {"class": 1.0, "order": 1.0, "guided": 1.0}
+    for recipe in (jester, kinetics, direcformer_mini(), mini_order()):
+        paper = recipe in (jester, kinetics)
+        assert recipe.objective.weights == {"class": 1.0, "order": 1.0, "guided": 1.0 if paper else 10.0}
+        assert recipe.objective.arguments["rule"] == ("closest" if paper else "farthest")
         assert TrainConfig.from_dict(recipe.to_dict()) == recipe
     assert replace(jester, train=jester.train).recipe == "direcformer_jester"

@@ -78,8 +78,8 @@ def build(config: TrainConfig) -> Task:
             raise UserError("data.arguments.variants stores the features of model.arguments.trunk=efficientnet_lite0, "
                             "for boxes of one's own or the truth; set variants=0")
         if config.model.arguments.get("trunk_arguments", {}).get("trained_stages"):
-            raise UserError("data.arguments.variants stores the features of a stem that does not learn; set variants=0, "
-                            "or model.arguments.trunk_arguments.trained_stages=0")
+            raise UserError("data.arguments.variants stores the features of a stem that does not learn; set "
+                            "variants=0, or model.arguments.trunk_arguments.trained_stages=0")
         store = FeatureStore(config, Path(data["cache"]) if "cache" in data else None)
         train_data = store.stored(train_data, int(data["variants"]))
         val_data = store.stored(val_data, 1) if val_data is not None else None

@@ -160,7 +160,8 @@ def store_features(stem: nn.Module, data: Any, variants: int, views: int, *, fol
     """
     full = ClipDataset(whole, data.preprocess, data.augment, seed=0)
     keys = [(str(sample.path), sample.row) for sample in whole.samples]
-    text = json.dumps([repr(data.augment), repr(data.preprocess), variants, views, weights_hash(stem), keys])
+    text = json.dumps([repr(data.augment), repr(data.preprocess), variants, views,
+                       weights_hash(stem.trunk), keys])  # type: ignore[arg-type]
     path = folder / f"stem-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
     place_of = {key: place for place, key in enumerate(keys)}
     places = [place_of[str(sample.path), sample.row] for sample in data.index.samples]
@@ -210,9 +211,9 @@ def run_trunk(stem: nn.Module, clips: Tensor) -> Tensor:
     return features.float().flatten(2).transpose(1, 2).unflatten(0, clips.shape[:2])
 
 
-def weights_hash(stem: nn.Module) -> str:
-    """Return a short name for the trunk's weights."""
+def weights_hash(part: nn.Module) -> str:
+    """Return a short name for the weights of a part of a model."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(stem.trunk.state_dict().items()):  # type: ignore[union-attr,operator]
+    for name, tensor in sorted(part.state_dict().items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()[:12]
