@@ -32,9 +32,13 @@ def measure(model: str, data: str, split: str | None, limit: int) -> dict[str, A
         index = subset(index, [int(place * len(index) / limit) for place in range(limit)])
     objective = ((checkpoint.extra or {}).get("config") or {}).get("objective", {})
     backwards = tuple(objective.get("arguments", {}).get("backwards", ()))
-    found = order_accuracy_on(checkpoint, index, backwards=backwards)
-    found["unreadable"] = len(found["unreadable"])
-    return {"model": Path(model).name, "data": data, "split": split, **found, "text": describe_order_accuracy(found)}
+    by_path, by_sorting = (order_accuracy_on(checkpoint, index, backwards=backwards, method=method)
+                           for method in ("path", "sort"))
+    by_path["unreadable"] = len(by_path["unreadable"])
+    text = f"{describe_order_accuracy(by_path)}; sorted by net weight {describe_order_accuracy(by_sorting)}"
+    by_sorting = {key: by_sorting[key] for key in ("order_accuracy", "interval")}
+    return {"model": Path(model).name, "data": Path(data).name, "split": split, **by_path, "sorted": by_sorting,
+            "text": text}
 
 
 def main() -> None:
@@ -55,7 +59,7 @@ def main() -> None:
     result = {"command": f"python -m benchmarks.order_accuracy --model {' '.join(arguments.model)} --data "
                          f"{' '.join(arguments.data)} --limit {arguments.limit} --out {arguments.out}",
               "date": datetime.date.today().isoformat(), "rows": rows,
-              "reading": " ".join(f"{row['model']} on {Path(row['data']).name}: {row['text']}." for row in rows)}
+              "reading": " ".join(f"{row['model']} on {row['data']}: {row['text']}." for row in rows)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

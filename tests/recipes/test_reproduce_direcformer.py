@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
 from marey.errors import UserError
 from marey.recipes import reproduce_direcformer as study
 from marey.recipes.reproduce import ReproduceOptions, Row, run_order
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
 
 
 def options(**changes):
@@ -64,6 +69,27 @@ def test_both_ways_are_classes_of_their_own():
     assert (forward["label"], backward["label"]) == (3, 11)
     assert toy_clips().class_names()[4::8] == ("jump", "jump backwards")
     assert toy_clips().class_names()[5::8] == ("kick", "kick reversed")
+
+
+def test_features_are_stored_in_the_direction_of_the_recording(tmp_path, monkeypatch):
+    frames = np.arange(4, dtype=np.uint8)[None, :, None, None, None] * np.ones((3, 4, 3, 16, 16), np.uint8)
+    root = tmp_path / "set"
+    root.mkdir()
+    np.save(root / "frames.npy", frames)
+    (root / "packed.json").write_text(json.dumps({"format": 1, "fps": 8.0,
+                                                  "class_names": ["jump", "jump backwards", "walk"]}))
+    lines = [f"frames.npy#{i},{label},train,g{i}" for i, label in enumerate(("jump", "jump backwards", "walk"))]
+    (root / "manifest.csv").write_text("path,label,split,group\n" + "\n".join(lines) + "\n")
+    monkeypatch.setattr("marey.datasets.mocap.render_dataset", lambda out, clips, plan, workers: out)
+    preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=4), short_side=16, image_size=16,
+                            mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    arguments = (root, tmp_path / "features.pt", 3, study.MINI_PLAN, lambda clips: clips[:, :, :1, 0, 0, None],
+                 preprocess)
+    features, names, splits = study.recorded_features(*arguments, only=("jump",))
+    assert features[:, :, 0, 0].tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
+    assert (names, splits) == (["jump", "jump"], ["train", "train"])
+    monkeypatch.setattr("marey.datasets.packed.open_packed", None)     # the second time they are read
+    assert torch.equal(study.recorded_features(*arguments, only=("jump",))[0], features)
 
 
 def test_a_mini_cell_trains_and_is_measured(tmp_path, monkeypatch):

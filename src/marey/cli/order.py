@@ -10,7 +10,7 @@ import typer
 
 def order(
     videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders of frames or of videos.")],
-    model: Annotated[str, typer.Option(help="Model with directed attention: a name or a folder.")] = "marey-mini",
+    model: Annotated[str, typer.Option(help="Model with directed attention: a name or a folder.")] = "marey-mini-order",
     shuffle: Annotated[int | None, typer.Option(help="Shuffle the frames with this seed first.")] = None,
     window: Annotated[tuple[float, float] | None,
                       typer.Option(metavar="START END", help="Part of the video, in seconds.")] = None,

@@ -89,7 +89,7 @@ def attention_outputs(model: nn.Module, clip: Tensor) -> dict[str, Any]:
         outputs = {}
     if not outputs.get("attention_time"):
         raise NoTemporalAttentionError(f"{type(model).__name__} gives no temporal attention, so it cannot recover an "
-                                       "order; use a model with divided directed attention, such as marey-mini")
+                                       "order; use a model with divided directed attention, such as marey-mini-order")
     return outputs
 
 
