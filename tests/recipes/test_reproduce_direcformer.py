@@ -119,3 +119,11 @@ def test_the_reading_judges_a_difference_by_the_spread():
     assert "order_acc 47.10 -> 60.50 (+13.40; more than twice the spread: 0.5)" in text
     assert "47.13" in text
     assert "has not been run" in study.reading([plain])
+
+
+def test_the_reading_compares_attentions_under_the_same_losses():
+    plain = make_row("S-S", {"top1": [50.0], "order_acc": [47.0]})
+    whole = [make_row(f"{kind} +L_ord+L_self", {"top1": [50.0], "order_acc": [value], "order_acc_sorted": [value + 5]})
+             for kind, value in (("S-S", 48.0), ("C-C", 52.0))]
+    assert "S-S 48.00 (53.00 sorted), C-C 52.00 (57.00 sorted)." in study.reading([plain, *whole])
+    assert "same losses" not in study.reading([plain, whole[1]])

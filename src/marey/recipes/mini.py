@@ -84,19 +84,22 @@ def mini_mocap() -> TrainConfig:
 def mini_order() -> TrainConfig:
     """Train `marey-mini-order`, which puts frames back: a small DirecFormer (C-C, all losses) on the same clips.
 
-    It starts from the convolutions of `mini_stem`: `--set model.init_from=RUN/best`. The order terms are set as in
-    `direcformer_mini`, whose docstring gives the reasons, and begin at the first step, not in the last fifth.
+    It starts from the convolutions of `mini_stem`, which stay as they are: `--set model.init_from=RUN/best`. The order
+    terms are set as in `direcformer_mini`, whose docstring gives the reasons. Of the image network beside the
+    convolutions, which a DirecFormer does not read, only the first stage is kept.
     """
-    preprocess = replace(mini_preprocess(), short_side=64, image_size=64)
+    preprocess = mini_preprocess()
     return TrainConfig(
         recipe="mini_order",
         model=ModelConfig(name="direcformer", start="glorot", arguments={
-            "patch_size": 16, "embed_dim": 128, "stem": "conv", "depth": 3, "num_heads": 4, "mlp_ratio": 2.0}),
+            **STEM_ARGUMENTS, "stem_stage": 1, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0, "freeze_stem_norm": True}),
         data=DataConfig(preprocess=preprocess),
         augment=mini_augment(preprocess),
         optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0),
-        objective=ObjectiveConfig(kind="order", weights={"class": 1.0, "order": 1.0, "guided": 10.0},
-                                  arguments={"num_permutations": 1000, "rule": "farthest", "mask_diagonal": True,
+        objective=ObjectiveConfig(kind="frozen_stem", weights={"class": 1.0, "order": 1.0, "guided": 10.0},
+                                  arguments={"inner": "order", "variants": 2, "num_permutations": 1000,
+                                             "rule": "farthest", "mask_diagonal": True,
                                              "backwards": sorted(REVERSALS.values())}),
-        train=RunConfig(epochs=4, batch_size=64, precision="bf16", eval_batch_size=64, eval_every=500, calibrate=False),
+        train=RunConfig(max_steps=4000, batch_size=32, precision="bf16", eval_batch_size=64, eval_every=1000,
+                        calibrate=False),
     )

@@ -439,6 +439,11 @@ def reading(rows: Sequence[Row]) -> str:
         if other is not None and other.seeds_run:
             changes = "; ".join(contrast(metric, plain, other) for metric in ("top1", "order_acc"))
             sentences.append(f"Against S-S without order losses, {text} changes {changes}.")
+    with_losses = [(kind, named.get(f"{kind} +L_ord+L_self")) for kind in ("S-S", "S-C", "C-S", "C-C")]
+    measured = [f"{kind} {show(row.mean('order_acc'))} ({show(row.mean('order_acc_sorted'))} sorted)"
+                for kind, row in with_losses if row is not None and "order_acc_sorted" in row.values]
+    if len(measured) > 1:
+        sentences.append(f"OrderAcc with the same losses, by attention over time and space: {', '.join(measured)}.")
     shares = {row.name: (row.mean("top1") or 0.0) / (row.mean("recording_top1") or 1.0) for row in (plain, whole)
               if "recording_top1" in row.values}
     told = [f"{name} {share:.0%}" for name, share in shares.items()]
