@@ -147,3 +147,24 @@ def test_order_accuracy_and_reliance_are_measured_on_a_folder(tmp_path, checkpoi
     assert found["corrected_accuracy"] is not None
     answer = invoke("reliance", checkpoint_folder, "--data", data, "--limit", 2, "--json")
     assert json.loads(answer.stdout)["results"][0]["clips"] == 2
+
+
+def test_the_bundled_model_puts_rendered_frames_in_better_order_than_chance():
+    pytest.importorskip("pybullet", reason="renders captured motion")
+    from marey.datasets.mocap import render_clip
+    from marey.order.correction import evaluate_order_accuracy
+    from marey.order.measure import centre_clips
+
+    checkpoint = load_checkpoint("marey-mini-order")
+    actions = ("get up from the back", "get up from the front", "roll", "jump")
+    frames = [render_clip(action, seed=seed, split="test", size=112, fps=8.0).clip.frames
+              for seed in range(8) for action in actions]
+    clips = centre_clips(checkpoint.preprocess, frames).split(16)
+    found = evaluate_order_accuracy(checkpoint.model.eval(), clips, shuffles=4, method="sort")
+    assert found["interval"][0] > found["chance"] + 0.02
+
+
+def test_the_default_model_orders_a_video_after_install(video):
+    result = invoke("order", video, "--shuffle", 0, "--json")
+    assert result.exit_code == 0, result.output
+    assert sorted(json.loads(result.stdout)["results"][0]["order"]) == list(range(8))
