@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from marey.datasets.mocap_motion import REVERSALS, list_actions
@@ -92,14 +91,14 @@ def mini_order() -> TrainConfig:
     return TrainConfig(
         recipe="mini_order",
         model=ModelConfig(name="direcformer", start="glorot", arguments={
-            **STEM_ARGUMENTS, "stem_stage": 1, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0, "freeze_stem_norm": True}),
+            **STEM_ARGUMENTS, "stem_stage": 1, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0, "freeze_stem_norm": True}),
         data=DataConfig(preprocess=preprocess),
         augment=mini_augment(preprocess),
         optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0),
         objective=ObjectiveConfig(kind="frozen_stem", weights={"class": 1.0, "order": 1.0, "guided": 10.0},
-                                  arguments={"inner": "order", "variants": 2, "num_permutations": 1000,
+                                  arguments={"inner": "order", "variants": 1, "num_permutations": 1000,
                                              "rule": "farthest", "mask_diagonal": True,
                                              "backwards": sorted(REVERSALS.values())}),
-        train=RunConfig(max_steps=4000, batch_size=32, precision="bf16", eval_batch_size=64, eval_every=1000,
+        train=RunConfig(max_steps=3000, batch_size=32, precision="bf16", eval_batch_size=64, eval_every=3000,
                         calibrate=False),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from marey.models import create_model
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
 from marey.training.loop import train
 from marey.training.tasks import build_task
+from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
@@ -75,12 +77,29 @@ def test_training_leaves_the_stem_as_it_was_and_a_checkpoint_that_takes_pixels(p
 def test_features_are_stored_once_and_differ_between_augmentations_only_in_training(packed, tmp_path):
     task = build_task(configuration(packed, tmp_path))
     first = sorted((tmp_path / "cache").iterdir())
-    assert len(first) == 4                                             # array and what is filled, for train and val
+    assert len(first) == 4                                             # array and labels, for train and val
     assert task.train_data[(0, 0)]["clip"].shape == (3, 4, 80)
     assert torch.equal(task.val_data[(0, 1)]["clip"], task.val_data[(7, 1)]["clip"])
     times = [path.stat().st_mtime_ns for path in first]
     build_task(configuration(packed, tmp_path))
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "cache").iterdir())] == times
+
+
+def test_a_stored_clip_bears_the_name_that_fits_its_augmentation(packed, tmp_path):
+    config = configuration(packed, tmp_path, variants=4)
+    augment = Augment(preprocess=config.data.preprocess, crop="none", flip=0.0, reverse=0.5, reverse_pairs={0: 1, 1: 0})
+    task = build_task(replace(config, augment=augment))
+    shown = [(epoch, place) for epoch in range(4) for place in range(8)]
+    items = [task.train_data[key] for key in shown]
+    reversed_ = [item["label"] != place % 2 for item, (_, place) in zip(items, shown, strict=True)]
+    assert 0 < sum(reversed_) < len(shown)
+    plain = build_task(replace(config, augment=replace(augment, reverse=0.0)))
+    for item, turned, key in zip(items, reversed_, shown, strict=True):
+        clip = plain.train_data[key]["clip"]
+        torch.testing.assert_close(item["clip"], clip.flip(0) if turned else clip, atol=2e-2, rtol=2e-2)
+    with pytest.raises(UserError, match="fits its linear map to one label per clip"):
+        task.train_data.clip_labels()
+    assert plain.train_data.clip_labels().tolist() == [0, 1] * 4
 
 
 def test_a_model_without_a_trunk_is_refused(packed, tmp_path):

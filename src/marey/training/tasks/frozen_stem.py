@@ -125,13 +125,19 @@ def prepare_model(data: StoredFeatures, fresh: bool, model: nn.Module) -> None:
     if fresh:
         widen_start(model)
     if isinstance(model, GridSeViTAR):
-        fit_grid_head(model, data.all(), torch.tensor(data.labels))
+        fit_grid_head(model, data.all(), data.clip_labels())
 
 
 class StoredFeatures:
-    """Items of a clip data set with "clip" replaced by the stored features of one variant, float32 (T, N, C)."""
+    """Items of a clip data set with "clip" replaced by the stored features of one variant, float32 (T, N, C).
 
-    def __init__(self, features: np.ndarray, places: list[int], labels: list[int]):
+    Args:
+        features: float16, (clips of the whole data set, V, T, N, C).
+        places: which of these clips.
+        labels: int64, (clips of the whole data set, V): a clip that was mirrored or reversed may bear another name.
+    """
+
+    def __init__(self, features: np.ndarray, places: list[int], labels: np.ndarray):
         self.features, self.places, self.labels = features, places, labels
 
     def __len__(self) -> int:
@@ -141,11 +147,24 @@ class StoredFeatures:
         """Return float32 (M, V, T, N, C): every variant of every clip."""
         return torch.from_numpy(self.features[self.places].astype(np.float32))
 
+    def clip_labels(self) -> Tensor:
+        """Return int64 (M,), the label that all variants of a clip share.
+
+        Raises:
+            UserError: if they do not share one.
+        """
+        labels = self.labels[self.places]
+        if (labels != labels[:, :1]).any():
+            raise UserError("grid_sevitar fits its linear map to one label per clip, but some change when clips are "
+                            "mirrored or reversed; set augment.reverse=0 and augment.flip=0")
+        return torch.from_numpy(labels[:, 0])
+
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, place = key
         variant = (epoch + place) % self.features.shape[1]
-        clip = torch.from_numpy(self.features[self.places[place], variant].astype(np.float32))
-        return {"clip": clip, "label": self.labels[place], "sample": place}
+        row = self.places[place]
+        clip = torch.from_numpy(self.features[row, variant].astype(np.float32))
+        return {"clip": clip, "label": int(self.labels[row, variant]), "sample": place}
 
 
 def store_features(stem: nn.Module, data: Any, variants: int, views: int, *, folder: Path,
@@ -153,7 +172,8 @@ def store_features(stem: nn.Module, data: Any, variants: int, views: int, *, fol
     """Send every clip through the trunk, or read what an earlier run stored.
 
     One array holds a place for every clip of the whole data set, filled when a clip is first asked for, so that runs on
-    other parts of it (other seeds, other folds) share the work. Augmentation is drawn from (0, variant, place).
+    other parts of it (other seeds, other folds) share the work; another holds the labels, -1 where nothing is filled.
+    Augmentation is drawn from (0, variant, place).
 
     Args:
         whole: the index of all clips of the data.
@@ -165,24 +185,27 @@ def store_features(stem: nn.Module, data: Any, variants: int, views: int, *, fol
     path = folder / f"stem-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
     place_of = {key: place for place, key in enumerate(keys)}
     places = [place_of[str(sample.path), sample.row] for sample in data.index.samples]
-    filled_path = path.with_suffix(".filled.npy")
-    filled = np.load(filled_path) if filled_path.is_file() and path.is_file() else np.zeros(len(keys), dtype=bool)
+    labels_path = path.with_suffix(".labels.npy")
+    known = labels_path.is_file() and path.is_file()
+    labels = np.load(labels_path) if known else np.full((len(keys), variants + views), -1, dtype=np.int64)
     features = None
-    for done, place in enumerate(place for place in places if not filled[place]):
-        clips = torch.stack([readable(full[(variant * STRIDE, place)]) for variant in range(variants)])
-        clips = torch.cat((clips, plain_views(whole, place, data.preprocess, views)))
+    for done, place in enumerate(place for place in places if labels[place, 0] < 0):
+        items = [full[(variant * STRIDE, place)] for variant in range(variants)]
+        clips = torch.cat((torch.stack([readable(item) for item in items]),
+                           plain_views(whole, place, data.preprocess, views)))
         tokens = run_trunk(stem, clips)
         if features is None:
-            mode, shape = ("r+" if filled.any() else "w+"), (len(keys), *tokens.shape)
+            mode, shape = ("r+" if known else "w+"), (len(keys), *tokens.shape)
             features = np.lib.format.open_memmap(path, mode=mode, dtype=np.float16, shape=shape)
-        features[place], filled[place] = tokens.half().numpy(), True
+        features[place] = tokens.half().numpy()
+        own = whole.label_index(whole.samples[place])
+        labels[place] = [item["label"] for item in items] + [own] * views
         if done % 200 == 199:
             features.flush()
-            np.save(filled_path, filled)
+            np.save(labels_path, labels)
     if features is not None:
         features.flush()
-        np.save(filled_path, filled)
-    labels = [data.index.label_index(sample) for sample in data.index.samples]
+        np.save(labels_path, labels)
     return StoredFeatures(np.load(path, mmap_mode="r"), places, labels)
 
 
