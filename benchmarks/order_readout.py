@@ -27,6 +27,9 @@ from marey.order.path import hamiltonian_path, sorted_path
 from marey.order.permutations import random_permutations
 from marey.recipes.reproduce_direcformer import mocap_features
 
+CLIPS = 300
+"""Clips of each split."""
+
 
 @torch.inference_mode()
 def read_order(model: nn.Module, clips: Tensor) -> list[dict[str, Any]]:
@@ -54,9 +57,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     clips = mocap_features(arguments.cache)
-    train, test = clips.split("train").features[:285].float(), clips.split("test").features.float()
+    train, test = (clips.split(split).features[:CLIPS].float() for split in ("train", "test"))
     runs: dict[str, Any] = {}
-    for folder in sorted((arguments.cache / "runs").glob("*/last")):
+    for folder in sorted((arguments.cache / "runs").glob("*-seed*/last")):
         model = load_checkpoint(folder).model
         runs[folder.parent.name] = {"test": read_order(model, test), "train": read_order(model, train)}
         print(folder.parent.name, runs[folder.parent.name]["test"][-1], flush=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.order_readout import read_order
+from benchmarks.order_readout import CLIPS, read_order
 from marey.checkpoints import load_checkpoint
 from marey.losses.order import place_shortcut
 from marey.metrics.order import chance_order_accuracy
@@ -27,7 +27,7 @@ from marey.order.permutations import make_permutation_set
 from marey.recipes.reproduce_direcformer import MAIN, mini_config, mini_task, mocap_features
 from marey.training.loop import train
 
-STEPS, TEST_CLIPS = 400, 300
+STEPS = 400
 
 
 def measure(cache: Path, rows: int, weight: float) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def measure(cache: Path, rows: int, weight: float) -> dict[str, Any]:
     train(config, out, task=mini_task(config, clips), quiet=True)
     last = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines() if '"guided"' in line][-1]
     model = load_checkpoint(out / "last").model.eval()
-    read = read_order(model, clips.split("test").features[:TEST_CLIPS].float())[-1]
+    read = read_order(model, clips.split("test").features[:CLIPS].float())[-1]
     return {"rows": rows, "weight": weight, "guided_loss": last["guided"],
             "shortcut": place_shortcut(make_permutation_set(rows, 8, rule="farthest")),
             **{key: read[key] for key in ("pairs", "path", "sort")}}
@@ -63,7 +63,7 @@ def main() -> None:
     shortcuts = {rule: {rows: round(place_shortcut(make_permutation_set(rows, 8, rule=rule)), 3)
                         for rows in (16, 1000)} for rule in ("closest", "farthest", "random")}
     result = {"command": f"python -m benchmarks.order_settings --cache {arguments.cache} --out {arguments.out}",
-              "date": datetime.date.today().isoformat(), "steps": STEPS, "test_clips": TEST_CLIPS, "seeds": 1,
+              "date": datetime.date.today().isoformat(), "steps": STEPS, "test_clips": CLIPS, "seeds": 1,
               "chance": {"pairs": 0.5, "order_accuracy": chance_order_accuracy(8)}, "shortcuts": shortcuts,
               "settings": found, "reading": f"Pairs of frames in the right direction after {STEPS} steps: {told}."}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
