@@ -96,7 +96,7 @@ def preprocess_of(checkpoint: Checkpoint) -> Preprocess:
     """
     if checkpoint.preprocess is None:
         raise UserError(f"{checkpoint.source}: this model takes no clips of frames; use one that does, "
-                        "such as marey-mini")
+                        "such as marey-mini-order")
     return checkpoint.preprocess
 
 

@@ -97,7 +97,9 @@ def action_transformer_mini_proposals() -> TrainConfig:
 def action_transformer_mini() -> TrainConfig:
     """Train the heads of `marey-mini-detect` on the trunk and proposals of the first run: the second of two.
 
-    Give that run by `--set model.init_from=runs/action_transformer_mini_proposals/last`, and the same data.
+    Give that run by `--set model.init_from=runs/action_transformer_mini_proposals/last`, and the same data. The bundled
+    weights were then trained on with nothing frozen but the first stages of the image stem; docs/model-cards has the
+    commands.
     """
     base = action_transformer_mini_proposals()
     return replace(base, recipe="action_transformer_mini", model=replace(base.model, freeze=("trunk", "rpn")),
