@@ -57,16 +57,6 @@ def test_imagenet_weights_fill_the_image_network_of_a_fresh_stem() -> None:
     assert torch.equal(model.patch_embed.trunk.image._conv_stem.weight, imagenet_weights()["_conv_stem.weight"])
 
 
-def test_the_convolutions_of_a_paired_stem_serve_a_plain_one() -> None:
-    torch.manual_seed(0)
-    arguments = {**ARGUMENTS, "num_classes": 3, "patch_size": 16, "image_size": 32}
-    paired = create_model("timesformer", **{**arguments, "stem": "conv+efficientnet_lite0"}).eval()
-    plain = create_model("timesformer", **{**arguments, "stem": "conv"}).eval()
-    assert "fresh: patch_embed" in copy_weights(paired, plain, "paired")       # the projection has another shape
-    frames = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(plain.patch_embed.convs(frames), paired.patch_embed.trunk.convolve(frames))
-
-
 def test_the_same_classes_keep_the_head(start: Path) -> None:
     config = TrainConfig(model=ModelConfig(init_from=str(start)))
     task = toy_task(config)

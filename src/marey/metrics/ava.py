@@ -319,7 +319,7 @@ class AvaEvaluator:
         Args:
             truth_boxes: (M, 4) xyxy in [0, 1]; truth_labels: (M, K) of 0 and 1.
             boxes: (N, 4) xyxy in [0, 1], or (N, K, 4) with one box per class; scores: (N, K), one per class.
-            person_scores: (N,), how sure the detector is that a person is there, whatever he does; for all images or
+            person_scores: (N,), how sure the detector is that a person is there, whatever they do; for all images or
                 none.
         """
         image = len(self._keys)

@@ -70,8 +70,7 @@ def _accepted(name: str, inferred: dict[str, Any]) -> dict[str, Any]:
 def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classes: int | None = None) -> str:
     """Copy every tensor of `source` that `target` has under the same name and shape; returns a sentence about it.
 
-    TimeSformer's family gets its position and time embeddings stretched (nearest) to the target's clip first. The
-    convolutions of a stem "conv+efficientnet_lite0" also fit a stem "conv".
+    TimeSformer's family gets its position and time embeddings stretched (nearest) to the target's clip first.
 
     Args:
         skip_classes: leave out the last layer of the class head, known by this number of outputs: it belongs to other
@@ -84,9 +83,6 @@ def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classe
 
     stretches = isinstance(source, TimeSformer) and isinstance(target, TimeSformer)
     have = stretched_state(source, target) if stretches else source.state_dict()
-    paired = "patch_embed.trunk.convs."
-    have = {**have, **{key.replace(paired, "patch_embed.convs."): value for key, value in have.items()
-                       if key.startswith(paired)}}
     wanted = target.state_dict()
     fits = {key: value for key, value in have.items() if key in wanted and wanted[key].shape == value.shape
             and not (key.split(".")[0] in ("head", "class_mlp") and value.shape[0] == skip_classes)}
