@@ -18,7 +18,7 @@ from marey.errors import UserError, import_extra
 from marey.labels.readable import readable
 from marey.predictor import Prediction, Predictor
 from marey.video.draw import clock
-from marey.web.limits import Limits, check_length
+from marey.web.limits import Limits, check_limits
 from marey.web.models import ModelShelf
 
 if TYPE_CHECKING:
@@ -95,6 +95,9 @@ def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
         gr.on([button.click], recognise, inputs=[video, model, corruption, severity],
               outputs=[answer, trust, spoiled, frames, attention, moments, boxes], api_name="predict",
               concurrency_limit=limits.concurrent)
+    # Only `launch` sets this, and a mounted page is never launched: without it Gradio takes the path of any file of the
+    # server as a visitor's upload (`gradio.processing_utils._check_allowed`).
+    page.has_launched = True
     return page.queue(max_size=32)
 
 
@@ -103,7 +106,7 @@ def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, mo
     """Return what each part of the page shows, in the order of its outputs."""
     if not video:
         raise UserError("choose a video first: drop a file on the page, record one, or click an example")
-    duration = check_length(video, limits)
+    duration = check_limits(video, limits)
     predictor, notice = shelf.get(model)
     if isinstance(predictor, Detector):
         return _detect(gr, predictor, video)
