@@ -16,6 +16,10 @@ class VideoError(UserError):
     """A video that cannot be read; the message starts with its path. In a batch it is counted and named."""
 
 
+class PixelLimitError(VideoError):
+    """A video whose frames have more pixels than `max_pixels`."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Build the error for a name that is not in a list, with the nearest known name as the remedy."""
     names = sorted(known)

@@ -19,6 +19,8 @@ from marey.web.limits import Limits
 from marey.web.models import ModelShelf
 from marey.web.uploads import TooLargeError, plain_suffix, stored
 
+BASE_URL = "http://127.0.0.1:7860"
+
 
 @pytest.fixture(autouse=True)
 def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +31,7 @@ def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def client(tiny_checkpoint: Path) -> TestClient:
     limits = Limits(max_megabytes=1, max_seconds=20, concurrent=1)
-    return TestClient(create_app(ModelShelf([str(tiny_checkpoint)]), limits, page=False))
+    return TestClient(create_app(ModelShelf([str(tiny_checkpoint)]), limits, page=False), base_url=BASE_URL)
 
 
 def post(client: TestClient, content: bytes, name: str = "v.mp4", **form: str) -> tuple[int, dict]:
@@ -70,13 +72,21 @@ def test_bad_requests_get_their_status_and_leave_nothing(client: TestClient, con
 
 def test_a_video_beyond_the_duration_limit_is_refused(tiny_checkpoint: Path, day_and_night: Path) -> None:
     app = create_app(ModelShelf([str(tiny_checkpoint)]), Limits(max_seconds=5), page=False)
-    status, document = post(TestClient(app), day_and_night.read_bytes())
+    status, document = post(TestClient(app, base_url=BASE_URL), day_and_night.read_bytes())
     assert status == 413
     assert "lasts 8 s, this server takes up to 5 s" in document["detail"]
 
 
+def test_a_video_beyond_the_pixel_limit_is_refused(tiny_checkpoint: Path, day_and_night: Path) -> None:
+    app = create_app(ModelShelf([str(tiny_checkpoint)]), Limits(max_pixels=64 * 48 - 1), page=False)
+    status, document = post(TestClient(app, base_url=BASE_URL), day_and_night.read_bytes())
+    assert status == 413
+    assert "v.mp4: has frames of more than 3071 pixels, the most this server takes" in document["detail"]
+
+
 def test_where_a_model_cannot_be_loaded_the_bundled_one_answers(tmp_path: Path, day_and_night: Path) -> None:
-    client = TestClient(create_app(ModelShelf(["marey-mini", str(tmp_path / "gone")]), page=False))
+    client = TestClient(create_app(ModelShelf(["marey-mini", str(tmp_path / "gone")]), page=False),
+                        base_url=BASE_URL)
     status, document = post(client, day_and_night.read_bytes(), model=str(tmp_path / "gone"))
     assert status == 200
     assert "marey-mini answers instead" in document["notice"]

@@ -24,7 +24,7 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from marey.errors import VideoError
+from marey.errors import PixelLimitError, VideoError
 from marey.video.packets import cut_short, is_hidden, one_picture
 
 DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,"
@@ -77,6 +77,7 @@ class VideoFile:
         self._order_of_pts: dict[int, int] = {}
         self._reformatter = VideoReformatter()
         self._turn = 0
+        self._refused = False                                      # the decoder met a picture beyond max_pixels
         self._open()
         try:
             self._check_limits()
@@ -84,6 +85,7 @@ class VideoFile:
             self.by_packets = packets is not None
             self._index = self._index_by_decoding() if packets is None else packets
             if not self._index:
+                self._check_refused()
                 why = f" ({self.damaged})" if self.damaged else ""
                 raise VideoError(f"{path}: holds no frame that can be decoded{why}; re-encode it or leave it out")
             self._set_times()
@@ -116,6 +118,9 @@ class VideoFile:
             raise VideoError(f"{self.path}: uses a codec this FFmpeg cannot decode; re-encode it, for instance to "
                              "H.264")
         context.thread_type, context.thread_count = "FRAME" if self.threads > 1 else "NONE", self.threads
+        # The probe may report 0 x 0 (GIF): the decoder checks each picture before it allocates one. It counts rows and
+        # columns of padding too, hence the margin; `_check_size` is exact.
+        context.options = {"max_pixels": str(self.max_pixels * 5 // 4 + (1 << 16))}
 
     def _unreadable(self, error: BaseException) -> VideoError:
         reason = self._reason(error)
@@ -133,11 +138,19 @@ class VideoFile:
 
     def _check_limits(self) -> None:
         context = self._stream.codec_context
-        if context.width * context.height > self.max_pixels:
-            raise VideoError(f"{self.path}: is {context.width} x {context.height}, the limit is {self.max_pixels} "
-                             "pixels in all; shrink it or raise max_pixels")
+        self._check_size(context.width, context.height)
         if self._stream.duration and self._stream.time_base:
             self._check_seconds(float(self._stream.duration * self._stream.time_base))
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self.max_pixels:
+            raise PixelLimitError(f"{self.path}: is {width} x {height}, the limit is {self.max_pixels} pixels in all; "
+                                  "shrink it or raise max_pixels")
+
+    def _check_refused(self) -> None:
+        if self._refused:
+            raise PixelLimitError(f"{self.path}: its frames go beyond {self.max_pixels} pixels, the limit; shrink it "
+                                  "or raise max_pixels")
 
     def _check_seconds(self, seconds: float) -> None:
         if seconds > self.max_seconds:
@@ -209,6 +222,7 @@ class VideoFile:
         room, kept = 2 * self.cache_bytes, []
         keys = []
         for order, frame in enumerate(self._decode_all()):
+            self._check_size(frame.width, frame.height)
             entries.append(Entry(frame.pts, order, frame.duration or 0))
             if frame.key_frame:
                 keys.append((frame.pts, order))
@@ -243,8 +257,10 @@ class VideoFile:
     def _look_at_first_frame(self) -> None:
         first = next((frame for _, frame in self._frames([0])), None)
         if first is None:
+            self._check_refused()
             raise VideoError(f"{self.path}: its first frame cannot be decoded; the file is damaged: re-encode it or "
                              "leave it out")
+        self._check_size(first.width, first.height)
         self._size = (first.width, first.height)
         self._turned = _orientation(first)
         self.width, self.height = self._size[::-1] if self._turned[0] else self._size
@@ -258,6 +274,9 @@ class VideoFile:
             try:
                 yield from context.decode(packet)
             except av.error.FFmpegError as error:
+                # FFmpeg answers a refused size with EINVAL, and leaves the context without one
+                if error.errno == errno.EINVAL and context.width * context.height == 0:
+                    self._refused = True
                 self._note(f"a packet cannot be decoded ({self._reason(error)})")
         with contextlib.suppress(av.error.FFmpegError):
             yield from context.decode(None)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 
 from marey.errors import UserError, VideoError
-from marey.web.limits import Limits, TooLongError, check_length
+from marey.web.limits import BeyondLimitsError, Limits, check_limits
 from marey.web.models import FALLBACK, ModelShelf
 from marey.web.uploads import TooLargeError, stored
 
@@ -18,7 +18,8 @@ def add_api(app: FastAPI, shelf: ModelShelf, limits: Limits) -> None:
     places = asyncio.Semaphore(limits.concurrent)
     errors: dict[int | str, dict[str, Any]] = {
         400: {"description": "unknown model, or an empty file"},
-        413: {"description": f"larger than {limits.max_megabytes:g} MB or longer than {limits.max_seconds:g} s"},
+        413: {"description": f"larger than {limits.max_megabytes:g} MB, longer than {limits.max_seconds:g} s or with "
+                             f"frames of more than {limits.max_pixels} pixels"},
         415: {"description": "not a video that can be read"},
         503: {"description": "all places are taken, or the model cannot be loaded; try again"},
     }
@@ -64,9 +65,9 @@ def _answer(shelf: ModelShelf, model: str, path: str, name: str, top: int, limit
     except (UserError, OSError) as error:
         raise HTTPException(503, f"the model cannot be loaded: {error}") from error
     try:
-        check_length(path, limits)
+        check_limits(path, limits)
         answer = predictor(path)
-    except TooLongError as error:
+    except BeyondLimitsError as error:
         raise HTTPException(413, f"{name}: {error}") from error
     except VideoError as error:
         raise HTTPException(415, str(error).replace(path, name)) from error

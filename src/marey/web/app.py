@@ -7,6 +7,7 @@ scripts of other hosts, which are left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from marey.errors import import_extra
@@ -22,26 +23,30 @@ CONTENT_POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe
                   "frame-ancestors 'self'; form-action 'self'; base-uri 'self'")
 
 
-def create_app(shelf: ModelShelf, limits: Limits | None = None, *, page: bool = True) -> FastAPI:
+def create_app(shelf: ModelShelf, limits: Limits | None = None, *, page: bool = True,
+               allowed_hosts: Sequence[str] = ()) -> FastAPI:
     """Build the server.
 
     Args:
         shelf: the models it offers; the first is the default.
         limits: what it takes.
         page: also mount the page at `/`.
+        allowed_hosts: names and addresses that requests may come by besides this machine's loopback ones.
 
     Raises:
-        UserError: if the extra "web" is not installed.
+        UserError: if the extra "web" is not installed, or a host is none.
     """
     fastapi_offline = import_extra("fastapi_offline", "web", "the server")
     import_extra("multipart", "web", "taking uploads")
 
     from marey.web.api import add_api
+    from marey.web.hosts import LOOPBACK, HostCheck, checked_hosts
 
     limits = limits or Limits()
     app: FastAPI = fastapi_offline.FastAPIOffline(
         title="Marey", docs_url="/docs", redoc_url=None,
         description="Recognise human actions in video, and know how far to trust the answer.")
+    app.add_middleware(HostCheck, allowed_hosts=[*LOOPBACK, *checked_hosts(allowed_hosts)])
     _guard(app)
     add_api(app, shelf, limits)
     if page:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from marey.errors import UserError
+from marey.errors import PixelLimitError, UserError
 from marey.video.decode import open_video
 
 
@@ -16,6 +16,8 @@ class Limits:
     """Largest upload, in 10^6 bytes."""
     max_seconds: float = 600.0
     """Longest video, in seconds."""
+    max_pixels: int = 4096 * 2304
+    """Largest frame, width times height, in pixels: 4K."""
     concurrent: int = 2
     """API requests answered at once; one more is told to come back."""
 
@@ -25,19 +27,24 @@ class Limits:
         return int(self.max_megabytes * 1e6)
 
 
-class TooLongError(UserError):
-    """The video lasts longer than the server takes."""
+class BeyondLimitsError(UserError):
+    """The video is longer, or its frames larger, than the server takes."""
 
 
-def check_length(path: str, limits: Limits) -> float:
+def check_limits(path: str, limits: Limits) -> float:
     """Return the duration of a video in seconds.
 
     Raises:
-        TooLongError: if it is longer than the limit.
+        BeyondLimitsError: if it is longer, or its frames larger, than the limits.
         VideoError: if it cannot be read.
     """
-    with open_video(path) as reader:
-        duration = reader.duration_seconds
+    try:
+        with open_video(path, max_pixels=limits.max_pixels) as reader:
+            duration = reader.duration_seconds
+    except PixelLimitError:
+        raise BeyondLimitsError(f"has frames of more than {limits.max_pixels} pixels, the most this server takes; "
+                                "shrink the video") from None
     if duration > limits.max_seconds:
-        raise TooLongError(f"lasts {duration:.0f} s, this server takes up to {limits.max_seconds:g} s; cut the video")
+        raise BeyondLimitsError(f"lasts {duration:.0f} s, this server takes up to {limits.max_seconds:g} s; "
+                                "cut the video")
     return duration
