@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.interleave import machine
-from marey.datasets.index import open_dataset
+from marey.datasets.open import open_dataset
 from marey.errors import VideoError
-from marey.predictor import Predictor
+from marey.inference.predictor import Predictor
 
 
 def main() -> None:

@@ -27,14 +27,15 @@ import torch.nn.functional as F
 
 from marey.checkpoints import load_checkpoint
 from marey.datasets import open_dataset
+from marey.evaluation.classification import EvaluateOptions, Predictions
+from marey.evaluation.evaluate import checkpoint_of, evaluate
+from marey.evaluation.report import load_predictions, save_predictions
 from marey.metrics.comparison import compare
 from marey.models.grid_sevitar import RIDGES, grid_statistics, ridge
 from marey.recipes import get_recipe
 from marey.training.config import TrainConfig, override
-from marey.training.evaluate import EvaluateOptions, Predictions, checkpoint_of, evaluate
+from marey.training.feature_cache import plain_views, run_trunk
 from marey.training.loop import train
-from marey.training.report import load_predictions, save_predictions
-from marey.training.tasks.frozen_stem import plain_views, run_trunk
 
 SPLIT = "(?P<train>set1)|(?P<test>set2)"
 SCRATCH = ("model.init_from=null", "model.name=sevitar", "model.arguments.freeze_stem_norm=false", "model.freeze=[]",

@@ -21,8 +21,8 @@ from typing import Any
 
 from marey.datasets.youtube8m import open_feature_set, read_examples
 from marey.features.extract import FeatureExtractor, write_features
-from marey.features.predict import predict_files
 from marey.features.sound import decode_sound
+from marey.inference.features import predict_files
 from marey.recipes.gat import gat_features
 from marey.training.loop import train
 

@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.interleave import interleave, machine
 from marey.checkpoints.huggingface import to_hf_name
+from marey.layers.transformer_block import fold_temporal_projection
 from marey.models import create_model
-from marey.models.timesformer import fold_temporal_projection
 
 GOALS = {"fp32_speedup": 1.1, "bf16_speedup": 2.0, "share_of_matmul_rate_fp32": 0.85}
 

@@ -2,7 +2,7 @@
 
     python benchmarks/mini_detect.py --data SCENES --out results/mini_detect.json
 
-SCENES is a folder of `marey.datasets.mocap.render_ava` with a test split (docs/detection.md); it is rendered if absent.
+SCENES is a folder of `marey.synthetic.mocap.render_ava` with a test split (docs/detection.md), rendered if absent.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if not (arguments.data / f"ava_{arguments.split}.csv").is_file():
-        from marey.datasets.mocap import render_ava
+        from marey.synthetic.mocap import render_ava
 
         render_ava(arguments.data, 150, split=arguments.split, num_frames=8, fps=4.0)
     checkpoint = load_checkpoint(arguments.model)

@@ -4,7 +4,7 @@
     marey features runs/action-videos --out runs/action-features --encoder ENCODER
     marey train gat_features --data runs/action-features --out runs/mini-gat --set train.epochs=60
     python -m benchmarks.mini_gat --run runs/mini-gat --features runs/action-features --encoder ENCODER
-        [--clips ../shared/clips] [--strange runs/gat-real-path/features] [--bundle src/marey/weights/marey-mini-gat]
+        [--clips ../shared/clips] [--strange runs/gat-real-path/features] [--bundle weights/marey-mini-gat]
         [--out results/gat_mini_model.json]
 
 CLIPS is a folder of `marey data render mocap`, ENCODER the checkpoint that makes the frame features (it is copied into
@@ -25,8 +25,9 @@ import torch
 
 from marey.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from marey.datasets.index import VIDEO_SUFFIXES
-from marey.datasets.youtube8m import collate_features, example_tensors, open_feature_set, read_examples
-from marey.features.predict import FeaturePredictor, strangeness
+from marey.datasets.youtube8m import open_feature_set, read_examples
+from marey.datasets.youtube8m_loading import collate_features, example_tensors
+from marey.inference.features import FeaturePredictor, strangeness
 from marey.metrics.youtube8m import youtube8m_metrics
 
 FALSE_ALARMS = 0.05

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 import marey
-from marey.datasets.mocap import REVERSALS, PackedClips, reversed_name
 from marey.errors import VideoError
+from marey.evaluation.order import evaluate_order_accuracy
 from marey.metrics.calibration import expected_calibration_error
-from marey.order.correction import evaluate_order_accuracy
+from marey.synthetic.mocap import REVERSALS, PackedClips, reversed_name
 
 
 @torch.inference_mode()

@@ -18,9 +18,8 @@ import torch
 from marey.checkpoints import load_checkpoint
 from marey.datasets import open_dataset
 from marey.datasets.index import subset
-from marey.order.correction import describe_order_accuracy
-from marey.order.measure import order_accuracy_on
-from marey.training.evaluate import checkpoint_of
+from marey.evaluation.evaluate import checkpoint_of
+from marey.evaluation.order import describe_order_accuracy, order_accuracy_on
 
 
 def measure(model: str, data: str, split: str | None, limit: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from marey.metrics.order import chance_order_accuracy, order_accuracy
 from marey.order.correction import order_matrix, permute_frames
 from marey.order.path import hamiltonian_path, sorted_path
 from marey.order.permutations import random_permutations
-from marey.recipes.reproduce_direcformer import mocap_features
+from marey.papers.direcformer import mocap_features
 
 CLIPS = 300
 """Clips of each split."""

@@ -24,7 +24,7 @@ from marey.checkpoints import load_checkpoint
 from marey.losses.order import place_shortcut
 from marey.metrics.order import chance_order_accuracy
 from marey.order.permutations import make_permutation_set
-from marey.recipes.reproduce_direcformer import MAIN, mini_config, mini_task, mocap_features
+from marey.papers.direcformer import MAIN, mini_config, mini_task, mocap_features
 from marey.training.loop import train
 
 STEPS = 400

@@ -22,7 +22,7 @@ from benchmarks.attention import peak_bytes
 from benchmarks.interleave import interleave, machine
 from marey.models import create_model
 from marey.order.permutations import make_permutation_set
-from marey.training.tasks.order import OrderArguments, OrderObjective
+from marey.training.terms.order import OrderArguments, OrderObjective
 
 KINDS = {"C-C": ("cosine", "cosine"), "C-S": ("cosine", "softmax"), "S-S": ("softmax", "softmax")}
 LOSSES = {"class, order": {"class": 1.0, "order": 1.0}, "all": {"class": 1.0, "order": 1.0, "guided": 1.0}}

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from benchmarks.attention import exponent
 from benchmarks.interleave import interleave, machine
 from marey.datasets.clips import ClipDataset, collate_clips
-from marey.datasets.index import open_dataset
+from marey.datasets.open import open_dataset
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
 from marey.video.encode import write_video

@@ -39,8 +39,8 @@ def frames_of(minutes: float) -> Iterator[Tensor]:
 
 def measure_once(path: str, step_seconds: float) -> dict[str, Any]:
     """Answer one video in this process."""
-    from marey.predictor import Predictor
-    from marey.timeline import iterate_windows
+    from marey.inference.predictor import Predictor
+    from marey.inference.timeline import iterate_windows
     from marey.video.decode import open_video
 
     torch.set_num_threads(1)

@@ -11,14 +11,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "Predictor": "marey.predictor",
+    "Predictor": "marey.inference.predictor",
     "load_model": "marey.checkpoints",
     "create_model": "marey.models",
     "list_models": "marey.models",
     "list_recipes": "marey.recipes",
-    "list_corruptions": "marey.robustness.corruptions",
-    "list_attacks": "marey.robustness.attacks",
-    "corrupt": "marey.robustness.corruptions",
+    "list_corruptions": "marey.corruptions",
+    "list_attacks": "marey.attacks",
+    "corrupt": "marey.corruptions",
     "metrics": "marey.metrics",
 }
 """Public name -> the module that defines it."""

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from marey.cli import build_app
 from marey.cli.robustness import _attack_options, _kinds, _severities
+from marey.corruptions import KINDS, PROFILES
 from marey.errors import UserError
-from marey.robustness.corruptions import KINDS, PROFILES
 from marey.video.encode import write_video
 
-TOYS = Path(__file__).resolve().parents[1] / "robustness"
+TOYS = Path(__file__).resolve().parents[1] / "evaluation"
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import torch
 
 from marey.datasets.check import MEANING, check_dataset, class_in_name, write_findings
 from marey.datasets.fingerprint import near_duplicates
-from marey.datasets.index import DatasetIndex, Sample, open_dataset
+from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.open import open_dataset
 from marey.transforms.functional import resize
 from marey.video.encode import write_video
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from marey.datasets.clips import ClipDataset, collate_clips, sample_generator
-from marey.datasets.index import DatasetIndex, open_dataset
+from marey.datasets.index import DatasetIndex
+from marey.datasets.open import open_dataset
 from marey.errors import UserError
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
@@ -82,7 +83,7 @@ def test_readable_items_are_stacked_without_the_unreadable(tmp_path: Path) -> No
 def test_a_damaged_packed_folder_is_named(tmp_path: Path) -> None:
     index = packed(tmp_path)
     (tmp_path / "packed.json").write_text(json.dumps({"format": 9}))
-    from marey.datasets.packed import open_packed
+    from marey.datasets.pack import open_packed
 
     open_packed.cache_clear()
     with pytest.raises(UserError, match=r"packed\.json: format 9, expected 1"):

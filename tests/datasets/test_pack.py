@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from marey.datasets.index import open_dataset
+from marey.datasets.open import open_dataset
 from marey.datasets.pack import PackSettings, pack_dataset
 from marey.errors import UserError
 from marey.video.decode import open_video

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from marey.datasets.index import DatasetIndex, Sample, open_dataset
+from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.open import open_dataset
 from marey.datasets.split import describe_splits, make_splits
 from marey.errors import UserError
 

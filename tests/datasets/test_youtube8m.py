@@ -12,21 +12,16 @@ pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 from marey.datasets.tfrecord import ReadReport, RecordError, write_records
 from marey.datasets.youtube8m import (
     FrameExample,
-    IndexedExamples,
-    LabelSpace,
-    StreamedExamples,
-    collate_features,
     dequantize,
     find_shards,
     parse_frames,
     quantize,
     read_examples,
-    read_hierarchy,
-    read_vocabulary,
     serialize_frames,
     write_examples,
-    write_vocabulary,
 )
+from marey.datasets.youtube8m_labels import LabelSpace, read_hierarchy, read_vocabulary, write_vocabulary
+from marey.datasets.youtube8m_loading import IndexedExamples, StreamedExamples, collate_features
 from marey.errors import UserError
 
 WIDTHS = {"rgb": 6, "audio": 3}

@@ -14,7 +14,7 @@ from marey.datasets.youtube8m import open_feature_set, read_examples
 from marey.errors import UserError
 from marey.features.extract import FeatureExtractor, write_features
 from marey.features.frames import ClipEncoder, whole_seconds
-from marey.features.predict import FeaturePredictor, predict_features, predict_files
+from marey.inference.features import FeaturePredictor, predict_features, predict_files
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
 from marey.video.encode import write_video

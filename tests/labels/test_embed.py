@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from marey.errors import UserError
-from marey.labels.embed import embed_labels
-from marey.labels.readable import readable
+from marey.labels.embed import embed_labels, readable
 
 
 @pytest.mark.parametrize(("name", "words"), [

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from marey.errors import UserError
-from marey.layers.patch_embed import build_stem
+from marey.layers.stem import build_stem
 from marey.models import create_model
 from marey.models.timesformer import with_stem
 

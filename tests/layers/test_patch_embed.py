@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from marey.errors import UserError
-from marey.layers.patch_embed import ConvStem, LinearPatchEmbed, build_stem
+from marey.layers.patch_embed import ConvStem, LinearPatchEmbed
+from marey.layers.stem import build_stem
 
 
 def test_the_matrix_product_equals_the_convolution():

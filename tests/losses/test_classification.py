@@ -7,14 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from marey.errors import UserError
-from marey.losses.classification import (
-    ClassificationLoss,
-    balanced_class_weights,
-    cross_entropy,
-    cutmix,
-    mixup,
-    soft_targets,
-)
+from marey.losses.classification import ClassificationLoss, balanced_class_weights, cross_entropy, soft_targets
+from marey.transforms.mixing import cutmix, mixup
 
 
 def test_smoothed_targets_by_hand() -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from marey.errors import UserError
+from marey.layers.tx import TxUnit
 from marey.losses.detection import detection_loss
 from marey.models import create_model
-from marey.models.action_transformer import ActionTransformer, TxUnit, count_parameters, postprocess
+from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
 
 TINY = {"num_classes": 3, "num_frames": 8, "width": .125, "num_proposals": 12, "rpn_channels": 16, "dim": 16, "ffn": 32,
         "query_channels": 8, "location_channels": 8, "anchor_sizes": (16, 32), "samples_per_clip": 8, "dropout": 0.0}

@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from marey.errors import UserError
+from marey.layers.transformer_block import fold_temporal_projection
 from marey.models import create_model
-from marey.models.timesformer import TimeSformer, fold_temporal_projection, stretched_state
+from marey.models.timesformer import TimeSformer, stretched_state
 
 TINY = {"num_classes": 5, "num_frames": 4, "image_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2,
         "num_heads": 4}
@@ -55,7 +56,7 @@ def test_logits_and_attention_equal_transformers(ours, theirs):
 
 
 def test_sizes_of_the_base_model(monkeypatch):
-    monkeypatch.setattr("marey.models.timesformer.FOLD_TOKENS", 1e9)
+    monkeypatch.setattr("marey.layers.transformer_block.FOLD_TOKENS", 1e9)
     with torch.device("meta"):
         model = create_model("timesformer", num_classes=400)
         frames = torch.zeros(1, 8, 3, 224, 224)
@@ -146,7 +147,7 @@ def test_activation_checkpointing_gives_the_same_gradients():
 def test_the_temporal_projection_folds_while_training_with_the_same_gradients(monkeypatch):
     grads = []
     for tokens_per_width in (1, 1e9):
-        monkeypatch.setattr("marey.models.timesformer.FOLD_TOKENS", tokens_per_width)
+        monkeypatch.setattr("marey.layers.transformer_block.FOLD_TOKENS", tokens_per_width)
         model = strong(TimeSformer(**TINY), std=0.1).train()
         model(clip())["logits"].square().sum().backward()
         grads.append({name: parameter.grad for name, parameter in model.named_parameters()})

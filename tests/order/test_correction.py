@@ -5,14 +5,13 @@ import torch
 from torch import nn
 
 from marey.errors import UserError
+from marey.evaluation.order import describe_order_accuracy, evaluate_order_accuracy
 from marey.losses.order import order_signs
 from marey.metrics.order import chance_order_accuracy
 from marey.models import create_model
 from marey.order.correction import (
     NoTemporalAttentionError,
     check_distinct_frames,
-    describe_order_accuracy,
-    evaluate_order_accuracy,
     order_matrix,
     permute_frames,
     recover_order,

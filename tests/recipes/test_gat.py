@@ -6,12 +6,12 @@ import pytest
 
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
-from marey.datasets.youtube8m_mini import render_youtube8m_mini
 from marey.errors import UserError
+from marey.papers.gat import PAPER, Study, cells, reading, verdict
+from marey.papers.run import ReproduceOptions, Row, run_cells, select_cells
 from marey.recipes import get_recipe
 from marey.recipes.gat import VARIANTS, gat_features, gat_youtube8m, gat_youtube8m_mini, variant_of
-from marey.recipes.reproduce import ReproduceOptions, Row, run_cells, select_cells
-from marey.recipes.reproduce_gat import PAPER, Study, cells, reading, verdict
+from marey.synthetic.youtube8m import render_youtube8m_mini
 from marey.training.loop import train
 
 
@@ -63,7 +63,7 @@ def test_cells_cover_tables_and_figures():
 
 
 def test_a_small_run_fills_the_table_and_the_figures(folder, tmp_path, monkeypatch):
-    from marey.recipes import reproduce_gat
+    from marey.papers import gat as reproduce_gat
 
     short = gat_youtube8m_mini()
     short = replace(short, train=replace(short.train, max_steps=2, eval_every=2))
@@ -78,7 +78,7 @@ def test_a_small_run_fills_the_table_and_the_figures(folder, tmp_path, monkeypat
 
 
 def test_the_mini_data_is_rendered_once(tmp_path, monkeypatch):
-    from marey.datasets import youtube8m_mini
+    from marey.synthetic import youtube8m as youtube8m_mini
 
     calls = []
 

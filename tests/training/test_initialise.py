@@ -13,8 +13,8 @@ from marey.errors import UserError
 from marey.models import create_model
 from marey.training.config import ModelConfig, TrainConfig
 from marey.training.initialise import copy_weights, initial_model
+from marey.training.linear_probe import fit_head, head_of
 from marey.training.loop import train
-from marey.training.warm_start import fit_head, head_of
 
 ARGUMENTS = {name: value for name, value in toy_model().arguments.items() if name != "num_classes"}
 

@@ -11,10 +11,11 @@ from toy_training import toy_config, toy_model, toy_task
 
 from marey.order.permutations import make_permutation_set
 from marey.recipes import get_recipe
-from marey.training.adversarial import AdversarialConfig, AdversarialObjective
 from marey.training.config import ModelConfig, OptimConfig, TrainConfig, override
-from marey.training.tasks import Batch, Task, build_task
-from marey.training.tasks.order import OrderArguments, OrderObjective
+from marey.training.task import Batch, Task
+from marey.training.tasks import build_task
+from marey.training.terms.adversarial import AdversarialConfig, AdversarialObjective
+from marey.training.terms.order import OrderArguments, OrderObjective
 
 DETECTOR = {"width": 0.125, "head": "tx", "query": "highres", "num_proposals": 8, "rpn_channels": 16, "dim": 16,
             "ffn": 32, "query_channels": 8, "location_channels": 8, "anchor_sizes": [8, 16], "samples_per_clip": 64,

@@ -9,8 +9,8 @@ from torch import nn
 
 from marey.datasets.clips import collate_clips, sample_generator
 from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
-from marey.training.tasks import Batch, Objective, Outputs, Task, Terms
-from marey.training.tasks.classification import ClassificationEvaluator, ClassificationObjective
+from marey.training.task import Batch, Objective, Outputs, Task, Terms
+from marey.training.tasks.clips import ClassificationEvaluator, ClassificationObjective
 
 CLASSES = ("bright", "dark", "grey")
 

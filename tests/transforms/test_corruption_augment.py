@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from marey.corruptions import KINDS
 from marey.errors import UserError
-from marey.robustness.corruptions import KINDS
 from marey.transforms import corruption_augment
 from marey.transforms.augment import Augment
 from marey.transforms.corruption_augment import (
@@ -45,7 +45,7 @@ def test_a_mode_keeps_shape_repeats_and_changes_the_clip(mode: str) -> None:
 
 
 def test_only_training_kinds_and_severities_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    import marey.robustness.corruptions as corruptions
+    import marey.corruptions as corruptions
 
     drawn = set()
 

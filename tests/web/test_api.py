@@ -13,7 +13,7 @@ pytest.importorskip("gradio", reason="the extra 'web' is not installed")
 from fastapi.testclient import TestClient
 
 from marey.errors import UserError
-from marey.predictor import Predictor
+from marey.inference.predictor import Predictor
 from marey.web.app import create_app
 from marey.web.limits import Limits
 from marey.web.models import ModelShelf

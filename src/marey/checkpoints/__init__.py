@@ -19,7 +19,9 @@ from marey.errors import UserError, unknown_name
 
 __all__ = ["Checkpoint", "bundled_names", "compiled", "load_checkpoint", "load_model", "save_checkpoint"]
 
-WEIGHTS_FOLDER = Path(__file__).resolve().parents[1] / "weights"
+PACKAGE = Path(__file__).resolve().parents[1]
+WEIGHTS_FOLDER = PACKAGE / "weights" if (PACKAGE / "weights").is_dir() else PACKAGE.parents[1] / "weights"
+"""The bundled checkpoints: `marey/weights` in an installed wheel, `weights/` at the top of a checkout."""
 
 
 def bundled_names() -> list[str]:
@@ -43,7 +45,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         from marey.checkpoints.huggingface import load_hf
         return load_hf(text.removeprefix("hf:"))
     if text.startswith("torchvision:"):
-        from marey.models.external import load_torchvision  # type: ignore[import-not-found]
+        from marey.checkpoints.external import load_torchvision  # type: ignore[import-not-found]
         return load_torchvision(text.removeprefix("torchvision:"))
     if text in bundled_names():
         return load_folder(WEIGHTS_FOLDER / text, source=text)
@@ -82,7 +84,7 @@ def compiled(model: nn.Module) -> nn.Module:
     """
     import torch
 
-    from marey.models.timesformer import fold_temporal_projection
+    from marey.layers.transformer_block import fold_temporal_projection
 
     def fall_back(error: Exception) -> nn.Module:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -58,7 +58,7 @@ def example_clip(checkpoint: Checkpoint, batch: int = 2) -> Tensor:
 
 def prepared(checkpoint: Checkpoint) -> tuple[TensorsOnly, Tensor]:
     """Return the model ready to be traced, with an example clip; TimeSformer's temporal projection is folded."""
-    from marey.models.timesformer import fold_temporal_projection
+    from marey.layers.transformer_block import fold_temporal_projection
 
     clip = example_clip(checkpoint)
     model = checkpoint.model.eval()
@@ -179,7 +179,7 @@ def accuracy_cost(checkpoint: Checkpoint, path: str | Path, data: str | Path, *,
         UserError: if no video can be read.
     """
     from marey.datasets.clips import ClipDataset
-    from marey.datasets.index import open_dataset
+    from marey.datasets.open import open_dataset
 
     onnxruntime = import_extra("onnxruntime", "export", "running an ONNX file")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

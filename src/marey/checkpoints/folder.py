@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from marey.checkpoints.atomic import write_files
 from marey.checkpoints.report import load_exactly
 from marey.errors import UserError
+from marey.files import write_files
 from marey.models import MODELS, create_model, model_class
 
 if TYPE_CHECKING:

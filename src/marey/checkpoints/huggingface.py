@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from marey.checkpoints.atomic import write_files
 from marey.checkpoints.folder import Checkpoint, build_and_fill, read_json, read_tensors
 from marey.checkpoints.pickled import read_pickled
 from marey.checkpoints.timesformer import released_stride
 from marey.errors import UserError
+from marey.files import write_files
 
 if TYPE_CHECKING:
     from marey.transforms.preprocess import Preprocess
@@ -164,7 +164,7 @@ def load_hf(source: str) -> Checkpoint:
     folder = local_copy(source)
     config = read_json(folder / "config.json")
     if config.get("model_type") != "timesformer":
-        from marey.models.external import load_hf_external
+        from marey.checkpoints.external import load_hf_external
         return load_hf_external(folder, config, source=f"hf:{source}")
     state = {from_hf_name(name): value.float() for name, value in read_hf_tensors(folder).items()}
     arguments = arguments_from_hf(config, folder, num_classes=state["head.weight"].shape[0] if "head.weight" in state

@@ -56,7 +56,7 @@ def names_of(what: str) -> list[str]:
 
         return [*(f"{name}  (bundled weights)" for name in bundled_names()), *marey.list_models()]
     if what == "datasets":
-        from marey.datasets.official import list_datasets
+        from marey.datasets.open import list_datasets
 
         return list_datasets()
     return {"recipes": marey.list_recipes, "corruptions": marey.list_corruptions,

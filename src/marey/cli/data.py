@@ -48,7 +48,7 @@ def check(
     Exit status 1 if something would spoil a training or its number, else 0.
     """
     from marey.datasets.check import MEANING, check_dataset, write_findings
-    from marey.datasets.index import open_dataset
+    from marey.datasets.open import open_dataset
 
     index = open_dataset(data, dataset=dataset, split_by=split_by)
     report = check_dataset(index, decode_all=decode_all, pictures=pictures, workers=workers, progress=_bar("checking"))
@@ -82,7 +82,8 @@ def split(
 ) -> None:
     """Divide a data set into train, val and test: stratified by class, groups kept together."""
     from marey.datasets.check import check_dataset
-    from marey.datasets.index import open_dataset, write_manifest
+    from marey.datasets.index import write_manifest
+    from marey.datasets.open import open_dataset
     from marey.datasets.split import describe_splits, make_splits
 
     index = open_dataset(data)
@@ -124,7 +125,7 @@ def pack(
 
     Exit status 1 if some videos could not be read; they are named and left out.
     """
-    from marey.datasets.index import open_dataset
+    from marey.datasets.open import open_dataset
     from marey.datasets.pack import PackSettings, pack_dataset
 
     index = open_dataset(data, dataset=dataset, split_by=split_by)
@@ -154,7 +155,7 @@ def render_mocap(
     workers: Annotated[int, typer.Option(min=0, help="Processes.")] = 2,
 ) -> None:
     """Render captured human motions (15 recordings) with random bodies, views, lights and backgrounds."""
-    from marey.datasets.mocap import RenderPlan, render_dataset, render_videos
+    from marey.synthetic.mocap import RenderPlan, render_dataset, render_videos
 
     plan = replace(RenderPlan(), size=size, num_frames=num_frames, fps=fps, reversals=reversals, seed=seed)
     if videos:
@@ -170,7 +171,7 @@ def render_youtube8m(
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Make features in the YouTube-8M format: short planted events among decoys, with sound."""
-    from marey.datasets.youtube8m_mini import render_youtube8m_mini
+    from marey.synthetic.youtube8m import render_youtube8m_mini
 
     parts = {"train": videos - 3 * (videos // 7), "validate": videos // 7, "test": 2 * (videos // 7)}
     render_youtube8m_mini(out, videos=parts, seed=seed)
@@ -184,7 +185,7 @@ def render_action_videos(
     seed: Annotated[int, typer.Option(help="Video i is drawn from (seed, i).")] = 0,
 ) -> None:
     """Join rendered clips into longer videos of several actions, with sound: what marey-mini-gat learns from."""
-    from marey.datasets.action_videos import make_action_videos
+    from marey.synthetic.action_videos import make_action_videos
 
     make_action_videos(clips, out, videos, seed=seed)
     say(f"{out}: {videos} videos; next: marey features {out} --out FEATURES")

@@ -10,7 +10,7 @@ import typer
 from marey.cli.output import print_json, progress, say
 
 if TYPE_CHECKING:
-    from marey.detector import Detections, Detector
+    from marey.inference.detector import Detections, Detector
 
 
 def register(app: typer.Typer) -> None:
@@ -31,9 +31,9 @@ def detect(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
     """Find every person once a second, name what each does, and follow them through the video."""
-    from marey.detector import Detector
     from marey.errors import UserError
-    from marey.predictor import videos_in
+    from marey.inference.detector import Detector
+    from marey.inference.predictor import videos_in
 
     paths = videos_in(videos)
     if save_annotated is not None and len(paths) > 1:
@@ -46,7 +46,7 @@ def detect(
     if ava_csv is not None:
         _write_ava(detector, answers, ava_csv)
     if save_annotated is not None and answers:
-        from marey.video.annotate_persons import annotate_persons
+        from marey.inference.annotate import annotate_persons
 
         annotate_persons(answers[0].video, save_annotated, answers[0])
         say(f"wrote {save_annotated}")

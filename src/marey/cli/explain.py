@@ -27,7 +27,7 @@ def explain(
 ) -> None:
     """Show where and when a model looked, with a score that says whether the map deserves trust."""
     from marey.explain.report import explain_video
-    from marey.predictor import Predictor
+    from marey.inference.predictor import Predictor
 
     facts = explain_video(Predictor.load(model), video, out, kind=map, layer=layer, head=head, label=label)
     if json:

@@ -23,8 +23,8 @@ def order(
     """Recover the order of a video's frames from a model's directed attention, and say how well."""
     from marey.checkpoints import load_checkpoint
     from marey.cli.output import print_json, say
-    from marey.order.video import order_many
-    from marey.predictor import videos_in
+    from marey.inference.order import order_many
+    from marey.inference.predictor import videos_in
 
     checkpoint = load_checkpoint(model)
     entries = []
@@ -68,8 +68,7 @@ def reliance(
     """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model look at the order?"""
     from marey.checkpoints import load_checkpoint
     from marey.cli.output import print_json
-    from marey.order.measure import reliance_on
-    from marey.order.reliance import describe_reliance
+    from marey.evaluation.order import describe_reliance, reliance_on
 
     fixer = load_checkpoint(corrector) if corrector else None
     results = []

@@ -11,7 +11,7 @@ from marey.cli.output import print_json, progress, say
 from marey.errors import UserError
 
 if TYPE_CHECKING:
-    from marey.predictor import Prediction, Predictor
+    from marey.inference.predictor import Prediction, Predictor
 
 Model = Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -51,14 +51,14 @@ def predict(
     Exit status 1: some videos could not be read (they are named); the others are answered.
     """
     if engine == "ray":
-        from marey.corpus import predict_corpus
+        from marey.inference.corpus import predict_corpus
 
         raise typer.Exit(predict_corpus(videos, model=model, out=out, top=top, views=views))
     if engine != "local":
         raise UserError(f"--engine '{engine}' is neither 'local' nor 'ray'")
     if features:
         raise typer.Exit(_predict_features(videos, model, threshold, top, json))
-    from marey.predictor import Predictor, videos_in
+    from marey.inference.predictor import Predictor, videos_in
 
     names = _split_labels(labels)
     paths = videos_in(videos)
@@ -96,10 +96,10 @@ def watch(
     """Answer a camera, a network stream or a growing file continuously."""
     import json as json_module
 
-    from marey.predictor import Predictor
+    from marey.inference.live import watch as answers
+    from marey.inference.predictor import Predictor
     from marey.video.draw import clock
     from marey.video.live import iterate_live
-    from marey.watch import watch as answers
 
     predictor = Predictor.load(model, device=device)
     for answer in answers(predictor, iterate_live(source, idle_seconds=idle), window_seconds=window,
@@ -122,7 +122,7 @@ def _split_labels(labels: str | None) -> list[str] | None:
 
 def _predict_paths(predictor: Predictor, paths: list[Path], top: int, options: dict[str, Any],
                    json: bool) -> list[tuple[Prediction | None, dict[str, Any]]]:
-    from marey.predictor import predict_many
+    from marey.inference.predictor import predict_many
 
     results = []
     for prediction, entry in progress(predict_many(predictor, paths, top=top, **options), "predict", len(paths)):
@@ -135,7 +135,7 @@ def _predict_paths(predictor: Predictor, paths: list[Path], top: int, options: d
 
 
 def _draw(path: Path, prediction: Prediction, annotated: Path | None, sheet: Path | None) -> None:
-    from marey.video.annotate import annotate_video
+    from marey.inference.annotate import annotate_video
     from marey.video.draw import clock, contact_sheet
 
     unknown = bool(prediction.trust.get("unknown"))
@@ -180,8 +180,8 @@ def _trust_words(trust: dict[str, Any]) -> list[str]:
 def _timeline(predictor: Predictor, paths: list[Path], window: float, step: float, limits: dict[str, Any],
               csv: Path | None, srt: Path | None, save_annotated: Path | None, json: bool) -> int:
     from marey.errors import VideoError
-    from marey.timeline import describe, write_csv, write_srt
-    from marey.timeline import timeline as segments_of
+    from marey.inference.timeline import describe, write_csv, write_srt
+    from marey.inference.timeline import timeline as segments_of
 
     given = {key: value for key, value in limits.items() if value is not None}
     results: list[dict[str, Any]] = []
@@ -200,7 +200,7 @@ def _timeline(predictor: Predictor, paths: list[Path], window: float, step: floa
                 _write_text(target if len(paths) == 1 else target.with_name(f"{path.stem}{target.suffix}"),
                             write, segments)
         if save_annotated is not None:
-            from marey.video.annotate import annotate_segments
+            from marey.inference.annotate import annotate_segments
 
             annotate_segments(path, save_annotated, [(s.start_seconds, s.end_seconds, s.label, s.probability)
                                                      for s in segments])
@@ -236,7 +236,7 @@ def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def _predict_features(videos: list[str], model: str, threshold: float, top: int, json: bool) -> int:
-    from marey.features.predict import predict_files
+    from marey.inference.features import predict_files
 
     chosen = "marey-mini-gat" if model == "marey-mini" else model
     results = predict_files(videos, chosen, threshold, top)

@@ -25,7 +25,7 @@ def reproduce(
 ) -> None:
     """Run a paper's tables and print ours (mean ± spread over seeds) beside the paper's numbers."""
     from marey.errors import UserError, unknown_name
-    from marey.recipes.reproduce import SCALES, ReproduceOptions, get_study, run_cells, text_table
+    from marey.papers.run import SCALES, ReproduceOptions, get_study, run_cells, text_table
 
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)

@@ -23,8 +23,8 @@ def _severities(text: str) -> list[int]:
 
 def _kinds(text: str, profile: str) -> list[str]:
     """Return kinds from "all", a profile's own ("profile"), categories or names, comma-separated."""
+    from marey.corruptions import CATEGORIES, KINDS, PROFILES
     from marey.errors import unknown_name
-    from marey.robustness.corruptions import CATEGORIES, KINDS, PROFILES
 
     chosen: list[str] = []
     for part in (part.strip() for part in text.split(",") if part.strip()):
@@ -61,9 +61,9 @@ def corrupt(
 ) -> None:
     """Write a perturbed copy of a data set; run again to go on after a stop."""
     from marey.cli.output import print_json, progress, say
+    from marey.corruptions import source_profile
     from marey.datasets import open_dataset
-    from marey.robustness.corruptions import source_profile
-    from marey.robustness.perturb_dataset import ROSE_RANDOM, perturb_dataset
+    from marey.datasets.perturb import ROSE_RANDOM, perturb_dataset
 
     index = open_dataset(data, dataset=dataset)
     if split is not None:
@@ -116,14 +116,14 @@ def robustness(
     import sys
 
     from marey import __version__
+    from marey.attacks import list_attacks
     from marey.cli.output import print_json, progress, say
     from marey.datasets import open_dataset
     from marey.errors import UserError
-    from marey.robustness.attacks import list_attacks
-    from marey.robustness.benchmark import BenchmarkConfig, run
-    from marey.robustness.report import write_report
-    from marey.robustness.subjects import load_subject
-    from marey.robustness.summary import choose_videos, describe_kinds, settings_of, summarise
+    from marey.evaluation.candidates import load_subject
+    from marey.evaluation.robustness import BenchmarkConfig, run
+    from marey.evaluation.robustness_report import write_report
+    from marey.evaluation.robustness_summary import choose_videos, describe_kinds, settings_of, summarise
 
     names = list_attacks() if attacks == "all" else [a.strip() for a in attacks.split(",") if a.strip() not in
                                                      ("", "none")]
@@ -170,8 +170,8 @@ def _attack_options(settings: list[str]) -> dict[str, dict[str, Any]]:
     """Return {"pgd": {"steps": 20}} from ["pgd.steps=20"]."""
     import json
 
+    from marey.attacks import list_attacks
     from marey.errors import UserError, unknown_name
-    from marey.robustness.attacks import list_attacks
 
     options: dict[str, dict[str, Any]] = {}
     for setting in settings:

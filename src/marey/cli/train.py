@@ -100,9 +100,9 @@ def evaluate(
 
     Videos that cannot be read are counted and named, never replaced; exit status 1 where there are any.
     """
-    from marey.training.evaluate import EvaluateOptions, report_of
-    from marey.training.evaluate import evaluate as run_evaluation
-    from marey.training.report import FOLDER, load_predictions, write_report
+    from marey.evaluation.classification import EvaluateOptions, report_of
+    from marey.evaluation.evaluate import evaluate as run_evaluation
+    from marey.evaluation.report import FOLDER, load_predictions, write_report
 
     if predictions:
         answers = load_predictions(model)
@@ -188,8 +188,8 @@ def compare(
     json: Json = False,
 ) -> None:
     """Say whether B is better than A on the same videos: paired bootstrap, McNemar's exact test, gains per class."""
-    from marey.training.loop import write_json
-    from marey.training.report import compare_predictions
+    from marey.evaluation.report import compare_predictions
+    from marey.files import write_json
 
     result = compare_predictions(run_a, run_b, seed=seed)
     if out is not None:

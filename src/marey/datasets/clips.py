@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from marey.datasets.index import DatasetIndex, Sample
 from marey.errors import VideoError
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import open_video
+
+if TYPE_CHECKING:
+    from marey.datasets import DatasetIndex
 
 
 class Augmentation(Protocol):
@@ -81,7 +84,7 @@ def read_frames(index: DatasetIndex, sample: Sample, preprocess: Preprocess,
 
 
 def _packed_frames(root: Path, row: int, preprocess: Preprocess, generator: torch.Generator | None) -> Tensor:
-    from marey.datasets.packed import open_packed
+    from marey.datasets.pack import open_packed
 
     packed = open_packed(root)
     frames = packed.frames(row)
@@ -105,3 +108,30 @@ def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:
         batch["label"] = torch.tensor([item["label"] for item in readable])
         batch["sample"] = torch.tensor([item["sample"] for item in readable])
     return batch
+
+
+
+class VideoViews(torch.utils.data.Dataset[dict[str, Any]]):
+    """All views of each video of an index, preprocessed."""
+
+    def __init__(self, index: DatasetIndex, preprocess: Any, views: tuple[int, int]) -> None:
+        self.index, self.preprocess, self.views = index, preprocess, views
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        """Return {"views": (V, T, C, S, S)}, or {"error": str}."""
+        from marey.datasets.clips import read_frames
+        from marey.video.decode import open_video
+
+        sample, (temporal, spatial) = self.index.samples[place], self.views
+        try:
+            if sample.row is not None:                                     # packed: the frames are already sampled
+                return {"views": self.preprocess.clip(read_frames(self.index, sample, self.preprocess), spatial)}
+            with open_video(sample.path) as reader:
+                views, _ = self.preprocess.views(reader, temporal, spatial, start_seconds=sample.start_seconds,
+                                                 end_seconds=sample.end_seconds)
+            return {"views": views}
+        except VideoError as error:
+            return {"error": str(error)}

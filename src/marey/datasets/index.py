@@ -115,37 +115,6 @@ class DatasetIndex:
         return digest.hexdigest()
 
 
-def open_dataset(data: str | Path, *, dataset: str | None = None, split_by: str | None = None) -> DatasetIndex:
-    """Read the index of a data set in any layout of the data contract.
-
-    Args:
-        data: a folder, or a CSV manifest with the columns path,label[,split,group,start_seconds,end_seconds].
-        dataset: name of an official layout, such as "ucf101" or "ucf101:2" for its second split; None recognises it.
-        split_by: regular expression searched in each relative path; the name of the group that matched is the split
-            ("(?P<train>set1)|(?P<test>set2)"), or the text of its first group ("(train|test)").
-
-    Raises:
-        UserError: if nothing is there, or no layout fits.
-    """
-    from marey.datasets import official
-
-    root = Path(data)
-    if not root.exists():
-        raise UserError(f"{root}: no such file or folder; --data takes a folder of class folders or a manifest.csv")
-    if dataset is not None:
-        index = official.read(root, dataset)
-    elif root.is_file():
-        index = read_manifest(root)
-    elif (root / "packed.json").is_file():
-        index = replace(read_manifest(root / "manifest.csv", frames=root), name="packed")
-    elif (root / "manifest.csv").is_file():
-        index = read_manifest(root / "manifest.csv")
-    else:
-        found = official.recognise(root)
-        index = official.read(root, found) if found else read_folders(root)
-    return split_by_name(index, split_by) if split_by else index
-
-
 def is_frame_folder(path: Path) -> bool:
     """Return whether a folder holds the frames of one video as images and nothing that is a video."""
     if not path.is_dir():

@@ -8,9 +8,11 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,3 +131,35 @@ def _size(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     return path.stat().st_size
+
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An opened packed folder; frames are read from disk when asked for."""
+
+    array: np.ndarray
+    """uint8, (N, T, C, H, W), memory-mapped."""
+    fps: float
+
+    def frames(self, row: int) -> Tensor:
+        """Return clip `row`, uint8 (T, C, H, W), as a copy."""
+        return torch.from_numpy(np.array(self.array[row]))
+
+
+
+@lru_cache(maxsize=8)
+def open_packed(root: Path) -> Packed:
+    """Open a packed folder.
+
+    Raises:
+        UserError: if its description or array is missing or of another format.
+    """
+    description = json.loads((root / "packed.json").read_text())
+    if description.get("format") != 1:
+        raise UserError(f"{root / 'packed.json'}: format {description.get('format')}, expected 1; "
+                        "pack the data again with this version of marey")
+    array = np.load(root / "frames.npy", mmap_mode="r", allow_pickle=False)
+    if array.dtype != np.uint8 or array.ndim != 5:
+        raise UserError(f"{root / 'frames.npy'}: {array.dtype} with {array.ndim} axes, expected uint8 (N, T, C, H, W)")
+    return Packed(array=array, fps=float(description["fps"]))

@@ -6,10 +6,13 @@ import csv
 import random
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
-from marey.datasets.index import DatasetIndex, Sample
-from marey.errors import UserError
+import numpy as np
+
+from marey.datasets.index import DatasetIndex, Sample, subset
+from marey.errors import UserError, unknown_name
 
 
 def make_splits(index: DatasetIndex, *, val: float = 0.18, test: float = 0.1, group: str | None = None,
@@ -130,3 +133,78 @@ def describe_splits(index: DatasetIndex) -> list[dict[str, object]]:
                      "classes": len(counts), "fewest": min(counts.get(label, 0) for label in index.class_names),
                      "groups": len({sample.group for sample in samples if sample.group is not None})})
     return rows
+
+
+
+def without_classes(index: DatasetIndex, names: Sequence[str]) -> DatasetIndex:
+    """Leave out all samples of some classes and their names: `data.arguments.unseen_classes` of label-embedding runs.
+
+    Raises:
+        UserError: if the data has no such class.
+    """
+    for name in names:
+        if name not in index.class_names:
+            raise unknown_name("class in data.arguments.unseen_classes", name, index.class_names)
+    kept = subset(index, [place for place, sample in enumerate(index.samples) if sample.label not in names])
+    return replace(kept, class_names=tuple(name for name in index.class_names if name not in names))
+
+
+
+def labelled(index: DatasetIndex) -> DatasetIndex:
+    """Return the samples that have a label; official test sets have none."""
+    found = subset(index, [place for place, sample in enumerate(index.samples) if sample.label is not None])
+    if not found.samples:
+        raise UserError(f"{index.root}: none of its {len(index)} videos has a label; training needs labels")
+    return found
+
+
+
+def check_classes(train: DatasetIndex, val: DatasetIndex | None) -> None:
+    """Raise a UserError where the labels cannot be learned: fewer than two classes, or labels only in validation."""
+    trained = {sample.label for sample in train.samples}
+    if len(trained) < 2:
+        raise UserError(f"{train.root}: all {len(train)} training videos have the label '{next(iter(trained))}'; "
+                        "a classifier needs at least two classes, one folder each")
+    absent = sorted({str(sample.label) for sample in val.samples} - {str(name) for name in trained}) if val else []
+    if absent:
+        raise UserError(f"{train.root}: validation has labels absent from training: {', '.join(absent)}; "
+                        "add training videos of them, or make new splits with 'marey data split'")
+
+
+
+def hold_out(index: DatasetIndex, fraction: float, seed: int) -> tuple[DatasetIndex, DatasetIndex | None]:
+    """Split samples in two, per class, never cutting a group; the second part is at most `fraction` of each class.
+
+    A class with a single group stays in training. Returns None for the second part where nothing can be held out.
+    """
+    sizes = Counter(sample.label for sample in index.samples)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place, sample in enumerate(index.samples):
+        groups[sample.group or f"sample {place}"].append(place)
+    names = sorted(groups)
+    room = {label: max(1, round(fraction * size)) for label, size in sizes.items()}
+    left = dict(sizes)
+    held: list[int] = []
+    for number in np.random.default_rng(seed).permutation(len(names)):
+        places = groups[names[number]]
+        wanted = Counter(index.samples[place].label for place in places)
+        if all(count <= room[label] and count < left[label] for label, count in wanted.items()):
+            held += places
+            for label, count in wanted.items():
+                room[label] -= count
+                left[label] -= count
+    if not held:
+        return index, None
+    chosen = set(held)
+    return (subset(index, [place for place in range(len(index)) if place not in chosen]), subset(index, sorted(held)))
+
+
+
+def limited(index: DatasetIndex, limit: int, seed: int) -> list[int]:
+    """Return the places of `limit` samples, drawn round by round one per class, in index order."""
+    by_class: dict[str, list[int]] = defaultdict(list)
+    for place in np.random.default_rng(seed).permutation(len(index)):
+        by_class[str(index.samples[place].label)].append(int(place))
+    rounds = [places[turn] for turn in range(len(index)) for _, places in sorted(by_class.items())
+              if turn < len(places)]
+    return sorted(rounds[:limit])

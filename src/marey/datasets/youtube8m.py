@@ -6,7 +6,6 @@ A frame-level record holds an id, label ids, and a 1024-byte `rgb` and a 128-byt
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from marey.datasets.tfrecord import (
     OnCorrupt,
     ReadReport,
     RecordError,
     RecordPlace,
-    count_records,
     feature_list,
     feature_matrix,
     iterate_places,
@@ -32,6 +27,7 @@ from marey.datasets.tfrecord import (
     read_record,
     write_records,
 )
+from marey.datasets.youtube8m_labels import LabelSpace, read_hierarchy, read_vocabulary
 from marey.errors import UserError
 
 FEATURES = {"rgb": 1024, "audio": 128}
@@ -80,92 +76,6 @@ class FrameExample:
         """Return the dequantised features of at most `max_frames` seconds, float32 (T, dim)."""
         array = self.features[name][:max_frames]
         return dequantize(array) if array.dtype == np.uint8 else array
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelSpace:
-    """Which class ids a label id of the files turns into."""
-
-    class_names: tuple[str, ...]
-    """K names; a hierarchical one reads "Sports:Combat:Wrestling"."""
-    classes_of: tuple[tuple[int, ...], ...]
-    """For each label id of the files the classes it implies; () drops it."""
-
-    def targets(self, labels: Iterable[int], place: str = "") -> NDArray[np.float32]:
-        """Return the 0/1 vector of K classes for some label ids.
-
-        Raises:
-            UserError: if an id is not in the vocabulary.
-        """
-        target = np.zeros(len(self.class_names), dtype=np.float32)
-        for label in labels:
-            if not 0 <= label < len(self.classes_of):
-                raise UserError(f"{place + ': ' if place else ''}label id {label} is not in the vocabulary of "
-                                f"{len(self.classes_of)} labels; give the vocabulary these records were written with")
-            target[list(self.classes_of[label])] = 1
-        return target
-
-
-def read_vocabulary(path: str | Path) -> LabelSpace:
-    """Read the data set's vocabulary CSV (`Index,TrainVideoCount,KnowledgeGraphId,Name,...`): one class a row.
-
-    A row without a name is called by its KnowledgeGraphId, a repeated name gets its index.
-
-    Raises:
-        UserError: if the columns are missing or the indices are not 0, 1, 2, ...
-    """
-    rows = _read_csv(path, ("Index", "Name"))
-    names: list[str] = []
-    for number, row in enumerate(sorted(rows, key=lambda row: int(row["Index"]))):
-        if int(row["Index"]) != number:
-            raise UserError(f"{path}: indices must run 0, 1, 2, ...; {number} is missing or doubled")
-        name = row["Name"] or row.get("KnowledgeGraphId") or f"label {number}"
-        names.append(name if name not in names else f"{name} ({number})")
-    return LabelSpace(class_names=tuple(names), classes_of=tuple((k,) for k in range(len(names))))
-
-
-def read_hierarchy(path: str | Path, vocabulary: LabelSpace) -> LabelSpace:
-    """Map a vocabulary to a hierarchical label space; a label implies its ancestors.
-
-    The paper trains on 431 hierarchical classes that are not published, so the mapping comes from a file.
-
-    Args:
-        path: CSV with the columns `Index` (a label id) and `Path` ("Sports:Combat:Wrestling"); several rows may map one
-            label, labels without a row are dropped.
-        vocabulary: of the records.
-
-    Raises:
-        UserError: if the columns are missing or an index is not in the vocabulary.
-    """
-    chains: dict[int, set[str]] = {}
-    for row in _read_csv(path, ("Index", "Path")):
-        index, parts = int(row["Index"]), [part.strip() for part in row["Path"].split(":")]
-        if not 0 <= index < len(vocabulary.classes_of):
-            raise UserError(f"{path}: label id {index} is not in the vocabulary of {len(vocabulary.classes_of)} labels")
-        chains.setdefault(index, set()).update(":".join(parts[:n]) for n in range(1, len(parts) + 1))
-    names = tuple(sorted(set().union(*chains.values()))) if chains else ()
-    position = {name: k for k, name in enumerate(names)}
-    return LabelSpace(class_names=names, classes_of=tuple(
-        tuple(sorted(position[name] for name in chains.get(index, ()))) for index in range(len(vocabulary.classes_of))))
-
-
-def _read_csv(path: str | Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path}: column {', '.join(missing)} is missing; the header is "
-                            f"{','.join(reader.fieldnames or ()) or 'empty'}")
-        return list(reader)
-
-
-def write_vocabulary(path: str | Path, names: Sequence[str], counts: Sequence[int] | None = None) -> None:
-    """Write a vocabulary CSV with the data set's header for some class names."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["Index", "TrainVideoCount", "KnowledgeGraphId", "Name", "WikiUrl", "Vertical1", "Vertical2",
-                         "Vertical3", "WikiDescription"])
-        writer.writerows([k, counts[k] if counts else 0, "", name, "", "", "", "", ""] for k, name in enumerate(names))
 
 
 # ---- records <-> examples ------------------------------------------------------------------------------------------
@@ -338,190 +248,6 @@ class _Reader:
 
 
 # ---- data sets -----------------------------------------------------------------------------------------------------
-
-
-def example_tensors(example: FrameExample, space: LabelSpace, max_frames: int = MAX_FRAMES) -> dict[str, Any]:
-    """Return `features` (name -> float (T, dim)), `targets` float (K,) and `id` of an example."""
-    return {"features": {key: torch.from_numpy(np.ascontiguousarray(example.values(key, max_frames)))
-                         for key in example.features},
-            "targets": torch.from_numpy(space.targets(example.labels, example.place)), "id": example.id}
-
-
-def collate_features(samples: Sequence[dict[str, Any]], pad_to: int | None = None) -> dict[str, Any]:
-    """Pad videos to one length with exact zeros and say which frames are real.
-
-    Args:
-        samples: from `example_tensors`.
-        pad_to: seconds; None pads to the longest of the batch (the answer is the same, a model masks exactly).
-
-    Returns:
-        `features`: name -> float (B, T, dim); `mask`: bool (B, T), True at real frames; `targets`: float (B, K);
-        `ids`: list.
-    """
-    lengths = [len(next(iter(sample["features"].values()))) for sample in samples]
-    length = max(lengths) if pad_to is None else pad_to
-    features: dict[str, Tensor] = {}
-    for key, first in samples[0]["features"].items():
-        features[key] = first.new_zeros(len(samples), length, first.shape[1])
-        for row, sample in enumerate(samples):
-            features[key][row, :lengths[row]] = sample["features"][key]
-    mask = torch.arange(length)[None] < torch.tensor(lengths)[:, None]
-    return {"features": features, "mask": mask, "targets": torch.stack([sample["targets"] for sample in samples]),
-            "ids": [sample["id"] for sample in samples]}
-
-
-class IndexedExamples(Dataset):
-    """Records read by number, for data whose order a sampler decides (some millions of records on a local disk)."""
-
-    def __init__(self, shards: Sequence[str], space: LabelSpace, *, features: Mapping[str, int] = FEATURES,
-                 level: str = "frame", max_frames: int = MAX_FRAMES, on_corrupt: OnCorrupt = "raise") -> None:
-        """Find every record by the length fields; with `on_corrupt="skip"` damaged ones are found and left out now."""
-        self.space, self.features, self.level, self.max_frames = space, dict(features), level, max_frames
-        self.report = ReadReport()
-        self.places = [place for shard in shards
-                       for place in iterate_places(shard, on_corrupt=on_corrupt, report=self.report)]
-        if on_corrupt == "skip":
-            with _Reader(self.features, level, "skip", self.report) as reader:
-                self.places = [place for place in self.places if reader.example(place) is not None]
-
-    def __len__(self) -> int:
-        """Number of records."""
-        return len(self.places)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Return the tensors of record i; `(epoch, i)` is accepted, features have no augmentation."""
-        index = key[1] if isinstance(key, tuple) else key
-        with _Reader(self.features, self.level, "raise", ReadReport()) as reader:
-            example = reader.example(self.places[index])
-        assert example is not None
-        return {**example_tensors(example, self.space, self.max_frames), "sample": index}
-
-
-class StreamedExamples(IterableDataset):
-    """Records streamed from many shards: divided over ranks and workers, shuffled in a bounded buffer, resumable.
-
-    With at least as many shards as readers every reader takes whole shards; with fewer, records are dealt out in turn.
-    Either way no record is read twice in an epoch. Order depends on seed, epoch and number of readers only; the
-    buffer holds places, not data, so a resumed epoch passes over what is done without reading it.
-    """
-
-    def __init__(self, shards: Sequence[str], space: LabelSpace, *, features: Mapping[str, int] = FEATURES,
-                 level: str = "frame", max_frames: int = MAX_FRAMES, shuffle_buffer: int = 0, seed: int = 0,
-                 rank: int = 0, num_ranks: int = 1, on_corrupt: OnCorrupt = "raise") -> None:
-        """Set up; nothing is read yet.
-
-        Args:
-            shards: TFRecord files.
-            space: label space.
-            features: name -> width.
-            level: "frame" or "video".
-            max_frames: later seconds are dropped.
-            shuffle_buffer: records held for shuffling; 0 keeps the order of the files.
-            seed: of the shuffle; the epoch is mixed in.
-            rank, num_ranks: of this process.
-            on_corrupt: refuse or skip damaged records (`report.skipped` names them).
-        """
-        self.shards, self.space, self.features = list(shards), space, dict(features)
-        self.level, self.max_frames, self.shuffle_buffer, self.seed = level, max_frames, shuffle_buffer, seed
-        self.rank, self.num_ranks, self.on_corrupt = rank, num_ranks, on_corrupt
-        self.report = ReadReport()
-        self.epoch, self._batches_done, self._batch_size = 0, 0, 1
-        self._counts: dict[str, int] = {}
-
-    def set_epoch(self, epoch: int, *, batches_done: int = 0, batch_size: int = 1) -> None:
-        """Start at an epoch, or in the middle of one.
-
-        Args:
-            epoch: mixed into the shuffle.
-            batches_done: batches this rank's loader had given out when it stopped.
-            batch_size: of that loader (it must not drop the last batch).
-        """
-        self.epoch, self._batches_done, self._batch_size = epoch, batches_done, batch_size
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Give the samples of this rank and worker."""
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        worker, skip = self._where_to_go_on(worker, workers)
-        with _Reader(self.features, self.level, self.on_corrupt, self.report) as reader:
-            for place in self._shuffled(worker, workers, skip):
-                example = reader.example(place)
-                if example is not None:
-                    yield {**example_tensors(example, self.space, self.max_frames), "sample": place.record}
-
-    def num_batches(self, batch_size: int, workers: int = 1) -> int:
-        """Return how many batches this epoch gives this rank through a loader with so many workers (0 counts as 1)."""
-        return sum(-(-self._part_size(worker, max(workers, 1)) // batch_size) for worker in range(max(workers, 1)))
-
-    def num_records(self) -> int:
-        """Return the records of all shards, by their length fields (counted once)."""
-        return sum(self._count(shard) for shard in self.shards)
-
-    def _count(self, shard: str) -> int:
-        if shard not in self._counts:
-            self._counts[shard] = count_records(shard, on_corrupt=self.on_corrupt)
-        return self._counts[shard]
-
-    def _part_size(self, worker: int, workers: int) -> int:
-        part, parts = self.rank * workers + worker, self.num_ranks * workers
-        shards = self._epoch_shards()
-        if len(shards) >= parts:
-            return sum(self._count(shard) for shard in shards[part::parts])
-        return len(range(part, self.num_records(), parts))
-
-    def _epoch_shards(self) -> list[str]:
-        shards = list(self.shards)
-        if self.shuffle_buffer:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(shards)
-        return shards
-
-    def _part(self, worker: int, workers: int) -> Iterator[RecordPlace]:
-        part, parts = self.rank * workers + worker, self.num_ranks * workers
-        shards = self._epoch_shards()
-        whole = len(shards) >= parts
-        number = 0
-        for shard in shards[part::parts] if whole else shards:
-            for place in iterate_places(shard, on_corrupt=self.on_corrupt, report=self.report):
-                if whole or number % parts == part:
-                    yield place
-                number += 1
-
-    def _shuffled(self, worker: int, workers: int, skip: int) -> Iterator[RecordPlace]:
-        """Give places in shuffled order from the `skip`-th on; what is passed over is not read."""
-        generator = np.random.default_rng([self.seed, self.epoch, self.rank, worker])
-        buffer: list[RecordPlace] = []
-        done = 0
-        for place in self._part(worker, workers):
-            buffer.append(place)
-            if len(buffer) > self.shuffle_buffer:
-                last = buffer.pop(int(generator.integers(len(buffer)))) if self.shuffle_buffer else buffer.pop()
-                done += 1
-                if done > skip:
-                    yield last
-        generator.shuffle(buffer)  # type: ignore[arg-type]
-        yield from buffer[max(skip - done, 0):]
-
-    def _where_to_go_on(self, worker: int, workers: int) -> tuple[int, int]:
-        """Return whose part a worker takes over, and how many of its examples the loader had already given.
-
-        A loader takes batches from its workers in turn and passes over those that have no more; the worker whose turn
-        it was must be the first one again. Exact unless damaged records were skipped.
-        """
-        if workers == 1:
-            return 0, self._batches_done * self._batch_size
-        if not self._batches_done:
-            return worker, 0
-        left = [-(-self._part_size(w, workers) // self._batch_size) for w in range(workers)]
-        given = [0] * workers
-        turn = 0
-        for _ in range(min(self._batches_done, sum(left))):
-            while not left[turn]:
-                turn = (turn + 1) % workers
-            left[turn] -= 1
-            given[turn] += 1
-            turn = (turn + 1) % workers
-        taken = (worker + turn) % workers
-        return taken, given[taken] * self._batch_size
 
 
 # ---- what stands beside the shards ---------------------------------------------------------------------------------

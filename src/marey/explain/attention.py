@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marey.errors import UserError, unknown_name
-from marey.predictor import Predictor
+from marey.inference.predictor import Predictor
 from marey.video.clip import Clip
 
 KINDS = ("rollout", "last")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from marey.datasets.index import VIDEO_SUFFIXES, DatasetIndex, Sample, open_dataset
+from marey.datasets.index import VIDEO_SUFFIXES, DatasetIndex, Sample
+from marey.datasets.open import open_dataset
 from marey.datasets.youtube8m import FrameExample, quantize, write_examples, write_sidecar
 from marey.errors import UserError, VideoError
 from marey.features.frames import encode_frames, load_frame_encoder, weights_digest, whole_seconds

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 
 from marey.errors import UserError, import_extra
-from marey.labels.readable import readable
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 SAME_MEANING = 0.98
@@ -178,3 +178,21 @@ def _stack(path: Path, vectors: Sequence[Sequence[float]]) -> Tensor:
     if len(widths) != 1:
         raise UserError(f"{path}: vectors of different sizes {sorted(widths)}; all labels need one size")
     return torch.tensor(vectors, dtype=torch.float32)
+
+_WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-zA-Z])(?=[0-9]{2,})")
+
+
+
+def readable(name: str) -> str:
+    """Return a class name in lower-case words.
+
+    CamelCase of UCF101 and underscores of HMDB51 become spaces; the brackets of Something-Something templates go, their
+    words stay; spaces are folded.
+
+    >>> readable("ApplyEyeMakeup"), readable("brush_hair"), readable("YoYo")
+    ('apply eye makeup', 'brush hair', 'yo yo')
+    >>> readable("Putting [something] on [something]"), readable("hurling (sport)")
+    ('putting something on something', 'hurling (sport)')
+    """
+    words = _WORD_BORDER.sub(" ", name.replace("[", "").replace("]", "").replace("_", " "))
+    return " ".join(words.split()).lower()

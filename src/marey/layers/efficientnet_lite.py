@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marey.errors import UserError, import_extra
-from marey.layers.patch_embed import FrozenNormMixin
+from marey.layers.frozen_norm import FrozenNormMixin
 
 STAGES = (
     # expansion, width, blocks, stride, kernel

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import EfficientNetLiteTrunk
-from marey.layers.patch_embed import ConvStem, FrozenNormMixin
+from marey.layers.frozen_norm import FrozenNormMixin
+from marey.layers.patch_embed import ConvStem
 
 CONV_PATCH = 16
 """Pixels per token the convolutions see: frames are shrunk for them until a token has this many on each side."""

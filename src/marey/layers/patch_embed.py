@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marey.errors import UserError
+from marey.layers.frozen_norm import FrozenNormMixin
 
 
 class LinearPatchEmbed(nn.Module):
@@ -36,21 +37,6 @@ class LinearPatchEmbed(nn.Module):
         h, w = H // P, W // P
         patches = frames.reshape(M, C, h, P, w, P).permute(0, 2, 4, 1, 3, 5).reshape(M, h * w, C * P * P)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
-
-
-class FrozenNormMixin(nn.Module):
-    """Keep batch norm at its stored statistics, also in `train()`, when `freeze_batch_norm` is set."""
-
-    freeze_batch_norm: bool = False
-
-    def train(self, mode: bool = True) -> FrozenNormMixin:
-        """Set training mode, but leave frozen batch norm layers in evaluation mode."""
-        super().train(mode)
-        if self.freeze_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
 
 
 class ConvStem(FrozenNormMixin):
@@ -89,32 +75,3 @@ class ConvStem(FrozenNormMixin):
         return self.proj(self.convs(frames)).flatten(2).transpose(1, 2)
 
 
-STEMS = ("linear", "conv", "efficientnet_lite0", "conv+efficientnet_lite0")
-"""The names `build_stem` knows."""
-
-
-def build_stem(stem: str, patch_size: int, embed_dim: int, *, stage: int | None = None,
-               freeze_batch_norm: bool = False) -> nn.Module:
-    """Build the map from frames to tokens.
-
-    Args:
-        stem: one of `STEMS`.
-        patch_size: output stride in pixels.
-        embed_dim: token width D.
-        stage: stages 1..7 of EfficientNet-Lite0 to keep; None keeps all that have this stride.
-        freeze_batch_norm: keep batch norm statistics as they are while training.
-
-    Raises:
-        UserError: if the name is unknown or the stem cannot have this stride.
-    """
-    if stem == "linear":
-        return LinearPatchEmbed(patch_size, embed_dim)
-    if stem == "conv":
-        return ConvStem(patch_size, embed_dim, freeze_batch_norm=freeze_batch_norm)
-    if stem == "efficientnet_lite0":
-        from marey.layers.efficientnet_lite import EfficientNetLiteStem
-        return EfficientNetLiteStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
-    if stem == "conv+efficientnet_lite0":
-        from marey.layers.paired_stem import PairedStem
-        return PairedStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
-    raise UserError(f"unknown stem '{stem}'; choose one of {', '.join(STEMS)}")

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torchvision.models.detection import _utils as detection_utils
@@ -24,134 +23,16 @@ from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetw
 from torchvision.ops import box_iou, nms
 
 from marey.errors import UserError, unknown_name
-from marey.layers.efficientnet_lite import EfficientNetLiteTrunk, blocks_before
-from marey.layers.i3d_blocks import ConvUnit, freeze_batch_statistics
-from marey.layers.location_embedding import LocationEmbedding
-from marey.layers.roi import RoiOperator, pool_boxes, pool_tubes
-from marey.models.i3d import I3DTail, I3DTrunk
+from marey.layers.i3d_blocks import freeze_batch_statistics
+from marey.layers.roi import RoiOperator, pool_tubes
+from marey.layers.tx import TxHead
+from marey.models.i3d import I3DTail
+from marey.models.trunks import TRUNKS, build_trunk
 
 HEADS = ("tx", "i3d", "tx+i3d")
 QUERIES = ("highres", "lowres")
-TRUNKS = ("i3d", "timesformer", "efficientnet_lite0")
 
 Targets = Sequence[dict[str, Tensor]]
-
-
-class QueryPreprocessor(nn.Module):
-    """Make a person's first query out of the 7 x 7 RoI feature (Sec. 3.2, QPr).
-
-    Args:
-        in_channels: channels of the RoI feature, D_in.
-        dim: D.
-        kind: "highres" reduces channels by a 1 x 1 convolution, lays the 49 cells side by side and projects them to D;
-            "lowres" averages over the cells first.
-        reduced: channels after the 1 x 1 convolution (not stated in the paper; 384 fits its parameter count).
-    """
-
-    def __init__(self, in_channels: int, dim: int, kind: str, reduced: int) -> None:
-        super().__init__()
-        self.kind = kind
-        if kind == "highres":
-            self.reduce = nn.Conv2d(in_channels, reduced, 1)
-            self.project = nn.Linear(reduced * 49, dim)
-        else:
-            self.project = nn.Linear(in_channels, dim)
-
-    def forward(self, roi: Tensor) -> Tensor:
-        """(P, D_in, 7, 7) -> (P, D)."""
-        if self.kind == "highres":
-            return self.project(self.reduce(roi).flatten(1))
-        return self.project(roi.mean(dim=(2, 3)))
-
-
-class TxUnit(nn.Module):
-    """One Action Transformer unit: a person's query gathers from the whole clip (Sec. 3.2).
-
-        a_xyt = Q K_xyt^T / sqrt(D),  A = sum_xyt Softmax(a)_xyt V_xyt
-        Q'  = LayerNorm(Q + Dropout(A)),  Q'' = LayerNorm(Q' + Dropout(FFN(Q')))
-
-    Args:
-        memory_channels: channels of the feature map with its location embedding.
-        dim: D; the inner width of the FFN is `ffn` (not stated in the paper; 512 fits its parameter count).
-    """
-
-    def __init__(self, memory_channels: int, dim: int, ffn: int, dropout: float) -> None:
-        super().__init__()
-        self.key = nn.Linear(memory_channels, dim)
-        self.value = nn.Linear(memory_channels, dim)
-        self.norm_attention = nn.LayerNorm(dim)
-        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), nn.Linear(ffn, dim))
-        self.norm_ffn = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, query: Tensor, memory: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Update every person's query.
-
-        Args:
-            query: (P, D), the persons of all clips one after the other, `counts` of each clip.
-            memory: (B, L, memory_channels), L = t * h * w.
-
-        Returns:
-            Updated query (P, D) and attention (P, L), rows summing to 1.
-        """
-        keys, values = self.key(memory), self.value(memory)
-        weights, gathered = [], []
-        for mine, key, value in zip(query.split(list(counts)), keys, values, strict=True):
-            weight = (mine @ key.T / math.sqrt(mine.shape[-1])).softmax(dim=-1)           # (P_b, L)
-            weights.append(weight)
-            gathered.append(weight @ value)
-        query = self.norm_attention(query + self.dropout(torch.cat(gathered)))
-        return self.norm_ffn(query + self.dropout(self.ffn(query))), torch.cat(weights)
-
-
-class TxHead(nn.Module):
-    """A stack of Tx units: each head of each layer is a whole unit with its own query, key, value and FFN.
-
-    The outputs of a layer's heads are concatenated and are the next layer's query (Sec. 3.2).
-
-    Args:
-        in_channels: channels of the trunk's map.
-        dim, num_heads, num_layers: 128, 2, 3 in the paper.
-        query: "highres" or "lowres".
-    """
-
-    def __init__(self, in_channels: int, *, dim: int = 128, num_heads: int = 2, num_layers: int = 3, ffn: int = 512,
-                 query: str = "highres", query_channels: int = 384, location_channels: int = 64,
-                 time_half_steps: float = 8.0, dropout: float = 0.3, roi_operator: RoiOperator = "pool") -> None:
-        super().__init__()
-        self.roi_operator: RoiOperator = roi_operator
-        self.location = LocationEmbedding(location_channels, time_half_steps)
-        channels = in_channels + location_channels
-        self.queries = nn.ModuleList(
-            nn.ModuleList(QueryPreprocessor(channels, dim, query, query_channels) if layer == 0 else
-                          nn.Linear(num_heads * dim, dim) for _ in range(num_heads)) for layer in range(num_layers))
-        self.units = nn.ModuleList(nn.ModuleList(TxUnit(channels, dim, ffn, dropout) for _ in range(num_heads))
-                                   for _ in range(num_layers))
-        self.out_channels = num_heads * dim
-
-    def forward(self, features: Tensor, boxes_xyxy_norm: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Describe each box from its whole clip.
-
-        Returns:
-            (P, num_heads * D), and per layer the attention (P, num_heads, t, h, w).
-        """
-        located = self.location(features)
-        t, h, w = located.shape[2:]
-        memory = rearrange(located, "b d t h w -> b (t h w) d")
-        counts = [len(boxes) for boxes in boxes_xyxy_norm]
-        state = pool_boxes(located[:, :, t // 2], boxes_xyxy_norm, self.roi_operator)
-        attention = []
-        for queries, units in zip(self.queries, self.units, strict=True):
-            updated = [unit(query(state), memory, counts) for query, unit in zip(queries, units, strict=True)]
-            state = torch.cat([query for query, _ in updated], dim=-1)
-            attention.append(rearrange(torch.stack([weights for _, weights in updated], dim=1),
-                                       "p n (t h w) -> p n t h w", t=t, h=h, w=w))
-        return state, attention
-
-    def key_embeddings(self, features: Tensor) -> list[list[Tensor]]:
-        """Return every unit's keys [layer][head], each (B, t, h, w, D): what Fig. 4 projects to colours."""
-        located = rearrange(self.location(features), "b d t h w -> b t h w d")
-        return [[unit.key(located) for unit in units] for units in self.units]
 
 
 class I3DHead(nn.Module):
@@ -166,97 +47,6 @@ class I3DHead(nn.Module):
     def forward(self, features: Tensor, boxes_xyxy_norm: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return (P, 1024 * width) and no attention."""
         return self.tail(pool_tubes(features, boxes_xyxy_norm, self.roi_operator)).mean(dim=(2, 3, 4)), []
-
-
-class TimeSformerTrunk(nn.Module):
-    """A TimeSformer's patch tokens as a feature map, to sit below the same heads.
-
-    Args:
-        arguments: keyword arguments of `TimeSformer` (its classifier stays unused).
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__()
-        from marey.models.timesformer import TimeSformer
-
-        self.timesformer = TimeSformer(**{"num_classes": 1, **arguments})
-        self.out_channels = arguments.get("embed_dim", 768)
-        self.patch_size = arguments.get("patch_size", 16)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, D, T, H / patch, W / patch)."""
-        T, H, W = clip.shape[2:]
-        tokens = self.timesformer.features(rearrange(clip, "b c t h w -> b t c h w"))["tokens"]
-        h, w = H // self.patch_size, W // self.patch_size
-        return rearrange(tokens[:, -T * h * w:], "b (t h w) d -> b d t h w", t=T, h=h, w=w)
-
-
-class FrameTrunk(nn.Module):
-    """An image network frame by frame, then a little convolution over time: a trunk that needs no video pre-training.
-
-    EfficientNet-Lite0's stages 3 and 5 (strides 8 and 16) are brought to stride 8, reduced to `channels`, and mixed
-    over time and space by two convolution units, the first of which halves the number of frames. The stem's weights
-    start as ImageNet's (`load_imagenet_stem`); not in the paper, whose trunk is I3D.
-
-    Args:
-        channels: D of the feature map.
-        trained_stages: how many of the stem's last stages learn; its batch norm keeps its statistics even there.
-
-    Raises:
-        UserError: if the stem has fewer stages.
-    """
-
-    NUM_STAGES = 5
-    FINE_BLOCKS = blocks_before(3)
-    """Blocks up to the end of stage 3, whose stride is 8."""
-
-    def __init__(self, channels: int = 160, trained_stages: int = 0) -> None:
-        super().__init__()
-        if not 0 <= trained_stages <= self.NUM_STAGES:
-            raise UserError(f"trunk_arguments.trained_stages must be 0 to {self.NUM_STAGES}, got {trained_stages}")
-        self.stem = EfficientNetLiteTrunk(self.NUM_STAGES)
-        self.stem.requires_grad_(False)
-        first = blocks_before(self.NUM_STAGES - trained_stages)
-        for block in self.stem._blocks[first:]:
-            block.requires_grad_(True)
-        self.fine_channels, self.coarse_channels, self.out_channels = 40, self.stem.width, channels
-        self.reduce = ConvUnit(self.fine_channels + self.coarse_channels, channels)
-        self.over_time = ConvUnit(channels, channels, (3, 1, 1), (2, 1, 1))
-        self.over_space = ConvUnit(channels, channels, (1, 3, 3))
-        self.over_both = ConvUnit(channels, channels, (3, 1, 1))
-        for unit in (self.reduce, self.over_time, self.over_space, self.over_both):
-            unit.bn.momentum = 0.1                                       # statistics settle within a hundred steps
-
-    def train(self, mode: bool = True) -> FrameTrunk:
-        """Switch mode; the stem stays in evaluation mode."""
-        super().train(mode)
-        self.stem.eval()
-        return self
-
-    def stem_features(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of single frames (M, 3, H, W): fine (M, 40, H/8, W/8) and coarse (M, 112, H/16, W/16)."""
-        features = frames.contiguous(memory_format=torch.channels_last)
-        features = F.relu6(self.stem._bn0(self.stem._conv_stem(features)))
-        fine = features
-        for number, block in enumerate(self.stem._blocks, start=1):
-            features = block(features)
-            if number == self.FINE_BLOCKS:
-                fine = features
-        return fine, features
-
-    def mix(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Turn (B, T, 40, h, w) and (B, T, 112, h/2, w/2) into (B, channels, T/2, h, w)."""
-        B, _, _, h, w = fine.shape
-        raised = F.interpolate(coarse.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False)
-        both = torch.cat([fine.flatten(0, 1), raised], dim=1)
-        features = self.reduce(rearrange(both, "(b t) d h w -> b d t h w", b=B))
-        features = self.over_space(self.over_time(features))
-        return features + self.over_both(features)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, channels, T/2, H/8, W/8), rounded up."""
-        fine, coarse = self.stem_features(rearrange(clip, "b c t h w -> (b t) c h w"))
-        return self.mix(*(part.unflatten(0, (clip.shape[0], -1)) for part in (fine, coarse)))
 
 
 class ActionTransformer(nn.Module):
@@ -447,13 +237,6 @@ class ActionTransformer(nn.Module):
             return deltas.new_zeros(deltas.shape)
         boxes = self.box_coder.decode_single(deltas.detach().reshape(len(proposals), -1), proposals)
         return boxes.reshape(deltas.shape).clamp(0, 1)
-
-
-def build_trunk(name: str, width: float, arguments: dict[str, Any]) -> nn.Module:
-    """Build a trunk: a module with `out_channels` that turns (B, 3, T, H, W) into (B, D, t, h, w)."""
-    if name == "i3d":
-        return I3DTrunk(width)
-    return TimeSformerTrunk(**arguments) if name == "timesformer" else FrameTrunk(**arguments)
 
 
 def build_rpn(in_channels: int, channels: int, anchor_sizes: Sequence[float], anchor_ratios: Sequence[float],

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from marey.models.timesformer import TimeSformer, initialise_linear
+from marey.layers.transformer_block import initialise_linear
+from marey.models.timesformer import TimeSformer
 
 
 class DirecFormer(TimeSformer):

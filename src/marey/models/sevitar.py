@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from marey.layers.transformer_block import initialise_linear
 from marey.models.direcformer import add_order_head, order_answer
-from marey.models.timesformer import TimeSformer, initialise_linear
+from marey.models.timesformer import TimeSformer
 
 
 def perceptron(width_in: int, hidden: Sequence[int], width_out: int, dropout: float = 0.0) -> nn.Sequential:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marey.errors import UserError
-from marey.layers.patch_embed import build_stem
+from marey.layers.stem import build_stem
 
 TIME_CELLS = 4
 """Parts of the clip the head tells apart."""

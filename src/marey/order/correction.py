@@ -6,7 +6,7 @@ recovered chronological order: `shuffled[path]` is the corrected clip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from marey.errors import UserError, unknown_name
-from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
 from marey.order.path import hamiltonian_path, sorted_path
-from marey.order.permutations import random_permutations
 
 METHODS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {"path": hamiltonian_path, "sort": sorted_path}
 """How the order is read from the directed matrix."""
-FEWEST_CLIPS = 50
-"""Number of clips from which a mean OrderAcc is worth quoting (with 4 shuffles each: about 2 percentage points)."""
 
 
 class NoTemporalAttentionError(UserError):
@@ -117,60 +113,3 @@ def check_distinct_frames(frames: Tensor, *, name: str = "the clip") -> None:
                             "seconds), without repeated frames or extension by reversal")
 
 
-def evaluate_order_accuracy(model: nn.Module, batches: Iterable[Tensor], *, shuffles: int = 4,
-                            seed: int = 0, method: str = "path") -> dict[str, Any]:
-    """Measure OrderAcc over clips, each shuffled several times.
-
-    The permutations are drawn uniformly from all T!, never from a training set, with one seed for all models ("we set
-    the same random seed", section 4.3): clip i is shuffled alike whatever the model and the batch size.
-
-    Args:
-        model: see `recover_order`.
-        batches: float clips (B, T, C, H, W), ordered; clips with repeated frames are left out and counted.
-        shuffles: permutations per clip.
-        seed: of the permutations.
-        method: see `recover_order`.
-
-    Returns:
-        "order_accuracy" (mean, 0..1), "interval" (95%, over clips), "chance", "clips", "shuffles", "left_out", "seed".
-
-    Raises:
-        UserError: if no clip is left, or as `recover_order`.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    found: list[Tensor] = []
-    left_out, T = 0, 0
-    for clips in batches:
-        T = clips.shape[1]
-        orders = random_permutations(len(clips) * shuffles, T, generator).view(len(clips), shuffles, T)
-        distinct = torch.tensor([_is_distinct(clip) for clip in clips], dtype=torch.bool)
-        left_out += int((~distinct).sum())
-        if not bool(distinct.any()):
-            continue
-        clips, orders = clips[distinct.to(clips.device)], orders[distinct].to(clips.device)
-        shuffled = permute_frames(clips.repeat_interleave(shuffles, dim=0), orders.flatten(0, 1))
-        path = recover_order(model, shuffled, method=method).path
-        found.append(order_accuracy(path.cpu(), orders.flatten(0, 1).cpu()).view(-1, shuffles))
-    if not found:
-        raise UserError(f"no clip to measure the order on ({left_out} left out for repeated frames)")
-    mean, interval = mean_with_interval(torch.cat(found))
-    return {"order_accuracy": mean, "interval": list(interval), "chance": chance_order_accuracy(T),
-            "clips": sum(len(part) for part in found), "shuffles": shuffles, "left_out": left_out, "seed": seed,
-            "method": method}
-
-
-def _is_distinct(clip: Tensor) -> bool:
-    """Tell whether no two frames of a clip are equal."""
-    try:
-        check_distinct_frames(clip)
-    except UserError:
-        return False
-    return True
-
-
-def describe_order_accuracy(result: dict[str, Any]) -> str:
-    """Say a result of `evaluate_order_accuracy` in one line, always beside its chance level."""
-    low, high = result["interval"]
-    few = "" if result["clips"] >= FEWEST_CLIPS else f", fewer than {FEWEST_CLIPS} clips: a rough number"
-    return (f"OrderAcc {result['order_accuracy']:.1%} [{low:.1%}, {high:.1%}] against {result['chance']:.2%} by chance "
-            f"({result['clips']} clips x {result['shuffles']} shuffles{few})")

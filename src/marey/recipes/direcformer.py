@@ -71,8 +71,8 @@ def direcformer_mini() -> TrainConfig:
     is small beside the class's. The permutation set is the farthest instead of the closest, whose rows resemble each
     other so much that places alone lower the loss (`marey.losses.order.place_shortcut`).
     """
-    from marey.datasets.mocap_motion import REVERSALS
     from marey.recipes.mini import STEM_ARGUMENTS, mini_preprocess
+    from marey.synthetic.motion import REVERSALS
 
     preprocess = mini_preprocess()
     return TrainConfig(

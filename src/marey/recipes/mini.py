@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from marey.datasets.mocap_motion import REVERSALS, list_actions
 from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
+from marey.synthetic.motion import REVERSALS, list_actions
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess

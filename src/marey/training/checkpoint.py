@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from marey.checkpoints.atomic import write_file
 from marey.errors import UserError
+from marey.files import write_file
 
 RESUME_FILE = "resume.safetensors"
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from marey.errors import UserError
 from marey.training.config import TrainConfig
-from marey.training.tasks import Task
+from marey.training.task import Task
 
 
 def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,

@@ -13,21 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
 from marey.errors import UserError
+from marey.files import write_json
 from marey.training import checkpoint
 from marey.training.config import TrainConfig, changed_settings
+from marey.training.distributed import gather, make_accelerator, shard, sync_only
 from marey.training.initialise import initial_model
+from marey.training.linear_probe import warm_start
 from marey.training.logs import Bar, Meter, Progress, Quiet, RunLog
 from marey.training.optim import Schedule, WeightAverage, build_optimizer, freeze, rate_warning
 from marey.training.sampler import PartSampler, SampleStream, finishes_epoch, steps_of_epochs
-from marey.training.tasks import Batch, Evaluator, Objective, Task, build_task
-from marey.training.warm_start import warm_start
+from marey.training.task import Batch, Evaluator, Objective, Task
+from marey.training.tasks import build_task
 
 
 @dataclass(kw_only=True)
@@ -358,7 +360,7 @@ class Run:
         self.save_checkpoint("last", self.weights())
         self.accelerator.wait_for_everyone()
         if self.config.train.calibrate and self.task.describes_clips and self.accelerator.is_main_process:
-            from marey.training.trust_fit import calibrate_run
+            from marey.training.calibration import calibrate_run
 
             calibrate_run(self)
         self.accelerator.wait_for_everyone()
@@ -409,38 +411,6 @@ def evaluate(model: nn.Module, task: Task, accelerator: Accelerator, *, batch_si
     return evaluator
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Build the Accelerator: device, number of processes and precision."""
-    settings = config.train
-    # Accelerate keeps device and precision of the first Accelerator for the whole process; runs may differ.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=settings.unused_parameters)]
-    return Accelerator(cpu=settings.device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=handlers,
-                       mixed_precision="bf16" if settings.precision == "bf16" else "no")
-
-
-def shard(model: nn.Module) -> None:
-    """Divide every block of a model, and what is left of it, over the processes (PyTorch's FSDP2)."""
-    from torch.distributed.fsdp import fully_shard
-
-    for block in getattr(model, "blocks", ()):
-        fully_shard(block)
-    fully_shard(model)
-
-
-def gather(model: nn.Module, whole: nn.Module) -> nn.Module:
-    """Fill `whole`, a copy of a sharded model from before it was divided, with its weights and buffers."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-    whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
-    return whole
-
-
-def sync_only(accelerator: Accelerator, module: nn.Module, last: bool) -> Any:
-    """Return the context in which gradients travel between processes only in the last part of a step."""
-    return nullcontext() if last else accelerator.no_sync(module)
-
-
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed torch's generators for one step of one process, so that no step depends on what ran before it."""
     words = np.random.SeedSequence((seed, step, rank)).generate_state(2, np.uint32)
@@ -487,8 +457,3 @@ def numbers_of(metrics: dict[str, Any]) -> dict[str, float]:
             if isinstance(value, (int, float)) and not isinstance(value, bool)}
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file under a temporary name and rename it."""
-    temporary = path.with_suffix(".json.partial")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -52,7 +52,7 @@ def corrupt_for_training(frames: Tensor, mode: str, probability: float, generato
         return frames
     if mode == "pixmix":
         return pixmix(frames, generator)
-    from marey.robustness.corruptions import corrupt
+    from marey.corruptions import corrupt
 
     group = _pick(TRAIN_KINDS[mode], generator)
     kind, severity = _pick(group, generator), _pick(TRAIN_SEVERITIES, generator)
@@ -81,7 +81,7 @@ def pixmix(frames: Tensor, generator: Generator, *, rounds: int = 4, severity: i
 
 def fractal_picture(height: int, width: int, generator: Generator) -> Tensor:
     """Draw a plasma cloud between random colours, float (3, height, width) in [0, 1]."""
-    from marey.robustness.corruptions.weather import plasma
+    from marey.corruptions.weather import plasma
 
     size = 2 ** (max(height, width, 2) - 1).bit_length()
     maps = plasma(3, size, 1.5 + float(torch.rand((), generator=generator)), generator, torch.device("cpu"))

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -25,19 +23,13 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from marey.errors import PixelLimitError, VideoError
+from marey.video.frame_index import PLAIN_CODECS, TRUSTED_CODECS, TRUSTED_CONTAINERS, Entry, _rises
 from marey.video.packets import cut_short, is_hidden, one_picture
 
 DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,"
             "av1,yuv4mpegpipe,mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,"
             "vc1,swf,dnxhd,wav,mp3,flac,aac")
 """Formats opened. Playlists and scripts (hls, concat, dash, ...) are not: they can point at any file or address."""
-TRUSTED_CONTAINERS = ("mov", "matroska", "flv")
-"""Containers whose packets carry the presentation time of the frame inside."""
-TRUSTED_CODECS = {"h264", "hevc", "av1", "vp9", "vp8", "mpeg4"}
-"""Codecs with reordered or hidden frames that are indexed by packets in a trusted container."""
-PLAIN_CODECS = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4", "wmv1", "wmv2", "h263", "flv1", "flv",
-                "png", "ffv1", "huffyuv", "ffvhuff", "prores", "dnxhd", "rawvideo", "dvvideo", "utvideo", "magicyuv"}
-"""Codecs without reordering: every packet is one frame, in order, in any container that gives it a time."""
 DROPS_NONREF = {"h264", "hevc"}
 """Codecs whose decoder drops an unwanted non-reference frame without changing any other (MPEG-4 part 2 does not)."""
 SEEKABLE = ("mpegts", "mpeg", "ogg", "asf", "matroska,webm")
@@ -47,18 +39,6 @@ CACHE_BYTES = 32 << 20
 build an index up to twice that, so that it is decoded once."""
 FILE_ENDS_THERE = ("mov", "matroska", "avi", "flv")
 """Containers in which a packet marked corrupt means that the file broke off inside it."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One frame as shown."""
-
-    pts: int | None
-    """Presentation time, in time base units; None where the file gives none."""
-    order: int
-    """Place of its packet in decoding order."""
-    duration: int
-    """In time base units; 0 where unknown."""
 
 
 class VideoFile:
@@ -468,10 +448,6 @@ class VideoFile:
         for place, frame in enumerate(self._exact(indices)):
             out[place] = self._rgb(frame)
         return out
-
-
-def _rises(values: Sequence[Any]) -> bool:
-    return all(earlier < later for earlier, later in itertools.pairwise(values))
 
 
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from marey.checkpoints import load_checkpoint
-from marey.detector import Detector
 from marey.errors import UserError
-from marey.predictor import Predictor
+from marey.inference.detector import Detector
+from marey.inference.predictor import Predictor
 
 FALLBACK = "marey-mini"
 """Answers where the model asked for cannot be loaded, and the page says so."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from marey.detector import Detector
 from marey.errors import UserError, import_extra
-from marey.labels.readable import readable
-from marey.predictor import Prediction, Predictor
+from marey.inference.detector import Detector
+from marey.inference.predictor import Prediction, Predictor
+from marey.labels.embed import readable
 from marey.video.draw import clock
 from marey.web.limits import Limits, check_limits
 from marey.web.models import ModelShelf
@@ -55,7 +55,7 @@ def mount_page(app: FastAPI, shelf: ModelShelf, limits: Limits) -> FastAPI:
 
 def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
     """Lay the page out and tie the button to `recognise`."""
-    from marey.robustness.corruptions import list_corruptions
+    from marey.corruptions import list_corruptions
 
     with gr.Blocks(title="Marey", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
         gr.Markdown("# Marey\nWhat does the person in the video do, and how far can the answer be trusted?")
@@ -126,7 +126,7 @@ def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, mo
 
 def _detect(gr: Any, detector: Detector, video: str) -> list[Any]:
     """Return the same parts for a model that finds persons: the actions of the clearest person, boxes, a table."""
-    from marey.video.annotate_persons import annotate_persons
+    from marey.inference.annotate import annotate_persons
 
     found = detector(video)
     tracks = sorted(found.tracks(), key=lambda track: -track["moments"])
@@ -163,7 +163,7 @@ def _trust_html(prediction: Prediction, notice: str) -> str:
 
 
 def _timeline(predictor: Predictor, video: str) -> list[list[str]]:
-    from marey.timeline import timeline
+    from marey.inference.timeline import timeline
 
     return [[clock(s.start_seconds), clock(s.end_seconds), readable(s.label), f"{s.probability:.0%}"]
             for s in timeline(predictor, video)]
@@ -171,7 +171,7 @@ def _timeline(predictor: Predictor, video: str) -> list[list[str]]:
 
 def _spoiled(predictor: Predictor, video: str, corruption: str, severity: int) -> Prediction:
     """Answer the same window under a corruption, as the robustness benchmark applies it."""
-    from marey.robustness.corruptions import corrupt
+    from marey.corruptions import corrupt
     from marey.video.decode import open_video
 
     with open_video(video) as reader:

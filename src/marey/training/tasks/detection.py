@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from marey.datasets.ava import AvaDataset, collate_scenes, is_ava, open_ava, read_predicted_boxes
-from marey.datasets.mocap_mosaic import MosaicScenes
 from marey.errors import UserError, unknown_name
 from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.losses.detection import detection_loss
 from marey.metrics.ava import AvaEvaluator
-from marey.models.action_transformer import FrameTrunk, postprocess
+from marey.models.action_transformer import postprocess
+from marey.models.trunks import FrameTrunk
+from marey.synthetic.mosaic import MosaicScenes
 from marey.training.config import TrainConfig
-from marey.training.tasks import Batch, Evaluator, Objective, Outputs, Task, Terms
-from marey.training.tasks.classification import augment_of, preprocess_of
+from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, Terms
+from marey.training.tasks.clips import augment_of, preprocess_of
 
 DATA_ARGUMENTS = ("cache", "label_map", "mosaic", "mosaic_scenes", "predicted_boxes", "train_split", "val_split",
                   "variants")

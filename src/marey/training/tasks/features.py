@@ -12,18 +12,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from marey.datasets.tfrecord import OnCorrupt
-from marey.datasets.youtube8m import (
-    FeatureSet,
-    IndexedExamples,
-    StreamedExamples,
-    collate_features,
-    open_feature_set,
-)
+from marey.datasets.youtube8m import FeatureSet, open_feature_set
+from marey.datasets.youtube8m_loading import IndexedExamples, StreamedExamples, collate_features
 from marey.errors import UserError, unknown_name
 from marey.losses.multilabel import MultilabelLoss
 from marey.metrics.youtube8m import YouTube8MEvaluator
 from marey.training.config import TrainConfig
-from marey.training.tasks import Batch, Evaluator, Objective, Outputs, Task, Terms
+from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, Terms
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,119 @@
+"""Digital kinds: JPEG, contrast, brightness, saturation, coarse pixels. Each frame by itself, no randomness."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import accumulate, repeat
+
+import torch
+from torch import Tensor
+
+from marey.corruptions.pixels import map_chunks, truncate
+
+
+def jpeg_compression(frames: Tensor, *, quality: int) -> Tensor:
+    """Write and read every frame as a JPEG of `quality` (1 to 100), chroma at half resolution, on the CPU."""
+    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+
+    changed = torch.empty(frames.shape, dtype=torch.uint8)
+    for place, frame in zip(changed, frames.cpu(), strict=True):
+        pixels = torch.stack(tuple(frame), -1).permute(2, 0, 1)             # interleaved, as the encoder wants it
+        place.copy_(decode_jpeg(encode_jpeg(pixels, quality=quality), mode=ImageReadMode.RGB))
+    return changed.to(frames.device)
+
+
+def contrast(frames: Tensor, *, factor: float) -> Tensor:
+    """Pull every value towards its frame's and channel's mean.  x' = (x - m) factor + m
+
+    Computed per grey level in float64, so it equals the published code exactly.
+    """
+    def change(chunk: Tensor) -> Tensor:
+        n, C, H, W = chunk.shape
+        mean = chunk.flatten(2).sum(2, dtype=torch.int64).double() / (255 * H * W)
+        levels = torch.arange(256, dtype=torch.float64, device=chunk.device) / 255
+        table = ((levels - mean[..., None]) * factor + mean[..., None]).clamp_(0, 1).mul_(255).to(torch.uint8)
+        offset = torch.arange(n * C, dtype=torch.int32, device=chunk.device).mul_(256).view(n, C, 1, 1)
+        return table.flatten().index_select(0, (chunk.int() + offset).flatten()).view(chunk.shape)
+
+    return map_chunks(change, frames, times=2)
+
+
+def brightness(frames: Tensor, *, shift: float) -> Tensor:
+    """Add `shift` to the V of HSV (V in [0, 1]), hue and saturation kept.
+
+    V is the largest channel, so RGB scales by V' / V; a black pixel becomes grey V'.
+    """
+    value = torch.arange(256, dtype=torch.float64, device=frames.device)
+    brighter = (value / 255 + shift).clamp_(max=1) * 255
+    scale = (brighter / value.clamp(min=1)).float()
+    scale[0] = 0
+    black = brighter[0].item()
+
+    def change(chunk: Tensor) -> Tensor:
+        largest = chunk.amax(1, keepdim=True)
+        changed = chunk * scale.index_select(0, largest.flatten().int()).view(largest.shape)
+        return truncate(changed.add_(1e-3).masked_fill_(largest == 0, black))
+
+    return map_chunks(change, frames)
+
+
+def saturate(frames: Tensor, *, factor: float, shift: float) -> Tensor:
+    """Change the S of HSV to clip(S factor + shift, 0, 1), hue and value kept.
+
+    RGB moves away from V by S' / S; a grey pixel has hue 0, so with a positive shift it turns red, as published.
+    """
+    def change(chunk: Tensor) -> Tensor:
+        pixels = chunk.float()
+        value = pixels.amax(1, keepdim=True)
+        spread = value - pixels.amin(1, keepdim=True)
+        saturation = spread / value.clamp(min=1)
+        ratio = (saturation * factor + shift).clamp_(0, 1).div_(saturation.clamp(min=1e-9))
+        changed = torch.addcmul(value, value - pixels, ratio, value=-1)
+        if shift > 0:
+            grey = value * (1 - shift) * (spread == 0)
+            changed[:, 1:] = torch.where(spread == 0, grey, changed[:, 1:])
+        return truncate(changed.add_(1e-3))
+
+    return map_chunks(change, frames)
+
+
+@lru_cache(maxsize=32)
+def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Pillow's box filter from `size` to `small`: source rows (taps, small), which of them count (taps, small),
+    and the nearest small row of each of the `size` rows on the way back."""
+    scale = size / small
+    centre = (torch.arange(small, dtype=torch.float64) + 0.5) * scale
+    first = (centre - scale * 0.5 + 0.5).int().clamp(min=0)
+    last = (centre + scale * 0.5 + 0.5).int().clamp(max=size)
+    taps = first + torch.arange(int((last - first).max()))[:, None]
+    position = (taps - centre + 0.5) * (1 / scale)
+    counts = (taps < last) & (position > -0.5) & (position <= 0.5)
+    steps = accumulate(repeat(small / size, size - 1), initial=small / size * 0.5)    # summed up, as Pillow does
+    return taps.clamp(max=size - 1), counts, torch.tensor([int(step) for step in steps])
+
+
+def _shrink_rows(rows: Tensor, small: int) -> Tensor:
+    """Average runs of the second-last axis (n, C, size, L) down to `small`, rounded half up, uint8."""
+    taps, counts, _ = (part.to(rows.device) for part in _box_taps(rows.shape[-2], small))
+    total = rows.index_select(-2, taps[0]).to(torch.int16)
+    total *= counts[0].view(-1, 1)
+    for tap, inside in zip(taps[1:], counts[1:], strict=True):
+        part = rows.index_select(-2, tap)
+        total += part if bool(inside.all()) else part * inside.view(-1, 1)
+    return total.float().mul_((1 / counts.sum(0)).view(-1, 1)).add_(0.5).to(torch.int16).to(torch.uint8)
+
+
+def pixelate(frames: Tensor, *, scale: float) -> Tensor:
+    """Shrink to `scale` by a box filter and enlarge back by the nearest pixel, as Pillow does (columns, then rows)."""
+    H, W = frames.shape[-2:]
+    h, w = max(1, int(H * scale)), max(1, int(W * scale))
+    up_rows = _box_taps(H, h)[2].to(frames.device)
+    up_columns = _box_taps(W, w)[2].to(frames.device)
+
+    def change(chunk: Tensor) -> Tensor:
+        narrow = _shrink_rows(chunk.mT.contiguous(), w).mT.contiguous()
+        small = _shrink_rows(narrow, h)
+        wide = small.mT.contiguous().index_select(-2, up_columns).mT.contiguous()
+        return wide.index_select(-2, up_rows)
+
+    return map_chunks(change, frames, times=8)

@@ -1,0 +1,147 @@
+"""What an evaluation leaves on disk: report.json, predictions.jsonl, per_class.csv, confusion.csv and confusion.png."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marey.errors import UserError
+from marey.evaluation.classification import Predictions
+from marey.metrics.comparison import compare
+
+PREDICTIONS = "predictions.jsonl"
+FOLDER = "evaluation"
+"""Where `marey evaluate RUN` writes below the run, and `marey compare` looks."""
+
+
+def write_report(folder: Path, report: dict[str, Any], answers: Predictions | None) -> None:
+    """Write the report and, for classifiers, the answers behind it; files of an earlier evaluation are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if answers is not None:
+        save_predictions(folder / PREDICTIONS, answers)
+        _write_csv(folder / "per_class.csv", report["per_class"])
+        classes, counts = report["confusion"]["classes"], report["confusion"]["counts"]
+        _write_csv(folder / "confusion.csv", [{"true \\ predicted": name, **dict(zip(classes, row, strict=True))}
+                                              for name, row in zip(classes, counts, strict=True)])
+        draw_confusion(folder / "confusion.png", classes, counts)
+    (folder / "report.json").write_text(json.dumps(finite(report), indent=1) + "\n", encoding="utf-8")
+
+
+def finite(value: Any) -> Any:
+    """Return JSON values with NaN and infinity, which JSON does not have, as None."""
+    if isinstance(value, dict):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def save_predictions(path: Path, answers: Predictions) -> None:
+    """Write one JSON line for the class names and one per video, unreadable ones included."""
+    lines: list[dict[str, Any]] = [{"class_names": answers.class_names}]
+    for place, video in enumerate(answers.videos):
+        probs, label = answers.probs[place], answers.labels[place]
+        best = int(probs.argmax())
+        lines.append({"video": video, "label": answers.class_names[label], "predicted": answers.class_names[best],
+                      "probability": float(probs[best]), "correct": best == label, "group": answers.groups[place],
+                      "ood": float(answers.ood[place]) if answers.ood is not None else None,
+                      "logits": answers.logits[place].tolist(), "probs": probs.tolist()})
+    text = "".join(json.dumps(line) + "\n" for line in lines + answers.unreadable)
+    path.write_text(text, encoding="utf-8")
+
+
+def load_predictions(place: str | Path) -> Predictions:
+    """Read saved answers back, from their file, the folder of an evaluation, or a run.
+
+    Raises:
+        UserError: if there are none, or the file is damaged.
+    """
+    path = find_predictions(Path(place))
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        names = lines[0]["class_names"]
+        rows = [line for line in lines[1:] if "probs" in line]
+        numbers = {name: number for number, name in enumerate(names)}
+        return Predictions(
+            videos=[row["video"] for row in rows], labels=[numbers[row["label"]] for row in rows],
+            groups=[row["group"] for row in rows], class_names=names,
+            logits=torch.tensor([row["logits"] for row in rows]), probs=torch.tensor([row["probs"] for row in rows]),
+            ood=torch.tensor([row["ood"] for row in rows]) if rows and rows[0]["ood"] is not None else None,
+            unreadable=[line for line in lines[1:] if "error" in line])
+    except (json.JSONDecodeError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not predictions written by 'marey evaluate' ({error!r})") from error
+
+
+def find_predictions(place: Path) -> Path:
+    """Return the predictions file of a run, of an evaluation's folder, or the file itself."""
+    for path in (place, place / PREDICTIONS, place / FOLDER / PREDICTIONS):
+        if path.is_file():
+            return path
+    raise UserError(f"{place}: no {PREDICTIONS} there or in {FOLDER}/; run 'marey evaluate {place} --data DATA' first")
+
+
+def compare_predictions(place_a: str | Path, place_b: str | Path, *, seed: int = 0) -> dict[str, Any]:
+    """Compare two models by their saved answers on the videos both answered.
+
+    Raises:
+        UserError: if they share no video, or disagree about a label.
+    """
+    a, b = load_predictions(place_a), load_predictions(place_b)
+    place_in_b = {video: place for place, video in enumerate(b.videos)}
+    shared = [(n, place_in_b[video]) for n, video in enumerate(a.videos) if video in place_in_b]
+    if not shared:
+        raise UserError(f"{place_a} and {place_b} have no video in common (first: {a.videos[:1]}, {b.videos[:1]}); "
+                        "evaluate both on the same --data and --split")
+    labels = [a.class_names[a.labels[n]] for n, _ in shared]
+    for (n, m), label in zip(shared, labels, strict=True):
+        if b.class_names[b.labels[m]] != label:
+            raise UserError(f"{a.videos[n]} is '{label}' in {place_a} but '{b.class_names[b.labels[m]]}' in {place_b}; "
+                            "evaluate both on the same data")
+    first, second = torch.tensor([pair[0] for pair in shared]), torch.tensor([pair[1] for pair in shared])
+    correct_a = a.probs.argmax(1)[first] == torch.tensor(a.labels)[first]
+    correct_b = b.probs.argmax(1)[second] == torch.tensor(b.labels)[second]
+    groups = [a.groups[n] for n, _ in shared]
+    return {"a": str(place_a), "b": str(place_b), "not_shared": len(a.videos) + len(b.videos) - 2 * len(shared),
+            **compare(correct_a, correct_b, labels, groups=groups, seed=seed)}
+
+
+def draw_confusion(path: Path, classes: list[str], counts: list[list[int]]) -> bool:
+    """Draw the confusion matrix, rows as shares of a class's videos; returns False without matplotlib."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        return False
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    matrix = torch.tensor(counts, dtype=torch.double)
+    shares = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
+    size = min(24.0, 3.0 + 0.32 * len(classes))
+    figure, axes = plt.subplots(figsize=(size, size), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)),
+             title=f"{int(matrix.diagonal().sum())} of {int(matrix.sum())} right")
+    small = 9 if len(classes) <= 30 else 5
+    axes.set_xticklabels(classes, rotation=90, fontsize=small)
+    axes.set_yticklabels(classes, fontsize=small)
+    if len(classes) <= 30:
+        for row in range(len(classes)):
+            for column in range(len(classes)):
+                if counts[row][column]:
+                    axes.text(column, row, str(counts[row][column]), ha="center", va="center", fontsize=small,
+                              color="white" if shares[row, column] > 0.6 else "black")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return True

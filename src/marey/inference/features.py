@@ -1,0 +1,174 @@
+"""Answers of GAT models: from feature files, and from videos by way of their features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marey.checkpoints import WEIGHTS_FOLDER, Checkpoint, bundled_names, load_checkpoint
+from marey.datasets.youtube8m import FrameExample, read_examples
+from marey.errors import UserError, VideoError
+from marey.features.extract import FeatureExtractor
+from marey.inference.predictor import Prediction, Predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturePrediction(Prediction):
+    """What a GAT model says: every class has a probability of its own, so they do not sum to 1."""
+
+    def above(self, threshold: float, top: int | None = None) -> list[tuple[str, float]]:
+        """Return the labels above a probability, most probable first, at most `top` (Table 2: 0.2 and 3)."""
+        return [pair for pair in self.top(len(self.class_names) if top is None else top) if pair[1] > threshold]
+
+
+class FeaturePredictor(Predictor):
+    """A GAT checkpoint with the encoders that make its features, so that it answers on video files."""
+
+    def __init__(self, checkpoint: Checkpoint, *, views: int = 1, device: str | torch.device = "cpu") -> None:
+        """Keep the checkpoint; encoders are loaded with the first video.
+
+        Raises:
+            UserError: if the checkpoint is no GAT.
+        """
+        if checkpoint.name != "gat":
+            raise UserError(f"{checkpoint.source}: is a {checkpoint.name}, which reads no features; marey-mini-gat "
+                            "does")
+        self.checkpoint = checkpoint
+        self.model = checkpoint.model.to(device).eval()
+        self.class_names = tuple(checkpoint.class_names)
+        self.views, self.device = views, torch.device(device)
+        self._extractor: FeatureExtractor | None = None
+
+    @property
+    def extractor(self) -> FeatureExtractor:
+        """The encoders named in the checkpoint.
+
+        Raises:
+            UserError: if the model was trained on features whose encoders are not known (YouTube-8M itself).
+        """
+        if self._extractor is None:
+            encoders = self.checkpoint.extra.get("encoders")
+            if not encoders:
+                raise UserError(f"{self.name}: was trained on ready-made features, so it cannot read a video; give it "
+                                "a .tfrecord file with --features, or train on the output of 'marey features'")
+            folder = WEIGHTS_FOLDER / self.name if self.name in bundled_names() else Path(self.name)
+            self._extractor = FeatureExtractor.from_description(encoders, folder)
+        return self._extractor
+
+    @property
+    def preprocess(self) -> Any:  # type: ignore[override]
+        """There is none: whole videos are answered, not clips.
+
+        Raises:
+            UserError: always, for commands that look at single clips.
+        """
+        raise UserError(f"{self.name}: answers whole videos from features by second, not single clips; use marey-mini "
+                        "for this command")
+
+    def __call__(self, video: str | Path, *, labels: Sequence[str] | None = None, trust: str = "basic",
+                 max_pixels: int | None = None, max_seconds: float | None = None) -> FeaturePrediction:
+        """Recognise what happens in a video: features by second, then every class's probability.
+
+        Raises:
+            VideoError: if the video cannot be read.
+            UserError: if `labels` are asked for, which need a label-embedding head.
+        """
+        if trust != "basic":
+            raise UserError(f"{self.name}: --trust {trust} perturbs single clips, which this model does not read; use "
+                            "--trust basic, or marey-mini")
+        if labels is not None:
+            raise UserError(f"{self.name}: has no label-embedding head, so --labels cannot be ranked; marey-mini can")
+        features = self.extractor(video, max_pixels=max_pixels)
+        return self.answer(FrameExample(id=str(video), labels=(), features=dict(features)))
+
+    @torch.inference_mode()
+    def answer(self, example: FrameExample) -> FeaturePrediction:
+        """Return what the model says about one example.
+
+        Raises:
+            UserError: if a feature has another width than the model reads.
+        """
+        length = self.model.arguments["max_frames"]
+        inputs = {name: torch.from_numpy(np.ascontiguousarray(example.values(name, length)))[None].to(self.device)
+                  for name in self.model.arguments["features"] if name in example.features}
+        outputs = self.model(inputs)
+        temperature = float((self.checkpoint.calibration or {}).get("temperature", 1.0))
+        probabilities: Tensor = (outputs["logits"][0].float().cpu() / temperature).sigmoid()
+        seconds = tuple(float(t) for t in range(min(example.num_frames, length)))
+        return FeaturePrediction(video=example.id, model=self.name, class_names=self.class_names,
+                                 probabilities=probabilities, frame_seconds=seconds,
+                                 trust={"probability": round(float(probabilities.max()), 6), "agreement": 1.0,
+                                        **self.unknownness(example)})
+
+    def unknownness(self, example: FrameExample) -> dict[str, Any]:  # type: ignore[override]
+        """Call a video unknown where its pictures are too far from those of training (`strangeness`)."""
+        stored, bank = (self.checkpoint.calibration or {}).get("ood"), self.checkpoint.tensors.get("ood_bank")
+        if not stored or bank is None:
+            return {"ood_score": None, "unknown": None}
+        score = strangeness(torch.from_numpy(example.values("rgb")), bank)
+        return {"ood_score": round(score, 4), "ood_threshold": stored["threshold"],
+                "unknown": score > float(stored["threshold"])}
+
+
+def strangeness(pictures: Tensor, bank: Tensor, neighbours: int = 5) -> float:
+    """Return how far a video's seconds lie from the seconds of training: mean cosine distance to the 5th nearest.
+
+    Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", 2022, on the picture features.
+
+    Args:
+        pictures: float (T, D).
+        bank: float (M, D), seconds of training videos, rows of length 1.
+        neighbours: which neighbour counts.
+
+    Returns:
+        0 to 2; larger is stranger.
+    """
+    similar = torch.nn.functional.normalize(pictures.float(), dim=1) @ bank.float().T
+    return float(1 - similar.topk(min(neighbours, len(bank)), dim=1).values[:, -1].mean())
+
+
+def predict_features(path: str | Path, model: str | FeaturePredictor = "marey-mini-gat", threshold: float = 0.2,
+                     top: int = 3) -> dict[str, Any]:
+    """Answer for one video, or for every record of one .tfrecord file.
+
+    Args:
+        path: a video (its features are made first) or a feature file.
+        model: a GAT checkpoint, or a predictor already loaded.
+        threshold, top: list at most `top` labels above `threshold` (Table 2 of the paper: 0.2 and 3).
+
+    Returns:
+        For a video {"video", "predictions": [{"label", "probability"}], "error"}; for a feature file the same with
+        "records": one such entry a record, and the first record's predictions.
+
+    Raises:
+        UserError: if the model is no GAT or does not fit the features; an unreadable video is an "error" instead.
+    """
+    predictor = model if isinstance(model, FeaturePredictor) else FeaturePredictor(load_checkpoint(model))
+    try:
+        if Path(path).suffix == ".tfrecord":
+            widths = predictor.model.arguments["features"]
+            records = [_entry(predictor.answer(example), threshold, top) for example in read_examples(path, widths)]
+            return {"video": str(path), "predictions": records[0]["predictions"] if records else [], "records": records,
+                    "error": None}
+        return {**_entry(predictor(path), threshold, top), "video": str(path)}
+    except VideoError as error:
+        return {"video": str(path), "predictions": [], "error": str(error)}
+
+
+def predict_files(paths: Sequence[str | Path], model: str = "marey-mini-gat", threshold: float = 0.2,
+                  top: int = 3) -> list[dict[str, Any]]:
+    """Answer for several videos and feature files, one entry a video or record, the model loaded once."""
+    predictor = FeaturePredictor(load_checkpoint(model))
+    answers = [predict_features(path, predictor, threshold, top) for path in paths]
+    return [entry for answer in answers for entry in answer.get("records", [answer])]
+
+
+def _entry(prediction: FeaturePrediction, threshold: float, top: int) -> dict[str, Any]:
+    return {"video": prediction.video, "predictions": [{"label": label, "probability": round(p, 6)}
+                                                       for label, p in prediction.above(threshold, top)], "error": None}

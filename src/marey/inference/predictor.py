@@ -1,0 +1,205 @@
+"""From a video file to named answers and how far to trust them; the only thing the command line and the page call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marey.checkpoints import Checkpoint, load_checkpoint
+from marey.errors import UserError, VideoError
+from marey.metrics.calibration import ood_score, stem_distance
+from marey.models.timesformer import with_stem
+from marey.transforms.preprocess import Preprocess
+from marey.video.clip import Clip
+from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
+
+OTHER_COMMANDS = {"gat": ", it answers 'marey predict --features'",
+                  "action_transformer": ", it answers 'marey detect'"}
+"""Architectures that are asked otherwise, with how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model says about one video, and how far to trust it."""
+
+    video: str
+    model: str
+    class_names: tuple[str, ...]
+    probabilities: Tensor
+    """(K,), sums to 1, calibrated by the temperature stored in the checkpoint."""
+    frame_seconds: tuple[float, ...]
+    """When the frames the model looked at are shown, over all views, in seconds, ascending, each time once."""
+    trust: dict[str, Any] = field(default_factory=dict)
+    """"probability" of the first answer, "agreement" over views, "ood_score", "unknown", on request "stability"."""
+    clips: tuple[Clip, ...] = ()
+    """The sampled frames, one clip per temporal view."""
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """Return the k most probable labels with their probabilities, most probable first."""
+        best = self.probabilities.topk(min(k, len(self.class_names)))
+        return [(self.class_names[place], float(p)) for p, place in zip(best.values, best.indices, strict=True)]
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """Return the entry of this video in the JSON of `marey predict`."""
+        predictions = [{"label": label, "probability": round(p, 6)} for label, p in self.top(top)]
+        return {"video": self.video, "predictions": predictions,
+                "frame_seconds": [round(seconds, 4) for seconds in self.frame_seconds],
+                "trust": self.trust, "error": None}
+
+
+class Predictor:
+    """A model with the preprocessing, class names and calibration it was saved with."""
+
+    def __init__(self, checkpoint: Checkpoint, *, views: int = 3, device: str | torch.device = "cpu") -> None:
+        if checkpoint.preprocess is None or checkpoint.name in OTHER_COMMANDS:
+            raise UserError(f"{checkpoint.source} is no classifier of clips"
+                            f"{OTHER_COMMANDS.get(checkpoint.name, '')}; marey-mini is one")
+        self.checkpoint = checkpoint
+        self.model = checkpoint.model.to(device).eval()
+        self.preprocess: Preprocess = checkpoint.preprocess
+        self.class_names = tuple(checkpoint.class_names)
+        self.views = views
+        self.device = torch.device(device)
+
+    @classmethod
+    def load(cls, model: str | Path = "marey-mini", *, views: int = 3,
+             device: str | torch.device = "cpu") -> Predictor:
+        """Load a predictor by bundled name, folder, `hf:` id or `torchvision:` name.
+
+        Args:
+            views: temporal views per video; their answers are averaged and their agreement is reported.
+
+        Raises:
+            UserError: if there is no such model, or it is not a classifier of clips.
+        """
+        checkpoint = load_checkpoint(model)
+        if checkpoint.name == "gat":
+            from marey.inference.features import FeaturePredictor
+
+            return FeaturePredictor(checkpoint, device=device)
+        return cls(checkpoint, views=views, device=device)
+
+    @property
+    def name(self) -> str:
+        """Name or folder the model was loaded from."""
+        return self.checkpoint.source
+
+    def __call__(self, video: str | Path, *, labels: Sequence[str] | None = None, trust: str = "basic",
+                 max_pixels: int | None = None, max_seconds: float | None = None) -> Prediction:
+        """Recognise what happens in a video.
+
+        Args:
+            labels: rank these names, never trained on, by meaning instead of the model's own classes.
+            trust: "basic" (no extra decoding), "full" (adds stability under three mild corruptions).
+            max_pixels, max_seconds: refuse larger or longer videos; None keeps the reader's limits.
+
+        Raises:
+            VideoError: if the video cannot be read.
+            UserError: if `labels` are asked of a model without a label-embedding head.
+        """
+        if trust not in ("basic", "full"):
+            raise UserError(f"trust '{trust}' is neither 'basic' nor 'full'")
+        with open_video(video, max_pixels=max_pixels or MAX_PIXELS, max_seconds=max_seconds or MAX_SECONDS) as reader:
+            views, clips = self.preprocess.views(reader, num_temporal=self.views)
+        prediction = self._answer(str(video), views, tuple(clips), labels)
+        if trust == "full":
+            from marey.inference.stability import stability
+
+            prediction.trust["stability"] = stability(self, prediction)
+        return prediction
+
+    def predict_clip(self, clip: Clip) -> Prediction:
+        """Recognise what happens in frames that are already decoded and sampled, as one view."""
+        return self._answer(clip.path, self.preprocess.clip(clip.frames), (clip,), None)
+
+    @torch.inference_mode()
+    def outputs(self, views: Tensor) -> dict[str, Any]:
+        """Run the model on preprocessed views, float (V, T, C, S, S), and return its dict on the CPU."""
+        views, stem = with_stem(self.model, views.to(self.device))
+        result = self.model(views) | ({} if stem is None else {"stem_embedding": stem})
+        return {key: value.float().cpu() if isinstance(value, Tensor) else value for key, value in result.items()}
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return calibrated probabilities, (..., K), of logits (..., K)."""
+        return (logits / float((self.checkpoint.calibration or {}).get("temperature", 1.0))).softmax(-1)
+
+    def _answer(self, video: str, views: Tensor, clips: tuple[Clip, ...], labels: Sequence[str] | None) -> Prediction:
+        outputs = self.outputs(views)
+        class_names = self.class_names
+        if labels is None:
+            per_view = self.probabilities(outputs["logits"])
+        else:
+            from marey.inference.zero_shot import rank_labels
+
+            class_names, per_view = tuple(labels), rank_labels(outputs, labels, self.checkpoint)
+        fused = per_view.mean(0)
+        trust = {"probability": round(float(fused.max()), 6),
+                 "agreement": round(float((per_view.argmax(-1) == fused.argmax()).float().mean()), 4),
+                 **(self.unknownness(outputs) if labels is None else {})}
+        seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))
+        return Prediction(video=video, model=self.name, class_names=class_names, probabilities=fused,
+                          frame_seconds=seconds, trust=trust, clips=clips)
+
+    def unknownness(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return how far the outputs of some views lie from what the model was trained on.
+
+        Returns:
+            "ood_score" (mean over views, in units of the stored threshold: above 1 is "unknown"), the larger of two
+            signs where the model has a pretrained stem: what the clip shows, and how it looks. "unknown" is None where
+            the checkpoint has no out-of-distribution model.
+        """
+        stored = (self.checkpoint.calibration or {}).get("ood")
+        if not stored or outputs.get("embedding") is None:
+            return {"ood_score": None, "unknown": None}
+        calibration, tensors = self.checkpoint.calibration or {}, self.checkpoint.tensors
+        score = float(ood_score(outputs["embedding"], outputs["logits"], calibration, tensors).mean())
+        threshold = float(stored["threshold"])
+        strange = 1 + (score - threshold) / max(abs(threshold), 1e-6)
+        if "ood_stem_mean" in tensors and outputs.get("stem_embedding") is not None:
+            look = float(stem_distance(outputs["stem_embedding"], tensors).mean())
+            strange = max(strange, look / float(stored["stem_threshold"]))
+        return {"ood_score": round(strange, 4), "ood_threshold": 1.0, "unknown": strange > 1}
+
+
+def predict_many(predictor: Predictor, videos: Iterable[str | Path], *, top: int = 5,
+                 **options: Any) -> Iterator[tuple[Prediction | None, dict[str, Any]]]:
+    """Answer every readable video of a list and name every unreadable one.
+
+    Yields:
+        (prediction, its JSON entry); the prediction is None and the entry has an "error" where reading failed.
+    """
+    for video in videos:
+        try:
+            prediction = predictor(video, **options)
+        except VideoError as error:
+            yield None, {"video": str(video), "predictions": [], "frame_seconds": [], "trust": {}, "error": str(error)}
+        else:
+            yield prediction, prediction.to_dict(top)
+
+
+def videos_in(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the videos a user means: files as they are, frame folders as videos, other folders searched for videos.
+
+    Raises:
+        UserError: if a folder holds no video.
+    """
+    from marey.datasets.index import is_frame_folder, videos_below
+
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir() and not is_frame_folder(path):
+            below = [video for folder in sorted({path, *(entry for entry in path.rglob("*") if entry.is_dir())})
+                     if not is_frame_folder(folder) for video in videos_below(folder)]
+            if not below:
+                raise UserError(f"{path}: no videos in this folder; name a video file or a folder with videos")
+            found += below
+        else:
+            found.append(path)
+    return found
+
+

@@ -1,0 +1,309 @@
+"""`marey reproduce action_transformer`: Tables 1 to 5 of Girdhar et al., CVPR 2019.
+
+Mini scale: scenes of several rendered persons, 8 frames of 112 x 112, heads an eighth as wide as I3D's. Heads and
+proposal network of every cell are trained from fresh weights on the same stored features of the bundled model's frozen
+trunk, which costs seconds instead of hours; "From scratch" trains the whole network end to end from random weights.
+Full scale: AVA, I3D trunk, end to end.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from marey.datasets.ava import AvaDataset, AvaIndex, is_ava, open_ava
+from marey.errors import UserError
+from marey.losses.detection import detection_loss
+from marey.metrics.ava import AvaEvaluator
+from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
+from marey.papers.run import Cell, ReproduceOptions, Row, show
+from marey.recipes.action_transformer import MINI_MODEL, action_transformer_ava, mini_preprocess
+from marey.training.config import TrainConfig, override
+from marey.training.feature_cache import weights_hash
+from marey.transforms.augment import Augment
+
+TRAIN_SCENES, TEST_SCENES = 400, 100
+VARIANTS = 2
+"""Augmented versions of each training scene whose features are stored."""
+STEPS = 150
+"""Steps of a mini cell, 8 scenes each."""
+LONG_FRAMES = 12
+"""Frames at test time of the "+96f" cell: half as many again as in training, as 96 is to 64."""
+
+Paper = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One line of the tables."""
+
+    name: str
+    table: str
+    paper: Paper
+    model: dict[str, Any]
+    boxes: str = "own"
+    """"own" proposals or "truth"."""
+    augmented: bool = True
+    frames: int = 8
+    scratch: bool = False
+    priority: int = 1
+    estimate_seconds: float = 40.0
+
+
+def _line(name: str, table: str, paper: Paper, priority: int = 1, **options: Any) -> Variant:
+    fields = ("boxes", "augmented", "frames", "scratch", "estimate_seconds")
+    return Variant(name=name, table=table, paper=paper, priority=priority,
+                   **{key: options.pop(key) for key in fields if key in options}, model=options)
+
+
+VARIANTS_OF_TABLES: tuple[Variant, ...] = (
+    _line("I3D head", "Tables 1, 2, 3, 5", {"mAP": 21.3, "loc50": 92.9, "loc75": 77.5, "params": 16.2}, 1, head="i3d"),
+    _line("I3D head, GT boxes", "Table 1", {"mAP": 23.4, "params": 16.2}, 0, head="i3d", boxes="truth"),
+    _line("Tx LowRes", "Tables 1, 2", {"mAP": 17.8, "loc50": 77.5, "loc75": 43.5, "params": 13.9}, 1, head="tx",
+          query="lowres", estimate_seconds=20.0),
+    _line("Tx HighRes", "Tables 1, 2, 3", {"mAP": 18.9, "loc50": 87.7, "loc75": 63.3, "params": 19.3}, 1, head="tx",
+          estimate_seconds=20.0),
+    _line("Tx LowRes, GT boxes", "Table 1", {"mAP": 28.5, "params": 13.9}, 0, head="tx", query="lowres", boxes="truth",
+          estimate_seconds=12.0),
+    _line("Tx HighRes, GT boxes", "Table 1", {"mAP": 27.6, "params": 19.3}, 0, head="tx", boxes="truth",
+          estimate_seconds=12.0),
+    _line("I3D head, R=300", "Table 3", {"mAP": 20.5}, 2, head="i3d", num_proposals=300, estimate_seconds=60.0),
+    _line("Tx HighRes, R=300", "Tables 3, 4", {"mAP": 24.4}, 1, head="tx", num_proposals=300, estimate_seconds=25.0),
+    _line("Tx+I3D, R=300", "Tables 3, 4", {"mAP": 24.9}, 1, head="tx+i3d", num_proposals=300, estimate_seconds=70.0),
+    _line("Tx+I3D, R=300, +96f", "Table 4", {"mAP": 25.0}, 2, head="tx+i3d", num_proposals=300, frames=LONG_FRAMES,
+          estimate_seconds=75.0),
+    _line("I3D head, class-specific boxes", "Table 5", {"mAP": 19.2}, 2, head="i3d", class_specific_boxes=True),
+    _line("I3D head, no augmentation", "Table 5", {"mAP": 16.6}, 2, head="i3d", augmented=False),
+    _line("I3D head, from scratch", "Table 5", {"mAP": 19.1}, 3, head="i3d", scratch=True,
+          estimate_seconds=180.0),
+)
+"""Every line of Tables 1 to 5 that is the paper's own; mAP and localisation in percent, parameters in millions."""
+
+
+def cells(options: ReproduceOptions) -> list[Cell]:
+    """List the cells: every line of the tables times the seeds; Table 1's contrast with true boxes first.
+
+    Raises:
+        UserError: if the full scale is asked for without data.
+    """
+    if options.scale == "full" and (options.data is None or not is_ava(options.data)):
+        raise UserError("--scale full trains on AVA: give --data DIR in AVA's layout (docs/datasets.md)")
+    run = run_mini if options.scale == "mini" else run_full
+    settings = {"steps": STEPS, "scenes": TRAIN_SCENES, "data": options.data or "mocap scenes"}
+    if options.scale == "mini":
+        settings["trunk"] = weights_hash(bundled_trunk())
+    return [Cell(variant.name, seed, functools.partial(run, variant, seed, options),
+                 variant.estimate_seconds if options.scale == "mini" else 7 * 86_400.0,
+                 paper=variant.paper, priority=variant.priority, table=variant.table,
+                 settings=settings if options.scale == "mini" else {},
+                 note="end to end, all other lines on a frozen trunk" if variant.scratch else "")
+            for variant in VARIANTS_OF_TABLES for seed in range(options.seeds)]
+
+
+def reading(rows: Sequence[Row]) -> str:
+    """Say in a sentence what the main contrast shows."""
+    by_name = {row.name: row for row in rows}
+
+    def told(name: str) -> str:
+        row = by_name[name]
+        mean, spread = row.mean("mAP"), row.spread("mAP")
+        return "not run" if mean is None else show(mean) + (f" ± {show(spread)}" if spread is not None else "")
+
+    best = max(by_name[name].mean("mAP") or 0.0 for name in ("Tx LowRes, GT boxes", "Tx HighRes, GT boxes"))
+    i3d = by_name["I3D head, GT boxes"].mean("mAP")
+    verdict = ("not known yet" if i3d is None or not best else
+               "the Tx head is ahead of the I3D head, as in the paper" if best > i3d else
+               "the I3D head is ahead, unlike in the paper: the actions of the rendered persons do not depend on other "
+               "people or objects, which is the context the Tx head gathers, and a query keeps little of the motion "
+               "that a tube shows")
+    return (f"With true boxes: I3D {told('I3D head, GT boxes')}, Tx LowRes {told('Tx LowRes, GT boxes')}, Tx HighRes "
+            f"{told('Tx HighRes, GT boxes')} mAP: {verdict}. The frozen trunk was trained "
+            "below a Tx HighRes head, which may favour that line.")
+
+
+# ---- features of a frozen trunk -------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """Features of scenes with what is true of them."""
+
+    features: Tensor
+    """float16, (N, D, t, h, w)."""
+    boxes: list[Tensor]
+    labels: list[Tensor]
+
+
+def load_data(options: ReproduceOptions) -> tuple[AvaIndex, AvaIndex]:
+    """Return training and test key frames: the user's AVA folder, or scenes rendered into the cache once."""
+    if options.data is not None:
+        root = Path(options.data)
+        return open_ava(root, "train"), open_ava(root, "test" if any(root.glob("ava_test*.csv")) else "val")
+    from marey.synthetic.mocap import render_ava
+
+    roots = [options.cache / "action_transformer" / split for split in ("train", "test")]
+    for root, count, split, frames in zip(roots, (TRAIN_SCENES, TEST_SCENES), ("train", "test"), (8, LONG_FRAMES),
+                                          strict=True):
+        if not (root / "scenes.csv").is_file():                          # written last
+            render_ava(root, count, split=split, num_frames=frames, fps=4.0)
+    return open_ava(roots[0], "train"), open_ava(roots[1], "test")
+
+
+@functools.lru_cache(maxsize=1)
+def bundled_trunk() -> nn.Module:
+    """Return the trunk of `marey-mini-detect`."""
+    from marey.checkpoints import load_model
+
+    return load_model("marey-mini-detect").trunk  # type: ignore[return-value]
+
+
+def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
+    """Return features, computed on first use: "plain" or "augmented" training scenes, "test", "test-long".
+
+    "augmented" holds `VARIANTS` random flips, crops and colours of each scene, one after the other.
+    """
+    path = options.cache / "action_transformer" / f"features-{kind}-{weights_hash(bundled_trunk())}.pt"
+    if path.is_file():
+        return Scenes(**torch.load(path, weights_only=True))
+    train, test = load_data(options)
+    preprocess = mini_preprocess()
+    if kind == "test-long":
+        preprocess = replace(preprocess, sampling=replace(preprocess.sampling, num_frames=LONG_FRAMES))
+    augment = mini_augment() if kind == "augmented" else None
+    dataset = AvaDataset(test if kind.startswith("test") else train, preprocess, augment)
+    found: dict[str, list[Tensor]] = {"features": [], "boxes": [], "labels": []}
+    trunk = bundled_trunk()
+    for epoch in range(VARIANTS if augment is not None else 1):
+        for i in range(len(dataset)):
+            item = dataset[(epoch, i)]
+            with torch.no_grad():
+                found["features"].append(trunk(item["clip"].transpose(0, 1)[None])[0].half())
+            found["boxes"].append(item["boxes_xyxy_norm"])
+            found["labels"].append(item["labels"])
+    scenes = {**found, "features": torch.stack(found["features"])}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(scenes, path.with_suffix(".partial"))
+    path.with_suffix(".partial").replace(path)
+    return Scenes(**scenes)  # type: ignore[arg-type]
+
+
+def mini_augment() -> Augment:
+    """Return the flips, crops and colours of the mini recipe."""
+    return Augment(preprocess=mini_preprocess(), crop="random_resized", area_range=(0.5, 1.0), flip=0.5, brightness=0.2,
+                   contrast=0.2)
+
+
+# ---- cells ----------------------------------------------------------------------------------------------------------
+
+def run_mini(variant: Variant, seed: int, options: ReproduceOptions) -> dict[str, Any]:
+    """Train one line's heads and measure them on the test scenes.
+
+    Returns:
+        "mAP", with own boxes "loc50" and "loc75", in percent; "params": millions at full width; "steps".
+    """
+    torch.manual_seed(seed)
+    class_names = load_data(options)[0].class_names
+    arguments = {**MINI_MODEL, **variant.model}
+    model = ActionTransformer(num_classes=len(class_names), num_frames=8, **arguments).to(options.device)
+    if variant.scratch:
+        model.trunk.stem.requires_grad_(True)  # type: ignore[union-attr]
+        train_scratch(model, seed, options)
+    else:
+        train_heads(model, stored_features(options, "augmented" if variant.augmented else "plain"), variant, seed)
+    test = stored_features(options, "test-long" if variant.frames == LONG_FRAMES else "test")
+    scores = measure(model, test, variant, class_names, None if not variant.scratch else options)
+    full = {key: value for key, value in variant.model.items() if key in ("head", "query", "class_specific_boxes")}
+    with torch.device("meta"):
+        params = count_parameters(ActionTransformer(num_classes=60, background=True, **full))["total"]
+    kept = ("mAP",) if variant.boxes == "truth" else ("mAP", "loc50", "loc75")
+    return {**{key: scores[key] for key in kept}, "params": round(params, 2), "steps_trained": f"{STEPS}"}
+
+
+def train_heads(model: ActionTransformer, scenes: Scenes, variant: Variant, seed: int) -> None:
+    """Train everything but the trunk on stored features: AdamW 1e-3, one-cycle, 8 scenes a step."""
+    parameters = [p for name, p in model.named_parameters() if not name.startswith("trunk.")]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=STEPS)
+    generator = torch.Generator().manual_seed(seed)
+    model.train()
+    for _ in range(STEPS):
+        chosen = torch.randint(len(scenes.features), (8,), generator=generator).tolist()
+        targets = [{"boxes_xyxy_norm": scenes.boxes[i], "labels": scenes.labels[i]} for i in chosen]
+        given = [scenes.boxes[i] for i in chosen] if variant.boxes == "truth" else None
+        device = next(model.parameters()).device
+        outputs = model.detect_from_features(scenes.features[chosen].float().to(device), (112, 112),
+                                             boxes_xyxy_norm=given, targets=targets)
+        _step(optimizer, schedule, outputs, parameters)
+
+
+def train_scratch(model: ActionTransformer, seed: int, options: ReproduceOptions) -> None:
+    """Train the whole network from random weights, batch norm included, for as many steps on the same scenes."""
+    dataset = AvaDataset(load_data(options)[0], mini_preprocess(), mini_augment(), seed=seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=STEPS)
+    generator = torch.Generator().manual_seed(seed)
+    model.train()
+    for step in range(STEPS):
+        chosen = torch.randint(len(dataset), (8,), generator=generator).tolist()
+        items = [dataset[(step, i)] for i in chosen]
+        clip = torch.stack([item["clip"] for item in items]).to(options.device)
+        _step(optimizer, schedule, model(clip, targets=items), list(model.parameters()))
+
+
+def _step(optimizer: torch.optim.Optimizer, schedule: Any, outputs: dict[str, Any],
+          parameters: list[nn.Parameter]) -> None:
+    optimizer.zero_grad()
+    torch.stack(list(detection_loss(outputs).values())).sum().backward()
+    torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+    optimizer.step()
+    schedule.step()
+
+
+@torch.no_grad()
+def measure(model: ActionTransformer, test: Scenes, variant: Variant, class_names: Sequence[str],
+            end_to_end: ReproduceOptions | None = None) -> dict[str, float]:
+    """Return mAP and localisation in percent on stored features, or on the clips themselves for a trunk of its own."""
+    model.eval()
+    evaluator = AvaEvaluator(class_names)
+    dataset = AvaDataset(load_data(end_to_end)[1], mini_preprocess()) if end_to_end is not None else None
+    device = next(model.parameters()).device
+    for i in range(len(test.boxes)):
+        if dataset is not None:
+            features = model.features(dataset[(0, i)]["clip"][None].to(device))
+        else:
+            features = test.features[i:i + 1].float().to(device)
+        given = [test.boxes[i]] if variant.boxes == "truth" else None
+        outputs = model.detect_from_features(features, (112, 112), boxes_xyxy_norm=given)
+        persons = postprocess(outputs, nms_threshold=1.0 if given is not None else model.head_nms)[0]
+        evaluator.add_image(test.boxes[i].numpy(), test.labels[i].numpy(), persons["boxes_xyxy_norm"].cpu().numpy(),
+                            persons["scores"].cpu().numpy())
+    found = evaluator.compute()
+    return {"mAP": 100 * found["map"], "loc50": 100 * found["localisation_50"], "loc75": 100 * found["localisation_75"]}
+
+
+def full_config(variant: Variant, seed: int, options: ReproduceOptions) -> TrainConfig:
+    """Return the paper's training of one line: 300K steps with true boxes, else 500K; R = 64 unless the line says."""
+    arguments = {"num_proposals": 64, **variant.model}
+    settings = [f"train.seed={seed}", f"train.device={'cpu' if options.device == 'cpu' else 'auto'}"]
+    if variant.boxes == "truth":
+        settings += ["objective.arguments.boxes=truth", "train.max_steps=300000"]
+    config = override(action_transformer_ava(), settings)
+    model = replace(config.model, arguments={**config.model.arguments, **arguments,
+                                             **({"frozen_norm": False} if variant.scratch else {})})
+    return replace(config, model=model, data=replace(config.data, path=options.data),
+                   augment=config.augment if variant.augmented else None)
+
+
+def run_full(variant: Variant, seed: int, options: ReproduceOptions) -> dict[str, Any]:
+    """Train one line on AVA as the paper does and return the best validation scores in percent."""
+    from marey.training.loop import train
+
+    folder = options.cache / "action_transformer" / f"{variant.name.replace(' ', '-')}-seed{seed}"
+    result = train(full_config(variant, seed, options), folder, resume=folder.exists())
+    found = result.metrics
+    return {"mAP": 100 * found["map"], "loc50": 100 * found["localisation_50"], "loc75": 100 * found["localisation_75"]}

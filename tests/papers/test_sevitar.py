@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from marey.errors import UserError
+from marey.papers import sevitar as study
+from marey.papers.run import ReproduceOptions, Row, run_order
+from marey.papers.sevitar_mini import MiniSet, Part
+
+
+def options(**changes):
+    return ReproduceOptions(**{"seeds": 3, **changes})
+
+
+def toy_part(N=20, classes=4, seed=0, noise=0.1):
+    """Features whose channel k is high for class k."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(N) % classes
+    features = noise * torch.randn(N, 8, 9, 192, generator=generator)
+    features[torch.arange(N), :, :, labels] += 3.0
+    pixels = (labels * 60).to(torch.uint8).view(N, 1, 1, 1, 1).expand(N, 8, 3, 64, 64).contiguous()
+    return Part(features.half(), pixels, labels)
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path):
+    """The study on four toy classes with a stem nobody downloads and label vectors nobody embeds."""
+    from marey.layers.efficientnet_lite import EfficientNetLiteStem
+
+    names = ("eat", "jump", "run", "walk")
+    clips = MiniSet("mocap", names, toy_part(40), toy_part(20, seed=1), toy_part(20, seed=2, noise=2.0))
+    stem = EfficientNetLiteStem(32, 64, stage=6, freeze_batch_norm=True).eval()
+    monkeypatch.setattr(study, "image_stem", lambda: stem)
+    monkeypatch.setattr(study, "open_mini_set", lambda *_: clips)
+    monkeypatch.setattr(study, "label_vectors", lambda names, cache: torch.eye(4)[:len(names)])
+    monkeypatch.setattr(study, "STEPS", {"mocap": 12})
+    monkeypatch.setattr(study, "CONV_STEPS", {"mocap": 1})
+    return clips
+
+
+def test_the_main_contrast_comes_first_with_all_its_seeds():
+    first = [(cell.name, cell.seed) for cell in run_order(study.cells(options()))][:6]
+    assert first == [(f"mocap: {name}", seed) for seed in range(3) for name in study.MAIN]
+
+
+def test_every_number_of_tables_1_and_2_that_has_a_cell_stands_beside_it():
+    cells = {cell.name: cell for cell in study.cells(options(seeds=1, data="videos/ut"))}
+    assert cells["mocap: SeViTAR"].paper == {"perturbed": 89.35, "perturbed_mini": 90.54}
+    assert cells["ut: SeViTAR"].paper == {"perturbed": 78.92}
+    assert cells["mocap: I3D"].paper == {"perturbed": 76.9}
+    assert cells["ut: I3D"].paper is None
+    assert "the paper's is UCF-101P" in cells["mocap: TimeSformer"].note
+    assert cells["SlowFast (quoted)"].paper == {"Kinetics-400P": 55.48}
+    assert cells["SlowFast (quoted)"].note == "quoted from the paper, not run"
+    assert cells["SlowFast (quoted)"].run() == {}
+    assert "ut: size and length alone" in cells
+    assert len([name for name in cells if name.startswith("unseen fold")]) == 5
+
+
+@pytest.mark.parametrize("label", ["TimeSformer", "SeViTAR", "SeViTAR staged", "DirecFormer", "I3D"])
+def test_a_mini_cell_trains_and_is_measured(toy, tmp_path, label):
+    result = study.run_line("mocap", label, 0, options(cache=tmp_path))
+    assert 0 <= result["perturbed"] <= 100
+    assert result["absolute_robustness"] == pytest.approx(100 - result["clean"] + result["perturbed"])
+    assert result["relative_robustness"] == pytest.approx(100 * result["perturbed"] / max(result["clean"], 1e-9))
+    assert result["label_training"] == {"SeViTAR": "joint", "SeViTAR staged": "staged"}.get(label)
+    run = study.run_folder("mocap", label, 0, options(cache=tmp_path))
+    extra = json.loads((run / "last" / "config.json").read_text())["extra"]
+    assert extra["config"]["train"]["max_steps"] in (1, 12)
+
+
+def test_the_figure_needs_its_two_runs_and_says_so(toy, tmp_path):
+    with pytest.raises(UserError, match="Fig. 1 draws the features of the cell 'mocap: I3D', seed 0; run that cell"):
+        study.run_figure(options(cache=tmp_path))
+
+
+def test_the_full_scale_needs_data():
+    with pytest.raises(UserError, match="--scale full trains on the paper's data sets: give --data DIR"):
+        study.cells(options(scale="full"))
+    cells = study.cells(options(scale="full", data="ucf", seeds=1))
+    assert {cell.name: cell.paper for cell in cells}["HMDB-51P SeViTAR"] == {"perturbed": 78.92}
+
+
+def make_row(name, **values):
+    return Row(name=name, table="", note="", paper={}, values=values,
+               seeds_run=list(range(len(next(iter(values.values()), [])))), seeds_planned=[0, 1, 2], errors=[])
+
+
+def test_the_reading_judges_the_semantic_head_by_the_spread_and_against_random_vectors():
+    rows = [make_row("mocap: TimeSformer", clean=[80.0, 82.0, 84.0], perturbed=[50.0, 50.5, 51.0]),
+            make_row("mocap: SeViTAR", clean=[82.0, 83.0, 84.0], perturbed=[55.0, 55.5, 56.0]),
+            make_row("mocap: SeViTAR random vectors")]
+    text = study.reading(rows)
+    assert "mocap, TimeSformer -> SeViTAR: clean 82.00 -> 83.00 (+1.00; within twice the spread: 2.00)" in text
+    assert "perturbed 50.50 -> 55.50 (+5.00; more than twice the spread" in text
+    assert "SeViTAR against random vectors for labels has not been run" in text
+    assert "Unseen actions have not been run" in text
+
+
+def test_size_and_length_alone_are_the_nearest_training_video(tmp_path):
+    from marey.video.encode import write_video
+
+    for split, lengths in (("train", (4, 12)), ("test", (5, 11))):
+        for label, length in zip(("kick", "hug"), lengths, strict=True):
+            path = tmp_path / "ut" / split / label / "a.mp4"
+            path.parent.mkdir(parents=True)
+            write_video(path, torch.zeros(length, 3, 32, 32, dtype=torch.uint8), 10)
+    assert study.run_control(options(data=str(tmp_path / "ut")))["clean"] == 100.0
+
+
+def test_label_vectors_are_stored_for_the_next_cell(tmp_path, monkeypatch):
+    from marey.labels.embed import LabelEmbeddings
+
+    calls = []
+
+    def embed(names, source=None):
+        calls.append(source)
+        return LabelEmbeddings(names=tuple(names), vectors=torch.eye(2), source="toy")
+
+    monkeypatch.setattr(study, "embed_labels", embed)
+    study.label_vectors(("run", "eat"), tmp_path)
+    study.label_vectors(("run", "eat"), tmp_path)
+    assert [call is None for call in calls] == [True, False, False]
+    assert all(isinstance(call, Path) for call in calls if call is not None)

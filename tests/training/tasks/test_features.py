@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
+
+from marey.checkpoints import load_checkpoint
+from marey.errors import UserError
+from marey.recipes.gat import gat_youtube8m_mini, variant_of
+from marey.synthetic.youtube8m import render_youtube8m_mini
+from marey.training.loop import train
+from marey.training.tasks import build_task
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return render_youtube8m_mini(tmp_path_factory.mktemp("mini") / "data", shards=2,
+                                 videos={"train": 24, "validate": 8, "test": 4})
+
+
+def config(folder, steps=3, **data):
+    base = gat_youtube8m_mini()
+    return replace(base, data=replace(base.data, path=str(folder), arguments=data),
+                   train=replace(base.train, max_steps=steps, batch_size=8, eval_every=None, log_every=1, device="cpu"))
+
+
+@pytest.mark.parametrize("name", ["SA-CE", "GMSA-CE", "GMSA-Adv", "GAT-AdvJS", "GAT-AdvFr"])
+def test_every_column_of_table_1_takes_steps(name, folder, tmp_path):
+    result = train(variant_of(config(folder), name), tmp_path / "run", quiet=True)
+    assert set(result.metrics) >= {"gap", "map", "perr", "hit_at_1"}
+    checkpoint = load_checkpoint(tmp_path / "run" / "best")
+    assert checkpoint.name == "gat"
+    assert len(checkpoint.class_names) == 24
+    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    terms = {"class"} | ({"adversarial"} if "Adv" in name else set()) | ({"attention"} if "GAT" in name else set())
+    assert terms <= set(logged[0].get("metrics", logged[0]))
+
+
+def test_streamed_shards_train_and_resume_bit_for_bit(folder, tmp_path):
+    whole = config(folder, steps=6, stream=True, shuffle_buffer=5)
+    train(whole, tmp_path / "whole", quiet=True)
+    halves = replace(whole, train=replace(whole.train, save_every=2))
+    task = build_task(halves)
+    stopped = {"left": 3}
+    real = task.objective.forward
+
+    def stop(model, batch):
+        if model.training:
+            stopped["left"] -= 1
+            if stopped["left"] < 0:
+                raise KeyboardInterrupt
+        return real(model, batch)
+
+    task.objective.forward = stop
+    with pytest.raises(KeyboardInterrupt):
+        train(halves, tmp_path / "halves", quiet=True, task=task)
+    train(halves, tmp_path / "halves", quiet=True, resume=True)
+    one, other = (load_checkpoint(tmp_path / name / "last").model.state_dict() for name in ("whole", "halves"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_single_file_is_split_by_seed(folder):
+    task = build_task(replace(config(folder / "train0000.tfrecord"),
+                              data=replace(config(folder / "train0000.tfrecord").data, val_fraction=0.25,
+                                           arguments={"features": {"rgb": 32, "audio": 16}})))
+    assert (len(task.train_data), len(task.val_data)) == (9, 3)
+
+
+def test_one_modality_alone_can_be_trained(folder):
+    task = build_task(config(folder, features={"audio": 16}))
+    assert set(task.train_data[(0, 0)]["features"]) == {"audio"}
+    assert task.model_arguments["features"] == {"audio": 16}
+
+
+def test_nan_features_never_reach_the_optimiser(folder):
+    task = build_task(config(folder))
+    batch = task.collate([task.train_data[(0, i)] for i in range(2)])
+    batch["features"]["rgb"][1, 3, 2] = float("nan")
+    with pytest.raises(UserError, match=f"video '{batch['ids'][1]}': feature 'rgb' holds a value that is not a finite"):
+        task.objective(torch.nn.Identity(), batch)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"windows": 3}, "unknown setting of data.arguments 'windows'"),
+                                                    ({"features": {"rgb": 31}}, "expected one string of 31 bytes")])
+def test_wrong_settings_are_named(folder, arguments, message):
+    with pytest.raises(UserError, match=message):
+        build_task(config(folder, **arguments)).train_data[(0, 0)]
+
+
+def test_no_data_says_where_to_get_some():
+    with pytest.raises(UserError, match="render youtube8m-mini"):
+        build_task(gat_youtube8m_mini())
