@@ -1,57 +1,144 @@
-"""Write a file so that a crash or a full disk leaves the one before it untouched."""
+"""Writing files whole or not at all (under a temporary name, then renamed), JSON, CSV, and digests of weights."""
 
 from __future__ import annotations
 
+import csv
 import errno
+import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marey.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_files(folder: str | Path, writers: dict[str, Callable[[Path], None]]) -> None:
-    """Write several files of one folder: all under temporary names first, then renamed in the order given.
+@contextmanager
+def atomic_files(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
+    """Give a temporary path for each file; at the end of the block they are renamed in the order given.
+
+    Every temporary file is complete and flushed to disk before the first one is renamed.
 
     Args:
-        folder: made if absent.
-        writers: file name -> function that writes it to the path it is given.
+        paths: the final names; missing folders are made. A temporary name keeps the suffix, which some writers need.
 
     Raises:
         UserError: if the disk is full; nothing under the final names has changed then.
     """
-    folder = Path(folder)
-    staged: list[tuple[Path, Path]] = []
+    finals = [Path(path) for path in paths]
+    staged: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, write in writers.items():
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".partial", dir=folder)
+        for final in finals:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{final.stem[:80]}.", suffix=f".partial{final.suffix}",
+                                            dir=final.parent)
             os.close(handle)
-            staged.append((Path(temporary), folder / name))
-            write(Path(temporary))
-            Path(temporary).chmod(0o644)
-            with open(temporary, "rb") as file:
+            staged.append(Path(name))
+
+        yield tuple(staged)
+
+        for temporary in staged:
+            temporary.chmod(0o644)
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        for temporary_path, final in staged:
-            os.replace(temporary_path, final)
+        for temporary, final in zip(staged, finals, strict=True):
+            os.replace(temporary, final)
     except Exception as error:
-        for temporary_path, _ in staged:
-            temporary_path.unlink(missing_ok=True)
         if _disk_is_full(error):
-            raise UserError(f"{folder}: the disk is full, nothing was saved there and an older file of that name is "
-                            "untouched; free some space or choose another folder") from error
+            raise UserError(f"{finals[0].parent}: the disk is full, nothing was saved there and an older file of that "
+                            "name is untouched; free some space or choose another folder") from error
         raise
+    finally:
+        for temporary in staged:
+            temporary.unlink(missing_ok=True)
 
 
-def write_file(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Write one file by `write_files`."""
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path for one file, which is renamed to `path` at the end of the block (`atomic_files`)."""
+    with atomic_files(path) as (temporary,):
+        yield temporary
+
+
+@contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Give an empty temporary folder, which takes the place of `folder` at the end of the block."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        yield temporary
+
+        temporary.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write some bytes as a file."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write a JSON value and a line break."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def read_json(path: str | Path, *, remedy: str = "check the name") -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+        remedy: what the error advises where the file is absent.
+
+    Raises:
+        UserError: if the file is absent or not a JSON object.
+    """
     path = Path(path)
-    write_files(path.parent, {path.name: write})
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {remedy}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged, copy it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows as CSV (UTF-8, comma, one line break per row); None becomes an empty cell."""
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """Return a short name for some weights: the first 12 hexadecimal digits of the SHA-256 over names and values.
+
+    Args:
+        state: name -> tensor, as of `state_dict()`; the order does not matter.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _disk_is_full(error: Exception) -> bool:
@@ -59,11 +146,3 @@ def _disk_is_full(error: Exception) -> bool:
         return True
     message = str(error).lower()                       # safetensors and torch report the system's error as text
     return any(sign in message for sign in ("no space left", "os error 28", "os error 122", "quota exceeded"))
-
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file under a temporary name and rename it."""
-    temporary = path.with_suffix(".json.partial")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import nn
 
-from marey.checkpoints.folder import CONFIG, Checkpoint, load_folder, read_json, save_checkpoint
+from marey.checkpoints.folder import CONFIG, Checkpoint, load_folder, save_checkpoint
 from marey.errors import UserError, unknown_name
+from marey.files import read_json
 
 __all__ = ["Checkpoint", "bundled_names", "compiled", "load_checkpoint", "load_model", "save_checkpoint"]
 

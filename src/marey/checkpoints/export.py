@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from marey.checkpoints.folder import Checkpoint
 from marey.errors import UserError, import_extra, unknown_name
+from marey.files import atomic
 
 TOLERANCE = 1e-3
 """Largest difference of an output from the eager model's, in units of the largest value of that output (at least 1)."""
@@ -256,13 +256,8 @@ def export_hf(checkpoint: Checkpoint, folder: str | Path) -> float:
 
 def checked_file(path: str | Path, write: Callable[[Path], float]) -> float:
     """Write under a temporary name in the same folder, check, and rename; nothing is left behind on failure."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
-        difference = write(temporary)
-        os.replace(temporary, path)
-    return difference
+    with atomic(path) as temporary:
+        return write(temporary)
 
 
 EXPORTERS: dict[str, tuple[Callable[[Checkpoint, str | Path], float], str]] = {

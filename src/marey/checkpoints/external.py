@@ -61,8 +61,8 @@ def _hf_preprocess(folder: Path, model: ExternalClassifier, kind: str) -> Prepro
     """Translate the folder's processor: ViViT's offset (x * scale - 1 before mean and std) becomes part of the mean."""
     from dataclasses import replace
 
-    from marey.checkpoints.folder import read_json
     from marey.checkpoints.huggingface import preprocess_from_hf
+    from marey.files import read_json
     from marey.video.sampling import ClipSampling
 
     T, S = model.num_frames, model.arguments["image_size"]

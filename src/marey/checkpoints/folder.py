@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from marey.checkpoints.report import load_exactly
 from marey.errors import UserError
-from marey.files import write_files
+from marey.files import atomic_files, read_json
 from marey.models import MODELS, create_model, model_class
 
 if TYPE_CHECKING:
@@ -105,12 +105,9 @@ def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: Sequen
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     stored = {name: _stored(name, tensor, STORAGES[storage]) for name, tensor in model.state_dict().items()}
     stored |= {EXTRA + name: tensor.detach().cpu().contiguous().clone() for name, tensor in (tensors or {}).items()}
-    write_files(folder, {WEIGHTS: lambda path: save_file(stored, path, metadata={"format": "pt"}),
-                         CONFIG: lambda path: _write_text(path, text)})
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    with atomic_files(Path(folder) / WEIGHTS, Path(folder) / CONFIG) as (weights_file, config_file):
+        save_file(stored, weights_file, metadata={"format": "pt"})
+        config_file.write_text(text, encoding="utf-8")
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -134,7 +131,7 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
         UserError: if a file is missing, unreadable, of another format, or does not fit its own arguments.
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, remedy=f"a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
     if config.get("format") != FORMAT or "model" not in config:
         raise UserError(f"{folder / CONFIG}: expected a marey checkpoint of format {FORMAT}, got format "
                         f"{config.get('format')!r}; bring other files in with `marey convert`")
@@ -167,23 +164,6 @@ def build_and_fill(architecture: str, arguments: dict[str, Any], state: dict[str
     model = create_model(architecture, **arguments)
     load_exactly(model, state, source)
     return model
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: if the file is absent or not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged, copy it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

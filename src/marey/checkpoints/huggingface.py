@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from marey.checkpoints.folder import Checkpoint, build_and_fill, read_json, read_tensors
+from marey.checkpoints.folder import Checkpoint, build_and_fill, read_tensors
 from marey.checkpoints.pickled import read_pickled
 from marey.checkpoints.timesformer import released_stride
 from marey.errors import UserError
-from marey.files import write_files
+from marey.files import atomic_files, read_json, write_json
 
 if TYPE_CHECKING:
     from marey.transforms.preprocess import Preprocess
@@ -236,12 +236,13 @@ def save_hf(folder: str | Path, model: nn.Module, *, class_names: list[str] | No
               "id2label": {str(index): label for index, label in enumerate(labels)},
               "label2id": {label: index for index, label in enumerate(labels)}, "torch_dtype": "float32"}
     state = {to_hf_name(name): value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    files: dict[str, Any] = {"model.safetensors": lambda path: save_file(state, path, metadata={"format": "pt"}),
-                             "config.json": lambda path: path.write_text(json.dumps(config, indent=2))}
-    if preprocess is not None:
-        processor = json.dumps(hf_preprocess(preprocess), indent=2)
-        files["preprocessor_config.json"] = lambda path: path.write_text(processor)
-    write_files(folder, files)
+    processor = hf_preprocess(preprocess) if preprocess is not None else None
+    folder = Path(folder)
+    with atomic_files(folder / "model.safetensors", folder / "config.json") as (weights, settings):
+        save_file(state, weights, metadata={"format": "pt"})
+        settings.write_text(json.dumps(config, indent=2))
+    if processor is not None:
+        write_json(folder / "preprocessor_config.json", processor)
 
 
 def hf_preprocess(preprocess: Preprocess) -> dict[str, Any]:

@@ -100,9 +100,7 @@ def _write_ava(detector: Detector, answers: list[Detections], path: Path) -> Non
                             np.concatenate([part.last for part in parts])) if parts else None
     if rows is None:
         return
-    temporary = path.with_name(path.name + ".partial")
-    write_box_rows(temporary, rows)
-    temporary.replace(path)
+    write_box_rows(path, rows)
     say(f"wrote {path}")
     labels = dict(zip(detector.class_ids, detector.checkpoint.class_names, strict=True))
     if not set(labels) <= set(AVA_60_CLASSES) or any(AVA_60_CLASSES[n] != name for n, name in labels.items()):

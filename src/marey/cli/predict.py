@@ -135,6 +135,7 @@ def _predict_paths(predictor: Predictor, paths: list[Path], top: int, options: d
 
 
 def _draw(path: Path, prediction: Prediction, annotated: Path | None, sheet: Path | None) -> None:
+    from marey.files import atomic
     from marey.inference.annotate import annotate_video
     from marey.video.draw import clock, contact_sheet
 
@@ -147,9 +148,8 @@ def _draw(path: Path, prediction: Prediction, annotated: Path | None, sheet: Pat
         clip = prediction.clips[len(prediction.clips) // 2]
         picture = contact_sheet(clip.frames, [clock(seconds) for seconds in clip.frame_seconds],
                                 title=f"{'unknown; nearest: ' if unknown else ''}{label} {probability:.0%}")
-        temporary = sheet.with_name(f".{sheet.name}")
-        picture.save(temporary)
-        temporary.replace(sheet)
+        with atomic(sheet) as temporary:
+            picture.save(temporary)
         say(f"wrote {sheet}")
 
 
@@ -211,28 +211,25 @@ def _timeline(predictor: Predictor, paths: list[Path], window: float, step: floa
 
 
 def _write_text(target: Path, write: Any, segments: Any) -> None:
-    temporary = target.with_name(target.name + ".partial")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    from marey.files import atomic
+
+    with atomic(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         write(segments, stream)
-    temporary.replace(target)
     say(f"wrote {target}")
 
 
 def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
-    import csv as csv_module
+    from marey.files import write_csv
 
-    temporary = target.with_name(target.name + ".partial")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv_module.writer(stream)
-        writer.writerow(["video", "rank", "label", "probability", "agreement", "unknown", "error"])
-        for entry in entries:
-            trust = entry["trust"]
-            for rank, answer in enumerate(entry["predictions"], start=1):
-                writer.writerow([entry["video"], rank, answer["label"], answer["probability"], trust["agreement"],
-                                 trust.get("unknown"), ""])
-            if entry["error"]:
-                writer.writerow([entry["video"], "", "", "", "", "", entry["error"]])
-    temporary.replace(target)
+    rows: list[list[Any]] = [["video", "rank", "label", "probability", "agreement", "unknown", "error"]]
+    for entry in entries:
+        trust = entry["trust"]
+        for rank, answer in enumerate(entry["predictions"], start=1):
+            rows.append([entry["video"], rank, answer["label"], answer["probability"], trust["agreement"],
+                         trust.get("unknown"), ""])
+        if entry["error"]:
+            rows.append([entry["video"], "", "", "", "", "", entry["error"]])
+    write_csv(target, rows)
 
 
 def _predict_features(videos: list[str], model: str, threshold: float, top: int, json: bool) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from marey.errors import UserError
+from marey.files import write_csv, write_text
 
 AVA_60_CLASSES: dict[int, str] = {
     1: "bend/bow (at the waist)", 3: "crouch/kneel", 4: "dance", 5: "fall down", 6: "get up", 7: "jump/leap",
@@ -153,14 +154,14 @@ def write_box_rows(path: str | Path, rows: BoxRows, decimals: int = 3) -> None:
 
     Whole seconds are padded to four digits, as the official files do; scores keep four decimals.
     """
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        for i in range(len(rows)):
-            video, seconds = rows.keys[rows.image[i]]
-            stamp = f"{int(seconds):04d}" if seconds == int(seconds) else f"{seconds:.3f}"
-            last = rows.last[i]
-            writer.writerow([video, stamp, *(f"{v:.{decimals}f}" for v in rows.boxes_xyxy_norm[i]),
-                             rows.class_ids[i] or "", int(last) if last == int(last) else f"{last:.4f}"])
+    lines = []
+    for i in range(len(rows)):
+        video, seconds = rows.keys[rows.image[i]]
+        stamp = f"{int(seconds):04d}" if seconds == int(seconds) else f"{seconds:.3f}"
+        last = rows.last[i]
+        lines.append([video, stamp, *(f"{v:.{decimals}f}" for v in rows.boxes_xyxy_norm[i]),
+                      rows.class_ids[i] or "", int(last) if last == int(last) else f"{last:.4f}"])
+    write_csv(path, lines)
 
 
 def read_label_map(path: str | Path) -> dict[int, str]:
@@ -187,7 +188,7 @@ def read_label_map(path: str | Path) -> dict[int, str]:
 def write_label_map(path: str | Path, labels: Mapping[int, str]) -> None:
     """Write a label map in the spelling of the 60-class list."""
     text = "".join(f'item {{\n  name: "{name}"\n  id: {number}\n}}\n' for number, name in labels.items())
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def read_timestamps(path: str | Path) -> set[tuple[str, float]]:

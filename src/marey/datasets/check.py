@@ -17,6 +17,7 @@ import numpy as np
 from marey.datasets.fingerprint import fingerprint, near_duplicates
 from marey.datasets.index import DatasetIndex, Sample
 from marey.errors import VideoError
+from marey.files import write_csv
 from marey.video.decode import open_video
 
 ERRORS = ("missing", "unreadable", "mislabelled", "conflict", "leak", "one_class")
@@ -225,12 +226,5 @@ def _about_splits(index: DatasetIndex) -> Iterator[Finding]:
 
 def write_findings(report: Report, path: Path) -> None:
     """Write the findings as CSV: kind, path, message; one row per entry concerned."""
-    import csv
-
-    temporary = path.with_suffix(path.suffix + ".partial")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["kind", "path", "message"])
-        for finding in report.findings:
-            writer.writerows([finding.kind, name, finding.message] for name in finding.paths or ("",))
-    temporary.replace(path)
+    rows = [[finding.kind, name, finding.message] for finding in report.findings for name in finding.paths or ("",)]
+    write_csv(path, [["kind", "path", "message"], *rows])

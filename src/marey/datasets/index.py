@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from marey.errors import UserError
+from marey.files import write_csv
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov", ".gif", ".mpg", ".mpeg", ".m4v", ".ts", ".wmv",
                             ".flv", ".3gp", ".ogv", ".vob"})
@@ -200,18 +202,13 @@ def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path |
 
 def write_manifest(index: DatasetIndex, manifest: Path) -> None:
     """Write an index as a CSV manifest beside or above its videos; written to a temporary name and renamed."""
-    temporary = manifest.with_suffix(".csv.partial")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["path", "label", "split", "group", "start_seconds", "end_seconds"])
-        for sample in index.samples:
-            base = manifest.parent.resolve()
-            path = sample.path.resolve()
-            name = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
-            blank = [("" if value is None else value) for value in (sample.label, sample.split, sample.group,
-                                                                    sample.start_seconds, sample.end_seconds)]
-            writer.writerow([name, *blank])
-    temporary.replace(manifest)
+    rows: list[list[Any]] = [["path", "label", "split", "group", "start_seconds", "end_seconds"]]
+    base = manifest.parent.resolve()
+    for sample in index.samples:
+        path = sample.path.resolve()
+        name = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
+        rows.append([name, sample.label, sample.split, sample.group, sample.start_seconds, sample.end_seconds])
+    write_csv(manifest, rows)
 
 
 def split_by_name(index: DatasetIndex, pattern: str) -> DatasetIndex:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from marey.datasets.index import DatasetIndex, Sample, write_manifest
 from marey.errors import UserError, VideoError
+from marey.files import write_json
 from marey.transforms.functional import resize_short_side
 from marey.video.decode import VideoReader, open_video
 from marey.video.encode import write_video
@@ -88,7 +89,7 @@ def _claim(out: Path, settings: PackSettings) -> None:
         if json.loads(note.read_text(encoding="utf-8")) != described:
             raise UserError(f"{out}: holds copies made with other settings (see {note.name}); choose another --out")
     else:
-        note.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+        write_json(note, described, indent=1)
 
 
 def _inside(index: DatasetIndex, source: Path) -> str:

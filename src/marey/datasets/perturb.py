@@ -6,7 +6,6 @@ and after a kill give the same bytes.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any
 from marey.corruptions import kind_for, source_profile, strength
 from marey.datasets.index import DatasetIndex, Sample
 from marey.errors import UserError
+from marey.files import write_csv, write_json
 
 WINDOW_FRAMES = 512
 """Frames corrupted at a time, which bounds memory; a codec starts anew at each window."""
@@ -228,7 +228,7 @@ def perturb_dataset(index: DatasetIndex, out: str | Path, kinds: Sequence[str], 
     if needed > 0.9 * free:
         raise UserError(f"{out}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free some "
                         "space, choose another --out, or fewer corruptions or severities")
-    settings_file.write_text(json.dumps(settings, indent=1) + "\n")
+    write_json(settings_file, settings, indent=1)
     failed = []
     with log_file.open("a", encoding="utf-8") as log:
         log.write("\n" if log.tell() else "")                               # ends a line that a kill cut short
@@ -300,17 +300,11 @@ def _write_manifests(index: DatasetIndex, jobs: Sequence[Job], done: dict[str, d
             row = [Path(job.target).relative_to(root).as_posix(), sample.label, sample.split, sample.group,
                    sample.start_seconds, sample.end_seconds, job.kind, entry["profile"], job.severity, job.seed,
                    entry["sha256"]]
-            folders.setdefault(root, []).append(["" if value is None else value for value in row])
-    written = []
+            folders.setdefault(root, []).append(row)
+    header = ["path", "label", "split", "group", "start_seconds", "end_seconds", "corruption", "profile", "severity",
+              "seed", "sha256"]
     for root, rows in folders.items():
-        partial = root / "manifest.csv.partial"
-        with partial.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["path", "label", "split", "group", "start_seconds", "end_seconds", "corruption",
-                             "profile", "severity", "seed", "sha256"])
-            writer.writerows(rows)
-        partial.replace(root / "manifest.csv")
-        written.append(root / "manifest.csv")
-    return written
+        write_csv(root / "manifest.csv", [header, *rows])
+    return [root / "manifest.csv" for root in folders]
 
 

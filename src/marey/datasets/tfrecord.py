@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marey.errors import UserError, import_extra
+from marey.files import atomic
 
 OnCorrupt = Literal["raise", "skip"]
 MAX_RECORD_BYTES = 1 << 30
@@ -72,19 +73,13 @@ def masked_crc32c(data: bytes) -> int:
 
 def write_records(path: str | Path, records: Iterable[bytes]) -> int:
     """Write records to a new file, under a temporary name until it is whole, and return how many there were."""
-    path, count = Path(path), 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            for data in records:
-                length = struct.pack("<Q", len(data))
-                file.write(b"".join((length, struct.pack("<I", masked_crc32c(length)), data,
-                                     struct.pack("<I", masked_crc32c(data)))))
-                count += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    count = 0
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        for data in records:
+            length = struct.pack("<Q", len(data))
+            file.write(b"".join((length, struct.pack("<I", masked_crc32c(length)), data,
+                                 struct.pack("<I", masked_crc32c(data)))))
+            count += 1
     return count
 
 

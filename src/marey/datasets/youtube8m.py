@@ -29,6 +29,7 @@ from marey.datasets.tfrecord import (
 )
 from marey.datasets.youtube8m_labels import LabelSpace, read_hierarchy, read_vocabulary
 from marey.errors import UserError
+from marey.files import write_json
 
 FEATURES = {"rgb": 1024, "audio": 128}
 """Feature name -> bytes a frame, as the data set has them."""
@@ -286,8 +287,8 @@ def sidecar(data: str | Path) -> Path:
 def write_sidecar(data: str | Path, features: Mapping[str, int], class_names: Sequence[str],
                   encoders: Mapping[str, Any] | None = None, **more: Any) -> None:
     """Describe shards that are not official: widths, class names, and how the features were made."""
-    sidecar(data).write_text(json.dumps({"features": dict(features), "class_names": list(class_names),
-                                         "encoders": dict(encoders or {}), **more}, indent=2) + "\n", encoding="utf-8")
+    write_json(sidecar(data), {"features": dict(features), "class_names": list(class_names),
+                               "encoders": dict(encoders or {}), **more})
 
 
 def open_feature_set(data: str | Path, *, features: Mapping[str, int] | None = None,

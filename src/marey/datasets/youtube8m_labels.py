@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marey.errors import UserError
+from marey.files import write_csv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +97,7 @@ def _read_csv(path: str | Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def write_vocabulary(path: str | Path, names: Sequence[str], counts: Sequence[int] | None = None) -> None:
     """Write a vocabulary CSV with the data set's header for some class names."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["Index", "TrainVideoCount", "KnowledgeGraphId", "Name", "WikiUrl", "Vertical1", "Vertical2",
-                         "Vertical3", "WikiDescription"])
-        writer.writerows([k, counts[k] if counts else 0, "", name, "", "", "", "", ""] for k, name in enumerate(names))
+    header = ["Index", "TrainVideoCount", "KnowledgeGraphId", "Name", "WikiUrl", "Vertical1", "Vertical2", "Vertical3",
+              "WikiDescription"]
+    rows = [[k, counts[k] if counts else 0, "", name, "", "", "", "", ""] for k, name in enumerate(names)]
+    write_csv(path, [header, *rows])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from marey.errors import UserError
 from marey.evaluation.classification import Predictions
+from marey.files import write_csv, write_json, write_text
 from marey.metrics.comparison import compare
 
 PREDICTIONS = "predictions.jsonl"
@@ -29,7 +29,7 @@ def write_report(folder: Path, report: dict[str, Any], answers: Predictions | No
         _write_csv(folder / "confusion.csv", [{"true \\ predicted": name, **dict(zip(classes, row, strict=True))}
                                               for name, row in zip(classes, counts, strict=True)])
         draw_confusion(folder / "confusion.png", classes, counts)
-    (folder / "report.json").write_text(json.dumps(finite(report), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "report.json", finite(report), indent=1)
 
 
 def finite(value: Any) -> Any:
@@ -42,10 +42,7 @@ def finite(value: Any) -> Any:
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, [list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def save_predictions(path: Path, answers: Predictions) -> None:
@@ -59,7 +56,7 @@ def save_predictions(path: Path, answers: Predictions) -> None:
                       "ood": float(answers.ood[place]) if answers.ood is not None else None,
                       "logits": answers.logits[place].tolist(), "probs": probs.tolist()})
     text = "".join(json.dumps(line) + "\n" for line in lines + answers.unreadable)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def load_predictions(place: str | Path) -> Predictions:

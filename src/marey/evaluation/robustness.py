@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.io import encode_jpeg
 
 from marey.attacks import ATTACKS, attack
 from marey.attacks.pixel_model import PixelModel
@@ -23,6 +24,7 @@ from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.perturb import video_seed
 from marey.errors import UserError
 from marey.evaluation.candidates import Subject
+from marey.files import write_bytes, write_json
 from marey.transforms import functional
 from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
@@ -283,12 +285,11 @@ def _order(subject: Subject, pixels: Tensor, name: str, config: BenchmarkConfig)
 
 def _write_examples(folder: Path, tags: Sequence[str], clips: Sequence[Tensor]) -> None:
     """Write the middle frame under every change as a small JPEG."""
-    from torchvision.io import write_jpeg
-
     folder.mkdir(parents=True, exist_ok=True)
     for tag, clip in zip(tags, clips, strict=True):
         frame = functional.resize(clip[len(clip) // 2], EXAMPLE_SIDE, EXAMPLE_SIDE)
-        write_jpeg(frame.contiguous(), str(folder / f"{tag.replace('/', '-')}.jpg"), quality=80)
+        picture = encode_jpeg(frame.contiguous(), quality=80)
+        write_bytes(folder / f"{tag.replace('/', '-')}.jpg", picture.numpy().tobytes())
 
 
 def run(index: DatasetIndex, subjects: Sequence[Subject], config: BenchmarkConfig, out: Path) -> Iterator[dict]:
@@ -306,7 +307,7 @@ def run(index: DatasetIndex, subjects: Sequence[Subject], config: BenchmarkConfi
     if settings_file.is_file() and json.loads(settings_file.read_text()) != settings:
         raise UserError(f"{out}: holds a report with other settings; choose another --out, repeat the same command to "
                         "resume, or give --force")
-    settings_file.write_text(json.dumps(settings, indent=1) + "\n")
+    write_json(settings_file, settings, indent=1)
     done = {}
     if log_file.is_file():
         for line in log_file.read_text(encoding="utf-8").splitlines():

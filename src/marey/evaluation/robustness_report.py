@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from marey.files import write_json, write_text
+
 COLOURS = ("#1f6fb4", "#c8501e", "#2f8f5b", "#8456a8", "#9a7b12", "#5b6770")
 """One per model, told apart by colour-blind readers and in print together with the dashes."""
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
@@ -70,8 +72,8 @@ def write_report(report: dict[str, Any], out: Path, *, pictures: bool = True) ->
     """
     out.mkdir(parents=True, exist_ok=True)
     written = [out / "report.json", out / "report.html"]
-    written[0].write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    written[1].write_text(render(report, out / "examples"), encoding="utf-8")
+    write_json(written[0], report, indent=1)
+    write_text(written[1], render(report, out / "examples"))
     if pictures and next(iter(report["models"].values()))["kinds"]:
         written += _pictures(report, out)
     return written

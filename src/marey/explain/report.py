@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +20,7 @@ from marey.explain import report as svg
 from marey.explain.attention import KINDS, attention_map, lay_over
 from marey.explain.faithfulness import deletion_insertion, frame_importance
 from marey.explain.gradients import METHODS, gradient_relevance
+from marey.files import write_bytes, write_json, write_text
 from marey.inference.predictor import Predictor
 from marey.video.clip import Clip
 from marey.video.decode import open_video
@@ -120,14 +120,14 @@ def explain_video(predictor: Predictor, video: str | Path, out: Path, **options:
     times = [clock(seconds) for seconds in clip.frame_seconds]
     sheets = {"frames.png": contact_sheet(seen, times), "attention.png": contact_sheet(tinted, times)}
     for name, sheet in sheets.items():
-        _write(out / name, _png(sheet))
+        write_bytes(out / name, _png(sheet))
     spacing = (clip.frame_seconds[-1] - clip.frame_seconds[0]) / max(1, clip.num_frames - 1)
     write_video(out / "overlay.mp4", tinted, fps=min(fps, 1 / spacing) if spacing > 0 else fps)
     facts = {"video": str(video), "model": predictor.name, "label": found.label, "map": found.kind,
              "probability": round(found.probability, 4), "frame_seconds": [round(s, 3) for s in clip.frame_seconds],
              "frame_importance": [round(float(v), 4) for v in found.importance], "faithfulness": found.scores}
-    _write(out / "explanation.json", json.dumps(facts, indent=1).encode())
-    _write(out / "index.html", _page(found, facts, times, sheets).encode())
+    write_json(out / "explanation.json", facts, indent=1)
+    write_text(out / "index.html", _page(found, facts, times, sheets))
     return facts
 
 
@@ -166,11 +166,6 @@ def _png(sheet: Image.Image) -> bytes:
     sheet.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 BLUE, RED, INK = "#2e86c1", "#c0392b", "#333"
 

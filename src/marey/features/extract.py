@@ -14,9 +14,10 @@ from marey.datasets.index import VIDEO_SUFFIXES, DatasetIndex, Sample
 from marey.datasets.open import open_dataset
 from marey.datasets.youtube8m import FrameExample, quantize, write_examples, write_sidecar
 from marey.errors import UserError, VideoError
-from marey.features.frames import encode_frames, load_frame_encoder, weights_digest, whole_seconds
+from marey.features.frames import encode_frames, load_frame_encoder, whole_seconds
 from marey.features.sound import SoundEncoder
 from marey.features.weights import PCA
+from marey.files import weights_digest
 from marey.video.decode import open_video
 
 PARTITIONS = {"train": "train", "val": "validate", "test": "test"}
@@ -45,7 +46,7 @@ class FeatureExtractor:
         self.sound_pca = PCA.load(sound_pca) if sound_pca else None
         self.description: dict[str, Any] = {"frames": frames, "sound": sound, "frames_pca": frames_pca,
                                             "sound_pca": sound_pca, "max_seconds": max_seconds,
-                                            "frames_digest": weights_digest(self.frames.model)}
+                                            "frames_digest": weights_digest(self.frames.model.state_dict())}
 
     @classmethod
     def from_description(cls, description: dict[str, Any], folder: Path | None = None) -> FeatureExtractor:

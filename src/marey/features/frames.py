@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,14 +19,6 @@ SECONDS_AT_ONCE = 8
 """Seconds that are decoded and encoded together: bounds the memory."""
 UNIT_SCALE = 0.8
 """Root mean square a clip embedding is brought to, so that [-2, 2] holds 2.5 deviations of it."""
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Return a short name for the weights of an encoder, so that features of another are not mixed in."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 class FrameEncoder(Protocol):

@@ -7,12 +7,12 @@ its error and never stops the job.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from marey.errors import UserError, import_extra
+from marey.files import atomic
 
 PART_ROWS = 64
 """Rows per Parquet part: what is lost at most when the job is killed, per worker in flight."""
@@ -113,7 +113,7 @@ def write_part(out: Path, table: Any) -> Path:
     import pyarrow.parquet as parquet
 
     name = hashlib.sha256("\n".join(table["video"].to_pylist()).encode()).hexdigest()[:16]
-    target, temporary = out / f"part-{name}.parquet", out / f".part-{name}.{os.getpid()}"
-    parquet.write_table(table, temporary)
-    temporary.replace(target)
+    target = out / f"part-{name}.parquet"
+    with atomic(target) as temporary:
+        parquet.write_table(table, temporary)
     return target

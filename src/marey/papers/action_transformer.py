@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from marey.datasets.ava import AvaDataset, AvaIndex, is_ava, open_ava
 from marey.errors import UserError
+from marey.files import atomic, weights_digest
 from marey.losses.detection import detection_loss
 from marey.metrics.ava import AvaEvaluator
 from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
 from marey.papers.run import Cell, ReproduceOptions, Row, show
 from marey.recipes.action_transformer import MINI_MODEL, action_transformer_ava, mini_preprocess
 from marey.training.config import TrainConfig, override
-from marey.training.feature_cache import weights_hash
 from marey.transforms.augment import Augment
 
 TRAIN_SCENES, TEST_SCENES = 400, 100
@@ -97,7 +97,7 @@ def cells(options: ReproduceOptions) -> list[Cell]:
     run = run_mini if options.scale == "mini" else run_full
     settings = {"steps": STEPS, "scenes": TRAIN_SCENES, "data": options.data or "mocap scenes"}
     if options.scale == "mini":
-        settings["trunk"] = weights_hash(bundled_trunk())
+        settings["trunk"] = weights_digest(bundled_trunk().state_dict())
     return [Cell(variant.name, seed, functools.partial(run, variant, seed, options),
                  variant.estimate_seconds if options.scale == "mini" else 7 * 86_400.0,
                  paper=variant.paper, priority=variant.priority, table=variant.table,
@@ -167,7 +167,7 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
 
     "augmented" holds `VARIANTS` random flips, crops and colours of each scene, one after the other.
     """
-    path = options.cache / "action_transformer" / f"features-{kind}-{weights_hash(bundled_trunk())}.pt"
+    path = options.cache / "action_transformer" / f"features-{kind}-{weights_digest(bundled_trunk().state_dict())}.pt"
     if path.is_file():
         return Scenes(**torch.load(path, weights_only=True))
     train, test = load_data(options)
@@ -186,9 +186,8 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
             found["boxes"].append(item["boxes_xyxy_norm"])
             found["labels"].append(item["labels"])
     scenes = {**found, "features": torch.stack(found["features"])}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(scenes, path.with_suffix(".partial"))
-    path.with_suffix(".partial").replace(path)
+    with atomic(path) as temporary:
+        torch.save(scenes, temporary)
     return Scenes(**scenes)  # type: ignore[arg-type]
 
 

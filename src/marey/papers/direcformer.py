@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from marey.errors import UserError
 from marey.evaluation.order import evaluate_order_accuracy
+from marey.files import atomic
 from marey.metrics.accuracy import topk_accuracy
 from marey.metrics.order import chance_order_accuracy
 from marey.models import create_model
@@ -246,8 +247,8 @@ def recorded_features(root: Path, stored: Path, num_clips: int, plan: RenderPlan
                 features = torch.empty(len(wanted), *seen.shape[1:], dtype=torch.float16)
             turned = torch.tensor([samples[place].label not in as_recorded for place in part])
             features[start:start + 32] = torch.where(turned[:, None, None, None], seen.flip(1), seen)
-        torch.save(features, stored.with_suffix(".tmp"))
-        stored.with_suffix(".tmp").replace(stored)
+        with atomic(stored) as temporary:
+            torch.save(features, temporary)
     return (torch.load(stored, weights_only=True), [names[place] for place in wanted],
             [str(samples[place].split) for place in wanted])
 

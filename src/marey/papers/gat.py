@@ -26,6 +26,7 @@ from marey.checkpoints import load_checkpoint
 from marey.datasets.youtube8m import FeatureSet, open_feature_set
 from marey.datasets.youtube8m_loading import IndexedExamples
 from marey.errors import UserError
+from marey.files import atomic_folder
 from marey.layers.gated_attention import global_profile, local_profile
 from marey.losses.attention_regularisation import attention_regularisation
 from marey.losses.multilabel import MultilabelLoss
@@ -75,9 +76,8 @@ class Study:
 
         folder = self.options.cache / "youtube8m-mini"
         if not (folder / "features.json").is_file():
-            partial = folder.with_name("youtube8m-mini.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            render_youtube8m_mini(partial).rename(folder)
+            with atomic_folder(folder) as temporary:
+                render_youtube8m_mini(temporary)
         return folder
 
     def trained(self, name: str, config: TrainConfig, seed: int) -> Path:

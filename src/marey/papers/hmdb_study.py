@@ -28,6 +28,7 @@ from torch import Tensor
 from marey.datasets import DatasetIndex, open_dataset
 from marey.datasets.index import write_manifest
 from marey.errors import UserError
+from marey.files import write_json, write_text
 from marey.papers.run import Cell, ReproduceOptions, Row
 from marey.recipes.hmdb_study import timesformer_hmdb_simp, vivit_hmdb_simp
 from marey.training.config import ModelConfig, OptimConfig, TrainConfig
@@ -190,7 +191,7 @@ def run_line(name: str, config: TrainConfig, seed: int, options: ReproduceOption
     if answers is not None:
         rows = [{"video": video, "label": label, "probabilities": probs.tolist()}
                 for video, label, probs in zip(answers.videos, answers.labels, answers.probs, strict=True)]
-        (out / "answers.json").write_text(json.dumps({"class_names": answers.class_names, "rows": rows}))
+        write_json(out / "answers.json", {"class_names": answers.class_names, "rows": rows}, indent=None)
     return {"top1": 100 * report["top1"], "top5": 100 * report["top5"], "run": out.name,
             "test_videos": str(report["num_videos"])}
 
@@ -281,10 +282,8 @@ def page(out: Path, rows: Sequence[Row], cache: Path) -> Path:
     style = "body{font-family:system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em} " \
             "td,th{padding:.2em .6em;text-align:right} img{max-width:100%}"
     target = out / "index.html"
-    temporary = out / ".index.html.partial"
-    temporary.write_text(f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Fine-tuning study</title>"
-                         f"<style>{style}</style>{''.join(body)}</html>", encoding="utf-8")
-    temporary.replace(target)
+    write_text(target, f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Fine-tuning study</title>"
+                       f"<style>{style}</style>{''.join(body)}</html>")
     return target
 
 

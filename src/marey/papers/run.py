@@ -11,7 +11,6 @@ import fnmatch
 import importlib
 import json
 import math
-import os
 import platform
 import re
 import statistics
@@ -25,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from marey.errors import UserError, unknown_name
+from marey.files import write_json, write_text
 
 REPRODUCE: dict[str, str] = {
     "direcformer": "marey.papers.direcformer",
@@ -158,14 +158,6 @@ def fits(text: str, names: Sequence[str]) -> bool:
 def run_order(cells: Sequence[Cell]) -> list[Cell]:
     """Sort by priority, then by seed, then as listed: a contrast gains its seeds side by side."""
     return sorted(cells, key=lambda cell: (cell.priority, cell.seed))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON through a temporary name, so that an interrupted run leaves the old file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def result_path(out: Path, cell: Cell) -> Path:
@@ -346,9 +338,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 def write_tables(rows: Sequence[Row], out: Path, *, scale: str, command: str, reading: str) -> None:
     """Write `table.txt`, `table.md` and `table.json` under `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.txt").write_text(f"{text_table(rows)}\n\n{reading}\n")
-    (out / "table.md").write_text(f"{markdown_table(rows)}\n\n{reading}\n")
+    write_text(out / "table.txt", f"{text_table(rows)}\n\n{reading}\n")
+    write_text(out / "table.md", f"{markdown_table(rows)}\n\n{reading}\n")
     write_json(out / "table.json", {"command": command, "scale": scale, "date": datetime.now(UTC).strftime("%Y-%m-%d"),
                                     "spread": "sample standard deviation over seeds", "reading": reading,
                                     "rows": [row.to_dict() for row in rows]})

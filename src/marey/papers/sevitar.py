@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from marey.errors import UserError
+from marey.files import atomic
 from marey.labels.embed import embed_labels
 from marey.losses.label_embedding import LabelEmbeddingLoss
 from marey.metrics.robustness import absolute_robustness, relative_robustness
@@ -236,8 +237,8 @@ def label_vectors(names: Sequence[str], cache: Path) -> Tensor:
     path = cache / f"labels-{hashlib.sha256(repr(tuple(names)).encode()).hexdigest()[:12]}.safetensors"
     if not path.is_file():
         found = embed_labels(names)
-        cache.mkdir(parents=True, exist_ok=True)
-        save_file({name: vector.clone() for name, vector in zip(names, found.vectors, strict=True)}, path)
+        with atomic(path) as temporary:
+            save_file({name: vector.clone() for name, vector in zip(names, found.vectors, strict=True)}, temporary)
     return embed_labels(names, path).vectors
 
 

@@ -19,6 +19,7 @@ from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.open import open_dataset
 from marey.datasets.perturb import ROSE_RANDOM, Job, perturbed_frames, plan, video_seed
 from marey.errors import UserError
+from marey.files import atomic
 from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
 from marey.models import create_model
 from marey.papers.direcformer import recorded_features
@@ -82,9 +83,8 @@ def open_mini_set(name: str, cache: Path, data: str | None = None) -> MiniSet:
     path = cache / f"sevitar-{name}.safetensors"
     if not path.is_file():
         made = make_mocap(cache) if name == "mocap" else make_videos(split_index(str(data)))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({key: tensor.clone().contiguous() for key, tensor in made.items()}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        with atomic(path) as temporary:
+            save_file({key: tensor.clone().contiguous() for key, tensor in made.items()}, temporary)
     stored = load_file(path)
     parts = {part: Part(*(stored[f"{part}.{field}"] for field in ("features", "pixels", "labels")))
              for part in ("train", "test", "perturbed")}

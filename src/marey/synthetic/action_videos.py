@@ -8,7 +8,6 @@ speeds, phases and backgrounds are drawn from ranges that do not meet (`marey.sy
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marey.errors import UserError
+from marey.files import atomic, write_csv
 
 SPLITS = ("train",) * 7 + ("val", "test", "test")
 """Split of video i: entry i modulo ten."""
@@ -67,13 +67,12 @@ def write_video_with_sound(path: Path, frames: Tensor, fps: float, sound: NDArra
 
     from marey.video.encode import write_video
 
+    if sound is None:
+        write_video(path, frames, fps)
+        return
     silent = path.with_name(f".{path.stem}.silent.mp4")
     write_video(silent, frames, fps)
-    if sound is None:
-        silent.replace(path)
-        return
-    partial = path.with_name(f".{path.stem}.partial.mp4")
-    with av.open(str(silent)) as source, av.open(str(partial), "w") as target:
+    with atomic(path) as temporary, av.open(str(silent)) as source, av.open(str(temporary), "w") as target:
         video = target.add_stream_from_template(source.streams.video[0])
         audio = target.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for packet in source.demux(video=0):
@@ -84,7 +83,6 @@ def write_video_with_sound(path: Path, frames: Tensor, fps: float, sound: NDArra
         frame.sample_rate, frame.pts = SAMPLE_RATE, 0
         for packet in (*audio.encode(frame), *audio.encode(None)):
             target.mux(packet)
-    partial.replace(path)
     silent.unlink()
 
 
@@ -126,8 +124,7 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
         rows.append([f"videos/{path.name}", ";".join(sorted(set(actions))), split])
         if progress is not None:
             progress(number + 1, num_videos)
-    with (out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["path", "label", "split"], *rows])
+    write_csv(out / "manifest.csv", [["path", "label", "split"], *rows])
     return out
 
 

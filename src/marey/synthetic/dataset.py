@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from marey.datasets.pack import open_packed
 from marey.errors import UserError, import_extra
+from marey.files import atomic, write_csv, write_json
 from marey.synthetic.clip import render_clip
 from marey.synthetic.motion import list_actions
 
@@ -125,7 +125,7 @@ def _claim(out: Path, plan: RenderPlan) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out}: not empty and not a rendered folder; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(description, indent=1))
+    write_json(path, description, indent=1)
 
 
 def _render_part(out: Path, plan: RenderPlan, first: int, last: int) -> int:
@@ -139,35 +139,30 @@ def _render_part(out: Path, plan: RenderPlan, first: int, last: int) -> int:
                                fps=plan.fps, backgrounds=backgrounds)
         frames[i - first], boxes[i - first] = rendered.clip.frames.numpy(), rendered.boxes_xyxy.numpy()
     for kind, array in (("boxes", boxes), ("frames", frames)):
-        temporary = out / f"{kind}-{first}.tmp"
-        with open(temporary, "wb") as file:
-            np.save(file, array)
-        os.replace(temporary, _part(out, kind, first, last))
+        with atomic(_part(out, kind, first, last)) as temporary:
+            np.save(temporary, array)
     return last - first
 
 
 def _assemble(out: Path, kind: str, num_clips: int, spans: list[tuple[int, int]]) -> None:
     """Join what is there and the new parts into one array file, then put it in place."""
     sample = np.load(_part(out, kind, *spans[0]), mmap_mode="r")
-    temporary = out / f"{kind}.tmp"
-    joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=sample.dtype, shape=(num_clips, *sample.shape[1:]))
-    if spans[0][0]:
-        joined[:spans[0][0]] = np.load(out / f"{kind}.npy", mmap_mode="r")
-    for first, last in spans:
-        joined[first:last] = np.load(_part(out, kind, first, last), mmap_mode="r")
-    joined.flush()
-    os.replace(temporary, out / f"{kind}.npy")
+    shape = (num_clips, *sample.shape[1:])
+    with atomic(out / f"{kind}.npy") as temporary:
+        joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=sample.dtype, shape=shape)
+        if spans[0][0]:
+            joined[:spans[0][0]] = np.load(out / f"{kind}.npy", mmap_mode="r")
+        for first, last in spans:
+            joined[first:last] = np.load(_part(out, kind, first, last), mmap_mode="r")
+        joined.flush()
 
 
 def _write_manifest(out: Path, plan: RenderPlan, num_clips: int) -> None:
-    temporary = out / "manifest.tmp"
-    with open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "label", "split", "group"))
-        for i in range(num_clips):
-            action, split, seed = plan.clip(i)
-            writer.writerow((f"frames.npy#{i}", action, split, f"seed{seed}"))
-    os.replace(temporary, out / "manifest.csv")
+    rows = [("path", "label", "split", "group")]
+    for i in range(num_clips):
+        action, split, seed = plan.clip(i)
+        rows.append((f"frames.npy#{i}", action, split, f"seed{seed}"))
+    write_csv(out / "manifest.csv", rows)
 
 
 class PackedClips(torch.utils.data.Dataset[dict[str, Any]]):

@@ -8,7 +8,6 @@ box is the tight box of the pixels that are seen; a person of whom less than `MI
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from marey.errors import UserError, unknown_name
+from marey.files import write_bytes, write_csv, write_text
 from marey.synthetic.backgrounds import draw_background
 from marey.synthetic.clip import background_offsets, composite, mask_box, spoil
 from marey.synthetic.motion import SPLITS, _rotate_y, draw, draw_start, list_actions, load_motion, quaternion_product
@@ -188,12 +188,12 @@ def render_ava(out: Path | str, num_scenes: int, *, split: str = "train", seed: 
         listing.append((video, split, fps, key, num_frames))
         if progress is not None:
             progress(i + 1, num_scenes)
-    _write_rows(out / f"ava_{split}.csv", rows)
+    write_csv(out / f"ava_{split}.csv", rows)
     kept = []
     if (out / "scenes.csv").is_file():
         with open(out / "scenes.csv", newline="") as file:
             kept = [tuple(row) for row in csv.reader(file) if row[1] not in ("split", split)]
-    _write_rows(out / "scenes.csv", [("video", "split", "fps", "key_frame", "num_frames"), *kept, *listing])
+    write_csv(out / "scenes.csv", [("video", "split", "fps", "key_frame", "num_frames"), *kept, *listing])
     return out
 
 
@@ -213,18 +213,11 @@ def _write_frames(out: Path, video: str, clip: Clip, as_video: bool) -> None:
     for t, frame in enumerate(clip.frames):
         path = folder / f"{video}_{t + 1:06d}.jpg"
         if not path.is_file():
-            path.write_bytes(encode_jpeg(frame, quality=92).numpy().tobytes())
+            write_bytes(path, encode_jpeg(frame, quality=92).numpy().tobytes())
 
 
 def _write_action_list(path: Path, names: tuple[str, ...]) -> None:
     text = "".join(f'item {{\n  name: "{name}"\n  id: {i}\n}}\n' for i, name in enumerate(names, 1))
     if path.is_file() and path.read_text() != text:
         raise UserError(f"{path}: written for other actions; choose another folder")
-    path.write_text(text)
-
-
-def _write_rows(path: Path, rows: list[tuple[object, ...]]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-    os.replace(temporary, path)
+    write_text(path, text)

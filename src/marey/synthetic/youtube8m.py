@@ -10,7 +10,6 @@ Held out by construction: scenes, drifts and the looks of the motifs come from p
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from marey.datasets.youtube8m import FrameExample, quantize, write_examples, write_sidecar
 from marey.datasets.youtube8m_labels import write_vocabulary
 from marey.errors import UserError
+from marey.files import write_csv
 
 CLASSES = {"Music": ("Guitar", "Drums", "Piano"), "Sports": ("Boxing", "Tennis", "Diving"),
            "Food": ("Baking", "Grilling", "Salad"), "Vehicle": ("Racing", "Tractor", "Tram"),
@@ -159,15 +159,9 @@ def render_youtube8m_mini(out: str | Path, *, videos: Mapping[str, int] | None =
                  for label, start, end in events]
         for shard, places in enumerate(np.array_split(np.arange(count), min(shards, count)) if count else []):
             write_examples(out / f"{name}{shard:04d}.tfrecord", (drawn[place][0] for place in places))
-    _write_csv(out / "events.csv", ["id", "label", "start_seconds", "end_seconds"], rows)
-    _write_csv(out / "hierarchy.csv", ["Index", "Path"],
-               [[leaf_names().index(leaf), f"{parent}:{leaf}"] for parent, leaves in CLASSES.items()
-                for leaf in leaves])
+    write_csv(out / "events.csv", [["id", "label", "start_seconds", "end_seconds"], *rows])
+    paths = [[leaf_names().index(leaf), f"{parent}:{leaf}"] for parent, leaves in CLASSES.items() for leaf in leaves]
+    write_csv(out / "hierarchy.csv", [["Index", "Path"], *paths])
     write_vocabulary(out / "vocabulary.csv", leaf_names())
     write_sidecar(out, dict(zip(("rgb", "audio"), world.dims, strict=True)), leaf_names(), seed=seed)
     return out
-
-
-def _write_csv(path: Path, header: list[str], rows: list[list[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])

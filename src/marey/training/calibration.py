@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from marey.files import write_json
 from marey.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -182,6 +183,4 @@ def store_calibration(folder: Path, changes: dict[str, Any]) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["calibration"] = {**(config.get("calibration") or {}), **changes}
-    temporary = path.with_suffix(".json.partial")
-    temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, config)

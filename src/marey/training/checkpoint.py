@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from marey.errors import UserError
-from marey.files import write_file
+from marey.files import atomic
 
 RESUME_FILE = "resume.safetensors"
 
@@ -31,7 +31,8 @@ def save_resume(folder: Path, modules: dict[str, nn.Module], optimizer: torch.op
     header = {"state": json.dumps({**state, "optimizer": optim_values})}
     # Each tensor is written as a copy: tied weights share memory, which the format refuses.
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    write_file(folder / RESUME_FILE, lambda path: save_file(copies, path, header))
+    with atomic(folder / RESUME_FILE) as temporary:
+        save_file(copies, temporary, header)
 
 
 def load_resume(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from marey.datasets import DatasetIndex, open_dataset
 from marey.datasets.clips import ClipDataset, VideoViews
 from marey.datasets.split import labelled
 from marey.errors import UserError, unknown_name
+from marey.files import atomic, weights_digest
 from marey.training.config import TrainConfig
 from marey.training.task import Task
 from marey.training.tasks import build_task
@@ -181,7 +182,7 @@ def store_features(stem: nn.Module, data: Any, variants: int, views: int, *, fol
     full = ClipDataset(whole, data.preprocess, data.augment, seed=0)
     keys = [(str(sample.path), sample.row) for sample in whole.samples]
     text = json.dumps([repr(data.augment), repr(data.preprocess), variants, views,
-                       weights_hash(stem.trunk), keys])  # type: ignore[arg-type]
+                       weights_digest(stem.trunk.state_dict()), keys])  # type: ignore[union-attr,operator]
     path = folder / f"stem-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
     place_of = {key: place for place, key in enumerate(keys)}
     places = [place_of[str(sample.path), sample.row] for sample in data.index.samples]
@@ -202,11 +203,16 @@ def store_features(stem: nn.Module, data: Any, variants: int, views: int, *, fol
         labels[place] = [item["label"] for item in items] + [own] * views
         if done % 200 == 199:
             features.flush()
-            np.save(labels_path, labels)
+            _save_array(labels_path, labels)
     if features is not None:
         features.flush()
-        np.save(labels_path, labels)
+        _save_array(labels_path, labels)
     return StoredFeatures(np.load(path, mmap_mode="r"), places, labels)
+
+
+def _save_array(path: Path, values: np.ndarray) -> None:
+    with atomic(path) as temporary:
+        np.save(temporary, values)
 
 
 def plain_views(index: DatasetIndex, place: int, preprocess: Preprocess, views: int) -> Tensor:
@@ -232,11 +238,3 @@ def run_trunk(stem: nn.Module, clips: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled=fast):
         features = stem.trunk(clips.flatten(0, 1))  # type: ignore[union-attr,operator]
     return features.float().flatten(2).transpose(1, 2).unflatten(0, clips.shape[:2])
-
-
-def weights_hash(part: nn.Module) -> str:
-    """Return a short name for the weights of a part of a model."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(part.state_dict().items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from marey.files import write_text
+
 WAITING_LIMIT = 0.10
 """Share of the time spent waiting for data above which the user is told."""
 
@@ -128,7 +130,7 @@ class RunLog:
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) <= first_step]
-            self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            write_text(self.path, "".join(line + "\n" for line in kept))
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write one event: `kind` is "train", "eval" or "end"."""

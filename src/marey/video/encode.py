@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from marey.errors import UserError, unknown_name
+from marey.files import atomic
 
 CODECS = {"h264": ("libx264", "libopenh264", "mpeg4"), "h265": ("libx265",), "vp9": ("libvpx-vp9",),
           "mpeg4": ("mpeg4",), "av1": ("libsvtav1", "libaom-av1"), "ffv1": ("ffv1",)}
@@ -53,23 +53,15 @@ def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor],
     if not fps > 0:
         raise UserError(f"{path}: fps is a rate above 0, got {fps}")
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     encoder = _encoder(codec)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:80]}.",
-                                         suffix=target.suffix or ".mp4")
-    os.close(handle)
     try:
-        _write(temporary, _single_frames(frames, target), fps, encoder, crf, gop, audio_from, options or {}, target)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        with atomic(target) as temporary:
+            _write(temporary, _single_frames(frames, target), fps, encoder, crf, gop, audio_from, options or {}, target)
     except UserError:
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UserError(f"{target}: cannot be written ({' '.join(str(error).split())}); check the disk, the name and "
                         "the codec") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
     return encoder
 
 
@@ -102,12 +94,13 @@ def _single_frames(frames: Tensor | Iterable[Tensor], target: Path) -> Iterator[
         raise UserError(f"{target}: there is no frame to write; give at least one")
 
 
-def _write(temporary: str, frames: Iterator[np.ndarray], fps: float, encoder: str, crf: int, gop: int | None,
+def _write(temporary: Path, frames: Iterator[np.ndarray], fps: float, encoder: str, crf: int, gop: int | None,
            audio_from: str | os.PathLike[str] | None, options: dict[str, str], target: Path) -> None:
     first = next(frames)
     muxer = {"movflags": "+faststart"} if target.suffix.lower() in (".mp4", ".mov", ".m4v", "") else {}
+    container = None if target.suffix else "mp4"
     with contextlib.ExitStack() as stack:
-        out = stack.enter_context(av.open("file:" + temporary, "w", options=muxer))
+        out = stack.enter_context(av.open(f"file:{temporary}", "w", format=container, options=muxer))
         takes_crf = encoder in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "libaom-av1")
         quality = {"crf": str(crf)} if takes_crf else {}
         if encoder == "libvpx-vp9":

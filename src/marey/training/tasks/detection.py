@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from marey.datasets.ava import AvaDataset, collate_scenes, is_ava, open_ava, read_predicted_boxes
 from marey.errors import UserError, unknown_name
+from marey.files import atomic
 from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.losses.detection import detection_loss
 from marey.metrics.ava import AvaEvaluator
@@ -159,9 +160,8 @@ class FeatureStore:
         kept: dict[str, Any] = {name: torch.stack([row[name] for row in rows]) for name in ("fine", "coarse")}
         kept |= {name: [row[name] for row in rows] for name in ("boxes_xyxy_norm", "labels")}
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(kept, path.with_suffix(".partial"))
-            path.with_suffix(".partial").replace(path)
+            with atomic(path) as temporary:
+                torch.save(kept, temporary)
         return StoredFeatures(kept, len(data))
 
     @torch.no_grad()
