@@ -50,8 +50,8 @@ def run_fold(fold: int, seed: int, options: ReproduceOptions) -> dict[str, Any]:
 
     Returns:
         "seen", "unseen", "harmonic_mean", "zero_shot" as `marey.evaluation.zero_shot.unseen_accuracies`, each also
-        with the correction of hubs ("..._csls"), and "one_shot": the nearest of one clip per unseen class by z, which is
-        given a look at each unseen action and is an upper bound, not a zero-shot method.
+        with the correction of hubs ("..._csls"), and "one_shot": the nearest of one clip per unseen class by z, which
+        is given a look at each unseen action and is an upper bound, not a zero-shot method.
     """
     from marey.evaluation.zero_shot import unseen_accuracies
     from marey.papers.sevitar import label_vectors
