@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from marey.errors import UserError
 from marey.training.config import DataConfig, OptimConfig, RunConfig, TrainConfig, override
@@ -37,15 +38,17 @@ def test_null_and_a_single_value_for_a_list_are_understood() -> None:
     ("optimm.lr=1", "unknown setting 'optimm'; did you mean 'optim'"),
     ("data.preprocess.sampling.num_framez=3", "unknown setting of 'data.preprocess.sampling': 'num_framez'; "
                                                "did you mean 'num_frames'"),
-    ("optim.lr=fast", "optim.lr takes a number or null, got 'fast'"),
-    ("train.batch_size=2.5", "train.batch_size takes a whole number, got 2.5"),
-    ("train.balanced_sampler=1", "train.balanced_sampler takes true or false, got 1"),
-    ("train.average=mean", "train.average takes one of none, ema, swa, got 'mean'"),
+    ("optim.lr=fast", "optim.lr should be a valid number, got 'fast'"),
+    ("train.batch_size=2.5", "train.batch_size should be a valid integer, got 2.5"),
+    ("train.balanced_sampler=1", "train.balanced_sampler should be a valid boolean, got 1"),
+    ("train.average=mean", "train.average should be 'none', 'ema' or 'swa', got 'mean'"),
     ("optim.lr", "--set takes key=value, got 'optim.lr'"),
-    ("optim.lr.x=1", "lr is a single value"),
-    ("optim.lr=-1", "optim.lr must be above 0, got -1"),
-    ("train.epochs=0", "train.epochs must be above 0"),
-    ("objective.label_smoothing=2", "objective.label_smoothing must be between 0 and 1, got 2"),
+    ("optim.lr.x=1", "optim.lr should be a valid number, got {'x': 1}"),
+    ("optim.gamma.x=1", "optim.gamma is a single value, it has no 'x'"),
+    ("model.activation_checkpointing=some", "should be False, True or 'cheap', got 'some'"),
+    ("optim.lr=-1", "optim.lr should be greater than 0, got -1"),
+    ("train.epochs=0", "train.epochs should be greater than 0, got 0"),
+    ("objective.label_smoothing=2", "objective.label_smoothing should be less than or equal to 1, got 2"),
     ("optim.schedule=step", "optim.schedule=step needs optim.milestones"),
     ("train.accumulate=3", "train.batch_size=16 does not divide into train.accumulate=3"),
 ])
@@ -62,11 +65,13 @@ def test_values_that_fit_only_together_can_change_together() -> None:
     assert (config.data.preprocess.image_size, config.data.preprocess.short_side) == (320, 320)
 
 
-def test_construction_checks_types() -> None:
-    with pytest.raises(UserError, match=r"optim\.lr takes a number or null, got 'fast'"):
-        TrainConfig(optim=OptimConfig(lr="fast"))                                             # type: ignore[arg-type]
-    with pytest.raises(UserError, match="train.patience must be above 0"):
-        TrainConfig(train=RunConfig(patience=0))
+def test_construction_checks_types_and_ranges() -> None:
+    with pytest.raises(ValidationError, match=r"lr\n  Input should be a valid number"):
+        OptimConfig(lr="fast")                                                                # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match=r"patience\n  Input should be greater than 0"):
+        RunConfig(patience=0)
+    with pytest.raises(ValidationError, match="epoch\n  Unexpected keyword argument"):
+        RunConfig(epoch=3)                                                                    # type: ignore[call-arg]
 
 
 def test_the_json_form_round_trips() -> None:
@@ -83,8 +88,19 @@ def test_augmentation_ends_in_the_preprocessing_of_the_data() -> None:
 
 
 def test_an_unknown_key_in_a_saved_configuration_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"unknown setting of train: 'epoch'; did you mean 'epochs'"):
+    with pytest.raises(UserError, match=r"unknown setting of 'train': 'epoch'; did you mean 'epochs'"):
         TrainConfig.from_dict({"train": {"epoch": 3}})
+
+
+def test_a_configuration_of_an_older_version_is_migrated_with_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("marey.training.config.GONE", {"train.passes": "train.epochs", "optim.lambda": None})
+    with pytest.warns(UserWarning, match="older version") as caught:
+        config = TrainConfig.from_dict({"train": {"passes": 3}, "optim": {"lambda": 2, "lr": 0.5}})
+    assert [str(warning.message) for warning in caught] == [
+        "configuration of an older version: train.passes is now train.epochs, optim.lambda is left out"]
+    assert config == TrainConfig(train=RunConfig(epochs=3), optim=OptimConfig(lr=0.5))
+    with pytest.raises(UserError, match="unknown setting of 'optim': 'lambda'"):
+        override(TrainConfig(), ["optim.lambda=2"])
 
 
 def test_the_rate_in_force_is_the_optimisers_own_where_none_is_given() -> None:

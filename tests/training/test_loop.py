@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from toy_training import AdversarialToy, adversarial_toy, shared_toy, toy_config, toy_model, toy_task
 
@@ -203,7 +204,7 @@ def test_settings_changed_on_resume_are_named(tmp_path: Path) -> None:
     longer = toy_config(epochs=2)
     result = train(longer, tmp_path / "run", task=toy_task(longer), resume=True, progress=display)
     assert result.steps == 8
-    assert any("settings changed since the run began" in line and "train.epochs: 1 -> 2" in line
+    assert any("settings changed since the run began" in line and "train.epochs: 1.0 -> 2.0" in line
                for line in display.said)
 
 
@@ -270,7 +271,7 @@ def test_evaluation_every_so_many_steps(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_divide_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="train.batch_size=9 does not divide into train.accumulate=2 equal parts"):
+    with pytest.raises(ValidationError, match="train.batch_size=9 does not divide into train.accumulate=2 equal parts"):
         toy_config(batch_size=9, accumulate=2)
 
 
