@@ -78,3 +78,26 @@ def test_a_mistake_is_one_line_and_status_2(arguments: list[str], message: str,
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_calibrated_is_said_only_where_something_was_fitted(tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    plain = tmp_path / "plain"
+    shutil.copytree(tiny_checkpoint, plain)
+    config = json.loads((plain / "config.json").read_text())
+    (plain / "config.json").write_text(json.dumps({**config, "calibration": None}))
+    assert run(["predict", str(day_and_night), "--model", str(plain)]) == 0
+    shown = capsys.readouterr().out
+    assert "not calibrated" in shown
+    assert "trust: calibrated" not in shown
+    for model, labels, calibrated in ((tiny_checkpoint, (), True), (plain, (), False),
+                                      ("marey-mini", ("--labels", "walk,run"), False)):
+        assert run(["predict", str(day_and_night), "--model", str(model), *labels, "--json"]) == 0
+        trust = json.loads(capsys.readouterr().out)["results"][0]["trust"]
+        assert trust["calibrated"] is calibrated
+    assert run(["predict", str(day_and_night), "--labels", "walk,run"]) == 0
+    shown = capsys.readouterr().out
+    assert "relative to the names given, not calibrated" in shown
+    assert "trust: calibrated" not in shown

@@ -169,7 +169,14 @@ def _describe(entry: dict[str, Any]) -> str:
 
 
 def _trust_words(trust: dict[str, Any]) -> list[str]:
-    words = [f"calibrated probability {trust['probability']:.2f}", f"{trust['agreement']:.0%} of the views agree"]
+    probability = f"probability {trust['probability']:.2f}"
+    if trust["calibrated"]:
+        words = [f"calibrated {probability}"]
+    elif trust.get("relative_to_labels"):
+        words = [f"{probability} relative to the names given, not calibrated, no test whether none of them is right"]
+    else:
+        words = [f"{probability}, not calibrated"]
+    words.append(f"{trust['agreement']:.0%} of the views agree")
     if trust.get("unknown") is not None:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")
     if "stability" in trust:

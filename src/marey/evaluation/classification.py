@@ -72,7 +72,7 @@ class Predictions:
     logits: Tensor
     """float, (N, K): mean over views, the logits whose softmax is the uncalibrated answer."""
     probs: Tensor
-    """float, (N, K): calibrated probabilities, fused over views."""
+    """float, (N, K): probabilities at the model's temperature (1 where none was fitted), fused over views."""
     class_names: list[str]
     ood: Tensor | None = None
     """float, (N,): unknown score, mean over views."""

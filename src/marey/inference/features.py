@@ -103,8 +103,8 @@ class FeaturePredictor(Predictor):
         seconds = tuple(float(t) for t in range(min(example.num_frames, length)))
         return FeaturePrediction(video=example.id, model=self.name, class_names=self.class_names,
                                  probabilities=probabilities, frame_seconds=seconds,
-                                 trust={"probability": round(float(probabilities.max()), 6), "agreement": 1.0,
-                                        **self.unknownness(example)})
+                                 trust={"probability": round(float(probabilities.max()), 6),
+                                        "calibrated": self.calibrated, "agreement": 1.0, **self.unknownness(example)})
 
     def unknownness(self, example: FrameExample) -> dict[str, Any]:  # type: ignore[override]
         """Call a video unknown where its pictures are too far from those of training (`strangeness`)."""

@@ -31,11 +31,13 @@ class Prediction:
     model: str
     class_names: tuple[str, ...]
     probabilities: Tensor
-    """(K,), sums to 1, calibrated by the temperature stored in the checkpoint."""
+    """(K,), sums to 1; calibrated only where `trust["calibrated"]` says so."""
     frame_seconds: tuple[float, ...]
     """When the frames the model looked at are shown, over all views, in seconds, ascending, each time once."""
     trust: dict[str, Any] = field(default_factory=dict)
-    """"probability" of the first answer, "agreement" over views, "ood_score", "unknown", on request "stability"."""
+    """"probability" of the first answer, "calibrated" (a temperature was fitted for these classes; never for given
+    labels), "agreement" over views, "ood_score", "unknown", on request "stability". With given labels the unknown test
+    does not run, and "relative_to_labels" is true."""
     clips: tuple[Clip, ...] = ()
     """The sampled frames, one clip per temporal view."""
 
@@ -125,8 +127,13 @@ class Predictor:
         return {key: value.float().cpu() if isinstance(value, Tensor) else value for key, value in result.items()}
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return calibrated probabilities, (..., K), of logits (..., K)."""
+        """Return probabilities, (..., K), of logits (..., K), at the checkpoint's temperature or, without one, 1."""
         return (logits / float((self.checkpoint.calibration or {}).get("temperature", 1.0))).softmax(-1)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a temperature was fitted for the model's own classes."""
+        return "temperature" in (self.checkpoint.calibration or {})
 
     def _answer(self, video: str, views: Tensor, clips: tuple[Clip, ...], labels: Sequence[str] | None) -> Prediction:
         outputs = self.outputs(views)
@@ -138,9 +145,9 @@ class Predictor:
 
             class_names, per_view = tuple(labels), rank_labels(outputs, labels, self.checkpoint)
         fused = per_view.mean(0)
-        trust = {"probability": round(float(fused.max()), 6),
+        trust = {"probability": round(float(fused.max()), 6), "calibrated": labels is None and self.calibrated,
                  "agreement": round(float((per_view.argmax(-1) == fused.argmax()).float().mean()), 4),
-                 **(self.unknownness(outputs) if labels is None else {})}
+                 **(self.unknownness(outputs) if labels is None else {"relative_to_labels": True})}
         seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))
         return Prediction(video=video, model=self.name, class_names=class_names, probabilities=fused,
                           frame_seconds=seconds, trust=trust, clips=clips)

@@ -28,7 +28,7 @@ class Window:
     start_seconds: float
     end_seconds: float
     probabilities: Tensor
-    """(K,), calibrated."""
+    """(K,), calibrated where the model is."""
     unknown: bool | None
     """Whether the stretch lies beyond what the model was trained on; None where the model cannot tell."""
 

@@ -151,7 +151,8 @@ def _bars(prediction: Prediction) -> list[tuple[str, float]]:
 def _trust_html(prediction: Prediction, notice: str) -> str:
     """Return the trust block; every text in it is escaped."""
     trust = prediction.trust
-    lines = [f"Calibrated probability <b>{trust['probability']:.0%}</b>",
+    lines = [f"{'Calibrated' if trust['calibrated'] else 'Not calibrated:'} probability "
+             f"<b>{trust['probability']:.0%}</b>",
              f"{trust['agreement']:.0%} of the {len(prediction.clips)} views agree"]
     unknown = trust.get("unknown")
     if unknown is not None:
