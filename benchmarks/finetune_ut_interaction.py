@@ -41,7 +41,7 @@ SPLIT = "(?P<train>set1)|(?P<test>set2)"
 SCRATCH = ("model.init_from=null", "model.name=sevitar", "model.arguments.freeze_stem_norm=false", "model.freeze=[]",
            "objective.kind=classification", "objective.arguments={}", "optim.lr=0.001", "train.epochs=12",
            "train.precision=bf16")
-"""Settings of the same network without any trained weights, trained as a whole."""
+"""Settings of another network, without trained weights and without the linear map on ImageNet features."""
 
 
 def read_metadata(data: Path) -> list[dict[str, str]]:

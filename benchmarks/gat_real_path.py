@@ -78,8 +78,9 @@ def main() -> None:
         "test_accuracy": accuracies, "mean": sum(accuracies) / SEEDS, "larger_class": control, "single_clips": answers,
         "reading": f"Real films go the whole way. On {sum(truth.values())} held-out clips of fight and noFight the "
                    f"mean accuracy over {SEEDS} seeds is {sum(accuracies) / SEEDS:.2f} ({min(accuracies):.2f} to "
-                   f"{max(accuracies):.2f}) beside {control:.2f} for always naming the larger class; the path is "
-                   "shown, not a good recogniser of fights."}
+                   f"{max(accuracies):.2f}) beside {control:.2f} for always naming the larger class. A control that "
+                   "sees only size, rate, length and bytes of the files is not computed here; it had 0.80 on 20 "
+                   "clips of surv_fight, so this shows that the path runs, and nothing about recognising fights."}
     print(json.dumps(result, indent=1))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")

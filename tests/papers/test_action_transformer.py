@@ -70,7 +70,8 @@ def test_the_reading_says_who_is_ahead_and_what_was_not_run():
     assert "the Tx head is ahead" in told
     assert "Tx HighRes not run mAP" in told
     told = study.reading([row(name, [value]) for name, value in zip(names, (40., 30., 20.), strict=True)])
-    assert "the I3D head is ahead, unlike in the paper" in told
+    assert "the I3D head is ahead of the Tx head" in told
+    assert "not matched in size" in told
 
 
 def test_the_full_scale_is_the_paper_s_training(tmp_path):

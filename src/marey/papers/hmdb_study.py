@@ -246,21 +246,22 @@ def _with_split(index: DatasetIndex, split: str) -> list[Any]:
 
 
 def reading(rows: Sequence[Row]) -> str:
-    """Say which of the study's differences can be seen here, against the spread over seeds and the size of the test."""
+    """Say the differences from the best configuration with their spread over seeds, and the control to read first."""
     found = {row.name: row for row in rows if row.seeds_run}
     base = found.get(BASE)
     mean = base.mean("top1") if base else None
     if base is None or mean is None:
         return "The study's best configuration has not been run yet."
-    parts = [f"{BASE.partition(': ')[2]} gives {mean:.1f} top-1 here (the study: 93.6 on 125 videos, one run, +-4.3)."]
+    parts = [f"{BASE.partition(': ')[2]} gives {mean:.1f} top-1 here (the study: 93.6 on 125 videos, one run, +-4.3).",
+             "A control that sees only size and length of the videos is not in these rows; on UT-Interaction it has "
+             "55.0 (logistic regression) and 58.3 (3 nearest neighbours), and differences below its level say nothing "
+             "about recognising actions."]
     for name, row in found.items():
         other = row.mean("top1")
         if name == BASE or other is None:
             continue
         spread = max(row.spread("top1") or 0.0, base.spread("top1") or 0.0)
-        verdict = "beyond" if abs(other - mean) > 2 * max(spread, 1.0) else "within"
-        parts.append(f"{name.partition(': ')[2]}: {other - mean:+.1f}, {verdict} twice the spread over seeds "
-                     f"({spread:.1f}).")
+        parts.append(f"{name.partition(': ')[2]}: {other - mean:+.1f} (spread over seeds {spread:.1f}).")
     return " ".join(parts)
 
 

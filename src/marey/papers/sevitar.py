@@ -444,4 +444,6 @@ def reading(rows: Sequence[Row]) -> str:
                 continue
             changes = "; ".join(contrast(metric, plain, whole) for metric in ("clean", "perturbed"))
             sentences.append(f"{prefix}, {word} -> SeViTAR: {changes}.")
+    sentences.append("A difference says something about the head only where the backbones have converged and a head of "
+                     "as many parameters without meanings was run; neither holds at mini scale.")
     return " ".join(text for text in (*sentences, read_folds(rows)) if text) or show(None)
