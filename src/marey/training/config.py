@@ -93,18 +93,12 @@ class OptimConfig:
     """Highest learning rate; None takes `DEFAULT_LR[name]`."""
     momentum: Share = 0.9
     """SGD's momentum."""
-    nesterov: bool = False
-    """Nesterov's form of SGD's momentum."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's and AdamW's decay rates."""
     weight_decay: NonNegativeFloat = 0.05
     """Weight decay; biases, norms, embeddings and tokens are spared unless `decay_all`."""
     decay_all: bool = False
     """Decay every parameter."""
     layer_decay: PositiveFloat = 1.0
     """Learning rate of block l is multiplied by layer_decay^(blocks - l); 1 treats all blocks alike."""
-    head_lr_scale: float = 1.0
-    """Learning rate of the heads (everything that is not stem, embedding or block) is multiplied by this."""
     schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"] = "cosine"
     """How the rate changes; "plateau" follows the task's main metric at each evaluation."""
     warmup: NonNegativeFloat = 0.0
@@ -115,8 +109,6 @@ class OptimConfig:
     """Schedule "step": epochs at which the rate is multiplied by `gamma`."""
     gamma: float = 0.1
     """Factor of schedules "step" and "plateau"."""
-    final: Share = 0.0
-    """Schedules "cosine" and "linear": rate at the end, as a share of `lr`."""
     plateau_patience: NonNegativeInt = 3
     """Evaluations without a better metric before "plateau" multiplies the rate by `gamma`."""
     clip_norm: PositiveFloat | None = None
@@ -254,7 +246,12 @@ def _check_together(config: TrainConfig) -> None:
 
 # ---- older configurations -------------------------------------------------------------------------------------------
 
-GONE: dict[str, str | None] = {}
+GONE: dict[str, str | None] = {
+    "optim.nesterov": None,
+    "optim.betas": None,
+    "optim.final": None,
+    "optim.head_lr_scale": None,
+}
 """Setting of an older version -> its name today, or None where nothing took its place."""
 
 

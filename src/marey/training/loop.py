@@ -21,13 +21,15 @@ from torch.utils.data import DataLoader
 from marey.errors import UserError
 from marey.files import write_json
 from marey.training import checkpoint
-from marey.training.config import TrainConfig, changed_settings
+from marey.training.average import WeightAverage
+from marey.training.config import TrainConfig, changed_settings, migrate
 from marey.training.distributed import gather, make_accelerator, shard, sync_only
 from marey.training.initialise import initial_model
 from marey.training.linear_probe import warm_start
 from marey.training.logs import Bar, Meter, Progress, Quiet, RunLog
-from marey.training.optim import Schedule, WeightAverage, build_optimizer, freeze, rate_warning
+from marey.training.optim import build_optimizer, freeze, rate_warning
 from marey.training.sampler import PartSampler, SampleStream, finishes_epoch, steps_of_epochs
+from marey.training.schedule import Schedule
 from marey.training.task import Batch, Evaluator, Objective, Task
 from marey.training.tasks import build_task
 
@@ -137,7 +139,7 @@ class Run:
         optimizer = build_optimizer(self.model, config.optim, self.task.objective)
         if warning := rate_warning(config.optim):
             self.progress.say(warning)
-        self.schedule = Schedule(config.optim, self.total_steps, self.steps_per_epoch)
+        self.schedule = Schedule(optimizer, config.optim, self.total_steps, self.steps_per_epoch)
         self.average = (None if settings.average == "none" else
                         WeightAverage(self.model, settings, self.total_steps))
         if self.sharded:
@@ -170,9 +172,10 @@ class Run:
         while self.state.step < self.total_steps and not self.state.stopped:
             step = self.state.step
             seed_step(self.config.train.seed, step, self.accelerator.process_index)
-            rate = self.schedule.apply(self.optimizer, step)
+            rate = self.schedule.rate
             self.task.objective.step, self.task.objective.total_steps = step, self.total_steps
             terms = self.one_step(parts)
+            self.schedule.step()
             if self.average is not None:
                 self.average.update(self.model, step, self.finishes_epoch(step))
             self.state.step = step + 1
@@ -319,7 +322,7 @@ class Run:
             return
         with self.meter.outside():
             if self.accelerator.is_main_process:
-                state = {**vars(self.state), "plateau": self.schedule.plateau, "threads": torch.get_num_threads(),
+                state = {**vars(self.state), "schedule": self.schedule.state(), "threads": torch.get_num_threads(),
                          "processes": self.accelerator.num_processes, "total_steps": self.total_steps}
                 checkpoint.save_resume(self.out, self.resumable(), self.optimizer, state)
             self.accelerator.wait_for_everyone()
@@ -333,11 +336,11 @@ class Run:
         """Read the resume state back: weights, optimiser, average, schedule, thread count."""
         saved = checkpoint.load_resume(self.out, self.resumable(), self.optimizer)
         before = json.loads((self.out / "config.json").read_text(encoding="utf-8"))
-        if changes := changed_settings(before, self.config.to_dict()):
+        if changes := changed_settings(migrate(before), self.config.to_dict()):
             self.progress.say("settings changed since the run began, so its result is no longer that of one run: "
                               + "; ".join(changes))
         torch.set_num_threads(saved["threads"])
-        self.schedule.plateau = saved["plateau"]
+        self.schedule.resume(saved["step"], saved.get("schedule", saved.get("plateau")))
         if saved["processes"] != self.accelerator.num_processes:
             self.progress.say(f"a run of {saved['processes']} processes goes on with {self.accelerator.num_processes}: "
                               "the result will be as good, not identical")
