@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.datasets import open_dataset
 from marey.evaluation.classification import EvaluateOptions, Predictions
 from marey.evaluation.evaluate import checkpoint_of, evaluate

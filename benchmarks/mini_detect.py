@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.datasets.ava import AvaDataset, open_ava
 from marey.metrics.ava import AvaEvaluator, breakdown
 from marey.models.action_transformer import postprocess

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from marey.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from marey.checkpoints.folder import Checkpoint, save_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.datasets.index import VIDEO_SUFFIXES
 from marey.datasets.youtube8m import open_feature_set, read_examples
 from marey.datasets.youtube8m_loading import collate_features, example_tensors

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.datasets import open_dataset
 from marey.datasets.index import subset
 from marey.evaluation.evaluate import checkpoint_of

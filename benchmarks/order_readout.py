@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.losses.order import order_signs
 from marey.metrics.order import chance_order_accuracy, order_accuracy
 from marey.order.correction import order_matrix, permute_frames

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.order_readout import CLIPS, read_order
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.losses.order import place_shortcut
 from marey.metrics.order import chance_order_accuracy
 from marey.order.permutations import make_permutation_set

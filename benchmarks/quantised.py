@@ -20,8 +20,9 @@ import torch
 from benchmarks.inference import strong_weights
 from benchmarks.interleave import interleave, machine
 from benchmarks.training_step import BASE, build
-from marey.checkpoints import load_checkpoint, save_checkpoint
 from marey.checkpoints.export import accuracy_cost, export_onnx
+from marey.checkpoints.folder import save_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
 

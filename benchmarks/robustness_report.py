@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from marey.checkpoints import save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
 from marey.datasets import DatasetIndex, open_dataset
 from marey.datasets.index import write_manifest
-from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD, load_imagenet_stem
+from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD, load_imagenet_stem
 from marey.models import create_model
 from marey.transforms.corruption_augment import corrupt_for_training
 from marey.transforms.preprocess import Preprocess
@@ -37,7 +37,7 @@ from marey.video.decode import open_video
 from marey.video.sampling import ClipSampling
 
 SAMPLING = ClipSampling(kind="uniform", num_frames=8, stride_frames=1, target_fps=8.0, view_start="offset")
-PREPROCESS = Preprocess(sampling=SAMPLING, short_side=72, image_size=64, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+PREPROCESS = Preprocess(sampling=SAMPLING, short_side=72, image_size=64, mean=LITE0_MEAN, std=LITE0_STD)
 ARGUMENTS = {"num_classes": 2, "num_frames": 8, "image_size": 64, "patch_size": 16, "embed_dim": 128, "depth": 2,
              "num_heads": 4, "mlp_ratio": 3.0, "stem": "efficientnet_lite0", "stem_stage": 4, "freeze_stem_norm": True,
              "drop_path": 0.1, "dropout": 0.1}

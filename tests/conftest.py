@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-class classifier of 4 frames of 32 pixels that says "bright" where the clip is bright, else "dark"."""
-    from marey.checkpoints import save_checkpoint
+    from marey.checkpoints.folder import save_checkpoint
     from marey.models import create_model
     from marey.transforms.preprocess import Preprocess
     from marey.video.sampling import ClipSampling
@@ -57,3 +59,15 @@ def day_and_night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames[40:] = 20
     write_video(path, frames, fps=10)
     return path
+
+
+@pytest.fixture(scope="session")
+def public_i3d_names() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function from the state dict of our I3D to the layout of `rgb_imagenet.pt`."""
+
+    def rename(state: dict[str, Any]) -> dict[str, Any]:
+        parts = {name: name.partition(".") for name in state}
+        return {f"logits.conv3d.{rest}" if part == "logits" else rest: state[name]
+                for name, (part, _, rest) in parts.items()}
+
+    return rename

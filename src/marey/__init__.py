@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Predictor": "marey.inference.predictor",
-    "load_model": "marey.checkpoints",
+    "load_model": "marey.checkpoints.load",
     "create_model": "marey.models",
     "list_models": "marey.models",
     "list_recipes": "marey.recipes",

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from marey.checkpoints import load_checkpoint, save_checkpoint
 from marey.checkpoints.export import compare, export_checkpoint
+from marey.checkpoints.folder import save_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess

@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 
 import marey
-from marey.checkpoints import WEIGHTS_FOLDER, bundled_names, compiled, load_checkpoint, save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
+from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names, compiled, load_checkpoint
 from marey.errors import UserError
 from marey.transforms.preprocess import Preprocess
 

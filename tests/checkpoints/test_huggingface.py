@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from marey.checkpoints import load_checkpoint
 from marey.checkpoints.huggingface import from_hf_name, preprocess_from_hf, save_hf, to_hf_name
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess

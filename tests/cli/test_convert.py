@@ -8,8 +8,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from marey.checkpoints import load_checkpoint
 from marey.checkpoints.convert import read_class_names
+from marey.checkpoints.load import load_checkpoint
 from marey.cli import build_app
 from marey.errors import UserError
 from marey.models import create_model
@@ -52,10 +52,8 @@ def test_convert_starts_a_video_model_from_an_image_vit(tmp_path):
     assert load_checkpoint(tmp_path / "out").arguments["time_attention"] == "cosine"
 
 
-def test_convert_reads_i3d(tmp_path):
-    from marey.checkpoints.i3d import write_i3d
-
-    torch.save(write_i3d(create_model("i3d", num_classes=3)), tmp_path / "rgb.pt")
+def test_convert_reads_i3d(public_i3d_names, tmp_path):
+    torch.save(public_i3d_names(create_model("i3d", num_classes=3).state_dict()), tmp_path / "rgb.pt")
     assert run("convert", tmp_path / "rgb.pt", "--from", "i3d", "--out", tmp_path / "out").exit_code == 0
     loaded = load_checkpoint(tmp_path / "out")
     assert (loaded.name, loaded.preprocess.mean, loaded.preprocess.sampling.target_fps) == ("i3d", (0.5,) * 3, 25.0)

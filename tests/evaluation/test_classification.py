@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from marey.checkpoints import load_checkpoint, save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.datasets.clips import ClipDataset
 from marey.datasets.open import choose_split
 from marey.errors import UserError

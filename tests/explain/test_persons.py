@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torchvision.io import write_jpeg
 
-from marey.checkpoints import save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.ava import open_ava
 from marey.errors import UserError
 from marey.explain.persons import attention_in_box, explain_person, failures, pca_colours, top_predictions

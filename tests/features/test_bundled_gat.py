@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from marey.checkpoints import WEIGHTS_FOLDER, bundled_names
+from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names
 from marey.video.encode import write_video
 
 pytestmark = pytest.mark.skipif("marey-mini-gat" not in bundled_names(), reason="marey-mini-gat is not bundled yet")

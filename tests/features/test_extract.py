@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
-from marey.checkpoints import save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.youtube8m import open_feature_set, read_examples
 from marey.errors import UserError
 from marey.features.extract import FeatureExtractor, write_features

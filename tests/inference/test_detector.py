@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from marey.checkpoints import save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.ava_format import read_box_rows
 from marey.errors import UserError
 from marey.inference.annotate import persons_at

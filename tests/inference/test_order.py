@@ -6,7 +6,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from marey.checkpoints import load_checkpoint, save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.cli import build_app
 from marey.errors import UserError, VideoError
 from marey.evaluation.order import order_accuracy_on, reliance_on

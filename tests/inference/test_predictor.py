@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import marey
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError, VideoError
 from marey.inference.predictor import Predictor, predict_many, videos_in
 from marey.video.decode import open_video

@@ -11,7 +11,6 @@ from marey.metrics.calibration import (
     auroc,
     expected_calibration_error,
     fit_temperature,
-    is_unknown,
     ood_features,
     ood_score,
 )
@@ -68,7 +67,6 @@ def test_the_signs_of_the_unknown_by_hand() -> None:
 def test_the_score_is_the_weighted_mean_in_deviations() -> None:
     score = ood_score(torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.zeros(2, 2), CALIBRATION, TENSORS)
     assert score.tolist() == pytest.approx([0.25, (1 + 0.5**0.5 + 5**0.5 / 2) / 2])
-    assert is_unknown(score, CALIBRATION).tolist() == [False, True]
 
 
 def test_a_checkpoint_without_detector_says_so() -> None:

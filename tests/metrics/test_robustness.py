@@ -60,11 +60,6 @@ def test_fooling_counts_only_what_was_right() -> None:
     assert robustness.attack_success(changed, labels, torch.tensor([1, 0, 0, 0])) == .5
 
 
-def test_mean_absolute_perturbation_of_bytes_does_not_wrap() -> None:
-    clean, changed = torch.tensor([10, 250], dtype=torch.uint8), torch.tensor([20, 240], dtype=torch.uint8)
-    assert robustness.mean_absolute_perturbation(clean, changed) == 10
-
-
 def test_what_is_missing_is_said() -> None:
     with pytest.raises(UserError, match="at least one corruption"):
         robustness.mean_performance_under_corruption({})

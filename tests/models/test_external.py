@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from marey.checkpoints import load_checkpoint, save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from marey.checkpoints.i3d import read_i3d, write_i3d
 from marey.errors import UserError
 from marey.models import create_model
 from marey.models.i3d import I3D, I3DTail, I3DTrunk
@@ -71,14 +70,14 @@ def test_parameter_counts_are_the_published_ones():
 
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(16, 112, 112), (9, 71, 83), (7, 33, 97), (16, 225, 224)])
-def test_logits_equal_the_naive_port_at_even_and_odd_sizes(frames, height, width):
+def test_logits_equal_the_naive_port_at_even_and_odd_sizes(public_i3d_names, frames, height, width):
     model = randomised(I3D(num_classes=5, width=.25))
     clip = torch.rand(1, frames, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
         out = model(clip)
         features = model.tail(model.trunk(clip.transpose(1, 2)))
         window = [min(a, b) for a, b in zip(features.shape[2:], (2, 7, 7), strict=True)]
-        per_step, _ = naive_i3d(write_i3d(model), clip.transpose(1, 2), window)
+        per_step, _ = naive_i3d(public_i3d_names(model.state_dict()), clip.transpose(1, 2), window)
     torch.testing.assert_close(out["logits_per_step"], per_step, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(out["logits"], per_step.mean(2), rtol=1e-4, atol=1e-4)
 
@@ -88,30 +87,6 @@ def test_the_trunk_divides_time_by_4_and_space_by_16():
     assert trunk(torch.randn(1, 3, 16, 112, 112)).shape == (1, 208, 4, 7, 7)
     assert trunk(torch.randn(1, 3, 9, 33, 50)).shape == (1, 208, 3, 3, 4)
     assert I3DTail(208, .25)(torch.randn(2, 208, 4, 7, 7)).shape == (2, 256, 2, 4, 4)
-
-
-@pytest.mark.slow
-def test_weights_of_the_public_layout_are_read_with_and_without_batch_counters(tmp_path):
-    model = randomised(I3D())
-    names = write_i3d(model)
-    assert len(names) == 344
-    old = {name: value for name, value in names.items() if not name.endswith("num_batches_tracked")}
-    assert len(old) == 287
-    clip = torch.rand(1, 9, 3, 64, 64)
-    for weights in (names, old):
-        torch.save(weights, tmp_path / "rgb_imagenet.pt")
-        with torch.no_grad():
-            torch.testing.assert_close(read_i3d(tmp_path / "rgb_imagenet.pt")(clip)["logits"], model(clip)["logits"])
-
-
-def test_a_file_of_another_layout_is_named(tmp_path):
-    path = tmp_path / "other.pt"
-    torch.save({"fc.weight": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=r"other.pt: no entry 'logits.conv3d.weight'"):
-        read_i3d(path)
-    torch.save({"logits.conv3d.weight": torch.zeros(5, 1024, 1, 1, 1)}, path)
-    with pytest.raises(UserError, match=r"not the layout of rgb_imagenet.pt; missing"):
-        read_i3d(path)
 
 
 def test_frozen_norm_survives_train_and_gradients_reach_the_first_layer():

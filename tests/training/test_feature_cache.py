@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig

@@ -8,7 +8,8 @@ import pytest
 import torch
 from toy_training import toy_config, toy_model, toy_task
 
-from marey.checkpoints import load_checkpoint, save_checkpoint
+from marey.checkpoints.folder import save_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
 from marey.training.config import ModelConfig, TrainConfig

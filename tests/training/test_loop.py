@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from toy_training import AdversarialToy, adversarial_toy, shared_toy, toy_config, toy_model, toy_task
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.training import loop
 from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision.io import write_jpeg
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.training.loop import train
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from marey.checkpoints.folder import CONFIG, Checkpoint, numbered_classes, save_checkpoint
+from marey.checkpoints.i3d import read_i3d
+from marey.checkpoints.load import load_hf
+from marey.checkpoints.timesformer import load_released, released_stride, sizes_from_shapes
+from marey.checkpoints.vit import initialise_from_vit, read_vit, timm_names
 from marey.errors import UserError, unknown_name
+from marey.models import create_model
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
 
 FORMATS = ("timesformer", "direcformer", "i3d", "hf", "vit")
 """What `--from` names: original TimeSformer, released DirecFormer, I3D's `rgb_imagenet.pt`, transformers, image ViT."""
@@ -59,11 +66,9 @@ def read_foreign(file: str, form: str, *, num_heads: int | None = None, num_fram
         UserError: if the format is unknown or the file is not of it.
     """
     if form == "timesformer" or form == "direcformer":
-        from marey.checkpoints.timesformer import load_released
         checkpoint = load_released(file, directed=form == "direcformer", num_heads=num_heads, num_frames=num_frames,
                                    class_names=class_names)
     elif form == "hf":
-        from marey.checkpoints.huggingface import load_hf
         checkpoint = load_hf(file.removeprefix("hf:"))
     elif form == "i3d":
         checkpoint = _read_i3d(file, class_names)
@@ -76,10 +81,6 @@ def read_foreign(file: str, form: str, *, num_heads: int | None = None, num_fram
 
 def _read_i3d(file: str, class_names: list[str] | None) -> Checkpoint:
     """I3D takes 25 fps, short side 256, crop 224 and x / 127.5 - 1, which is mean .5 and deviation .5 after / 255."""
-    from marey.checkpoints.i3d import read_i3d
-    from marey.transforms.preprocess import Preprocess
-    from marey.video.sampling import ClipSampling
-
     model = read_i3d(file)
     preprocess = Preprocess(sampling=ClipSampling(num_frames=64, stride_frames=1, target_fps=25.0), short_side=256,
                             image_size=224, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -90,12 +91,6 @@ def _read_i3d(file: str, class_names: list[str] | None) -> Checkpoint:
 def _start_from_vit(file: str, architecture: str, num_heads: int | None, num_frames: int, num_classes: int | None,
                     class_names: list[str] | None) -> tuple[Checkpoint, str]:
     """Build a video model of the ViT's size around its weights; heads stay fresh."""
-    from marey.checkpoints.timesformer import released_stride, sizes_from_shapes
-    from marey.checkpoints.vit import initialise_from_vit, read_vit, timm_names
-    from marey.models import create_model
-    from marey.transforms.preprocess import Preprocess
-    from marey.video.sampling import ClipSampling
-
     state = timm_names(read_vit(file))
     sizes = sizes_from_shapes(state, file)
     if num_heads is None:

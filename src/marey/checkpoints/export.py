@@ -14,8 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from marey.checkpoints.folder import Checkpoint
+from marey.checkpoints.huggingface import save_hf
+from marey.datasets.clips import ClipDataset
+from marey.datasets.open import open_dataset
 from marey.errors import UserError, import_extra, unknown_name
 from marey.files import atomic
+from marey.layers.transformer_block import fold_temporal_projection
 
 TOLERANCE = 1e-3
 """Largest difference of an output from the eager model's, in units of the largest value of that output (at least 1)."""
@@ -58,8 +62,6 @@ def example_clip(checkpoint: Checkpoint, batch: int = 2) -> Tensor:
 
 def prepared(checkpoint: Checkpoint) -> tuple[TensorsOnly, Tensor]:
     """Return the model ready to be traced, with an example clip; TimeSformer's temporal projection is folded."""
-    from marey.layers.transformer_block import fold_temporal_projection
-
     clip = example_clip(checkpoint)
     model = checkpoint.model.eval()
     fold_temporal_projection(model)
@@ -178,9 +180,6 @@ def accuracy_cost(checkpoint: Checkpoint, path: str | Path, data: str | Path, *,
     Raises:
         UserError: if no video can be read.
     """
-    from marey.datasets.clips import ClipDataset
-    from marey.datasets.open import open_dataset
-
     onnxruntime = import_extra("onnxruntime", "export", "running an ONNX file")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     index = open_dataset(data, dataset=dataset)
@@ -241,8 +240,6 @@ def export_hf(checkpoint: Checkpoint, folder: str | Path) -> float:
     Raises:
         UserError: if the extra `hf` is missing, the model has no place in that layout, or the answers differ.
     """
-    from marey.checkpoints.huggingface import save_hf
-
     transformers = import_extra("transformers", "hf", "checking an export to the transformers layout")
     about: dict[str, Any] = {"class_names": checkpoint.class_names, "preprocess": checkpoint.preprocess}
     with tempfile.TemporaryDirectory() as trial:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import Tensor
+from torchvision.models import get_model_weights
 
+from marey.checkpoints.folder import Checkpoint, read_tensors
+from marey.checkpoints.huggingface import preprocess_from_hf
+from marey.checkpoints.pickled import read_pickled
+from marey.checkpoints.report import load_exactly
 from marey.errors import UserError, import_extra, unknown_name
+from marey.files import read_json
 from marey.models.external import TORCHVISION_CLIPS, ExternalClassifier
-
-if TYPE_CHECKING:
-    from marey.checkpoints import Checkpoint
-    from marey.transforms.preprocess import Preprocess
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
 
 STRIDE_FRAMES = {"videomae": 4, "vivit": 2}
 """Frame stride at 30 fps of published `transformers` checkpoints; other kinds spread their frames over the video."""
-
 
 
 def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Checkpoint:
@@ -30,8 +35,6 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
     Raises:
         UserError: if the folder is no video classifier, or its weights do not fit.
     """
-    from marey.checkpoints.folder import Checkpoint
-
     library = import_extra("transformers", "hf", f"loading {source}")
     from transformers.models.auto.modeling_auto import MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES as KINDS
 
@@ -56,15 +59,8 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
                       preprocess=_hf_preprocess(folder, model, str(config["model_type"])))
 
 
-
 def _hf_preprocess(folder: Path, model: ExternalClassifier, kind: str) -> Preprocess:
     """Translate the folder's processor: ViViT's offset (x * scale - 1 before mean and std) becomes part of the mean."""
-    from dataclasses import replace
-
-    from marey.checkpoints.huggingface import preprocess_from_hf
-    from marey.files import read_json
-    from marey.video.sampling import ClipSampling
-
     T, S = model.num_frames, model.arguments["image_size"]
     preprocess = preprocess_from_hf(folder, num_frames=T, stride_frames=STRIDE_FRAMES.get(kind, 1), image_size=S)
     path = folder / "preprocessor_config.json"
@@ -73,7 +69,6 @@ def _hf_preprocess(folder: Path, model: ExternalClassifier, kind: str) -> Prepro
     if kind not in STRIDE_FRAMES:
         preprocess = replace(preprocess, sampling=ClipSampling(kind="equidistant", num_frames=T))
     return preprocess
-
 
 
 def load_torchvision(name: str) -> Checkpoint:
@@ -88,12 +83,6 @@ def load_torchvision(name: str) -> Checkpoint:
     Raises:
         UserError: if the name is unknown, or the weights can be neither found nor downloaded.
     """
-    from torchvision.models import get_model_weights
-
-    from marey.checkpoints.folder import Checkpoint
-    from marey.transforms.preprocess import Preprocess
-    from marey.video.sampling import ClipSampling
-
     name, _, file = name.partition("@")
     if name not in TORCHVISION_CLIPS:
         raise unknown_name("torchvision model", name, TORCHVISION_CLIPS)
@@ -103,8 +92,6 @@ def load_torchvision(name: str) -> Checkpoint:
     num_classes = next((len(value) for key, value in state.items()
                         if key.startswith(("head.", "net.classifier.")) and key.endswith("bias")), None)
     model = ExternalClassifier("torchvision", {"name": name}, num_classes=num_classes)
-    from marey.checkpoints.report import load_exactly
-
     load_exactly(model, state, f"torchvision:{name}")
     transform = weights.transforms()
     frames, stride = TORCHVISION_CLIPS[name]
@@ -118,26 +105,18 @@ def load_torchvision(name: str) -> Checkpoint:
                       class_names=list(names or (f"class {k}" for k in range(num_classes))), preprocess=preprocess)
 
 
-
 def _our_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return torchvision's keys as ours: the last layer is `head`, the rest is `net`."""
     return {"head." + key.partition(".")[2] if key.startswith(("fc.", "head.")) else f"net.{key}": value
             for key, value in state.items()}
 
 
-
 def _read_state(file: str) -> dict[str, Tensor]:
-    from marey.checkpoints.folder import read_tensors
-    from marey.checkpoints.pickled import read_pickled
-
     path = Path(file)
     return read_tensors(path) if path.suffix == ".safetensors" else read_pickled(path)
 
 
-
 def _download(name: str, weights: Any) -> dict[str, Tensor]:
-    from urllib.error import URLError
-
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError) as error:

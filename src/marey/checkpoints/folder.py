@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,9 +21,8 @@ from marey.checkpoints.report import load_exactly
 from marey.errors import UserError
 from marey.files import atomic_files, read_json
 from marey.models import MODELS, create_model, model_class
-
-if TYPE_CHECKING:
-    from marey.transforms.preprocess import Preprocess
+from marey.models.timesformer import TimeSformer
+from marey.transforms.preprocess import Preprocess
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -55,6 +54,11 @@ class Checkpoint:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """Tensors kept beside the weights, e.g. "permutations" (P, T), "label_embeddings" (K, E)."""
 
+    @property
+    def task(self) -> str:
+        """What the model reads: "clips", "features" or "detection"."""
+        return str(getattr(self.model, "task", "clips"))
+
 
 def architecture_name(model: nn.Module) -> str:
     """Return the name of `marey.list_models()` that builds this model.
@@ -62,9 +66,8 @@ def architecture_name(model: nn.Module) -> str:
     Raises:
         UserError: if the model's class is not registered.
     """
-    home = f"{type(model).__module__}:{type(model).__qualname__}"
-    for name, place in MODELS.items():
-        if place == home:
+    for name, model_type in MODELS.items():
+        if model_type is type(model):
             return name
     raise UserError(f"a {type(model).__name__} cannot be saved: it is not one of {', '.join(sorted(MODELS))}")
 
@@ -141,7 +144,6 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
     model = build_and_fill(config["model"], config.get("arguments", {}), state, folder / WEIGHTS)
     preprocess = None
     if config.get("preprocess") is not None:
-        from marey.transforms.preprocess import Preprocess
         preprocess = Preprocess.from_dict(config["preprocess"])
     class_names = config.get("class_names")
     return Checkpoint(model=model.eval(), name=config["model"], source=source or str(folder),
@@ -153,7 +155,6 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
 def build_and_fill(architecture: str, arguments: dict[str, Any], state: dict[str, Tensor],
                    source: str | Path) -> nn.Module:
     """Build a registered model and fill it exactly; TimeSformer's family is built without drawing weights first."""
-    from marey.models.timesformer import TimeSformer
     if issubclass(model_class(architecture), TimeSformer):
         with torch.device("meta"):
             model = create_model(architecture, **arguments)

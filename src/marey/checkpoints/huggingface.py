@@ -6,8 +6,10 @@ import json
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -16,9 +18,9 @@ from marey.checkpoints.pickled import read_pickled
 from marey.checkpoints.timesformer import released_stride
 from marey.errors import UserError
 from marey.files import atomic_files, read_json, write_json
-
-if TYPE_CHECKING:
-    from marey.transforms.preprocess import Preprocess
+from marey.models.timesformer import TimeSformer
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
 
 ATTENTION_TYPES = {"divided_space_time": "divided", "joint_space_time": "joint", "space_only": "space"}
 
@@ -81,8 +83,6 @@ def local_copy(source: str) -> Path:
         return Path(source)
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise UserError(f"hf:{source}: no such folder, and not a hub id of the form owner/name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
     patterns = ["config.json", "*preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
     try:
         folder = Path(snapshot_download(source, allow_patterns=patterns))
@@ -125,9 +125,6 @@ def preprocess_from_hf(folder: Path, *, num_frames: int, stride_frames: int, ima
         num_frames, stride_frames: sampling, which that file does not hold.
         image_size: crop of the model, in pixels.
     """
-    from marey.transforms.preprocess import Preprocess
-    from marey.video.sampling import ClipSampling
-
     sampling = ClipSampling(num_frames=num_frames, stride_frames=stride_frames, target_fps=30.0)
     path = folder / "preprocessor_config.json"
     if not path.is_file():
@@ -152,20 +149,17 @@ def preprocess_from_hf(folder: Path, *, num_frames: int, stride_frames: int, ima
         std=tuple(values.get("image_std", (0.225,) * 3)) if normalises else (1.0,) * 3)
 
 
-def load_hf(source: str) -> Checkpoint:
-    """Load a TimeSformer of the `transformers` layout; other video models of that library go to `models.external`.
+def load_hf_timesformer(folder: Path, config: dict[str, Any], source: str) -> Checkpoint:
+    """Load a TimeSformer of the `transformers` layout as our own model.
 
     Args:
-        source: hub id, or a local folder.
+        folder: of the checkpoint.
+        config: its `config.json`.
+        source: what to call the checkpoint.
 
     Raises:
-        UserError: if it is not there, or its config asks for what our TimeSformer does not have.
+        UserError: if the config asks for what our TimeSformer does not have, or the weights do not fit it.
     """
-    folder = local_copy(source)
-    config = read_json(folder / "config.json")
-    if config.get("model_type") != "timesformer":
-        from marey.checkpoints.external import load_hf_external
-        return load_hf_external(folder, config, source=f"hf:{source}")
     state = {from_hf_name(name): value.float() for name, value in read_hf_tensors(folder).items()}
     arguments = arguments_from_hf(config, folder, num_classes=state["head.weight"].shape[0] if "head.weight" in state
                                   else 0)
@@ -175,7 +169,7 @@ def load_hf(source: str) -> Checkpoint:
     class_names = [str(labels.get(index, f"class {index}")) for index in range(num_classes)]
     preprocess = preprocess_from_hf(folder, num_frames=arguments["num_frames"], image_size=arguments["image_size"],
                                     stride_frames=released_stride(arguments["num_frames"]))
-    return Checkpoint(model=model, name="timesformer", source=f"hf:{source}", arguments=model.arguments,
+    return Checkpoint(model=model, name="timesformer", source=source, arguments=model.arguments,
                       class_names=class_names, preprocess=preprocess)
 
 
@@ -215,7 +209,6 @@ def save_hf(folder: str | Path, model: nn.Module, *, class_names: list[str] | No
     Raises:
         UserError: if the model has parts that layout has no place for, or the disk is full.
     """
-    from marey.models.timesformer import TimeSformer
     if type(model) is not TimeSformer:
         raise UserError(f"a {type(model).__name__} has no place in the transformers layout, only TimeSformer has")
     arguments = model.arguments

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
+from marey.checkpoints.pickled import read_pickled
 from marey.errors import UserError
 from marey.models.i3d import I3D
 
@@ -23,13 +21,8 @@ def read_i3d(path: str | Path) -> I3D:
     Raises:
         UserError: if entries are missing, unknown or of another shape.
     """
-    if str(path).endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        weights = load_file(path)
-    else:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(weights, dict) or "logits.conv3d.weight" not in weights:
+    weights = read_pickled(path)
+    if "logits.conv3d.weight" not in weights:
         raise UserError(f"{path}: no entry 'logits.conv3d.weight'; expected the flat layout of rgb_imagenet.pt")
     model = I3D(num_classes=weights["logits.conv3d.weight"].shape[0])
     own = model.state_dict()
@@ -44,15 +37,6 @@ def read_i3d(path: str | Path) -> I3D:
         raise UserError(f"{path}: wrong shapes: {'; '.join(wrong[:3])}")
     model.load_state_dict({**own, **renamed})
     return model.eval()
-
-
-def write_i3d(model: I3D) -> dict[str, Tensor]:
-    """Return a model's weights under the public names (the inverse of `read_i3d`'s renaming)."""
-    renamed = {}
-    for name, value in model.state_dict().items():
-        part, _, rest = name.partition(".")
-        renamed[f"logits.conv3d.{rest}" if part == "logits" else rest] = value
-    return renamed
 
 
 def _own_name(name: str) -> str:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import yaml
 from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint, build_and_fill, numbered_classes
 from marey.checkpoints.pickled import read_pickled, state_of
 from marey.errors import UserError
-
-if TYPE_CHECKING:
-    from marey.transforms.preprocess import Preprocess
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
 
 HEADS_OF_MODEL = {"vit_base_patch16_224": 12, "TimeSformer": 12, "DirecFormer": 12}
 """MODEL.MODEL_NAME of the released configs -> heads, which the released code fixes per name."""
@@ -77,7 +77,6 @@ def released_config(content: dict[str, Any]) -> dict[str, Any]:
         return text
     if not isinstance(text, str):
         return {}
-    import yaml
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -99,9 +98,6 @@ def preprocess_from_config(config: dict[str, Any], num_frames: int, image_size: 
 
     Something-Something V2 is sampled by segments and, as in the released loader, stays BGR.
     """
-    from marey.transforms.preprocess import Preprocess
-    from marey.video.sampling import ClipSampling
-
     data = config.get("DATA") or {}
     dataset = str((config.get("TEST") or {}).get("DATASET") or (config.get("TRAIN") or {}).get("DATASET") or "").lower()
     if dataset in ("ssv2", "jester", "something"):

@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from marey.checkpoints.huggingface import local_copy, read_hf_tensors
 from marey.checkpoints.pickled import read_pickled, state_of
 from marey.checkpoints.report import LoadReport, load_exactly
 from marey.errors import UserError
 from marey.layers.position import resize_position_embedding
+from marey.models.timesformer import TimeSformer
 
 TABLE = (
     # transformers 4.x | 5.x -> timm, which are also our names
@@ -73,8 +75,7 @@ def initialise_from_vit(model: nn.Module, source: str | Path | dict[str, Tensor]
     Raises:
         UserError: if the file is no ViT of this width and depth.
     """
-    from marey.models.timesformer import TimeSformer
-    if not isinstance(model, TimeSformer) or model.arguments["stem"] != "linear":
+    if not isinstance(model, TimeSformer) or model.config.stem != "linear":
         raise UserError("an image ViT can start a TimeSformer, DirecFormer or SeViTAR with stem='linear' only")
     where = "the given weights" if isinstance(source, dict) else source
     state = timm_names(source if isinstance(source, dict) else read_vit(source))
@@ -82,11 +83,11 @@ def initialise_from_vit(model: nn.Module, source: str | Path | dict[str, Tensor]
         raise UserError(f"{where}: not an image ViT (it starts with {', '.join(list(state)[:3])})")
     state = {name: value for name, value in state.items() if not name.startswith(("head.", "pooler.", "fc_norm."))}
     side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
-    position = resize_position_embedding(state["pos_embed"], (side, side), model.grid, resize)
-    if model.position_embedding == "joint":
-        position = torch.cat((position[:, :1], position[:, 1:].repeat(1, model.num_frames, 1)), dim=1)
+    position = resize_position_embedding(state["pos_embed"], (side, side), model.config.grid, resize)
+    if model.config.position_embedding == "joint":
+        position = torch.cat((position[:, :1], position[:, 1:].repeat(1, model.config.num_frames, 1)), dim=1)
     state["pos_embed"] = position
-    if model.attention_form == "divided":
+    if model.config.attention == "divided":
         for name in [name for name in state if re.match(r"blocks\.\d+\.(attn|norm1)\.", name)]:
             state[re.sub(r"\.(attn|norm1)\.", r".temporal_\1.", name)] = state[name].clone()
     fresh = ("head.", "order.", "order_norm.", "semantic_mlp.", "class_mlp.", "time_embed")
@@ -98,6 +99,5 @@ def read_vit(source: str | Path) -> dict[str, Tensor]:
     """Read the state dict of a ViT file or of a `transformers` folder."""
     path = Path(str(source).removeprefix("hf:"))
     if path.is_dir() or str(source).startswith("hf:"):
-        from marey.checkpoints.huggingface import local_copy, read_hf_tensors
         return read_hf_tensors(local_copy(str(source).removeprefix("hf:")))
     return state_of(read_pickled(path), path)

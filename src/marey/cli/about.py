@@ -52,7 +52,7 @@ def names_of(what: str) -> list[str]:
     import marey
 
     if what == "models":
-        from marey.checkpoints import bundled_names
+        from marey.checkpoints.load import bundled_names
 
         return [*(f"{name}  (bundled weights)" for name in bundled_names()), *marey.list_models()]
     if what == "datasets":
@@ -117,7 +117,7 @@ def _codecs() -> dict[str, str]:
 
 
 def _bundled() -> dict[str, str]:
-    from marey.checkpoints import WEIGHTS_FOLDER, bundled_names
+    from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names
 
     return {name: f"{sum(f.stat().st_size for f in (WEIGHTS_FOLDER / name).iterdir()) / 1e6:.1f} MB"
             for name in bundled_names()} or {"none": "this is not a complete installation"}

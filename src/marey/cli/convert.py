@@ -59,8 +59,8 @@ def export(
 
     ONNX and torch.export files keep the batch free and carry class names and preprocessing.
     """
-    from marey.checkpoints import load_checkpoint
     from marey.checkpoints.export import accuracy_cost, export_checkpoint
+    from marey.checkpoints.load import load_checkpoint
 
     checkpoint = load_checkpoint(model)
     difference = export_checkpoint(checkpoint, form, out, int8=int8)

@@ -21,7 +21,7 @@ def order(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Recover the order of a video's frames from a model's directed attention, and say how well."""
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
     from marey.cli.output import print_json, say
     from marey.inference.order import order_many
     from marey.inference.predictor import videos_in
@@ -66,7 +66,7 @@ def reliance(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model look at the order?"""
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
     from marey.cli.output import print_json
     from marey.evaluation.order import describe_reliance, reliance_on
 

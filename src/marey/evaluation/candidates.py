@@ -63,7 +63,7 @@ def load_subject(source: str, class_names: Sequence[str], device: str = "cpu") -
     if _CALLABLE.match(source) and not source.startswith(("hf:", "torchvision:")) and not os.path.exists(source):
         model, preprocess, names = _from_callable(source)
     else:
-        from marey.checkpoints import load_checkpoint
+        from marey.checkpoints.load import load_checkpoint
 
         checkpoint = load_checkpoint(source)
         if checkpoint.preprocess is None:

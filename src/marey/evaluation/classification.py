@@ -27,7 +27,7 @@ from marey.metrics.accuracy import (
 from marey.metrics.calibration import expected_calibration_error, ood_score
 
 if TYPE_CHECKING:
-    from marey.checkpoints import Checkpoint
+    from marey.checkpoints.folder import Checkpoint
     from marey.datasets import DatasetIndex
 
 

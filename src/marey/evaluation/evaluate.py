@@ -15,7 +15,7 @@ from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions, Predictions, predict_index, report_of
 
 if TYPE_CHECKING:
-    from marey.checkpoints import Checkpoint
+    from marey.checkpoints.folder import Checkpoint
 
 ADDITIONS: dict[str, str] = {"permutations": "marey.training.terms.order:evaluate_more"}
 """Tensor in a checkpoint that tells of an ability -> function(checkpoint, data, options) -> dict for the report."""
@@ -38,7 +38,7 @@ def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = Eva
     Raises:
         UserError: if the model has no class names, or the data has labels the model does not know.
     """
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
 
     source = checkpoint_of(model)
     checkpoint = load_checkpoint(source)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marey.checkpoints import Checkpoint
+from marey.checkpoints.folder import Checkpoint
 from marey.datasets import open_dataset
 from marey.datasets.clips import read_frames
 from marey.datasets.index import DatasetIndex, subset

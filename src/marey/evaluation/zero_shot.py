@@ -18,7 +18,7 @@ from marey.inference.zero_shot import label_vectors, similarity
 from marey.metrics.accuracy import bootstrap_interval, confusion_matrix, enough_groups, mean_class_accuracy
 
 if TYPE_CHECKING:
-    from marey.checkpoints import Checkpoint
+    from marey.checkpoints.folder import Checkpoint
     from marey.datasets import DatasetIndex
     from marey.evaluation.classification import EvaluateOptions
 

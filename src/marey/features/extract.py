@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from marey.datasets.index import VIDEO_SUFFIXES, DatasetIndex, Sample
 from marey.datasets.open import open_dataset
+from marey.datasets.tfrecord import messages, read_records
 from marey.datasets.youtube8m import FrameExample, quantize, write_examples, write_sidecar
 from marey.errors import UserError, VideoError
 from marey.features.frames import encode_frames, load_frame_encoder, whole_seconds
@@ -181,8 +182,6 @@ def _examples(index: DatasetIndex, samples: Iterable[Sample], names: tuple[str, 
 
 def _widths(path: str) -> dict[str, int]:
     """Return the width of every feature in the first record of a file just written."""
-    from marey.datasets.tfrecord import messages, read_records
-
     _, data = next(read_records(path))
     lists = messages()["SequenceExample"].FromString(data).feature_lists.feature_list
     return {name: len(messages()["FeatureList"].FromString(lists[name]).feature[0].bytes_list.value[0])

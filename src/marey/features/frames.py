@@ -10,8 +10,11 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import inception_v3
 
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
+from marey.features.weights import load_weights
 from marey.models import MODELS
 from marey.video.decode import VideoReader
 
@@ -57,10 +60,8 @@ class ClipEncoder:
         if source in MODELS:
             raise UserError(f"'{source}' is an architecture without weights, and random encoder weights are refused; "
                             "give a checkpoint such as marey-mini or a run's folder")
-        from marey.checkpoints import load_checkpoint
-
         checkpoint = load_checkpoint(source)
-        if checkpoint.preprocess is None or checkpoint.name == "gat":
+        if checkpoint.preprocess is None or checkpoint.task != "clips":
             raise UserError(f"{source}: does not read clips, so it cannot encode frames; use marey-mini")
         self.source = source
         self.model: nn.Module = checkpoint.model.eval()
@@ -82,9 +83,9 @@ class ClipEncoder:
     def encode(self, frames: Tensor, places: Tensor) -> Tensor:
         """Return one scaled embedding a second; a convolutional trunk sees each frame once, however clips overlap."""
         prepared = self.preprocess.clip(frames)[0]                                                  # (U, 3, s, s)
-        trunk = getattr(getattr(self.model, "patch_embed", None), "trunk", None)
-        if trunk is not None:
-            prepared = trunk(prepared).flatten(2).transpose(1, 2)                                   # (U, N, C)
+        stem = getattr(self.model, "feature_stem", None)
+        if stem is not None:
+            prepared = stem.features(prepared)                                                      # (U, N, C)
         outputs = self.model(prepared[places])
         if "embedding" not in outputs:
             raise UserError(f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini")
@@ -101,10 +102,6 @@ class InceptionEncoder:
         Raises:
             UserError: if the file is absent or does not fit.
         """
-        from torchvision.models import inception_v3
-
-        from marey.features.weights import load_weights
-
         model = inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
         self.source = f"inception:{path}"
         self.model = load_weights(model, path)

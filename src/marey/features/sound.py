@@ -11,12 +11,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from marey.errors import UserError, VideoError
+from marey.features.weights import load_weights
 
 SAMPLE_RATE = 16_000
 WINDOW, HOP, FFT = 400, 160, 512
@@ -37,8 +39,6 @@ def decode_sound(path: str | Path, max_seconds: float = 300.0) -> Tensor | None:
     Raises:
         VideoError: if the file cannot be opened.
     """
-    import av
-
     if Path(path).is_dir():
         return None
     parts, count = [], 0
@@ -63,8 +63,6 @@ def decode_sound(path: str | Path, max_seconds: float = 300.0) -> Tensor | None:
 
 
 def _frames(container: Any) -> Any:
-    import av
-
     try:
         yield from container.decode(audio=0)
     except av.error.FFmpegError:
@@ -171,8 +169,6 @@ class SoundEncoder:
         """
         self.source, self.model = source, None
         if source.startswith("vggish:"):
-            from marey.features.weights import load_weights
-
             self.model = load_weights(VGGish(), source.partition(":")[2])
         elif source != "log-mel":
             raise UserError(f"sound encoder '{source}' is neither 'log-mel' nor 'vggish:FILE' (weights are never "

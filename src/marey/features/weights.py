@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from marey.errors import UserError
@@ -27,8 +28,6 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
         raise UserError(f"{path}: no such file; encoder weights come from a file you have, random ones are refused")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)

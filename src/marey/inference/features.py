@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marey.checkpoints import WEIGHTS_FOLDER, Checkpoint, bundled_names, load_checkpoint
+from marey.checkpoints.folder import Checkpoint
+from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names, load_checkpoint
 from marey.datasets.youtube8m import FrameExample, read_examples
 from marey.errors import UserError, VideoError
 from marey.features.extract import FeatureExtractor

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marey.checkpoints import Checkpoint
+from marey.checkpoints.folder import Checkpoint
 from marey.errors import UserError, VideoError
 from marey.metrics.order import chance_order_accuracy, order_accuracy
 from marey.order.correction import check_distinct_frames, permute_frames, recover_order

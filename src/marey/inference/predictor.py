@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marey.checkpoints import Checkpoint, load_checkpoint
+from marey.checkpoints.folder import Checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError, VideoError
 from marey.metrics.calibration import ood_score, stem_distance
 from marey.models.timesformer import with_stem

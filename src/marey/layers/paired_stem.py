@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import EfficientNetLiteTrunk
-from marey.layers.frozen_norm import FrozenNormMixin
+from marey.layers.feature_stem import FeatureStem
 from marey.layers.patch_embed import ConvStem
 
 CONV_PATCH = 16
@@ -50,7 +50,7 @@ class PairedTrunk(nn.Module):
         return torch.cat((own, seen), dim=1)
 
 
-class PairedStem(FrozenNormMixin):
+class PairedStem(FeatureStem):
     """Tokens from trained convolutions (`ConvStem`), with a frozen EfficientNet-Lite0 beside them.
 
     Args:
@@ -81,10 +81,6 @@ class PairedStem(FrozenNormMixin):
     def tokens(self, features: Tensor) -> Tensor:
         """Return tokens (..., N, D) of the trunk's features (..., N, C)."""
         return self.proj(features[..., :self.conv_dim])
-
-    def image_features(self, features: Tensor) -> Tensor:
-        """Return the image network's part (..., N, `image_width`) of the trunk's features (..., N, C)."""
-        return features[..., self.conv_dim:]
 
     def train(self, mode: bool = True) -> PairedStem:
         """Set training mode; the image network stays in evaluation mode."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from marey.errors import UserError
+from marey.layers.efficientnet_lite import EfficientNetLiteStem
+from marey.layers.paired_stem import PairedStem
 from marey.layers.patch_embed import ConvStem, LinearPatchEmbed
 
 STEMS = ("linear", "conv", "efficientnet_lite0", "conv+efficientnet_lite0")
 """The names `build_stem` knows."""
-
 
 
 def build_stem(stem: str, patch_size: int, embed_dim: int, *, stage: int | None = None,
@@ -31,9 +32,7 @@ def build_stem(stem: str, patch_size: int, embed_dim: int, *, stage: int | None 
     if stem == "conv":
         return ConvStem(patch_size, embed_dim, freeze_batch_norm=freeze_batch_norm)
     if stem == "efficientnet_lite0":
-        from marey.layers.efficientnet_lite import EfficientNetLiteStem
         return EfficientNetLiteStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
     if stem == "conv+efficientnet_lite0":
-        from marey.layers.paired_stem import PairedStem
         return PairedStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
     raise UserError(f"unknown stem '{stem}'; choose one of {', '.join(STEMS)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 Outputs = dict[str, Any]
 
@@ -65,11 +65,3 @@ def detection_loss(outputs: Outputs) -> dict[str, Tensor]:
         terms["rpn_objectness"] = outputs["loss_objectness"]
         terms["rpn_box"] = outputs["loss_rpn_box"]
     return terms
-
-
-class DetectionLoss(nn.Module):
-    """`detection_loss` as a module."""
-
-    def forward(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Return the unweighted terms."""
-        return detection_loss(outputs)

@@ -139,11 +139,6 @@ def stem_distance(stem_embedding: Tensor, tensors: Mapping[str, Tensor]) -> Tens
     return (centred @ tensors["ood_stem_whitening"].double()).norm(dim=-1)
 
 
-def is_unknown(score: Tensor, calibration: Mapping[str, Any]) -> Tensor:
-    """Return (B,) bools: whether the score is beyond the checkpoint's threshold."""
-    return score > calibration["ood"]["threshold"]
-
-
 def auroc(known: Tensor, unknown: Tensor) -> float:
     """Return the chance that an unknown sample scores higher than a known one; ties count one half."""
     both = torch.cat([known, unknown]).double()

@@ -114,13 +114,6 @@ def attack_success(answers: Tensor, labels: Tensor, targets: Tensor | None = Non
     return float(won.double().mean())
 
 
-def mean_absolute_perturbation(clean: Tensor, changed: Tensor) -> float:
-    """Return the mean |difference| in the unit of the input: grey levels 0 to 255 for uint8, 0 to 1 for floats."""
-    if clean.dtype == torch.uint8:
-        clean, changed = clean.float(), changed.float()
-    return float((changed - clean).abs().double().mean())
-
-
 def calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
     """Return the expected calibration error from first answers alone.
 

@@ -1,30 +1,40 @@
-"""Every architecture under its name: the key is the name of the class's module, its value where the class lives.
+"""Every architecture under its name.
 
 A model is an `nn.Module` that takes plain keyword arguments, keeps them in `model.arguments` (JSON types only, so a
-checkpoint can rebuild it), and answers `model(clip) -> dict` as docs/conventions.md describes.
+checkpoint can rebuild it), says in `model.task` what it reads, and returns `model(clip) -> dict` as docs/conventions.md
+describes.
 """
 
 from __future__ import annotations
 
-import importlib
+import inspect
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
 
 from marey.errors import UserError, unknown_name
+from marey.models.action_transformer import ActionTransformer
+from marey.models.direcformer import DirecFormer
+from marey.models.external import ExternalClassifier
+from marey.models.gat import GAT
+from marey.models.grid_sevitar import GridSeViTAR
+from marey.models.i3d import I3D
+from marey.models.sevitar import SeViTAR
+from marey.models.stem_classifier import StemClassifier
+from marey.models.timesformer import TimeSformer
 
-MODELS: dict[str, str] = {
-    "timesformer": "marey.models.timesformer:TimeSformer",
-    "direcformer": "marey.models.direcformer:DirecFormer",
-    "sevitar": "marey.models.sevitar:SeViTAR",
-    "grid_sevitar": "marey.models.grid_sevitar:GridSeViTAR",
-    "gat": "marey.models.gat:GAT",
-    "i3d": "marey.models.i3d:I3D",
-    "stem_classifier": "marey.models.stem_classifier:StemClassifier",
-    "action_transformer": "marey.models.action_transformer:ActionTransformer",
-    "external": "marey.models.external:ExternalClassifier",
+MODELS: dict[str, type[nn.Module]] = {
+    "timesformer": TimeSformer,
+    "direcformer": DirecFormer,
+    "sevitar": SeViTAR,
+    "grid_sevitar": GridSeViTAR,
+    "gat": GAT,
+    "i3d": I3D,
+    "stem_classifier": StemClassifier,
+    "action_transformer": ActionTransformer,
+    "external": ExternalClassifier,
 }
-"""Model name -> "module:class"; imported when asked for."""
 
 
 def list_models() -> list[str]:
@@ -40,8 +50,19 @@ def model_class(name: str) -> type[nn.Module]:
     """
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
-    module, attribute = MODELS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    return MODELS[name]
+
+
+def argument_names(name: str) -> list[str]:
+    """Return the keyword arguments that `create_model` takes for a model.
+
+    Raises:
+        UserError: if the name is unknown.
+    """
+    model_type = model_class(name)
+    if issubclass(model_type, TimeSformer):
+        return [field.name for field in fields(model_type.config_type)]
+    return [parameter for parameter in inspect.signature(model_type.__init__).parameters if parameter != "self"]
 
 
 def create_model(name: str, **arguments: Any) -> nn.Module:
@@ -54,10 +75,7 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     Raises:
         UserError: if the name or an argument is unknown.
     """
-    import inspect
-
-    model_type = model_class(name)
-    known = [p for p in inspect.signature(model_type.__init__).parameters if p != "self"]
+    model_type, known = model_class(name), argument_names(name)
     for key in arguments:
         if key not in known:
             raise unknown_name(f"argument of model '{name}'", key, known)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -71,6 +71,8 @@ class ActionTransformer(nn.Module):
         refine_given_boxes: also correct boxes that come from outside.
         frozen_norm: keep batch norm at its stored statistics (Sec. 3.5); False when training from scratch.
     """
+
+    task: ClassVar[str] = "detection"
 
     def __init__(self, num_classes: int = 80, num_frames: int = 64, width: float = 1.0, trunk: str = "i3d",
                  trunk_arguments: dict[str, Any] | None = None, head: str = "tx", query: str = "highres",

@@ -5,12 +5,29 @@ Truong et al., "DirecFormer: A Directed Attention in Transformer Approach to Rob
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from marey.layers.transformer_block import initialise_linear
 from marey.models.timesformer import TimeSformer
+from marey.models.timesformer_config import TimeSformerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirecFormerConfig(TimeSformerConfig):
+    """TimeSformer's settings with the paper's defaults, and the order head's."""
+
+    time_attention: str = "cosine"
+    space_attention: str = "cosine"
+    cls_in_time: bool = True
+
+    num_orders: int = 1000
+    """P, the permutations the order head tells apart; 0 leaves that head out."""
+
+    shared_norm: bool = False
+    """One last norm for both heads."""
 
 
 class DirecFormer(TimeSformer):
@@ -22,49 +39,39 @@ class DirecFormer(TimeSformer):
     (`time_attention`, `space_attention`).
 
     Args:
-        num_classes: K.
-        num_orders: P, the permutations the order head tells apart; 0 leaves that head out.
-        shared_norm: one last norm for both heads.
-        others: as `TimeSformer`.
+        config: the settings; or its fields as keyword arguments.
 
     Raises:
-        UserError: if arguments do not fit together.
+        UserError: if settings do not fit together.
     """
 
-    def __init__(self, num_classes: int, num_orders: int = 1000, num_frames: int = 8, image_size: int = 224,
-                 patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12,
-                 mlp_ratio: float = 4.0, attention: str = "divided", time_attention: str = "cosine",
-                 space_attention: str = "cosine", cls_in_time: bool = True, shared_norm: bool = False,
-                 position_embedding: str = "separable", stem: str = "linear", stem_stage: int | None = None,
-                 freeze_stem_norm: bool = False, drop_path: float = 0.0, dropout: float = 0.0,
-                 attention_dropout: float = 0.0, qkv_bias: bool = True, resize_embeddings: str | None = None,
-                 activation_checkpointing: bool | str = False):
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        own = ("num_orders", "shared_norm")
-        super().__init__(**{name: value for name, value in arguments.items() if name not in own})
-        self.arguments: dict[str, Any] = arguments
-        add_order_head(self, num_orders, shared_norm)
+    config_type: ClassVar[type[TimeSformerConfig]] = DirecFormerConfig
 
-    def answer(self, cls: Tensor) -> dict[str, Any]:
+    def __init__(self, config: DirecFormerConfig | None = None, /, **fields: Any) -> None:
+        config = DirecFormerConfig(**fields) if config is None else config
+        super().__init__(config)
+        add_order_head(self, config.num_orders, config.shared_norm)
+
+    def forward_head(self, cls: Tensor) -> dict[str, Any]:
         """Apply both norms and heads to the class token (B, D) of the last block (Eq. 12).
 
         Returns:
             "logits" (B, K), "order_logits" (B, P), "embedding" (B, D).
         """
-        outputs = super().answer(cls)
-        return outputs | order_answer(self, cls, outputs["embedding"])
+        outputs = super().forward_head(cls)
+        return outputs | order_outputs(self, cls, outputs["embedding"])
 
 
 def add_order_head(model: TimeSformer, num_orders: int, shared_norm: bool) -> None:
     """Give a model `order_norm` (τ_ord) and `order` (φ_ord); with `shared_norm` only `order`, with 0 orders neither."""
     if num_orders > 0:
-        model.order = nn.Linear(model.embed_dim, num_orders)
+        model.order = nn.Linear(model.config.embed_dim, num_orders)
         initialise_linear(model.order)
         if not shared_norm:
-            model.order_norm = nn.LayerNorm(model.embed_dim, eps=1e-6)
+            model.order_norm = nn.LayerNorm(model.config.embed_dim, eps=1e-6)
 
 
-def order_answer(model: TimeSformer, cls: Tensor, embedding: Tensor) -> dict[str, Tensor]:
+def order_outputs(model: TimeSformer, cls: Tensor, embedding: Tensor) -> dict[str, Tensor]:
     """Return "order_logits" (B, P) if the model has an order head (Eq. 12): φ_ord(τ_ord(cls)).
 
     Args:

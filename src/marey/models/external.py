@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from marey.errors import UserError, import_extra, unknown_name
-
-if TYPE_CHECKING:
-    pass
 
 LIBRARIES = ("transformers", "torchvision")
 TORCHVISION_CLIPS = {"mc3_18": (16, 2), "r2plus1d_18": (16, 2), "r3d_18": (16, 2), "s3d": (128, 2),
@@ -39,6 +37,8 @@ class ExternalClassifier(nn.Module):
     Raises:
         UserError: if the library, or the model in it, is unknown.
     """
+
+    task: ClassVar[str] = "clips"
 
     def __init__(self, library: str, config: dict[str, Any], num_classes: int | None = None,
                  num_frames: int | None = None, image_size: int | None = None) -> None:
@@ -117,8 +117,6 @@ def _build_transformers(config: dict[str, Any], num_classes: int | None, num_fra
 def _build_torchvision(config: dict[str, Any], num_classes: int | None, num_frames: int | None,
                        image_size: int | None) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
     """Build without weights; a last layer that is one module is moved out, so that its input is the embedding."""
-    from torchvision.models import get_model
-
     name = config["name"]
     if name not in TORCHVISION_CLIPS:
         raise unknown_name("torchvision model", name, TORCHVISION_CLIPS)
@@ -136,5 +134,3 @@ def _build_torchvision(config: dict[str, Any], num_classes: int | None, num_fram
 
 def _crop_size(name: str) -> int:
     return 112 if name in ("mc3_18", "r2plus1d_18", "r3d_18") else 224
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +90,8 @@ class GATEncoder(nn.Module):
 
 class GAT(nn.Module):
     """Classify a video from its audio and visual features by second."""
+
+    task: ClassVar[str] = "features"
 
     def __init__(self, num_classes: int, features: Mapping[str, int] | None = None,
                  windows: Sequence[int | None] = (None, 20), gating: str = "flat", num_heads: int = 8, depth: int = 1,

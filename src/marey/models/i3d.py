@@ -6,7 +6,7 @@ A classifier of its own and, up to Mixed_4f, the trunk of the Action Transformer
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -88,6 +88,8 @@ class I3D(nn.Module):
         dropout: before the classifier.
         frozen_norm: keep batch norm at its stored statistics in training too.
     """
+
+    task: ClassVar[str] = "clips"
 
     def __init__(self, num_classes: int = 400, width: float = 1.0, dropout: float = 0.5,
                  frozen_norm: bool = False) -> None:

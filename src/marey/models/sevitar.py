@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from marey.layers.transformer_block import initialise_linear
-from marey.models.direcformer import add_order_head, order_answer
+from marey.models.direcformer import add_order_head, order_outputs
 from marey.models.timesformer import TimeSformer
+from marey.models.timesformer_config import TimeSformerConfig
 
 
 def perceptron(width_in: int, hidden: Sequence[int], width_out: int, dropout: float = 0.0) -> nn.Sequential:
@@ -26,6 +28,37 @@ def perceptron(width_in: int, hidden: Sequence[int], width_out: int, dropout: fl
     return nn.Sequential(*layers)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeViTARConfig(TimeSformerConfig):
+    """TimeSformer's settings and those of the heads."""
+
+    label_dim: int = 384
+    """E, the width of the label embeddings (384 for the bundled sentence encoder, 700 for Sent2Vec)."""
+
+    label_hidden: Sequence[int] = (768,)
+    """Hidden widths of the semantic MLP."""
+
+    class_hidden: Sequence[int] = (768,)
+    """Hidden widths of the classification MLP."""
+
+    head_dropout: float = 0.0
+    """Dropout in both MLPs."""
+
+    detach_label_embedding: bool = False
+    """Stop the classification loss at ŝ."""
+
+    num_orders: int = 0
+    """P, permutations the order head tells apart; 0 leaves it out."""
+
+    shared_norm: bool = False
+    """One last norm for the class and the order head."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("label_hidden", "class_hidden"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))       # lists, where they come from JSON
+
+
 class SeViTAR(TimeSformer):
     """Classify a clip from its visual feature z and its predicted label embedding ŝ.
 
@@ -35,44 +68,27 @@ class SeViTAR(TimeSformer):
     after the last norm. Any attention kind of `TimeSformer` can carry it, and `num_orders` adds DirecFormer's head.
 
     Args:
-        num_classes: K.
-        label_dim: E, the width of the label embeddings (384 for the bundled sentence encoder, 700 for Sent2Vec).
-        label_hidden: hidden widths of the semantic MLP.
-        class_hidden: hidden widths of the classification MLP.
-        head_dropout: dropout in both MLPs.
-        detach_label_embedding: stop the classification loss at ŝ.
-        num_orders: P, permutations the order head tells apart; 0 leaves it out.
-        shared_norm: one last norm for the class and the order head.
-        others: as `TimeSformer`.
+        config: the settings; or its fields as keyword arguments.
 
     Raises:
-        UserError: if arguments do not fit together.
+        UserError: if settings do not fit together.
     """
 
-    def __init__(self, num_classes: int, label_dim: int = 384, label_hidden: Sequence[int] = (768,),
-                 class_hidden: Sequence[int] = (768,), head_dropout: float = 0.0, detach_label_embedding: bool = False,
-                 num_orders: int = 0, shared_norm: bool = False, num_frames: int = 8, image_size: int = 224,
-                 patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12,
-                 mlp_ratio: float = 4.0, attention: str = "divided", time_attention: str = "softmax",
-                 space_attention: str = "softmax", cls_in_time: bool = False, position_embedding: str = "separable",
-                 stem: str = "linear", stem_stage: int | None = None, freeze_stem_norm: bool = False,
-                 drop_path: float = 0.0, dropout: float = 0.0, attention_dropout: float = 0.0, qkv_bias: bool = True,
-                 resize_embeddings: str | None = None,
-                 activation_checkpointing: bool | str = False):
-        label_hidden, class_hidden = list(label_hidden), list(class_hidden)
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        own = ("label_dim", "label_hidden", "class_hidden", "head_dropout", "detach_label_embedding", "num_orders",
-               "shared_norm")
-        super().__init__(**{name: value for name, value in arguments.items() if name not in own} | {"num_classes": 0})
-        self.arguments: dict[str, Any] = arguments
-        self.detach_label_embedding = detach_label_embedding
-        self.semantic_mlp = perceptron(embed_dim, label_hidden, label_dim, head_dropout)
-        self.class_mlp = perceptron(label_dim + embed_dim, class_hidden, num_classes, head_dropout)
+    config_type: ClassVar[type[TimeSformerConfig]] = SeViTARConfig
+    has_linear_head: ClassVar[bool] = False
+
+    def __init__(self, config: SeViTARConfig | None = None, /, **fields: Any) -> None:
+        config = SeViTARConfig(**fields) if config is None else config
+        super().__init__(config)
+        D, E = config.embed_dim, config.label_dim
+        self.detach_label_embedding = config.detach_label_embedding
+        self.semantic_mlp = perceptron(D, config.label_hidden, E, config.head_dropout)
+        self.class_mlp = perceptron(E + D, config.class_hidden, config.num_classes, config.head_dropout)
         initialise_linear(self.semantic_mlp)
         initialise_linear(self.class_mlp)
-        add_order_head(self, num_orders, shared_norm)
+        add_order_head(self, config.num_orders, config.shared_norm)
 
-    def answer(self, cls: Tensor) -> dict[str, Any]:
+    def forward_head(self, cls: Tensor) -> dict[str, Any]:
         """Apply the two MLPs, and the order head if there is one, to the class token (B, D) of the last block.
 
         Returns:
@@ -83,4 +99,4 @@ class SeViTAR(TimeSformer):
         seen = label_embedding.detach() if self.detach_label_embedding else label_embedding
         outputs = {"logits": self.class_mlp(torch.cat((seen, z), dim=-1)), "label_embedding": label_embedding,
                    "embedding": z}
-        return outputs | order_answer(self, cls, z)
+        return outputs | order_outputs(self, cls, z)

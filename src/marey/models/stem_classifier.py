@@ -7,7 +7,7 @@ classes in 400 steps of 64 clips, and the transformer then learns from its first
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,11 +35,14 @@ class StemClassifier(nn.Module):
         UserError: if arguments do not fit together.
     """
 
+    task: ClassVar[str] = "clips"
+
     def __init__(self, num_classes: int, num_frames: int = 8, image_size: int = 224, patch_size: int = 16,
                  embed_dim: int = 128, hidden: int = 192, stem: str = "conv", stem_stage: int | None = None):
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        self.arguments: dict[str, Any] = arguments
+        self.arguments: dict[str, Any] = {
+            "num_classes": num_classes, "num_frames": num_frames, "image_size": image_size, "patch_size": patch_size,
+            "embed_dim": embed_dim, "hidden": hidden, "stem": stem, "stem_stage": stem_stage}
         if image_size % patch_size or num_frames < TIME_CELLS:
             raise UserError(f"image_size {image_size} must be a multiple of patch_size {patch_size}, and num_frames "
                             f"{num_frames} at least {TIME_CELLS}")

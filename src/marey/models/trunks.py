@@ -13,6 +13,8 @@ from marey.errors import UserError
 from marey.layers.efficientnet_lite import EfficientNetLiteTrunk, blocks_before
 from marey.layers.i3d_blocks import ConvUnit
 from marey.models.i3d import I3DTrunk
+from marey.models.timesformer import TimeSformer
+from marey.models.timesformer_config import TimeSformerConfig
 
 TRUNKS = ("i3d", "timesformer", "efficientnet_lite0")
 
@@ -27,11 +29,10 @@ class TimeSformerTrunk(nn.Module):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        from marey.models.timesformer import TimeSformer
-
-        self.timesformer = TimeSformer(**{"num_classes": 1, **arguments})
-        self.out_channels = arguments.get("embed_dim", 768)
-        self.patch_size = arguments.get("patch_size", 16)
+        config = TimeSformerConfig(**{"num_classes": 1, **arguments})
+        self.timesformer = TimeSformer(config)
+        self.out_channels = config.embed_dim
+        self.patch_size = config.patch_size
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, D, T, H / patch, W / patch)."""

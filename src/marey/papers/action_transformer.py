@@ -156,7 +156,7 @@ def load_data(options: ReproduceOptions) -> tuple[AvaIndex, AvaIndex]:
 @functools.lru_cache(maxsize=1)
 def bundled_trunk() -> nn.Module:
     """Return the trunk of `marey-mini-detect`."""
-    from marey.checkpoints import load_model
+    from marey.checkpoints.load import load_model
 
     return load_model("marey-mini-detect").trunk  # type: ignore[return-value]
 

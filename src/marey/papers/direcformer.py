@@ -136,7 +136,7 @@ def run_mini(name: str, seed: int, options: ReproduceOptions, *, times: int = 1,
         "top1" and "top5" on the test clips both ways, "order_acc" on the test clips as recorded x 4 shuffles, in
         percent; multiply-adds per view in millions; and the name of the run.
     """
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
     from marey.training.loop import train
 
     config = mini_config(name, seed, options.device, times)

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.datasets.youtube8m import FeatureSet, open_feature_set
 from marey.datasets.youtube8m_loading import IndexedExamples
 from marey.errors import UserError

@@ -177,7 +177,7 @@ def run_folder(name: str, label: str, seed: int, options: ReproduceOptions) -> P
 def train_line(line: Line, clips: MiniSet, seed: int, out: Path, options: ReproduceOptions,
                steps: int | None = None) -> nn.Module:
     """Train a line; returns the model in evaluation mode."""
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
     from marey.training.loop import train
 
     config, conv = line_config(line, clips.name, seed, options.device, steps), line.model == "i3d"
@@ -351,7 +351,7 @@ def run_figure(options: ReproduceOptions) -> dict[str, Any]:
     Raises:
         UserError: if the two cells have not been run.
     """
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
     from marey.papers.figures import describe_embedding, draw_embeddings
 
     clips = open_mini_set("mocap", options.cache)

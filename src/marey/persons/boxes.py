@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torchvision.models import detection, list_models
 from torchvision.ops import nms
 
 from marey.datasets.ava import read_predicted_boxes
@@ -76,8 +77,6 @@ class TorchvisionPersons:
     """A COCO detector of torchvision, such as fasterrcnn_mobilenet_v3_large_320_fpn; downloads its weights once."""
 
     def __init__(self, name: str, *, min_score: float = 0.5, weights: str | None = "DEFAULT") -> None:
-        from torchvision.models import detection, list_models
-
         known = list_models(module=detection)
         if name not in known:
             raise unknown_name("torchvision detector", name, known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
+from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
@@ -51,7 +51,7 @@ an hour; image features need no video to pre-train on."""
 def mini_preprocess() -> Preprocess:
     """Return 8 frames at 4 a second (2 s), the whole frame stretched to 112 x 112, ImageNet's normalisation."""
     return Preprocess(sampling=ClipSampling(kind="uniform", num_frames=8, stride_frames=1, target_fps=4.0),
-                      image_size=112, resize_mode="stretch", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+                      image_size=112, resize_mode="stretch", mean=LITE0_MEAN, std=LITE0_STD)
 
 
 def i3d_mini_mocap() -> TrainConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
+from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.synthetic.motion import REVERSALS, list_actions
 from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
 from marey.transforms.augment import Augment
@@ -24,7 +24,7 @@ MINI_ARGUMENTS: dict[str, Any] = {
 def mini_preprocess() -> Preprocess:
     """Eight frames at 8 frames per second (0.875 s) from the middle of the video, one centre crop of 96 pixels."""
     sampling = ClipSampling(kind="uniform", num_frames=8, stride_frames=1, target_fps=8.0, view_start="offset")
-    return Preprocess(sampling=sampling, short_side=96, image_size=96, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return Preprocess(sampling=sampling, short_side=96, image_size=96, mean=LITE0_MEAN, std=LITE0_STD)
 
 
 def mini_augment(preprocess: Preprocess) -> Augment:

@@ -44,7 +44,7 @@ def calibrate_run(run: Run) -> None:
 
     Nothing is stored, and the user is told, where there are no held-out videos.
     """
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
 
     if run.task.val_data is None or not (run.out / "best").is_dir():
         run.progress.say("no held-out videos: temperature and unknown-detector are not fitted")

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError, unknown_name
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess

@@ -120,13 +120,11 @@ def prepare_model(data: StoredFeatures, fresh: bool, model: nn.Module) -> None:
         model: about to be trained.
         fresh: no weights were loaded.
     """
-    from marey.models.grid_sevitar import GridSeViTAR, fit_grid_head
     from marey.training.initialise import widen_start
 
     if fresh:
         widen_start(model)
-    if isinstance(model, GridSeViTAR):
-        fit_grid_head(model, data.all(), data.clip_labels())
+    model.fit_head(data.all(), data.clip_labels())  # type: ignore[operator]
 
 
 class StoredFeatures:

@@ -30,7 +30,7 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
     settings = config.model
     start = None
     if settings.init_from is not None:
-        from marey.checkpoints import load_checkpoint
+        from marey.checkpoints.load import load_checkpoint
 
         start = load_checkpoint(settings.init_from)
     name = settings.name or (start.name if start is not None else None)
@@ -57,13 +57,11 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
 
 def _accepted(name: str, inferred: dict[str, Any]) -> dict[str, Any]:
     """Leave out what the data would tell a model that does not ask (a convolution takes any number of frames)."""
-    import inspect
-
-    from marey.models import MODELS, model_class
+    from marey.models import MODELS, argument_names
 
     if name not in MODELS:
         return dict(inferred)
-    known = inspect.signature(model_class(name).__init__).parameters
+    known = argument_names(name)
     return {key: value for key, value in inferred.items() if key in known}
 
 
@@ -105,7 +103,7 @@ def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
     Raises:
         UserError: if they are of another width.
     """
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
     from marey.layers.efficientnet_lite import load_imagenet_stem
 
     target: Any = model.patch_embed.trunk  # type: ignore[union-attr]

@@ -307,7 +307,7 @@ class Run:
     def save_checkpoint(self, name: str, model: nn.Module, calibration: dict[str, Any] | None = None,
                         tensors: dict[str, torch.Tensor] | None = None) -> None:
         """Write a checkpoint folder of the run (main process)."""
-        from marey.checkpoints import save_checkpoint
+        from marey.checkpoints.folder import save_checkpoint
 
         if self.accelerator.is_main_process:
             task = self.task

@@ -54,7 +54,7 @@ def test_the_mini_recipe_trains_evaluates_and_saves(scenes, tmp_path, boxes):
     assert set(result.metrics) >= {"map", "localisation_50", "localisation_75", "persons_50", "persons_75"}
     if boxes == "truth":
         assert result.metrics["localisation_75"] == 1
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
 
     checkpoint = load_checkpoint(tmp_path / "run" / "best")
     assert checkpoint.class_names == ["a", "b"]
@@ -91,7 +91,7 @@ def test_stored_stem_features_train_what_clips_train(scenes, tmp_path, monkeypat
 
 
 def load(run):
-    from marey.checkpoints import load_model
+    from marey.checkpoints.load import load_model
 
     return load_model(run / "last")
 

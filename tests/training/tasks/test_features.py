@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.recipes.gat import gat_youtube8m_mini, variant_of
 from marey.synthetic.youtube8m import render_youtube8m_mini

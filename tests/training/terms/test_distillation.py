@@ -34,7 +34,7 @@ def config(root: Path, teacher: Path, labels: tuple[str, str] = ("bright", "dark
 
 
 def test_the_teacher_sees_the_clip_in_its_own_size_and_normalisation(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
 
     task = build_task(config(tmp_path / "d", tiny_checkpoint))
     batch = task.collate([task.train_data[(0, i)] for i in range(2)])

@@ -131,7 +131,7 @@ def test_the_evaluator_reports_order_accuracy_beside_its_chance_level():
 
 
 def test_a_run_stores_its_permutations_and_is_evaluated_with_order_accuracy(tmp_path):
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
     from marey.evaluation.evaluate import evaluate
 
     data = packed_clips(tmp_path / "data")

@@ -141,7 +141,7 @@ def preprocess_of(config: TrainConfig) -> Preprocess:
         return config.data.preprocess
     if config.model.init_from is None:
         raise UserError("no preprocessing: set data.preprocess.image_size and the like, or model.init_from")
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
 
     found = load_checkpoint(config.model.init_from).preprocess
     if found is None:

@@ -144,7 +144,7 @@ class FeatureStore:
         if config.model.init_from is None:
             load_imagenet_stem(self.trunk.stem)
         else:
-            from marey.checkpoints import load_model
+            from marey.checkpoints.load import load_model
 
             self.trunk.stem.load_state_dict(load_model(config.model.init_from).trunk.stem.state_dict())  # type: ignore[union-attr]
         self.trunk.eval()

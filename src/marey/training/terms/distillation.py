@@ -33,7 +33,7 @@ def build(config: TrainConfig) -> Task:
     Raises:
         UserError: if no teacher is named, or its classes or clip length are not the student's.
     """
-    from marey.checkpoints import load_checkpoint
+    from marey.checkpoints.load import load_checkpoint
 
     given, known = config.objective.arguments, [field.name for field in fields(DistillationArguments)]
     for name in given:

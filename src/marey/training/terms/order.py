@@ -22,7 +22,7 @@ from marey.training.tasks.clips import ClassificationEvaluator
 from marey.training.tasks.clips import build as build_classification
 
 if TYPE_CHECKING:
-    from marey.checkpoints import Checkpoint
+    from marey.checkpoints.folder import Checkpoint
     from marey.evaluation.classification import EvaluateOptions
 
 

@@ -1,0 +1,139 @@
+"""Load a checkpoint by its name, wherever it comes from and whatever format it has.
+
+    load_checkpoint("marey-mini")                      bundled with the package
+    load_checkpoint("runs/jester/best")                a folder written by `save_checkpoint`
+    load_checkpoint("hf:facebook/timesformer-base-finetuned-k400")    a hub id, or a local folder of that layout
+    load_checkpoint("torchvision:swin3d_t")            torchvision's video models
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from marey.checkpoints.external import load_hf_external, load_torchvision
+from marey.checkpoints.folder import CONFIG, Checkpoint, load_folder
+from marey.checkpoints.huggingface import load_hf_timesformer, local_copy
+from marey.errors import UserError, unknown_name
+from marey.files import read_json
+from marey.layers.transformer_block import fold_temporal_projection
+
+PACKAGE = Path(__file__).resolve().parents[1]
+WEIGHTS_FOLDER = PACKAGE / "weights" if (PACKAGE / "weights").is_dir() else PACKAGE.parents[1] / "weights"
+"""The bundled checkpoints: `marey/weights` in an installed wheel, `weights/` at the top of a checkout."""
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the checkpoints that come with the package, sorted."""
+    if not WEIGHTS_FOLDER.is_dir():
+        return []
+    return sorted(folder.name for folder in WEIGHTS_FOLDER.iterdir() if (folder / CONFIG).is_file())
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """Load a model with its class names, preprocessing and calibration, ready to predict.
+
+    Args:
+        source: a bundled name, a checkpoint folder, "hf:<hub id or folder>", or "torchvision:<model>".
+
+    Raises:
+        UserError: if there is no such checkpoint or it does not fit.
+    """
+    text = str(source)
+    if text.startswith("hf:"):
+        return load_hf(text.removeprefix("hf:"))
+    if text.startswith("torchvision:"):
+        return load_torchvision(text.removeprefix("torchvision:"))
+    if text in bundled_names():
+        return load_folder(WEIGHTS_FOLDER / text, source=text)
+    folder = Path(source)
+    if not folder.exists():
+        if "/" in text or "\\" in text or not bundled_names():
+            bundled = ", ".join(bundled_names()) or "none"
+            raise UserError(f"{text}: no such checkpoint folder; bundled names: {bundled}; hub models are written "
+                            f"'hf:{text}'")
+        raise unknown_name("model", text, bundled_names())
+    if not folder.is_dir():
+        raise UserError(f"{text}: a file, but a checkpoint is a folder; bring a file in with "
+                        f"`marey convert {text} --from FORMAT --out DIR`")
+    if (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG):
+        return load_hf(text)
+    return load_folder(folder)
+
+
+def load_hf(source: str) -> Checkpoint:
+    """Load a video classifier of the `transformers` layout: TimeSformer as our own model, others as they are.
+
+    Args:
+        source: hub id, or a local folder.
+
+    Raises:
+        UserError: if it is not there, or is no model that can be read.
+    """
+    folder = local_copy(source)
+    config = read_json(folder / "config.json")
+    read = load_hf_timesformer if config.get("model_type") == "timesformer" else load_hf_external
+    return read(folder, config, f"hf:{source}")
+
+
+def load_model(source: str | Path, *, compile: bool = False) -> nn.Module:
+    """Load only the model of a checkpoint, in evaluation mode.
+
+    Args:
+        source: as in `load_checkpoint`.
+        compile: hand it to `compiled`; the first answers then take up to minutes.
+    """
+    model = load_checkpoint(source).model
+    return compiled(model) if compile else model
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """Return the model behind `torch.compile`, or with a warning the model itself where that does not work here.
+
+    The temporal projection of TimeSformer's family is folded first, as a constant. The fallback also holds at the first
+    forward, where the compiler really runs.
+    """
+    fold_temporal_projection(model)
+    try:
+        fast = torch.compile(model)
+    except Exception as error:
+        warn_of_fallback(error)
+        return model
+    return CompiledModel(model, fast).eval()
+
+
+class CompiledModel(nn.Module):
+    """A model whose forward is compiled, and falls back to the model itself if the compiler fails.
+
+    Args:
+        model: the model.
+        fast: what `torch.compile` made of it.
+    """
+
+    def __init__(self, model: nn.Module, fast: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.arguments = getattr(model, "arguments", {})
+        self._fast = [fast]                      # in a list, so that its weights are not registered twice
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the model returns."""
+        if self._fast:
+            try:
+                return self._fast[0](*args, **kwargs)
+            except UserError:
+                raise
+            except Exception as error:
+                self._fast.clear()
+                warn_of_fallback(error)
+        return self.model(*args, **kwargs)
+
+
+def warn_of_fallback(error: Exception) -> None:
+    """Warn that the model runs without `torch.compile`, with the first line of the reason."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    warnings.warn(f"torch.compile does not work here ({reason}); going on without it", stacklevel=3)
