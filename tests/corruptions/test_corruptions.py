@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import marey
-from marey.corruptions import CATEGORIES, KINDS, PROFILES, kind_for, source_profile, strength
+from marey.corruptions import CATEGORIES, KINDS, PROFILES, corruption
 from marey.errors import UserError
 
-PIXEL = [name for name, kind in KINDS.items() if kind.where == "pixel"]
+PIXEL = [name for name, kind in KINDS.items() if kind.domain == "pixels"]
 CODEC = [name for name, kind in KINDS.items() if kind.category == "codec"]
 
 
@@ -68,12 +68,12 @@ def test_a_higher_severity_is_further_from_the_clean_clip(kind: str, profile: st
 
 
 def test_saturate_is_not_monotone_because_its_table_first_greys_and_then_floods() -> None:
-    factors = [strength("saturate", severity)["factor"] for severity in range(1, 6)]
+    factors = [corruption("saturate", severity).strength["factor"] for severity in range(1, 6)]
     assert factors == [.3, .1, 2., 5., 20.]
 
 
 def test_fog_grows_except_from_three_to_four_where_only_its_roughness_changes() -> None:
-    amounts = [strength("fog", severity)["amount"] for severity in range(1, 6)]
+    amounts = [corruption("fog", severity).strength["amount"] for severity in range(1, 6)]
     assert amounts == [1.5, 2., 2.5, 2.5, 3.]
     clip = moving_clip(4, 96, 96)
     distances = [(marey.corrupt(clip, "fog", severity).float() - clip.float()).abs().mean() for severity in range(1, 6)]
@@ -107,7 +107,7 @@ def test_fog_has_one_map_per_clip_only_in_mini_kinetics_c() -> None:
     many = marey.corrupt(still, "fog", 3, profile="imagenet-c")
     assert torch.equal(one[0], one[1])
     assert not torch.equal(many[0], many[1])
-    assert kind_for("fog", "mini-kinetics-c").coherence == "clip"
+    assert corruption("fog", profile="mini-kinetics-c").coherence == "clip"
 
 
 def test_motion_blur_of_mini_kinetics_c_averages_neighbouring_frames() -> None:
@@ -126,10 +126,10 @@ def test_brightness_of_a_worked_pixel() -> None:
 
 
 def test_a_kind_that_a_profile_lacks_falls_back_by_name() -> None:
-    assert source_profile("fog", "rose") == "imagenet-c"
-    assert source_profile("rain", "rose") == "mini-kinetics-c"
-    assert source_profile("jumble", "imagenet-c") == "rose"
-    assert source_profile("shot_noise", "rose") == "rose"
+    assert corruption("fog", profile="rose").profile == "imagenet-c"
+    assert corruption("rain", profile="rose").profile == "mini-kinetics-c"
+    assert corruption("jumble", profile="imagenet-c").profile == "rose"
+    assert corruption("shot_noise", profile="rose").profile == "rose"
 
 
 def test_what_is_wrong_with_the_input_is_said() -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import marey
+from marey.corruptions import corruption
 from marey.corruptions.blur import motion_blur_at
-from marey.corruptions.profiles import strength
 
 GOLDEN = json.loads((Path(__file__).parent / "imagenet_c_golden.json").read_text())
 EXACT = ("contrast", "jpeg_compression", "pixelate")
@@ -46,7 +46,7 @@ def test_a_deterministic_kind_equals_the_published_code_within_one_level(kind: s
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
 def test_motion_blur_at_an_angle_equals_the_published_loop_within_one_level(severity: int, frame: Tensor) -> None:
     golden = GOLDEN["kinds"]["motion_blur"][severity - 1]
-    taps = strength("motion_blur", severity, "imagenet-c")
+    taps = corruption("motion_blur", severity, "imagenet-c").strength
     ours = motion_blur_at(frame[0], degrees=golden["degrees"], **taps)[None]
     assert (picked(ours) - torch.tensor(golden["values"])).abs().max() <= 1
     assert abs(ours.float().mean().item() - golden["mean"]) < 0.45
@@ -59,12 +59,12 @@ def test_pixelate_and_jpeg_equal_pillow_on_random_pixels() -> None:
     pixels = torch.randint(0, 256, (1, 3, 97, 131), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     image = image_module.fromarray(pixels[0].permute(1, 2, 0).numpy())
     for severity in range(1, 6):
-        scale = strength("pixelate", severity)["scale"]
+        scale = corruption("pixelate", severity).strength["scale"]
         coarse = image.resize((int(131 * scale), int(97 * scale)), image_module.BOX)
         coarse = coarse.resize((131, 97), image_module.NEAREST)
         ours = marey.corrupt(pixels, "pixelate", severity)[0].permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(ours, np.array(coarse))
         file = BytesIO()
-        image.save(file, "JPEG", quality=strength("jpeg_compression", severity)["quality"])
+        image.save(file, "JPEG", quality=corruption("jpeg_compression", severity).strength["quality"])
         ours = marey.corrupt(pixels, "jpeg_compression", severity)[0].permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(ours, np.array(image_module.open(file)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marey.corruptions import temporal_indices
+from marey.corruptions import corruption
 from marey.errors import UserError
 
 
 def order(name: str, T: int, severity: int, seed: int = 0) -> list[int]:
-    return temporal_indices(name, T, severity, generator=torch.Generator().manual_seed(seed))
+    return corruption(name, severity).frame_order(T, generator=torch.Generator().manual_seed(seed))
 
 
 def test_sampling_repeats_each_kept_frame() -> None:
@@ -58,6 +58,6 @@ def test_a_clip_of_one_frame_is_left_alone() -> None:
 
 def test_a_pixel_kind_or_an_empty_video_is_refused() -> None:
     with pytest.raises(UserError, match="'fog' changes pixels, not the order"):
-        temporal_indices("fog", 5)
+        corruption("fog").frame_order(5)
     with pytest.raises(UserError, match="at least one frame"):
-        temporal_indices("freeze", 0)
+        corruption("freeze").frame_order(0)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from marey.datasets import open_dataset
+from marey.datasets import open_dataset, perturb_video
 from marey.datasets import perturb as module
 from marey.datasets.index import DatasetIndex
-from marey.datasets.perturb import perturb_dataset, plan, video_seed
+from marey.datasets.perturb import perturb_dataset
+from marey.datasets.perturb_plan import plan, video_seed
 from marey.errors import UserError
 from marey.video.decode import open_video
 from marey.video.encode import write_video
@@ -61,7 +62,7 @@ def test_random_draws_one_kind_per_video_from_its_name(data: DatasetIndex, tmp_p
     jobs = plan(data, tmp_path / "P", ["random"], [1, 2, 3, 4, 5], profile="rose", seed=3, short_side=48)
     assert len(jobs) == 2
     assert jobs == plan(data, tmp_path / "P", ["random"], [1, 2, 3, 4, 5], profile="rose", seed=3, short_side=48)
-    draws = {(job.kind, job.severity) for seed in range(40) for job in
+    draws = {(job.corruption.name, job.corruption.severity) for seed in range(40) for job in
              plan(data, tmp_path / "P", ["random"], [1, 2, 3, 4, 5], profile="rose", seed=seed, short_side=48)}
     assert len({kind for kind, _ in draws}) > 12
     assert {severity for _, severity in draws} == {1, 2, 3, 4, 5}
@@ -117,10 +118,10 @@ def test_folders_that_must_not_be_written_are_refused(data: DatasetIndex, tmp_pa
 
 def test_long_videos_are_corrupted_in_windows_with_one_draw_per_clip(data: DatasetIndex, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WINDOW_FRAMES", 4)
+    monkeypatch.setattr(perturb_video, "WINDOW_FRAMES", 4)
     job = plan(data, tmp_path, ["translate"], [5], profile="rose", seed=0, short_side=0)[0]
     with open_video(job.source) as reader:
-        windows = list(module.perturbed_frames(job, reader))
+        windows = list(perturb_video.perturbed_frames(job, reader))
     assert [len(window) for window in windows] == [4, 4, 2]
     black = [(window == 0).all(1).float().mean() for window in windows]
     assert black[0] == black[1] == black[2]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from marey.corruptions import corruption
 from marey.datasets import open_dataset
 from marey.datasets.index import DatasetIndex
 from marey.errors import UserError
@@ -123,7 +124,7 @@ def test_models_with_the_same_crop_meet_the_same_noise(data: DatasetIndex) -> No
     config = BenchmarkConfig(corruptions=("gaussian_noise",), resolution=64)
     video = benchmark.decode_video("name", sample, subjects, config)
     ratios = [benchmark.crop_ratio(subject.preprocess) for subject in subjects]
-    first, second = benchmark.changed_clips(video, ratios, "gaussian_noise", 5, config)
+    first, second = benchmark.changed_clips(video, ratios, corruption("gaussian_noise", 5), config.seed)
     assert torch.equal(first, second)
 
 

@@ -40,7 +40,7 @@ def answer_at(level: int) -> dict:
 def test_a_clear_answer_is_kept_by_all_three() -> None:
     result = answer_at(30)
     assert result["kept"] == 1.0
-    assert set(result["corruptions"]) == {kind for kind, _ in MILD}
+    assert set(result["corruptions"]) == {change.name for change in MILD}
     assert result["lowest_probability"] > 0.9
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marey.corruptions import KINDS
+from marey.corruptions import KINDS, Corruption, corruption
 from marey.errors import UserError
 from marey.transforms import corruption_augment
 from marey.transforms.augment import Augment
@@ -45,15 +45,13 @@ def test_a_mode_keeps_shape_repeats_and_changes_the_clip(mode: str) -> None:
 
 
 def test_only_training_kinds_and_severities_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    import marey.corruptions as corruptions
-
     drawn = set()
 
-    def record(frames: torch.Tensor, kind: str, severity: int, **_: object) -> torch.Tensor:
-        drawn.add((kind, severity))
-        return frames
+    def record(name: str, severity: int) -> Corruption:
+        drawn.add((name, severity))
+        return corruption(name, severity)
 
-    monkeypatch.setattr(corruptions, "corrupt", record)
+    monkeypatch.setattr(corruption_augment, "corruption", record)
     generator = torch.Generator().manual_seed(0)
     for _ in range(300):
         corrupt_for_training(clip(), "mixed", 1.0, generator)

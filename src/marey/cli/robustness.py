@@ -61,9 +61,10 @@ def corrupt(
 ) -> None:
     """Write a perturbed copy of a data set; run again to go on after a stop."""
     from marey.cli.output import print_json, progress, say
-    from marey.corruptions import source_profile
+    from marey.corruptions.profiles import source_profile
     from marey.datasets import open_dataset
-    from marey.datasets.perturb import ROSE_RANDOM, perturb_dataset
+    from marey.datasets.perturb import perturb_dataset
+    from marey.datasets.perturb_plan import ROSE_RANDOM
 
     index = open_dataset(data, dataset=dataset)
     if split is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
+import av
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -53,8 +54,6 @@ def require_encoder(name: str) -> None:
     Raises:
         UserError: naming the encoder that is missing.
     """
-    import av
-
     try:
         av.codec.Codec(name, "w")
     except Exception as error:
@@ -82,8 +81,6 @@ def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str
         bit_rate: bits per second for average-bit-rate control, also the maximum and the buffer size.
         qscale: fixed quantiser, 1 to 31 (FFmpeg limits greater values to 31).
     """
-    import av
-
     require_encoder(encoder)
     even = _even(frames.cpu())
     context = av.CodecContext.create(encoder, "w")
@@ -118,8 +115,6 @@ def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
     A frame that does not come out repeats the last good one; before the first good frame, the first good one is
     shown; when nothing decodes, all frames are black.
     """
-    import av
-
     context = av.CodecContext.create(stream.codec, "r")
     context.thread_count = 1
     context.width, context.height = stream.width, stream.height

@@ -7,14 +7,13 @@ from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from marey.corruptions.pixels import map_chunks, truncate
 
 
 def jpeg_compression(frames: Tensor, *, quality: int) -> Tensor:
     """Write and read every frame as a JPEG of `quality` (1 to 100), chroma at half resolution, on the CPU."""
-    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
-
     changed = torch.empty(frames.shape, dtype=torch.uint8)
     for place, frame in zip(changed, frames.cpu(), strict=True):
         pixels = torch.stack(tuple(frame), -1).permute(2, 0, 1)             # interleaved, as the encoder wants it

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marey.errors import UserError, unknown_name
+from marey.errors import unknown_name
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -111,15 +111,3 @@ def source_profile(kind: str, profile: str) -> str:
         if kind in PROFILES[candidate]:
             return candidate
     raise unknown_name("corruption", kind, {name for table in PROFILES.values() for name in table})
-
-
-def strength(kind: str, severity: int, profile: str = "rose") -> dict[str, Any]:
-    """Return the arguments of a kind's function at one severity.
-
-    Raises:
-        UserError: if the profile or the kind is unknown, or the severity is not one of 1, 2, 3, 4, 5.
-    """
-    source = source_profile(kind, profile)
-    if isinstance(severity, bool) or severity not in SEVERITIES:
-        raise UserError(f"severity is one of 1, 2, 3, 4, 5, got {severity!r}; the clean clip is the clip itself")
-    return dict(PROFILES[source][kind][severity - 1])

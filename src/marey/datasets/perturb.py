@@ -1,188 +1,24 @@
-"""Write a perturbed copy of a data set: UCF101-P, HMDB51-P, Kinetics400-P of any folder of videos.
-
-Every output depends only on (video, kind, severity, profile, seed), so runs in any order, on any number of processes,
-and after a kill give the same bytes.
-"""
+"""Write a perturbed copy of a data set: UCF101-P, HMDB51-P, Kinetics400-P of any folder of videos."""
 
 from __future__ import annotations
 
-import hashlib
+import ctypes
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from marey.corruptions import kind_for, source_profile, strength
 from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.perturb_plan import Job, plan
+from marey.datasets.perturb_video import estimate_bytes, write_one
 from marey.errors import UserError
 from marey.files import write_csv, write_json
-
-WINDOW_FRAMES = 512
-"""Frames corrupted at a time, which bounds memory; a codec starts anew at each window."""
-STORE_CRF, STORE_OPTIONS = 10, {"x264-params": "mbtree=0:threads=1"}
-"""How the copy is stored: H.264 at a quality that adds little to the corruption, without x264's macroblock tree, whose
-decisions differ between runs."""
-ROSE_RANDOM = "random"
-"""Corruption name that draws one kind and severity per video, as the ROSE challenge's sets have it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One video to write."""
-
-    source: str
-    """Video file or folder of frames."""
-    name: str
-    """Path of the video below the data set's root, which also seeds its randomness."""
-    target: str
-    """File to write."""
-    kind: str
-    """Corruption."""
-    severity: int
-    """1 to 5."""
-    profile: str
-    """Profile asked for."""
-    seed: int
-    """Seed of the copy."""
-    short_side: int
-    """Pixels of the shorter side, 0 keeps the source's."""
-
-
-def video_seed(seed: int, name: str, kind: str, severity: int) -> int:
-    """Return the seed of one video's randomness, in [0, 2**63)."""
-    digest = hashlib.sha256(f"{seed}/{name}/{kind}/{severity}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def plan(index: DatasetIndex, out: Path, kinds: Sequence[str], severities: Sequence[int], *, profile: str, seed: int,
-         short_side: int) -> list[Job]:
-    """List every video to write.
-
-    One kind at one severity goes straight below `out`; several go to `out/<kind>/<severity>/`.
-
-    Args:
-        kinds: corruption names, or ["random"] for one draw a video among the profile's kinds and `severities`.
-
-    Raises:
-        UserError: if a name or severity is unknown, or the data set is a packed folder.
-    """
-    from marey.corruptions import PROFILES
-
-    random = list(kinds) == [ROSE_RANDOM]
-    for kind in () if random else kinds:
-        for severity in severities:
-            strength(kind, severity, profile)
-    single = random or (len(kinds) == 1 and len(severities) == 1)
-    videos: dict[str, Sample] = {}
-    for sample in index.samples:
-        if sample.row is not None:
-            raise UserError(f"{index.root}: a packed folder holds sampled frames, not videos; corrupt the videos it "
-                            "was packed from")
-        videos.setdefault(index.relative_path(sample), sample)
-    above = os.path.commonpath([os.path.dirname(name) for name in videos]) if any(map(os.path.isabs, videos)) else ""
-    jobs = []
-    for name, sample in videos.items():                                    # a manifest elsewhere names absolute paths
-        below = Path(os.path.relpath(name, above)) if above else Path(name)
-        target_name = str(below.with_suffix(".mp4")) if below.suffix else f"{below}.mp4"
-        pairs = [(kind, severity) for kind in kinds for severity in severities]
-        if random:
-            choices = sorted(PROFILES[profile])
-            draw = video_seed(seed, name, ROSE_RANDOM, 0)
-            pairs = [(choices[draw % len(choices)], severities[draw // len(choices) % len(severities)])]
-        for kind, severity in pairs:
-            folder = out if single else out / kind / str(severity)
-            jobs.append(Job(source=str(sample.path), name=name, target=str(folder / target_name), kind=kind,
-                            severity=severity, profile=profile, seed=seed, short_side=short_side))
-    return jobs
-
-
-def perturbed_frames(job: Job, reader: Any) -> Iterator[Any]:
-    """Yield the corrupted clips, uint8 (t, 3, H, W), of one video, `WINDOW_FRAMES` at a time."""
-    import torch
-
-    from marey.corruptions import corrupt, temporal_indices
-    from marey.transforms.functional import resize_short_side
-
-    meaning = kind_for(job.kind, job.profile)
-    generator = torch.Generator().manual_seed(video_seed(job.seed, job.name, job.kind, job.severity))
-    order = list(range(reader.num_frames))
-    if meaning.where == "index":
-        order = temporal_indices(job.kind, len(order), job.severity, generator=generator, profile=job.profile)
-    bitrate = None
-    if os.path.isfile(job.source) and reader.duration_seconds > 0:
-        bitrate = 8 * os.path.getsize(job.source) / reader.duration_seconds
-        if job.short_side:
-            bitrate *= min(1.0, (job.short_side / min(reader.width, reader.height)) ** 2)
-    start_state = generator.get_state()
-    for start in range(0, len(order), WINDOW_FRAMES):
-        frames = reader.frames_at(order[start:start + WINDOW_FRAMES]).frames
-        if job.short_side:
-            frames = resize_short_side(frames, job.short_side)
-        if meaning.where != "index":
-            if meaning.coherence == "clip" and meaning.where == "pixel":
-                generator.set_state(start_state)                            # one draw for the whole video
-            frames = corrupt(frames, job.kind, job.severity, generator=generator, profile=job.profile,
-                             fps=reader.fps, reference_bitrate=bitrate)
-        yield frames
-
-
-def write_one(job: Job) -> dict[str, Any]:
-    """Write one perturbed video and return its manifest entry, or its "error"."""
-    import torch
-
-    from marey.video.decode import open_video
-    from marey.video.encode import write_video
-
-    torch.set_num_threads(1)
-    entry = {"name": job.name, "target": job.target, "corruption": job.kind, "severity": job.severity,
-             "profile": source_profile(job.kind, job.profile), "seed": job.seed}
-    try:
-        with open_video(job.source) as reader:
-            write_video(job.target, perturbed_frames(job, reader), reader.fps, crf=STORE_CRF,
-                        options=STORE_OPTIONS)
-    except UserError as error:
-        return {**entry, "error": str(error)}
-    content = Path(job.target).read_bytes()
-    return {**entry, "error": None, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def estimate_bytes(jobs: Sequence[Job], sample: int = 4) -> int:
-    """Estimate the size of all outputs from the start of a few jobs, written to memory's temporary folder."""
-    import tempfile
-
-    from marey.video.decode import open_video
-    from marey.video.encode import write_video
-
-    if not jobs:
-        return 0
-    chosen = list(jobs)[::max(1, len(jobs) // sample)][:sample]
-    total = 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        for job in chosen:
-            try:
-                with open_video(job.source) as reader:
-                    frames = next(perturbed_frames(job, _Beginning(reader, 24)))
-                    path = Path(folder) / "sample.mp4"
-                    write_video(path, frames, reader.fps, crf=STORE_CRF)
-                    total += path.stat().st_size * reader.num_frames / len(frames)
-            except UserError:
-                continue
-    return int(total / len(chosen) * len(jobs))
-
-
-class _Beginning:
-    """The first frames of a reader, for the estimate."""
-
-    def __init__(self, reader: Any, num_frames: int) -> None:
-        self.num_frames = min(num_frames, reader.num_frames)
-        self.fps, self.width, self.height = reader.fps, reader.width, reader.height
-        self.duration_seconds, self.frames_at = reader.duration_seconds, reader.frames_at
 
 
 def perturb_dataset(index: DatasetIndex, out: str | Path, kinds: Sequence[str], severities: Sequence[int], *,
@@ -276,9 +112,6 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
 def _end_with_parent() -> None:
     """Ask Linux to end this worker when the process that started it is killed; elsewhere nothing happens."""
     if sys.platform == "linux":
-        import ctypes
-        import signal
-
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)                          # 1 is PR_SET_PDEATHSIG
 
 
@@ -289,16 +122,17 @@ def _write_manifests(index: DatasetIndex, jobs: Sequence[Job], done: dict[str, d
     for sample in index.samples:
         by_name.setdefault(index.relative_path(sample), []).append(sample)
     folders: dict[Path, list[list[Any]]] = {}
-    pairs = {(job.kind, job.severity) for job in jobs}
+    pairs = {(job.corruption.name, job.corruption.severity) for job in jobs}
     single = len(jobs) == len(by_name)
     for job in jobs:
         entry = done.get(job.target)
         if entry is None:
             continue
-        root = out if single or len(pairs) == 1 else out / job.kind / str(job.severity)
+        change = job.corruption
+        root = out if single or len(pairs) == 1 else out / change.name / str(change.severity)
         for sample in by_name[job.name]:
             row = [Path(job.target).relative_to(root).as_posix(), sample.label, sample.split, sample.group,
-                   sample.start_seconds, sample.end_seconds, job.kind, entry["profile"], job.severity, job.seed,
+                   sample.start_seconds, sample.end_seconds, change.name, change.profile, change.severity, job.seed,
                    entry["sha256"]]
             folders.setdefault(root, []).append(row)
     header = ["path", "label", "split", "group", "start_seconds", "end_seconds", "corruption", "profile", "severity",

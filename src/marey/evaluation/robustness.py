@@ -19,9 +19,9 @@ from torchvision.io import encode_jpeg
 
 from marey.attacks import ATTACKS, attack
 from marey.attacks.pixel_model import PixelModel
-from marey.corruptions import corrupt, kind_for, strength, temporal_indices
+from marey.corruptions import Corruption, corruption
 from marey.datasets.index import DatasetIndex, Sample
-from marey.datasets.perturb import video_seed
+from marey.datasets.perturb_plan import video_seed
 from marey.errors import UserError
 from marey.evaluation.candidates import Subject
 from marey.files import write_bytes, write_json
@@ -63,14 +63,20 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         from marey.errors import unknown_name
 
-        for kind in self.corruptions:
-            for severity in self.severities:
-                strength(kind, severity, self.profile)
+        self.changes()
         for name in self.attacks:
             if name not in ATTACKS:
                 raise unknown_name("attack", name, ATTACKS)
         if not self.corruptions and not self.attacks and not self.shuffles:
             raise UserError("nothing to measure: name corruptions or attacks")
+
+    def changes(self) -> list[Corruption]:
+        """Return every corruption at every severity.
+
+        Raises:
+            UserError: if a name, a severity or the profile is unknown.
+        """
+        return [corruption(kind, severity, self.profile) for kind in self.corruptions for severity in self.severities]
 
 
 class WindowReader:
@@ -160,24 +166,21 @@ def decode_video(name: str, sample: Sample, subjects: Sequence[Subject], config:
                             indices=indices, fps=reader.fps, bitrate=bitrate)
 
 
-def changed_clips(video: DecodedVideo, ratios: Sequence[float], kind: str, severity: int,
-                  config: BenchmarkConfig) -> list[Tensor]:
+def changed_clips(video: DecodedVideo, ratios: Sequence[float], change: Corruption, seed: int) -> list[Tensor]:
     """Return what each model is shown under one corruption, uint8 (T, 3, R, R); models with one view share pixels."""
-    meaning = kind_for(kind, config.profile)
-    seed = video_seed(config.seed, video.name, kind, severity)
+    seed = video_seed(seed, video.name, change.name, change.severity)
     L = len(next(iter(video.views.values())))
-    if meaning.where == "index":
-        order = temporal_indices(kind, L, severity, generator=torch.Generator().manual_seed(seed),
-                                 profile=config.profile)
+    if change.domain == "order":
+        order = change.frame_order(L, generator=torch.Generator().manual_seed(seed))
         return [video.views[ratio][[order[i] for i in indices]]
                 for ratio, indices in zip(ratios, video.indices, strict=True)]
     shown: dict[float, tuple[Tensor, dict[int, int]]] = {}
     for ratio, view in video.views.items():
         needed = sorted({i for other, indices in zip(ratios, video.indices, strict=True) if other == ratio
                          for i in indices})
-        chosen = list(range(L)) if meaning.where == "window" else needed
-        changed = corrupt(view[chosen], kind, severity, generator=torch.Generator().manual_seed(seed),
-                          profile=config.profile, fps=video.fps, reference_bitrate=video.bitrate)
+        chosen = list(range(L)) if change.domain == "window" else needed
+        changed = change(view[chosen], generator=torch.Generator().manual_seed(seed), fps=video.fps,
+                         reference_bitrate=video.bitrate)
         shown[ratio] = changed, {index: place for place, index in enumerate(chosen)}
     return [shown[ratio][0][[shown[ratio][1][i] for i in indices]]
             for ratio, indices in zip(ratios, video.indices, strict=True)]
@@ -208,11 +211,10 @@ def measure_video(name: str, sample: Sample, label: int, subjects: Sequence[Subj
     ratios = [crop_ratio(subject.preprocess) for subject in subjects]
     clean = [video.views[ratio][indices] for ratio, indices in zip(ratios, video.indices, strict=True)]
     tags, clips = [CLEAN], [[clip] for clip in clean]
-    for kind in config.corruptions:
-        for severity in config.severities:
-            tags.append(f"{kind}/{severity}")
-            for collected, clip in zip(clips, changed_clips(video, ratios, kind, severity, config), strict=True):
-                collected.append(clip)
+    for change in config.changes():
+        tags.append(f"{change.name}/{change.severity}")
+        for collected, clip in zip(clips, changed_clips(video, ratios, change, config.seed), strict=True):
+            collected.append(clip)
     if examples is not None:
         _write_examples(examples, tags, clips[0])
     results = []

@@ -310,7 +310,7 @@ def _examples(report: dict[str, Any], folder: Path | None) -> str:
 def _settings(report: dict[str, Any]) -> str:
     settings = report["settings"]
     kinds = "".join("<tr>" + "".join(f"<td style='text-align:left'>{k[key]}</td>" for key in
-                                     ("kind", "profile", "where", "coherence")) + "</tr>"
+                                     ("kind", "profile", "domain", "coherence")) + "</tr>"
                     for k in report.get("kinds", []))
     table = "" if not kinds else (
         "<details><summary>Constants and places of every kind</summary><table><tr><th>kind</th>"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marey.corruptions import KINDS, kind_for, source_profile
+from marey.corruptions import corruption
 from marey.datasets.index import DatasetIndex
 from marey.errors import UserError
 from marey.evaluation.robustness import CLEAN, BenchmarkConfig
@@ -93,7 +93,7 @@ def _model(entries: Sequence[Entry], model: int, tables: Sequence[dict[str, dict
         "clean_calibration_error": metrics.calibration_error(confidence, right), "kinds": kinds,
         "categories": {}, "attacks": _attacks(entries, model, answers, labels), "order": _order(entries, model)}
     if kinds:
-        category_of = {kind: kind_for(kind, config.profile).category for kind in kinds}
+        category_of = {kind: numbers["category"] for kind, numbers in kinds.items()}
         for key in ("mean_accuracy", "gamma_a", "gamma_r"):
             values = {kind: numbers[key] for kind, numbers in kinds.items() if numbers[key] is not None}
             for category, mean in metrics.category_means(values, category_of).items():
@@ -126,7 +126,8 @@ def _kind(entries: Sequence[Entry], model: int, kind: str, clean: float, accurac
     fooled = [metrics.fooling_rate(clean_answers, answers, labels) for answers, _ in columns]
     errors = [metrics.calibration_error(confidence, answers == labels) for answers, confidence in columns]
     mean = metrics.mean_over_severities(accuracy)
-    return {"category": kind_for(kind, config.profile).category, "profile": source_profile(kind, config.profile),
+    change = corruption(kind, profile=config.profile)
+    return {"category": change.category, "profile": change.profile,
             "accuracy": {str(severity): value for severity, value in accuracy.items()}, "mean_accuracy": mean,
             "gamma_a": metrics.absolute_robustness(clean, mean), "gamma_r": metrics.relative_robustness(clean, mean),
             "ce": metrics.corruption_error(accuracy, reference),
@@ -190,10 +191,10 @@ def describe_kinds(config: BenchmarkConfig) -> list[dict[str, Any]]:
     """Return where each kind's constants come from, where it applies and whether its draws change by frame."""
     described = []
     for kind in config.corruptions:
-        meaning = kind_for(kind, config.profile)
-        described.append({"kind": kind, "category": meaning.category, "where": meaning.where,
-                          "coherence": meaning.coherence, "profile": source_profile(kind, config.profile),
-                          "monotone": KINDS[kind].monotone})
+        change = corruption(kind, profile=config.profile)
+        described.append({"kind": kind, "category": change.category, "domain": change.domain,
+                          "coherence": change.coherence, "profile": change.profile,
+                          "monotone": change.kind.monotone})
     return described
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from marey.corruptions import corrupt
+from marey.corruptions import Corruption, corruption
 
 if TYPE_CHECKING:
     from marey.inference.predictor import Prediction, Predictor
 
-MILD = (("gaussian_noise", 1), ("brightness", 1), ("jpeg_compression", 1))
-"""Kind and severity of each change, constants of the `rose` profile."""
+MILD = (corruption("gaussian_noise", 1), corruption("brightness", 1), corruption("jpeg_compression", 1))
+"""The changes, with the constants of the `rose` profile."""
 
 
 def stability(predictor: Predictor, prediction: Prediction, seed: int = 0) -> dict[str, Any]:
@@ -33,25 +33,25 @@ def stability(predictor: Predictor, prediction: Prediction, seed: int = 0) -> di
     names = predictor.class_names
     if prediction.class_names != names:                                   # ranked by meaning: compare the model's own
         with torch.inference_mode():
-            place = int(_probabilities(predictor, prediction, None, 0, seed).argmax())
+            place = int(_probabilities(predictor, prediction, None, seed).argmax())
     answers: dict[str, dict[str, Any]] = {}
-    for kind, severity in MILD:
-        probabilities = _probabilities(predictor, prediction, kind, severity, seed)
-        answers[kind] = {"severity": severity, "label": names[int(probabilities.argmax())],
-                         "probability": round(float(probabilities[place]), 6)}
+    for change in MILD:
+        probabilities = _probabilities(predictor, prediction, change, seed)
+        answers[change.name] = {"severity": change.severity, "label": names[int(probabilities.argmax())],
+                                "probability": round(float(probabilities[place]), 6)}
     kept = [answer["label"] == names[place] for answer in answers.values()]
     return {"kept": round(sum(kept) / len(kept), 4),
             "lowest_probability": min(answer["probability"] for answer in answers.values()),
             "corruptions": answers}
 
 
-def _probabilities(predictor: Predictor, prediction: Prediction, kind: str | None, severity: int,
+def _probabilities(predictor: Predictor, prediction: Prediction, change: Corruption | None,
                    seed: int) -> torch.Tensor:
     """Return the fused probabilities, (K,), with every view's frames changed by `kind` (None: clean)."""
     views = []
     for clip in prediction.clips:
         frames = clip.frames
-        if kind is not None:
-            frames = corrupt(frames, kind, severity, generator=torch.Generator().manual_seed(seed), fps=clip.fps)
+        if change is not None:
+            frames = change(frames, generator=torch.Generator().manual_seed(seed), fps=clip.fps)
         views.append(predictor.preprocess.clip(frames))
     return predictor.probabilities(predictor.outputs(torch.cat(views))["logits"]).mean(0)

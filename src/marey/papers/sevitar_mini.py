@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marey.corruptions import PROFILES, SEVERITIES, corrupt
+from marey.corruptions import SEVERITIES
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.open import open_dataset
-from marey.datasets.perturb import ROSE_RANDOM, Job, perturbed_frames, plan, video_seed
+from marey.datasets.perturb_plan import ROSE_RANDOM, Job, draw_corruption, plan, video_seed
+from marey.datasets.perturb_video import perturbed_frames
 from marey.errors import UserError
 from marey.files import atomic
 from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
@@ -131,10 +132,9 @@ def make_mocap(cache: Path) -> dict[str, Tensor]:
 
 def perturb(frames: Tensor, name: str, fps: float) -> Tensor:
     """Corrupt one clip, uint8 (T, 3, H, W), by the kind and severity drawn from its name, as `marey corrupt` draws."""
-    kinds, draw = sorted(PROFILES["rose"]), video_seed(0, name, ROSE_RANDOM, 0)
-    kind, severity = kinds[draw % len(kinds)], SEVERITIES[draw // len(kinds) % len(SEVERITIES)]
-    generator = torch.Generator().manual_seed(video_seed(0, name, kind, severity))
-    return corrupt(frames, kind, severity, generator=generator, profile="rose", fps=fps)
+    change = draw_corruption(name, SEVERITIES)
+    generator = torch.Generator().manual_seed(video_seed(0, name, change.name, change.severity))
+    return change(frames, generator=generator, fps=fps)
 
 
 # ---- videos ---------------------------------------------------------------------------------------------------------

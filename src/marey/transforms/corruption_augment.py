@@ -11,6 +11,8 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from marey.corruptions import corruption
+from marey.corruptions.weather import plasma
 from marey.errors import unknown_name
 
 TRAIN_KINDS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -52,11 +54,9 @@ def corrupt_for_training(frames: Tensor, mode: str, probability: float, generato
         return frames
     if mode == "pixmix":
         return pixmix(frames, generator)
-    from marey.corruptions import corrupt
-
     group = _pick(TRAIN_KINDS[mode], generator)
     kind, severity = _pick(group, generator), _pick(TRAIN_SEVERITIES, generator)
-    return corrupt(frames, kind, severity, generator=generator)
+    return corruption(kind, severity)(frames, generator=generator)
 
 
 def pixmix(frames: Tensor, generator: Generator, *, rounds: int = 4, severity: int = 3) -> Tensor:
@@ -81,8 +81,6 @@ def pixmix(frames: Tensor, generator: Generator, *, rounds: int = 4, severity: i
 
 def fractal_picture(height: int, width: int, generator: Generator) -> Tensor:
     """Draw a plasma cloud between random colours, float (3, height, width) in [0, 1]."""
-    from marey.corruptions.weather import plasma
-
     size = 2 ** (max(height, width, 2) - 1).bit_length()
     maps = plasma(3, size, 1.5 + float(torch.rand((), generator=generator)), generator, torch.device("cpu"))
     return maps[:, :height, :width]
