@@ -142,10 +142,6 @@ BENCHMARKS: dict[str, Benchmark] = {
                               goal=r["goal"]["slowest"], measured=r["slowest_kind"]["ratio"])],
         bars=lambda r: {kind.replace("_", " "): row["ratio"] for kind, row in r["kinds"].items()},
         unit="times the peer's frames/s", quick=None),
-    "action_transformer_cost": Benchmark(
-        title="Action Transformer at paper size, computed", file="action_transformer_cost.json",
-        bars=lambda r: {name: row["total"] for name, row in r["parameters_millions"].items()},
-        unit="million parameters"),
     "timeline_memory": Benchmark(
         title="A long video in bounded memory", file="timeline_memory.json",
         goals=lambda r: [Goal(what="timeline: growth of memory from a short to a long video, share", goal=0.1,
