@@ -17,15 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from marey.checkpoints import load_model
 from marey.datasets.ava import AvaDataset, AvaIndex, is_ava, open_ava
 from marey.errors import UserError
 from marey.files import atomic, weights_digest
 from marey.losses.detection import detection_loss
 from marey.metrics.ava import AvaEvaluator
 from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
-from marey.papers.run import Cell, ReproduceOptions, Row, show
+from marey.papers.cells import Cell, ReproduceOptions
 from marey.recipes.action_transformer import MINI_MODEL, action_transformer_ava, mini_preprocess
+from marey.synthetic.mocap import render_ava
 from marey.training.config import TrainConfig, override
+from marey.training.loop import train
 from marey.transforms.augment import Augment
 
 TRAIN_SCENES, TEST_SCENES = 400, 100
@@ -86,14 +89,14 @@ VARIANTS_OF_TABLES: tuple[Variant, ...] = (
 """Every line of Tables 1 to 5 that is the paper's own; mAP and localisation in percent, parameters in millions."""
 
 
-def cells(options: ReproduceOptions) -> list[Cell]:
-    """List the cells: every line of the tables times the seeds; Table 1's contrast with true boxes first.
-
-    Raises:
-        UserError: if the full scale is asked for without data.
-    """
+def check_data(options: ReproduceOptions) -> None:
+    """Raise a `UserError` if the full scale is asked for without AVA."""
     if options.scale == "full" and (options.data is None or not is_ava(options.data)):
         raise UserError("--scale full trains on AVA: give --data DIR in AVA's layout (docs/datasets.md)")
+
+
+def cells(options: ReproduceOptions) -> list[Cell]:
+    """List the cells: every line of the tables times the seeds; Table 1's contrast with true boxes first."""
     run = run_mini if options.scale == "mini" else run_full
     settings = {"steps": STEPS, "scenes": TRAIN_SCENES, "data": options.data or "mocap scenes"}
     if options.scale == "mini":
@@ -104,26 +107,6 @@ def cells(options: ReproduceOptions) -> list[Cell]:
                  settings=settings if options.scale == "mini" else {},
                  note="end to end, all other lines on a frozen trunk" if variant.scratch else "")
             for variant in VARIANTS_OF_TABLES for seed in range(options.seeds)]
-
-
-def reading(rows: Sequence[Row]) -> str:
-    """Say in a sentence what the main contrast shows."""
-    by_name = {row.name: row for row in rows}
-
-    def told(name: str) -> str:
-        row = by_name[name]
-        mean, spread = row.mean("mAP"), row.spread("mAP")
-        return "not run" if mean is None else show(mean) + (f" ± {show(spread)}" if spread is not None else "")
-
-    best = max(by_name[name].mean("mAP") or 0.0 for name in ("Tx LowRes, GT boxes", "Tx HighRes, GT boxes"))
-    i3d = by_name["I3D head, GT boxes"].mean("mAP")
-    verdict = ("not known yet" if i3d is None or not best else "the Tx head is ahead of the I3D head" if best > i3d else
-               "the I3D head is ahead of the Tx head")
-    return (f"With true boxes: I3D {told('I3D head, GT boxes')}, Tx LowRes {told('Tx LowRes, GT boxes')}, Tx HighRes "
-            f"{told('Tx HighRes, GT boxes')} mAP: {verdict}. At mini scale the heads are not matched in size (79 K "
-            "parameters I3D, 877 K Tx LowRes, 1,448 K Tx HighRes), so this does not compare their designs, and the "
-            "batch statistics of the I3D head lag behind its weights (momentum 0.01, 150 steps). The frozen trunk was "
-            "trained below a Tx HighRes head, which may favour that line.")
 
 
 # ---- features of a frozen trunk -------------------------------------------------------------------------------------
@@ -143,8 +126,6 @@ def load_data(options: ReproduceOptions) -> tuple[AvaIndex, AvaIndex]:
     if options.data is not None:
         root = Path(options.data)
         return open_ava(root, "train"), open_ava(root, "test" if any(root.glob("ava_test*.csv")) else "val")
-    from marey.synthetic.mocap import render_ava
-
     roots = [options.cache / "action_transformer" / split for split in ("train", "test")]
     for root, count, split, frames in zip(roots, (TRAIN_SCENES, TEST_SCENES), ("train", "test"), (8, LONG_FRAMES),
                                           strict=True):
@@ -156,8 +137,6 @@ def load_data(options: ReproduceOptions) -> tuple[AvaIndex, AvaIndex]:
 @functools.lru_cache(maxsize=1)
 def bundled_trunk() -> nn.Module:
     """Return the trunk of `marey-mini-detect`."""
-    from marey.checkpoints.load import load_model
-
     return load_model("marey-mini-detect").trunk  # type: ignore[return-value]
 
 
@@ -287,7 +266,7 @@ def measure(model: ActionTransformer, test: Scenes, variant: Variant, class_name
 def full_config(variant: Variant, seed: int, options: ReproduceOptions) -> TrainConfig:
     """Return the paper's training of one line: 300K steps with true boxes, else 500K; R = 64 unless the line says."""
     arguments = {"num_proposals": 64, **variant.model}
-    settings = [f"train.seed={seed}", f"train.device={'cpu' if options.device == 'cpu' else 'auto'}"]
+    settings = [f"train.seed={seed}", f"train.device={options.train_device}"]
     if variant.boxes == "truth":
         settings += ["objective.arguments.boxes=truth", "train.max_steps=300000"]
     config = override(action_transformer_ava(), settings)
@@ -299,8 +278,6 @@ def full_config(variant: Variant, seed: int, options: ReproduceOptions) -> Train
 
 def run_full(variant: Variant, seed: int, options: ReproduceOptions) -> dict[str, Any]:
     """Train one line on AVA as the paper does and return the best validation scores in percent."""
-    from marey.training.loop import train
-
     folder = options.cache / "action_transformer" / f"{variant.name.replace(' ', '-')}-seed{seed}"
     result = train(full_config(variant, seed, options), folder, resume=folder.exists())
     found = result.metrics

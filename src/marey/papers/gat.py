@@ -31,9 +31,11 @@ from marey.layers.gated_attention import global_profile, local_profile
 from marey.losses.attention_regularisation import attention_regularisation
 from marey.losses.multilabel import MultilabelLoss
 from marey.metrics.youtube8m import METRICS, YouTube8MEvaluator, best_and_worst_classes
-from marey.papers.run import Cell, ReproduceOptions, Row, show
+from marey.papers.cells import Cell, ReproduceOptions
 from marey.recipes.gat import VARIANTS, gat_youtube8m, gat_youtube8m_mini, variant_of
+from marey.synthetic.youtube8m import render_youtube8m_mini
 from marey.training.config import TrainConfig
+from marey.training.loop import train
 from marey.training.task import Batch
 from marey.training.tasks.features import FeatureObjective, collate_videos
 from marey.training.terms.adversarial import perturb
@@ -72,8 +74,6 @@ class Study:
         """Return the data; mini scale renders it once into the cache."""
         if self.options.data is not None:
             return Path(self.options.data)
-        from marey.synthetic.youtube8m import render_youtube8m_mini
-
         folder = self.options.cache / "youtube8m-mini"
         if not (folder / "features.json").is_file():
             with atomic_folder(folder) as temporary:
@@ -82,29 +82,26 @@ class Study:
 
     def trained(self, name: str, config: TrainConfig, seed: int) -> Path:
         """Return the checkpoint of a configuration at a seed, trained now if it is not there."""
-        from marey.training.loop import train
-
         out = self.options.cache / "gat-models" / f"{name}-seed{seed}".replace(" ", "_")
         if not (out / "best" / "config.json").is_file() or not (out / "done").is_file():
             shutil.rmtree(out, ignore_errors=True)
             settled = replace(config, data=replace(config.data, path=str(self.data())),
-                              train=replace(config.train, seed=seed,
-                                            device="auto" if self.options.device != "cpu" else "cpu"))
+                              train=replace(config.train, seed=seed, device=self.options.train_device))
             train(settled, out, quiet=True)
             (out / "done").touch()
         return out / "best"
 
 
-def cells(options: ReproduceOptions) -> list[Cell]:
-    """List the cells of the paper's tables and figures at a scale.
-
-    Raises:
-        UserError: if the full scale is asked for without data.
-    """
-    full = options.scale == "full"
-    if full and options.data is None:
+def check_data(options: ReproduceOptions) -> None:
+    """Raise a `UserError` if the full scale is asked for without data."""
+    if options.scale == "full" and options.data is None:
         raise UserError("the full scale trains on YouTube-8M; give the folder of its shards as --data, or take "
                         "--scale mini, which makes its own")
+
+
+def cells(options: ReproduceOptions) -> list[Cell]:
+    """List the cells of the paper's tables and figures at a scale."""
+    full = options.scale == "full"
     study = Study(options=options, config=gat_youtube8m() if full else gat_youtube8m_mini())
     unit = 40 * 3600.0 if full else 1.0
     found = []
@@ -282,32 +279,3 @@ def listing(study: Study, seed: int, count: int = 4, threshold: float = 0.2, top
             row[name] = {names[int(k)]: round(float(p), 2) for p, k in zip(best.values, best.indices, strict=True)
                          if p > threshold}
     return {"rows": rows}
-
-
-def reading(rows: list[Row]) -> str:
-    """Say which effects of Table 1 hold against the spread over seeds."""
-    found = {row.name: row for row in rows if row.table == "Table 1" and row.seeds_run}
-    steps = (("SA-CE", "GMSA-CE", "gated local attention"), ("GMSA-CE", "GMSA-Adv", "adversarial training"),
-             ("GMSA-Adv", "GAT-AdvJS", "the Jensen-Shannon term"), ("GMSA-Adv", "GAT-AdvFr", "the Frobenius term"))
-    parts = []
-    for before, after, effect in steps:
-        if before in found and after in found:
-            parts.append(f"{effect}: " + ", ".join(
-                f"{metric} {verdict(found[before].values[metric], found[after].values[metric])}"
-                for metric in ("gap", "map", "gap_attacked", "map_distance")))
-    if not parts:
-        return "No two columns of Table 1 have been run yet."
-    return ("Differences in points (distance: absolute), mean over the seeds both have; 'holds' means larger than "
-            "twice its standard error over seeds. " + "; ".join(parts) + ". The radius of adversarial training is in "
-            "units of the input: eps 0.5 is 14 % of the norm of a frame of the mini data and about 2 % of one of "
-            "YouTube-8M, so a loss of clean GAP at mini scale does not contradict the paper.")
-
-
-def verdict(before: Sequence[float], after: Sequence[float]) -> str:
-    """Return the mean change over paired seeds and whether it is larger than twice its standard error."""
-    changes = torch.tensor([b - a for a, b in zip(before, after, strict=False)], dtype=torch.float64)
-    mean = float(changes.mean())
-    if len(changes) < 2:
-        return f"{mean:+.3g} (one seed)"
-    error = float(changes.std()) / len(changes) ** 0.5
-    return f"{mean:+.3g} ± {show(error)} ({'holds' if abs(mean) > 2 * error else 'within the spread'})"

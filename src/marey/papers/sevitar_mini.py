@@ -6,25 +6,32 @@ Perturbed as the ROSE challenge's sets are: every test clip gets one kind and on
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from marey.corruptions import SEVERITIES
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.open import open_dataset
+from marey.datasets.pack import open_packed
 from marey.datasets.perturb_plan import ROSE_RANDOM, Job, draw_corruption, plan, video_seed
 from marey.datasets.perturb_video import perturbed_frames
 from marey.errors import UserError
 from marey.files import atomic
-from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
+from marey.labels.embed import embed_labels
+from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
 from marey.models import create_model
-from marey.papers.direcformer import recorded_features
+from marey.papers.direcformer_mini import recorded_features
+from marey.synthetic.dataset import RenderPlan
+from marey.synthetic.mocap import list_actions
 from marey.training.feature_cache import run_trunk
+from marey.training.initialise import fill_stem
 from marey.transforms.functional import crop, crop_offsets, resize_short_side
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import open_video
@@ -48,7 +55,7 @@ class Part:
     """Training clips, test clips, or perturbed test clips of one set."""
 
     features: Tensor
-    """float16, (N, T, places, C): what the frozen stem makes of the clips at 96 pixels."""
+    """float16, (N, T, patches, C): what the frozen stem makes of the clips at 96 pixels."""
     pixels: Tensor
     """uint8, (N, T, 3, 64, 64): the same clips, small."""
     labels: Tensor
@@ -79,8 +86,6 @@ def open_mini_set(name: str, cache: Path, data: str | None = None) -> MiniSet:
     Raises:
         UserError: if there are no training or no test videos, or something needed is not installed.
     """
-    from safetensors.torch import load_file, save_file
-
     path = cache / f"sevitar-{name}.safetensors"
     if not path.is_file():
         made = make_mocap(cache) if name == "mocap" else make_videos(split_index(str(data)))
@@ -95,9 +100,19 @@ def open_mini_set(name: str, cache: Path, data: str | None = None) -> MiniSet:
 
 def mocap_names() -> tuple[str, ...]:
     """Return the 15 recordings."""
-    from marey.synthetic.mocap import list_actions
-
     return tuple(list_actions("none"))
+
+
+def label_vectors(names: Sequence[str], cache: Path) -> Tensor:
+    """Return unit vectors (K, E) of class names by the default sentence model, stored for the next cell."""
+    digest = hashlib.sha256(repr(tuple(names)).encode()).hexdigest()[:12]
+    path = cache / f"labels-{digest}.safetensors"
+    if not path.is_file():
+        found = embed_labels(names)
+        vectors = zip(names, found.vectors, strict=True)
+        with atomic(path) as temporary:
+            save_file({name: vector.clone() for name, vector in vectors}, temporary)
+    return embed_labels(names, path).vectors
 
 
 # ---- rendered motion capture ----------------------------------------------------------------------------------------
@@ -107,9 +122,6 @@ def make_mocap(cache: Path) -> dict[str, Tensor]:
 
     A clip is 8 frames at 4 frames a second, so the temporal kinds reorder these eight and codecs see 4 frames a second.
     """
-    from marey.datasets.pack import open_packed
-    from marey.synthetic.mocap import RenderPlan
-
     stem = functools.cache(image_stem)
     features, recorded, _ = recorded_features(cache / "mocap", cache / f"features-{MOCAP_CLIPS}.pt", MOCAP_CLIPS,
                                               RenderPlan(size=112, seed=1), lambda clips: run_trunk(stem(), clips),
@@ -197,7 +209,7 @@ def whole_video(job: Job, perturbed: bool) -> Tensor:
 
 
 def window(length: int) -> list[int]:
-    """Return the eight places in the middle of a video of `length` frames."""
+    """Return the eight frame indices in the middle of a video of `length` frames."""
     sampling = ClipSampling(kind="uniform", num_frames=FRAMES, stride_frames=WINDOW_STRIDE, view_start="offset")
     return sampling.indices(length)
 
@@ -224,14 +236,12 @@ def small(frames: Tensor) -> Tensor:
 def stem_preprocess() -> Preprocess:
     """Return what turns a clip into the stem's input: 8 frames at 4 a second, 96 pixels, ImageNet's normalisation."""
     sampling = ClipSampling(kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset")
-    return Preprocess(sampling=sampling, short_side=STEM_PIXELS, image_size=STEM_PIXELS, mean=LITE0_MEAN,
-                      std=LITE0_STD)
+    return Preprocess(sampling=sampling, short_side=STEM_PIXELS, image_size=STEM_PIXELS, mean=IMAGENET_MEAN,
+                      std=IMAGENET_STD)
 
 
 def image_stem() -> nn.Module:
     """Return the frozen EfficientNet-Lite0 of the mini lines with its ImageNet weights, in evaluation mode."""
-    from marey.training.initialise import fill_stem
-
     model = create_model("timesformer", num_classes=0, image_size=STEM_PIXELS, **STEM_ARGUMENTS)
     fill_stem(model)
     return model.patch_embed.eval()  # type: ignore[union-attr,operator]

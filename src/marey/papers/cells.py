@@ -1,0 +1,92 @@
+"""What a study of a paper is made of: rows of its tables as data, and cells, each one row at one seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from marey.training.config import TrainConfig, override
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceOptions:
+    """What the cells of a study may depend on."""
+
+    scale: str = "mini"
+    """"mini" runs on two CPU cores with data made here; "full" is the paper's setting and needs its data set."""
+    data: str | None = None
+    """The user's data (see the data contract), or None for what the study makes itself."""
+    seeds: int = 3
+    """Number of seeds of every cell, counted from 0."""
+    device: str = "cpu"
+    """Torch device the cells train on."""
+    cache: Path = Path("cache")
+    """Folder for what cells share (renders, features); made on demand."""
+
+    @property
+    def train_device(self) -> str:
+        """Return the setting `train.device` of the cells: "auto" finds the accelerator that `device` names."""
+        return "cpu" if self.device == "cpu" else "auto"
+
+    @property
+    def data_name(self) -> str:
+        """Return the name of the user's data: that of its folder."""
+        return Path(str(self.data)).resolve().name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a paper's table: what it changes in a base configuration, and the paper's numbers."""
+
+    name: str
+    """Unique within the study, such as "C-C +L_ord"."""
+    table: str = ""
+    """Table of the paper the line belongs to, such as "Table 1"."""
+    recipe: Callable[[], TrainConfig] | None = None
+    """The base configuration; None: the study's own."""
+    set: Mapping[str, Any] = field(default_factory=dict)
+    """Setting -> value, as `marey train --set` takes them: {"optim.lr": 0.0035}."""
+    terms: tuple[str, ...] | None = None
+    """Loss terms that are trained, weighted as in the base configuration; None: all that it has."""
+    paper: Mapping[str, float] | None = None
+    """The paper's numbers by metric; None where the paper has no such line."""
+    note: str = ""
+    """A remark printed beside the line, such as "not in the paper"."""
+
+    def configure(self, base: TrainConfig) -> TrainConfig:
+        """Return the base configuration as this line changes it.
+
+        Raises:
+            UserError: if a setting is unknown or its value has another type.
+        """
+        if self.terms is not None:
+            weights = {term: base.objective.weights[term] for term in self.terms}
+            base = replace(base, objective=replace(base.objective, weights=weights))
+        return override(base, [f"{key}={json.dumps(value)}" for key, value in self.set.items()])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number, or one line of numbers, of a paper's table, at one seed."""
+
+    name: str
+    """Unique within the study; what `--cells` selects (patterns with * work)."""
+    seed: int
+    """Seed of everything random in the cell."""
+    run: Callable[[], dict[str, Any]]
+    """Computes the line: metric -> number, in the units of `paper`; other values are kept but not tabulated."""
+    estimate_seconds: float
+    """Expected wall time on the stated scale; replaced by what this cell took before, where that is known."""
+    paper: Mapping[str, float] | None = None
+    """The paper's line under the same metric names; None where the paper has none."""
+    priority: int = 0
+    """Lower runs first; the paper's main contrast is 0 and gets all its seeds before the rest starts."""
+    table: str = ""
+    """Table of the paper the line belongs to."""
+    note: str = ""
+    """A remark printed beside the line."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """JSON values the result depends on; a stored result under other settings is run again."""

@@ -1,0 +1,342 @@
+"""The mini scale of `marey reproduce direcformer`: a small model on rendered motion capture.
+
+Every clip is also played backwards as a class of its own, so that classes come in pairs which only
+the order of the frames tells apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from marey.checkpoints import load_checkpoint
+from marey.datasets import open_dataset
+from marey.datasets.clips import collate_clips
+from marey.datasets.pack import open_packed
+from marey.evaluation.order import evaluate_order_accuracy
+from marey.files import atomic
+from marey.metrics.accuracy import topk_accuracy
+from marey.models import create_model
+from marey.order.permutations import make_permutation_set
+from marey.papers.cells import ReproduceOptions, Row
+from marey.recipes.direcformer import direcformer_mini
+from marey.synthetic.dataset import RenderPlan
+from marey.synthetic.mocap import list_actions, render_dataset, reversed_name
+from marey.training.config import TrainConfig
+from marey.training.initialise import fill_stem
+from marey.training.loop import train
+from marey.training.task import Task
+from marey.training.terms.order import OrderArguments, OrderEvaluator, OrderObjective
+from marey.transforms.preprocess import Preprocess
+
+MINI_RECORDINGS = (
+    "backflip",
+    "cartwheel",
+    "get up from the back",
+    "get up from the front",
+    "jump",
+    "kick",
+    "roll",
+    "spin kick",
+)
+"""Recordings of the mini tables: those with a beginning and an end, which a walking cycle has not."""
+MINI_CLIPS = 32_000
+"""Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; 18,088 show one of `MINI_RECORDINGS` (or it played
+backwards). Each of these is used twice, as recorded and backwards: 16 classes."""
+MINI_PLAN = RenderPlan(size=112, fps=8.0, seed=3)
+"""The clips `marey-mini` was trained on, whose convolutions are the stem."""
+MINI_STEPS = 1000
+"""Optimiser steps of a mini cell, 32 clips each."""
+ORDER_CLIPS = 300
+"""Test clips whose order is recovered, each from 4 shuffles."""
+
+
+def mini_settings(times: int) -> dict[str, Any]:
+    """Return what the result of a mini cell depends on."""
+    return {
+        "steps": times * MINI_STEPS,
+        "clips": MINI_CLIPS,
+        "stem": "marey-mini",
+        "permutations": "1000 farthest",
+        "guided": direcformer_mini().objective.weights["guided"],
+        "data": "mocap at 8 frames per second, 8 recordings, both ways",
+    }
+
+
+def run_mini(
+    row: Row, seed: int, options: ReproduceOptions, *, times: int = 1, as_played: bool = False
+) -> dict[str, Any]:
+    """Train and measure one mini cell, for `times` the usual number of steps.
+
+    Returns:
+        "top1" and "top5" on the test clips both ways, "order_acc" on the test clips as recorded
+        x 4 shuffles, in percent; multiply-adds per view in millions; and the name of the run.
+    """
+    config = mini_config(row, seed, options.train_device, times)
+    clips = mocap_features(options.cache)
+    task = mini_task(config, clips, as_played=as_played)
+    suffix = ("_as_played" if as_played else "") + (f"_x{times}" if times > 1 else "")
+    out = options.cache / "runs" / f"{row.name.replace(' ', '_')}{suffix}-seed{seed}"
+    shutil.rmtree(out, ignore_errors=True)  # what an interrupted cell left
+    train(config, out, task=task, quiet=True)
+
+    model = load_checkpoint(out / "last").model.to(options.device)
+    macs = multiply_adds(model, torch.zeros(1, 8, 3, 96, 96, device=options.device))
+    found = measure_mini(model, clips, options.device)
+    return found | {"macs_million": round(macs / 1e6, 2), "run": out.name}
+
+
+def mini_config(row: Row, seed: int, device: str = "cpu", times: int = 1) -> TrainConfig:
+    """Return the recipe `direcformer_mini` with the attention kinds and losses of a row."""
+    config = row.configure(direcformer_mini())
+    backwards = [reversed_name(action) for action in MINI_RECORDINGS]
+    objective = replace(
+        config.objective, arguments={**config.objective.arguments, "backwards": backwards}
+    )
+    settings = replace(
+        config.train,
+        max_steps=times * MINI_STEPS,
+        seed=seed,
+        calibrate=False,
+        tensorboard=False,
+        eval_every=times * MINI_STEPS,
+        device=device,
+    )
+    return replace(
+        config, recipe=f"direcformer_mini {row.name}", objective=objective, train=settings
+    )
+
+
+# ---- clips --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MiniClips:
+    """The stem features of rendered clips in the direction of the recording."""
+
+    features: Tensor
+    """float16, (N, T, patches, C)."""
+    labels: Tensor
+    """int64, (N,), number of the recording in `actions`."""
+    splits: tuple[str, ...]
+    actions: tuple[str, ...]
+
+    def split(self, name: str) -> MiniClips:
+        """Return the clips of one split."""
+        chosen = torch.tensor([split == name for split in self.splits])
+        splits = (name,) * int(chosen.sum())
+        return MiniClips(self.features[chosen], self.labels[chosen], splits, self.actions)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the 2K class names: the recordings, then the same played backwards."""
+        return (*self.actions, *(reversed_name(name) for name in self.actions))
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """Clips as recorded and, as classes of their own, backwards: items 2i and 2i + 1 are clip i both ways."""
+
+    clips: MiniClips
+
+    def __len__(self) -> int:
+        return 2 * len(self.clips.labels)
+
+    def __getitem__(self, key: tuple[int, int], /) -> dict[str, Any]:
+        position, backwards = divmod(key[1], 2)
+        clip = self.clips.features[position].float()
+        label = int(self.clips.labels[position]) + backwards * len(self.clips.actions)
+        return {"clip": clip.flip(0) if backwards else clip, "label": label, "sample": key[1]}
+
+
+def features_path(cache: Path) -> Path:
+    """Return where the stored features lie."""
+    return cache / f"features-marey-mini-{MINI_CLIPS}.pt"
+
+
+@functools.lru_cache(maxsize=1)
+def mocap_features(cache: Path) -> MiniClips:
+    """Render the clips once (half an hour of one core), send them through the convolutions once, load their features.
+
+    Raises:
+        UserError: if pybullet is missing.
+    """
+    preprocess = direcformer_mini().data.preprocess
+    assert preprocess is not None
+    features, names, splits = recorded_features(
+        cache / "mocap-8fps",
+        features_path(cache),
+        MINI_CLIPS,
+        MINI_PLAN,
+        convolve,
+        preprocess,
+        only=MINI_RECORDINGS,
+    )
+    labels = torch.tensor([MINI_RECORDINGS.index(name) for name in names])
+    return MiniClips(features, labels, tuple(splits), MINI_RECORDINGS)
+
+
+def recorded_features(
+    root: Path,
+    stored: Path,
+    num_clips: int,
+    plan: RenderPlan,
+    stem: Callable[[Tensor], Tensor],
+    preprocess: Preprocess,
+    *,
+    only: Sequence[str] = (),
+) -> tuple[Tensor, list[str], list[str]]:
+    """Return the stem features of renders in the direction of the recording, made where they are missing.
+
+    Args:
+        root: folder of the renders.
+        stored: file of the features.
+        num_clips: how many are rendered.
+        plan: what is rendered.
+        stem: the frozen stem, clips (V, T, 3, H, W) to features (V, T, patches, C).
+        preprocess: turns the frames of a render into the stem's input.
+        only: recordings whose clips are wanted; empty: all.
+
+    Returns:
+        float16 (N, T, patches, C), the recordings' names, and the splits.
+
+    Raises:
+        UserError: if pybullet or the stem's weights are missing.
+    """
+    samples = open_dataset(render_dataset(root, num_clips, plan, workers=0)).samples[:num_clips]
+    recordings = list_actions("none")
+    names = [str(sample.label) for sample in samples]
+    is_reversed = [name not in recordings for name in names]
+    names = [reversed_name(n) if r else n for n, r in zip(names, is_reversed, strict=True)]
+    wanted = [i for i, name in enumerate(names) if not only or name in only]
+
+    if not stored.is_file():
+        packed, features = open_packed(root), None
+        for start in range(0, len(wanted), 32):
+            part = wanted[start : start + 32]
+            frames = [packed.frames(int(samples[i].row or 0)) for i in part]
+            seen = stem(torch.stack([preprocess.clip(clip)[0] for clip in frames]))
+            if features is None:
+                features = torch.empty(len(wanted), *seen.shape[1:], dtype=torch.float16)
+            turned = torch.tensor([is_reversed[i] for i in part])[:, None, None, None]
+            features[start : start + 32] = torch.where(turned, seen.flip(1), seen)
+        with atomic(stored) as temporary:
+            torch.save(features, temporary)
+
+    features = torch.load(stored, weights_only=True)
+    return features, [names[i] for i in wanted], [str(samples[i].split) for i in wanted]
+
+
+# ---- models -------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def convolve(clips: Tensor) -> Tensor:
+    """Return the features (V, T, patches, C) of clips (V, T, 3, H, W) by the trained half of the stem."""
+    maps = convolutions()(clips.flatten(0, 1))  # (V*T, C, h, w)
+    return maps.float().flatten(2).transpose(1, 2).unflatten(0, clips.shape[:2])
+
+
+@functools.lru_cache(maxsize=1)
+def convolutions() -> Callable[[Tensor], Tensor]:
+    """Return the trained half of `mini_stem`: frames (M, 3, H, W) to (M, C, h, w)."""
+    return mini_stem().trunk.convolve  # type: ignore[union-attr,return-value]
+
+
+def mini_stem() -> nn.Module:
+    """Return the frozen stem of the mini cells with the weights of `marey-mini`, in evaluation mode."""
+    arguments = direcformer_mini().model.arguments
+    model = create_model("direcformer", num_classes=2, num_orders=2, image_size=96, **arguments)
+    fill_stem(model, whole=True)
+    return model.patch_embed.eval()  # type: ignore[union-attr,operator]
+
+
+def build_mini_model(arguments: dict[str, Any]) -> nn.Module:
+    """Build a DirecFormer around the frozen stem."""
+    model = create_model("direcformer", **arguments)
+    stem: Any = model.patch_embed
+    stem.trunk.load_state_dict(mini_stem().trunk.state_dict())  # type: ignore[union-attr,operator]
+    stem.freeze_batch_norm = True
+    stem.trunk.requires_grad_(False)
+    return model
+
+
+def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False) -> Task:
+    """Build the order task on stored features, both ways.
+
+    Args:
+        config: as of `mini_config`.
+        clips: all splits.
+        as_played: the order terms take the order in which a clip is played, not in which it was recorded.
+    """
+    preprocess = config.data.preprocess
+    assert preprocess is not None
+    names, T = clips.class_names(), preprocess.sampling.num_frames
+    given = config.objective.arguments
+    given = {key: value for key, value in given.items() if key not in ("inner", "variants")}
+    if as_played:
+        given["backwards"] = []
+    arguments = OrderArguments.from_dict(given)
+    rows = make_permutation_set(arguments.num_permutations, T, rule=arguments.rule)
+
+    return Task(
+        train_data=BothWays(clips.split("train")),
+        val_data=None,
+        collate=collate_clips,
+        class_names=names,
+        preprocess=preprocess,
+        objective=OrderObjective(config.objective.weights, rows, arguments, names),
+        make_evaluator=lambda: OrderEvaluator(names),
+        tensors={"permutations": rows},
+        build_model=build_mini_model,
+        extra={"task": "order"},
+        model_arguments={
+            "num_frames": T,
+            "image_size": preprocess.image_size,
+            "num_classes": len(names),
+            "num_orders": len(rows),
+        },
+    )
+
+
+# ---- measures -----------------------------------------------------------------------------------
+
+
+def measure_mini(model: nn.Module, clips: MiniClips, device: str) -> dict[str, Any]:
+    """Return top-1, top-5 and OrderAcc of a trained mini model on the test clips, in percent."""
+    test = clips.split("test")
+    features = test.features.float().to(device)
+    model = model.eval()
+    with torch.inference_mode():
+        parts = (*features.split(64), *features.flip(1).split(64))
+        logits = torch.cat([model(part)["logits"].cpu() for part in parts])
+    labels = torch.cat([test.labels, test.labels + len(test.actions)])
+    is_recording = logits.argmax(dim=1) % len(test.actions) == labels % len(test.actions)
+
+    chosen = torch.linspace(0, len(features) - 1, min(ORDER_CLIPS, len(features))).long()
+    shown = features[chosen].split(32)
+    order = evaluate_order_accuracy(model, shown, shuffles=4, seed=0)
+    by_sorting = evaluate_order_accuracy(model, shown, shuffles=4, seed=0, method="sort")
+    return {
+        "top1": 100 * topk_accuracy(logits, labels, 1),
+        "top5": 100 * topk_accuracy(logits, labels, 5),
+        "order_acc": 100 * order["order_accuracy"],
+        "order_acc_sorted": 100 * by_sorting["order_accuracy"],
+        "recording_top1": 100 * float(is_recording.double().mean()),
+        "order": order,
+        "test_clips": len(labels),
+    }
+
+
+def multiply_adds(model: nn.Module, clip: Tensor) -> float:
+    """Count the multiply-adds of one forward pass: half the floating point operations of its matrix products."""
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+        model(clip)
+    return counter.get_total_flops() / 2
