@@ -5,7 +5,7 @@ import torch
 
 import marey.papers.action_transformer as study
 from marey.errors import UserError
-from marey.papers.run import ReproduceOptions, Row
+from marey.papers.cells import ReproduceOptions
 
 TINY = {"width": 0.125, "trunk": "efficientnet_lite0", "trunk_arguments": {"channels": 8}, "num_proposals": 6,
         "rpn_channels": 8, "dim": 8, "ffn": 16, "query_channels": 4, "location_channels": 8,
@@ -59,24 +59,9 @@ def test_the_same_seed_gives_the_same_number(options):
     assert study.run_mini(variant, 0, options) == study.run_mini(variant, 0, options)
 
 
-def row(name, values):
-    return Row(name=name, table="", note="", paper={}, values={"mAP": values}, seeds_run=[0], seeds_planned=[0],
-               errors=[])
-
-
-def test_the_reading_says_who_is_ahead_and_what_was_not_run():
-    names = ("I3D head, GT boxes", "Tx LowRes, GT boxes", "Tx HighRes, GT boxes")
-    told = study.reading([row(name, values) for name, values in zip(names, ([20.], [30.], []), strict=True)])
-    assert "the Tx head is ahead" in told
-    assert "Tx HighRes not run mAP" in told
-    told = study.reading([row(name, [value]) for name, value in zip(names, (40., 30., 20.), strict=True)])
-    assert "the I3D head is ahead of the Tx head" in told
-    assert "not matched in size" in told
-
-
 def test_the_full_scale_is_the_paper_s_training(tmp_path):
     with pytest.raises(UserError, match="give --data DIR in AVA's layout"):
-        study.cells(ReproduceOptions(scale="full"))
+        study.check_data(ReproduceOptions(scale="full"))
     (tmp_path / "ava_train_v2.2.csv").write_text("")
     options = ReproduceOptions(scale="full", data=str(tmp_path))
     by_name = {v.name: study.full_config(v, 1, options) for v in study.VARIANTS_OF_TABLES}

@@ -5,19 +5,20 @@ import json
 import pytest
 
 from marey.errors import UserError
+from marey.papers.cells import Cell, ReproduceOptions
 from marey.papers.run import (
-    Cell,
+    STUDIES,
     estimates,
+    get_study,
     join_names,
-    markdown_table,
+    reproduce,
     result_path,
     run_cells,
     run_order,
     select_cells,
-    show,
     stored_result,
-    text_table,
 )
+from marey.papers.tables import text_table
 
 
 def make_cells(calls, seconds=1.0, settings=None):
@@ -102,24 +103,57 @@ def test_a_failing_cell_is_reported_and_the_others_go_on(tmp_path):
     assert not result_path(tmp_path, cells[0]).exists()
 
 
-def test_a_dry_run_runs_and_writes_nothing(tmp_path):
+def test_a_dry_run_says_the_plan_and_runs_and_writes_nothing(tmp_path):
     calls, lines = [], []
-    run_cells(make_cells(calls), tmp_path / "out", dry_run=True, say=lines.append)
+    run_cells(make_cells(calls, seconds=90.0), tmp_path / "out", dry_run=True, say=lines.append)
     assert calls == []
-    assert len(lines) == 1
+    assert lines[1:] == [
+        "[1/4] C-C all seed 0: about 1.5 min",
+        "[2/4] C-C all seed 1: about 1.5 min",
+        "[3/4] S-S seed 0: about 1.5 min",
+        "[4/4] S-S seed 1: about 1.5 min",
+    ]
     assert not (tmp_path / "out").exists()
 
 
-def test_the_three_tables_hold_ours_beside_the_paper(tmp_path):
-    rows = run_cells(make_cells([]), tmp_path, say=quiet, reading=lambda rows: "No difference beyond the spread.")
-    assert "90.50 ± 0.707" in (tmp_path / "table.txt").read_text()
-    lines = markdown_table(rows).splitlines()
-    assert lines[:2] == ["**Table 1**", ""]
-    assert lines[2] == "| cell | seeds | top1 (ours) | top1 (paper) |"
-    assert lines[3] == "|---|---|---|---|"
+def test_a_reading_is_kept_and_never_written(tmp_path):
+    run_cells(make_cells([])[:1], tmp_path, say=quiet)
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["reading"] == ""
+    table["reading"] = "No difference beyond the spread."
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    run_cells(make_cells([]), tmp_path, say=quiet)
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["reading"] == "No difference beyond the spread."
-    assert table["rows"][1]["ours"]["top1"] == {"mean": 95.5, "spread": pytest.approx(0.5**0.5), "values": [95, 96]}
+    assert table["rows"][1]["ours"]["top1"]["values"] == [95, 96]
+    assert (tmp_path / "table.md").read_text().endswith("\n\nNo difference beyond the spread.\n")
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "hmdb-study", "action-transformer"])
+@pytest.mark.parametrize("scale", ["mini", "full"])
+def test_every_study_prints_its_plan_without_data(name, scale, tmp_path, capsys):
+    options = ReproduceOptions(scale=scale, seeds=2, cache=tmp_path)
+    results = reproduce(name, options, tmp_path / "out", dry_run=True)
+    plan = capsys.readouterr().err.splitlines()
+    assert "estimated cost" in plan[0]
+    assert len(plan) - 1 == sum(len(result.seeds_planned) for result in results)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_full_scale_needs_data_and_says_which(name, tmp_path):
+    with pytest.raises(UserError, match="--data"):
+        reproduce(name, ReproduceOptions(scale="full", cache=tmp_path), tmp_path / "out")
+
+
+def test_unknown_names_and_a_file_in_place_of_the_folder_are_errors(tmp_path):
+    with pytest.raises(UserError, match="unknown study 'gatt'; did you mean 'gat'"):
+        get_study("gatt")
+    with pytest.raises(UserError, match="unknown scale 'midi'"):
+        reproduce("gat", ReproduceOptions(scale="midi"), tmp_path)
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match="is a file, expected a folder"):
+        reproduce("gat", ReproduceOptions(), tmp_path / "out")
 
 
 def test_names_that_match_nothing_are_errors(tmp_path):
@@ -127,10 +161,6 @@ def test_names_that_match_nothing_are_errors(tmp_path):
         select_cells(make_cells([]), ["C-D"])
     with pytest.raises(UserError, match="two cells share name and seed"):
         run_cells([*make_cells([]), *make_cells([])], tmp_path, say=quiet)
-
-
-def test_numbers_are_shown_plainly():
-    assert [show(v) for v in (121303354, 94.14, 0.4712945, None, 1.0)] == ["121,303,354", "94.14", "0.471", "–", "1.00"]
 
 
 def test_a_name_with_a_comma_survives_the_splitting_at_commas():

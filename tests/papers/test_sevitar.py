@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from marey.errors import UserError
 from marey.papers import sevitar as study
-from marey.papers.run import ReproduceOptions, Row, run_order
+from marey.papers import sevitar_lines
+from marey.papers.cells import ReproduceOptions
+from marey.papers.run import run_order
 from marey.papers.sevitar_mini import MiniSet, Part
 
 
@@ -34,11 +35,11 @@ def toy(monkeypatch, tmp_path):
     names = ("eat", "jump", "run", "walk")
     clips = MiniSet("mocap", names, toy_part(40), toy_part(20, seed=1), toy_part(20, seed=2, noise=2.0))
     stem = EfficientNetLiteStem(32, 64, stage=6, freeze_batch_norm=True).eval()
-    monkeypatch.setattr(study, "image_stem", lambda: stem)
+    monkeypatch.setattr(sevitar_lines, "image_stem", lambda: stem)
     monkeypatch.setattr(study, "open_mini_set", lambda *_: clips)
-    monkeypatch.setattr(study, "label_vectors", lambda names, cache: torch.eye(4)[:len(names)])
-    monkeypatch.setattr(study, "STEPS", {"mocap": 12})
-    monkeypatch.setattr(study, "CONV_STEPS", {"mocap": 1})
+    monkeypatch.setattr(sevitar_lines, "label_vectors", lambda names, cache: torch.eye(4)[:len(names)])
+    monkeypatch.setattr(sevitar_lines, "STEPS", {"mocap": 12})
+    monkeypatch.setattr(sevitar_lines, "CONV_STEPS", {"mocap": 1})
     return clips
 
 
@@ -58,16 +59,17 @@ def test_every_number_of_tables_1_and_2_that_has_a_cell_stands_beside_it():
     assert cells["SlowFast (quoted)"].note == "quoted from the paper, not run"
     assert cells["SlowFast (quoted)"].run() == {}
     assert "ut: size and length alone" in cells
-    assert len([name for name in cells if name.startswith("unseen fold")]) == 5
+    assert len([cell for cell in study.cells(options(seeds=1)) if cell.name == "unseen actions"]) == 5
 
 
-@pytest.mark.parametrize("label", ["TimeSformer", "SeViTAR", "SeViTAR staged", "DirecFormer", "I3D"])
+@pytest.mark.parametrize("label", study.LINES)
 def test_a_mini_cell_trains_and_is_measured(toy, tmp_path, label):
     result = study.run_line("mocap", label, 0, options(cache=tmp_path))
     assert 0 <= result["perturbed"] <= 100
     assert result["absolute_robustness"] == pytest.approx(100 - result["clean"] + result["perturbed"])
     assert result["relative_robustness"] == pytest.approx(100 * result["perturbed"] / max(result["clean"], 1e-9))
-    assert result["label_training"] == {"SeViTAR": "joint", "SeViTAR staged": "staged"}.get(label)
+    kind = "staged" if label == "SeViTAR staged" else "joint" if label.startswith("SeViTAR") else None
+    assert result["label_training"] == kind
     run = study.run_folder("mocap", label, 0, options(cache=tmp_path))
     extra = json.loads((run / "last" / "config.json").read_text())["extra"]
     assert extra["config"]["train"]["max_steps"] in (1, 12)
@@ -80,25 +82,9 @@ def test_the_figure_needs_its_two_runs_and_says_so(toy, tmp_path):
 
 def test_the_full_scale_needs_data():
     with pytest.raises(UserError, match="--scale full trains on the paper's data sets: give --data DIR"):
-        study.cells(options(scale="full"))
+        study.check_data(options(scale="full"))
     cells = study.cells(options(scale="full", data="ucf", seeds=1))
     assert {cell.name: cell.paper for cell in cells}["HMDB-51P SeViTAR"] == {"perturbed": 78.92}
-
-
-def make_row(name, **values):
-    return Row(name=name, table="", note="", paper={}, values=values,
-               seeds_run=list(range(len(next(iter(values.values()), [])))), seeds_planned=[0, 1, 2], errors=[])
-
-
-def test_the_reading_judges_the_semantic_head_by_the_spread_and_against_random_vectors():
-    rows = [make_row("mocap: TimeSformer", clean=[80.0, 82.0, 84.0], perturbed=[50.0, 50.5, 51.0]),
-            make_row("mocap: SeViTAR", clean=[82.0, 83.0, 84.0], perturbed=[55.0, 55.5, 56.0]),
-            make_row("mocap: SeViTAR random vectors")]
-    text = study.reading(rows)
-    assert "mocap, TimeSformer -> SeViTAR: clean 82.00 -> 83.00 (+1.00; within twice the spread: 2.00)" in text
-    assert "perturbed 50.50 -> 55.50 (+5.00; more than twice the spread" in text
-    assert "SeViTAR against random vectors for labels has not been run" in text
-    assert "Unseen actions have not been run" in text
 
 
 def test_size_and_length_alone_are_the_nearest_training_video(tmp_path):
@@ -110,19 +96,3 @@ def test_size_and_length_alone_are_the_nearest_training_video(tmp_path):
             path.parent.mkdir(parents=True)
             write_video(path, torch.zeros(length, 3, 32, 32, dtype=torch.uint8), 10)
     assert study.run_control(options(data=str(tmp_path / "ut")))["clean"] == 100.0
-
-
-def test_label_vectors_are_stored_for_the_next_cell(tmp_path, monkeypatch):
-    from marey.labels.embed import LabelEmbeddings
-
-    calls = []
-
-    def embed(names, source=None):
-        calls.append(source)
-        return LabelEmbeddings(names=tuple(names), vectors=torch.eye(2), source="toy")
-
-    monkeypatch.setattr(study, "embed_labels", embed)
-    study.label_vectors(("run", "eat"), tmp_path)
-    study.label_vectors(("run", "eat"), tmp_path)
-    assert [call is None for call in calls] == [True, False, False]
-    assert all(isinstance(call, Path) for call in calls if call is not None)

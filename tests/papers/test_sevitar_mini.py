@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from marey.errors import UserError
+from marey.labels.embed import LabelEmbeddings
 from marey.papers import sevitar_mini
 from marey.video.encode import write_video
 
@@ -62,3 +65,17 @@ def test_a_set_is_made_once(tmp_path, monkeypatch):
         sevitar_mini.open_mini_set.cache_clear()
     assert calls == [1]
     assert found.class_names == ("hug", "kick")
+
+
+def test_label_vectors_are_stored_for_the_next_cell(tmp_path, monkeypatch):
+    calls = []
+
+    def embed(names, source=None):
+        calls.append(source)
+        return LabelEmbeddings(names=tuple(names), vectors=torch.eye(2), source="toy")
+
+    monkeypatch.setattr(sevitar_mini, "embed_labels", embed)
+    sevitar_mini.label_vectors(("run", "eat"), tmp_path)
+    sevitar_mini.label_vectors(("run", "eat"), tmp_path)
+    assert [call is None for call in calls] == [True, False, False]
+    assert all(isinstance(call, Path) for call in calls if call is not None)

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from marey.papers import sevitar as reproduce_sevitar
 from marey.papers import unseen as reproduce_unseen
-from marey.papers.run import ReproduceOptions, Row
+from marey.papers.cells import ReproduceOptions
 from marey.papers.sevitar_mini import MiniSet, Part
 
 
@@ -39,19 +37,16 @@ def test_a_fold_is_scored_on_names_never_trained_on(monkeypatch, tmp_path):
     part = Part(torch.randn(60, 8, 9, 192).half(), pixels, torch.arange(60) % 15)
     clips = MiniSet("mocap", tuple(f"action {n}" for n in range(15)), part, part, part)
     monkeypatch.setattr(reproduce_unseen, "open_mini_set", lambda *_: clips)
-    monkeypatch.setattr(reproduce_sevitar, "label_vectors", lambda names, cache: torch.eye(15)[:len(names)])
+    monkeypatch.setattr(reproduce_unseen, "label_vectors", lambda names, cache: torch.eye(15)[:len(names)])
     result = reproduce_unseen.run_fold(1, 0, ReproduceOptions(cache=tmp_path))
     assert len(result["unseen_classes"]) == 3
     assert {"seen", "unseen", "harmonic_mean", "zero_shot", "zero_shot_csls", "one_shot"} <= set(result)
     assert all(0 <= value <= 100 for value in result.values() if isinstance(value, float))
 
 
-def test_the_interval_is_students_over_class_splits():
-    rows = [Row(name=f"unseen fold {k}", table="", note="", paper={}, seeds_run=[0, 1, 2], seeds_planned=[0, 1, 2],
-                values={"zero_shot": [40.0 + k, 50.0 + k, 60.0 + k]}, errors=[]) for k in range(5)]
-    mean, half, splits = reproduce_unseen.over_splits(rows, "zero_shot")
-    assert (mean, splits) == (52.0, 15)
-    values = torch.tensor([value for row in rows for value in row.values["zero_shot"]])
-    assert half == pytest.approx(2.145 * values.std().item() / 15**0.5)
-    assert "above chance" in reproduce_unseen.read_folds(rows)
-    assert "not been run" in reproduce_unseen.read_folds([])
+def test_every_fold_of_every_seed_is_one_class_split_of_one_line():
+    cells = reproduce_unseen.fold_cells(ReproduceOptions(seeds=3))
+    assert {cell.name for cell in cells} == {"unseen actions"}
+    assert [cell.seed for cell in cells] == list(range(15))
+    splits = [cell.run.args[:2] for cell in cells]                     # (fold, seed of the cut)
+    assert splits == [(fold, seed) for seed in range(3) for fold in range(5)]

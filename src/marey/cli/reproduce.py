@@ -21,7 +21,7 @@ def reproduce(
     budget_minutes: Annotated[float | None, typer.Option(min=0, help="Start no cell beyond this.")] = None,
     device: Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")] = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Folder for shared renders and features [OUT/cache].")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its estimated cost, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as one JSON document.")] = False,
 ) -> None:
     """Run a paper's tables and print ours (mean ± spread over seeds) beside the paper's numbers."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from marey.training.config import TrainConfig, override
 
@@ -27,9 +27,14 @@ class ReproduceOptions:
     """Folder for what cells share (renders, features); made on demand."""
 
     @property
-    def train_device(self) -> str:
+    def train_device(self) -> Literal["cpu", "auto"]:
         """Return the setting `train.device` of the cells: "auto" finds the accelerator that `device` names."""
         return "cpu" if self.device == "cpu" else "auto"
+
+    @property
+    def full_precision(self) -> Literal["fp32", "bf16"]:
+        """Return the setting `train.precision` of full-scale cells."""
+        return "fp32" if self.device == "cpu" else "bf16"
 
     @property
     def data_name(self) -> str:

@@ -244,12 +244,14 @@ def run_full(
 ) -> dict[str, Any]:
     """Train a full cell on the user's data and evaluate it by one clip x three crops, in percent."""
     config = row.configure(recipe)
-    precision = "fp32" if options.device == "cpu" else "bf16"
     config = replace(
         config,
         data=replace(config.data, path=options.data),
         train=replace(
-            config.train, seed=seed, precision=precision, device=options.train_device
+            config.train,
+            seed=seed,
+            precision=options.full_precision,
+            device=options.train_device,
         ),
     )
     out = options.cache / "runs" / f"{recipe.recipe}-{row.name.replace(' ', '_')}-seed{seed}"

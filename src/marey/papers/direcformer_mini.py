@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,9 @@ def run_mini(
     return found | {"macs_million": round(macs / 1e6, 2), "run": out.name}
 
 
-def mini_config(row: Row, seed: int, device: str = "cpu", times: int = 1) -> TrainConfig:
+def mini_config(
+    row: Row, seed: int, device: Literal["cpu", "auto"] = "cpu", times: int = 1
+) -> TrainConfig:
     """Return the recipe `direcformer_mini` with the attention kinds and losses of a row."""
     config = row.configure(direcformer_mini())
     backwards = [reversed_name(action) for action in MINI_RECORDINGS]

@@ -284,12 +284,14 @@ def run_full(name: str, label: str, seed: int, options: ReproduceOptions) -> dic
         arguments = {"position_embedding": "joint"}
         model = replace(config.model, name="timesformer", arguments=arguments)
         config = replace(config, model=model, objective=ObjectiveConfig())
-    precision = "fp32" if options.device == "cpu" else "bf16"
     config = replace(
         config,
         data=replace(config.data, path=options.data, dataset=full_set.dataset),
         train=replace(
-            config.train, seed=seed, device=options.train_device, precision=precision
+            config.train,
+            seed=seed,
+            precision=options.full_precision,
+            device=options.train_device,
         ),
     )
     out = options.cache / "runs" / f"{full_set.recipe}-{label}-seed{seed}"

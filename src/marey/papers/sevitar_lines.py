@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -149,7 +149,9 @@ def train_line(
     return load_checkpoint(out / "last").model.eval()
 
 
-def line_config(line: Line, set_name: str, seed: int, device: str) -> TrainConfig:
+def line_config(
+    line: Line, set_name: str, seed: int, device: Literal["cpu", "auto"]
+) -> TrainConfig:
     """Return the configuration of a run; the paper's SGD at 0.002 needs more steps than a mini cell has."""
     steps = steps_of(line, set_name)
     kinds = {"sevitar": "label_embedding", "direcformer": "order"}
