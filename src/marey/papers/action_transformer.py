@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marey.checkpoints import load_model
+from marey.checkpoints.load import load_model
 from marey.datasets.ava import AvaDataset, AvaIndex, is_ava, open_ava
 from marey.errors import UserError
 from marey.files import atomic, weights_digest

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.datasets import open_dataset
 from marey.datasets.clips import collate_clips
 from marey.datasets.pack import open_packed

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions
 from marey.evaluation.evaluate import evaluate

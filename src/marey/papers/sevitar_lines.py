@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from marey.checkpoints import load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.losses.label_embedding import LabelEmbeddingLoss
 from marey.metrics.robustness import absolute_robustness, relative_robustness
 from marey.order.permutations import make_permutation_set

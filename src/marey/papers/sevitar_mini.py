@@ -25,7 +25,7 @@ from marey.datasets.perturb_video import perturbed_frames
 from marey.errors import UserError
 from marey.files import atomic
 from marey.labels.embed import embed_labels
-from marey.layers.efficientnet_lite import IMAGENET_MEAN, IMAGENET_STD
+from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.models import create_model
 from marey.papers.direcformer_mini import recorded_features
 from marey.synthetic.dataset import RenderPlan
@@ -236,8 +236,8 @@ def small(frames: Tensor) -> Tensor:
 def stem_preprocess() -> Preprocess:
     """Return what turns a clip into the stem's input: 8 frames at 4 a second, 96 pixels, ImageNet's normalisation."""
     sampling = ClipSampling(kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset")
-    return Preprocess(sampling=sampling, short_side=STEM_PIXELS, image_size=STEM_PIXELS, mean=IMAGENET_MEAN,
-                      std=IMAGENET_STD)
+    return Preprocess(sampling=sampling, short_side=STEM_PIXELS, image_size=STEM_PIXELS, mean=LITE0_MEAN,
+                      std=LITE0_STD)
 
 
 def image_stem() -> nn.Module:
