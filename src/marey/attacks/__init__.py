@@ -9,28 +9,31 @@ every candidate is rounded to whole grey levels before it is scored, and the wor
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from marey.attacks.flickering import flickering
+from marey.attacks.geo_trap import geo_trap
+from marey.attacks.gradient_sign import fgsm, pgd, pgd_l2
+from marey.attacks.pixel_model import PixelModel
+from marey.attacks.sparse import sparse
+from marey.attacks.worst_case import AttackResult
 from marey.errors import UserError, unknown_name
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from marey.attacks.pixel_model import PixelModel
-    from marey.attacks.worst_case import AttackResult
-
-ATTACKS: dict[str, str] = {
-    "fgsm": "marey.attacks.gradient_sign:fgsm",
-    "pgd": "marey.attacks.gradient_sign:pgd",
-    "pgd_l2": "marey.attacks.gradient_sign:pgd_l2",
-    "sparse": "marey.attacks.sparse:sparse",
-    "flickering": "marey.attacks.flickering:flickering",
-    "geo_trap": "marey.attacks.geo_trap:geo_trap",
+ATTACKS: dict[str, Callable[..., AttackResult]] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "pgd_l2": pgd_l2,
+    "sparse": sparse,
+    "flickering": flickering,
+    "geo_trap": geo_trap,
 }
-"""Attack name -> "module:function"; the key is the function's name. The attack on frame features of GAT is
-`marey.attacks.features:gat_feature_attack`: it moves features, not pixels."""
+"""Attack name -> its function. The attack on frame features of GAT, `marey.attacks.features.gat_feature_attack`, moves
+features, not pixels."""
 
 
 def list_attacks() -> list[str]:
@@ -51,17 +54,14 @@ def attack(model: PixelModel, clip: Tensor, labels: Tensor, name: str = "pgd", *
     Raises:
         UserError: if the name or an option is unknown, or the clip is not uint8.
     """
-    import torch
-
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS)
-    module, attribute = ATTACKS[name].split(":")
-    function = getattr(importlib.import_module(module), attribute)
-    known = inspect.signature(function).parameters
+    function = ATTACKS[name]
+    known = [key for key in inspect.signature(function).parameters if key not in ("model", "clip", "labels")]
     for key in options:
         if key not in known:
-            raise unknown_name(f"option of attack '{name}'", key, [p for p in known if p not in
-                                                                   ("model", "clip", "labels")])
+            raise unknown_name(f"option of attack '{name}'", key, known)
+
     if clip.dtype != torch.uint8 or clip.dim() != 5:
         raise UserError(f"an attack starts from a uint8 clip (B, T, 3, H, W), got {clip.dtype} {tuple(clip.shape)}")
     return function(model, clip, labels, **options)

@@ -1,7 +1,6 @@
-"""One video stream through PyAV: an index of its shown frames, and the decoding of chosen ones.
+"""One video stream through PyAV: opening it within limits, and decoding chosen frames.
 
-The index is built by reading packets without decoding them, where container and codec can be trusted to tell which
-frames are shown and when, else by decoding the file once. Wanted frames are reached from the key frame before them; in
+Wanted frames are reached from the key frame before them; in
 H.264 and HEVC the decoder drops, undecoded, frames that nobody asked for and no other frame refers to. Whatever does
 not come out that way is looked for once more by decoding everything from the start; what is still missing is an error
 that names the frame.
@@ -13,7 +12,7 @@ import contextlib
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -23,8 +22,9 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from marey.errors import PixelLimitError, VideoError
-from marey.video.frame_index import PLAIN_CODECS, TRUSTED_CODECS, TRUSTED_CONTAINERS, Entry, _rises
-from marey.video.packets import cut_short, is_hidden, one_picture
+from marey.video.frame_index import FrameIndex, frame_times, index_frames, index_packets, packets_can_tell
+from marey.video.packets import cut_short
+from marey.video.rgb import quarter_turns, upright_rgb
 
 DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,"
             "av1,yuv4mpegpipe,mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,"
@@ -53,18 +53,16 @@ class VideoFile:
         self.damaged: str | None = cut_short(path)
         self._packets: list[Any] | None = None                     # every packet, where the file is small
         self._decoded: list[Any] | None = None                     # every frame, where that was needed and is small
-        self._keys: list[tuple[int, int]] = []                     # (pts, order) of key frames, hidden ones too
-        self._order_of_pts: dict[int, int] = {}
         self._reformatter = VideoReformatter()
         self._turn = 0
         self._refused = False                                      # the decoder met a picture beyond max_pixels
         self._open()
         try:
             self._check_limits()
-            packets = self._index_by_packets()
-            self.by_packets = packets is not None
-            self._index = self._index_by_decoding() if packets is None else packets
-            if not self._index:
+            index = self._index_packets()
+            self.by_packets = index is not None
+            self._index = self._index_frames() if index is None else index
+            if not self._index.entries:
                 self._check_refused()
                 why = f" ({self.damaged})" if self.damaged else ""
                 raise VideoError(f"{path}: holds no frame that can be decoded{why}; re-encode it or leave it out")
@@ -162,77 +160,46 @@ class VideoFile:
     def _note(self, damage: str) -> None:
         self.damaged = self.damaged or damage
 
-    def _index_by_packets(self) -> list[Entry] | None:
+    def _index_packets(self) -> FrameIndex | None:
         """List the shown frames without decoding; None where packets cannot be trusted to tell."""
         container = self._container.format.name.split(",")[0]
-        context = self._stream.codec_context
-        codec = context.codec.canonical_name
-        trusted = container in TRUSTED_CONTAINERS and codec in TRUSTED_CODECS
-        if not (trusted or codec in PLAIN_CODECS or (codec == "mpeg4" and container == "avi")):
+        codec = self._stream.codec_context.codec.canonical_name
+        if not packets_can_tell(container, codec):
             return None
-        entries: list[Entry] = []
-        kept: list[Any] = []
-        keys, order_of_pts, size = [], {}, 0
-        for order, packet in enumerate(self._demux()):
-            size += packet.size
-            pts = packet.pts if trusted or packet.pts is not None else packet.dts
-            if packet.size == 0 or pts is None or pts in order_of_pts or (order == 0 and not packet.is_keyframe):
-                return None
-            if codec == "mpeg4" and not one_picture(bytes(packet), allow_b=trusted):
-                return None
-            if size <= self.cache_bytes:
-                kept.append(packet)
-            order_of_pts[pts] = order
-            if packet.is_keyframe:
-                keys.append((pts, order))
-            data = memoryview(packet)
-            if not packet.is_discard and not is_hidden(codec, data[0], data[-1]):
-                entries.append(Entry(pts, order, packet.duration or 0))
-        entries.sort(key=lambda entry: entry.pts or 0)
-        if not entries or entries[0].pts < keys[0][0] or keys != sorted(keys):      # type: ignore[operator]
-            return None                                            # frames before the first key frame: ask the decoder
-        if self._stream.frames > len(order_of_pts) and container == "mov":
-            self._note(f"{len(order_of_pts)} of the {self._stream.frames} frames it names are present")
-        self._packets = kept if size <= self.cache_bytes else None
-        self._keys, self._order_of_pts = keys, order_of_pts
-        return entries
 
-    def _index_by_decoding(self) -> list[Entry]:
-        base, entries = self._stream.time_base or Fraction(0), []
-        room, kept = 2 * self.cache_bytes, []
-        keys = []
-        for order, frame in enumerate(self._decode_all()):
+        kept: list[Any] = []
+        packets = _keeping(kept, self._demux(), self.cache_bytes, lambda packet: packet.size)
+        index = index_packets(packets, container, codec)
+        if index is not None:
+            present, named = len(index.order_of_pts), self._stream.frames
+            if named > present and container == "mov":
+                self._note(f"{present} of the {named} frames it names are present")
+            self._packets = kept or None
+        return index
+
+    def _index_frames(self) -> FrameIndex:
+        """Decode the file once and list the frames."""
+        kept: list[Any] = []
+        frames = _keeping(kept, self._checked(self._decode_all()), 2 * self.cache_bytes,
+                          lambda frame: sum(plane.buffer_size for plane in frame.planes))
+        index = index_frames(frames, seekable=self._container.format.name in SEEKABLE)
+        self._decoded = kept or None
+        return index
+
+    def _checked(self, frames: Iterable[Any]) -> Iterator[Any]:
+        """Pass decoded frames on as long as they stay within the limits of size and duration."""
+        base, first = self._stream.time_base or Fraction(0), None
+        for order, frame in enumerate(frames):
             self._check_size(frame.width, frame.height)
-            entries.append(Entry(frame.pts, order, frame.duration or 0))
-            if frame.key_frame:
-                keys.append((frame.pts, order))
-            room -= sum(plane.buffer_size for plane in frame.planes)
-            if room >= 0:
-                kept.append(frame)
-            else:
-                kept.clear()
-            if frame.pts is not None and entries[0].pts is not None and order % 64 == 0:
-                self._check_seconds(float((frame.pts - entries[0].pts) * base))
-        self._decoded = kept if room >= 0 else None
-        pts = [entry.pts for entry in entries]
-        if self._container.format.name in SEEKABLE and None not in pts and _rises(pts):
-            self._keys = keys
-        return entries
+            first = frame.pts if order == 0 else first
+            if frame.pts is not None and first is not None and order % 64 == 0:
+                self._check_seconds(float((frame.pts - first) * base))
+            yield frame
 
     def _set_times(self) -> None:
-        base = self._stream.time_base
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        pts = [entry.pts for entry in self._index if entry.pts is not None]
-        if len(pts) < len(self._index) or not _rises(pts):
-            seconds, last = [i / rate for i in range(len(self._index))], 1 / rate
-        else:
-            seconds = [float((p - pts[0]) * base) for p in pts]
-            usual = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1 / rate
-            last = float(self._index[-1].duration * base) or usual
-        self.frame_seconds = tuple(seconds)
-        self.duration_seconds = seconds[-1] + last
-        fps = len(seconds) / self.duration_seconds
-        self.fps = rate if abs(fps / rate - 1) < 2e-3 else fps     # the exact rational where the file names it
+        self.frame_seconds, self.duration_seconds, self.fps = frame_times(self._index.entries, self._stream.time_base,
+                                                                          rate)
 
     def _look_at_first_frame(self) -> None:
         first = next((frame for _, frame in self._frames([0])), None)
@@ -242,7 +209,7 @@ class VideoFile:
                              "leave it out")
         self._check_size(first.width, first.height)
         self._size = (first.width, first.height)
-        self._turned = _orientation(first)
+        self._turned = quarter_turns(first)
         self.width, self.height = self._size[::-1] if self._turned[0] else self._size
 
     # ---- decoding ----
@@ -282,9 +249,9 @@ class VideoFile:
             yield from self._count_frames(indices)
             return
         missing = dict.fromkeys(indices)
-        for first, last, group in self._runs(indices):
-            by_pts = {self._index[i].pts: i for i in group}
-            for frame in self._feed(self._packets_between(first, last, {self._index[i].order for i in group})):
+        for first, last, group in self._index.runs(indices):
+            by_pts = {self._index.entries[i].pts: i for i in group}
+            for frame in self._feed(self._packets_between(first, last, {self._index.entries[i].order for i in group})):
                 index = by_pts.pop(frame.pts, None)
                 if index is not None:
                     # an earlier one did not come out: start over, thoroughly
@@ -295,7 +262,7 @@ class VideoFile:
             if by_pts:
                 break
         if missing:
-            by_pts = {self._index[i].pts: i for i in missing}
+            by_pts = {self._index.entries[i].pts: i for i in missing}
             for frame in self._decode_all():
                 index = by_pts.pop(frame.pts, None)
                 if index is not None:
@@ -309,7 +276,7 @@ class VideoFile:
             yield from ((i, self._decoded[i]) for i in indices)
             return
         done = 0
-        if self._keys and self._keys[0][1] <= indices[0]:
+        if self._index.keys and self._index.keys[0][1] <= indices[0]:
             for index, frame in self._frames_after_seek(indices):
                 if index != indices[done]:
                     break
@@ -327,9 +294,9 @@ class VideoFile:
     def _frames_after_seek(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """Frames of a decoded index, each run from the key frame before it, known by their times."""
         context = self._stream.codec_context
-        for _, _, group in self._runs(indices):
-            by_pts = {self._index[i].pts: i for i in group}
-            pts = self._keys[bisect_right(self._keys, group[0], key=lambda pair: pair[1]) - 1][0]
+        for _, _, group in self._index.runs(indices):
+            by_pts = {self._index.entries[i].pts: i for i in group}
+            pts = self._index.keys[bisect_right(self._index.keys, group[0], key=lambda pair: pair[1]) - 1][0]
             context.skip_frame = "DEFAULT"
             # some containers seek by decoding time, which is earlier
             early = pts - round(1 / self._stream.time_base)
@@ -348,20 +315,6 @@ class VideoFile:
                     break
             if by_pts:
                 return
-
-    def _runs(self, indices: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
-        """Group indices by the key frame they are decoded from: (order of it, of the last packet needed, indices)."""
-        group: list[int] = []
-        key = -1
-        for i in indices:
-            place = bisect_right(self._keys, self._index[i].pts, key=lambda pair: pair[0]) - 1
-            if group and place != key:
-                yield self._keys[key][1], max(self._index[j].order for j in group), group
-                group = []
-            key = place
-            group.append(i)
-        if group:
-            yield self._keys[key][1], max(self._index[j].order for j in group), group
 
     def _packets_between(self, first: int, last: int, wanted: set[int]) -> Iterator[Any]:
         """Packets first..last in decoding order, the decoder told before each whether it may drop it."""
@@ -383,12 +336,12 @@ class VideoFile:
 
     def _seek(self, first: int) -> Iterator[tuple[int, Any]]:
         """Numbered packets from `first` on, found by their times; from the start where seeking lands behind it."""
-        pts = next(pts for pts, order in self._keys if order == first)
+        pts = next(pts for pts, order in self._index.keys if order == first)
         with contextlib.suppress(av.error.FFmpegError):
             self._container.seek(pts, stream=self._stream, backward=True, any_frame=False)
             packets = self._demux()
             for packet in packets:
-                order = self._order_of_pts.get(packet.pts if packet.pts is not None else packet.dts)
+                order = self._index.order_of_pts.get(packet.pts if packet.pts is not None else packet.dts)
                 if order is None or order > first:
                     break
                 if order == first:
@@ -404,18 +357,11 @@ class VideoFile:
         if frame.is_corrupt:
             self._note(f"the frame at {float((frame.pts or 0) * (frame.time_base or 0)):.2f} s is damaged and partly "
                        "made up by the decoder")
-        width, height = self._size
         try:
-            plane = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).planes[0]
+            return upright_rgb(frame, self._size, self._turned, self._reformatter)
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(f"{self.path}: pixels of format {frame.format.name} cannot be turned into RGB ({error}); "
                              "re-encode it") from error
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        pixels = rows[:height, :width * 3].reshape(height, width, 3)
-        transpose, flip_x, flip_y = self._turned
-        if transpose:
-            pixels = pixels.transpose(1, 0, 2)
-        return pixels[::-1 if flip_y else 1, ::-1 if flip_x else 1]
 
     def _exact(self, indices: Sequence[int]) -> Iterator[Any]:
         """The decoded frame of every index, in order; an error at the first that is missing."""
@@ -430,8 +376,8 @@ class VideoFile:
                 raise RuntimeError(f"{self.path}: another read began before this iteration ended; finish it first, "
                                    "or open the video a second time")
         if done < len(indices):
-            raise VideoError(f"{self.path}: frame {indices[done]} (of {len(self._index)}) cannot be decoded, the file "
-                             "is damaged there; re-encode it, leave it out, or ask for frames before it")
+            raise VideoError(f"{self.path}: frame {indices[done]} (of {len(self._index.entries)}) cannot be decoded, the "
+                             "file is damaged there; re-encode it, leave it out, or ask for frames before it")
 
     def stream(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 for increasing distinct indices.
@@ -450,13 +396,12 @@ class VideoFile:
         return out
 
 
-def _orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """(transpose, flip left-right, flip up-down) that show a frame as its display matrix asks, in quarter turns.
-
-    The matrix (a b u, c d v, x y w) sends a point to x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 8.3.2).
-    """
-    side = frame.side_data.get("DISPLAYMATRIX")
-    if side is None:
-        return False, False, False
-    a, b, _, c, d, *_ = np.frombuffer(side, np.int32).tolist()
-    return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
+def _keeping(kept: list[Any], items: Iterable[Any], room: int, size_of: Callable[[Any], int]) -> Iterator[Any]:
+    """Pass items on, and keep all of them in a list if they fit into `room` bytes; else the list ends up empty."""
+    for item in items:
+        room -= size_of(item)
+        if room >= 0:
+            kept.append(item)
+        else:
+            kept.clear()
+        yield item
