@@ -3,8 +3,9 @@
     python docs/make_paper_map.py          write the page
     python docs/make_paper_map.py --check  exit with status 1 if the page is not what would be written
 
-An entry names code as "file.py:name" below src/marey (methods as Class.name); the line is found in the source, so an
-entry whose code is gone is an error. "$ ..." is a command; "not built: ..." says why.
+An entry names code as "file.py:name" below src/marey (methods as Class.name). The line is read from the source. A
+definition that moved is found where its name is unique; an entry whose code is gone is an error. "$ ..." is a command;
+"not built: ..." says why.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "marey"
 PAGE = ROOT / "docs" / "paper-map.md"
 
 STUDY = "Kaur, Action Recognition Using Vision Transformers (the HMDB_simp study)"
@@ -54,7 +56,7 @@ ENTRIES: dict[str, list[Entry]] = {
         ("Eqs. 6, 7", "directed attention over time", ("layers/attention.py:SoftmaxAttention.over_time",)),
         ("Eqs. 9, 10", "directed attention over space", ("layers/attention.py:SoftmaxAttention.over_space",)),
         ("Eq. 11", "MLP with residual", ("layers/transformer_block.py:MLP",)),
-        ("Eq. 12", "class and order heads", ("models/direcformer.py:DirecFormer.answer",)),
+        ("Eq. 12", "class and order heads", ("models/direcformer.py:DirecFormer.forward_head",)),
         ("Eq. 13", "guided loss", ("losses/order.py:guided_loss", "losses/order.py:order_signs")),
         ("Eq. 14", "total loss", ("losses/order.py:total_loss",)),
         ("Eq. 15", "OrderAcc", ("metrics/order.py:order_accuracy",)),
@@ -75,9 +77,9 @@ ENTRIES: dict[str, list[Entry]] = {
     SEVITAR: [
         ("Eq. 1", "patch embedding with one vector per place and time", ("models/timesformer.py:TimeSformer.embed",)),
         ("Section 3.1", "divided space-time attention", ("layers/transformer_block.py:DividedBlock",)),
-        ("Section 3.2", "semantic MLP and its loss", ("models/sevitar.py:SeViTAR.answer",
+        ("Section 3.2", "semantic MLP and its loss", ("models/sevitar.py:SeViTAR.forward_head",
                                                       "losses/label_embedding.py:label_embedding_loss")),
-        ("Section 3.3", "classification of [s, z]", ("models/sevitar.py:SeViTAR.answer",)),
+        ("Section 3.3", "classification of [s, z]", ("models/sevitar.py:SeViTAR.forward_head",)),
         ("Section 3", "seen and unseen classes", ("inference/zero_shot.py:rank_labels",
                                                   "$ marey predict VIDEO --labels 'riding a bike,juggling'")),
         ("Table 1", "perturbed UCF101, HMDB51, Kinetics-400", ("$ marey reproduce sevitar --out DIR",
@@ -131,26 +133,39 @@ ENTRIES: dict[str, list[Entry]] = {
 }
 
 
-def line_of(place: str) -> int:
-    """Return the line a "file.py:Class.method" is defined at.
+def node_of(file: Path, name: str) -> ast.ClassDef | ast.FunctionDef | None:
+    """Return the definition "Class.method" or "function" of a file, None if it is not there."""
+    body: list[ast.stmt] = ast.parse(file.read_text(encoding="utf-8")).body
+    found: ast.ClassDef | ast.FunctionDef | None = None
+    for part in name.split("."):
+        found = None
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part:
+                found = node
+        if found is None:
+            return None
+        body = found.body
+    return found
+
+
+def find(place: str) -> tuple[Path, ast.ClassDef | ast.FunctionDef]:
+    """Return the file and the definition a "file.py:Class.method" names.
+
+    If the definition has moved and one other file of the package defines that name, that file is returned.
 
     Raises:
-        LookupError: if the file or the name is not there.
+        LookupError: if no file, or more than one, defines the name.
     """
     file, _, name = place.partition(":")
-    path = ROOT / "src" / "marey" / file
-    if not path.is_file():
-        raise LookupError(f"{place}: no such file")
-    body: list[ast.stmt] = ast.parse(path.read_text(encoding="utf-8")).body
-    found: ast.stmt | None = None
-    for part in name.split("."):
-        found = next((node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part),
-                     None)
-        if found is None:
-            raise LookupError(f"{place}: no '{part}' in it")
-        body = found.body  # type: ignore[attr-defined]
-    assert found is not None
-    return found.lineno
+    path = PACKAGE / file
+    if path.is_file() and (node := node_of(path, name)):
+        return path, node
+
+    found = [(other, node) for other in sorted(PACKAGE.rglob("*.py")) if (node := node_of(other, name))]
+    if len(found) != 1:
+        others = ", ".join(str(other.relative_to(PACKAGE)) for other, _ in found)
+        raise LookupError(f"{place}: not there; the name is defined in {others or 'no file'} of src/marey")
+    return found[0]
 
 
 def render() -> str:
@@ -170,9 +185,9 @@ def _show(place: str) -> str:
         return f"`{place[2:]}`".replace("|", "\\|")
     if place.startswith("not built: "):
         return place
-    file, _, name = place.partition(":")
-    line = line_of(place)
-    return f"[`{file}:{line}`](../src/marey/{file}#L{line}) `{name}`"
+    path, node = find(place)
+    file = path.relative_to(PACKAGE)
+    return f"[`{file}:{node.lineno}`](../src/marey/{file}#L{node.lineno}) `{place.partition(':')[2]}`"
 
 
 def main() -> int:

@@ -36,7 +36,19 @@ def test_commands_of_the_map_exist(maker: ModuleType) -> None:
 
 
 def test_code_that_is_gone_is_an_error(maker: ModuleType) -> None:
-    with pytest.raises(LookupError, match="no 'nothing' in it"):
-        maker.line_of("models/timesformer.py:nothing")
-    inner, outer = (maker.line_of(f"models/timesformer.py:{name}") for name in ("TimeSformer.forward", "TimeSformer"))
-    assert inner > outer
+    with pytest.raises(LookupError, match="models/timesformer.py:nothing: not there; the name is defined in no file"):
+        maker.find("models/timesformer.py:nothing")
+    with pytest.raises(LookupError, match=r"gone.py:cells: not there; the name is defined in .*\.py, .*\.py"):
+        maker.find("models/gone.py:cells")
+
+
+def test_a_method_is_found_inside_its_class(maker: ModuleType) -> None:
+    path, method = maker.find("models/timesformer.py:TimeSformer.forward")
+    _, owner = maker.find("models/timesformer.py:TimeSformer")
+    assert path.name == "timesformer.py"
+    assert owner.lineno < method.lineno <= owner.end_lineno
+
+
+def test_code_that_moved_is_found_by_its_unique_name(maker: ModuleType) -> None:
+    path, _ = maker.find("elsewhere.py:hamiltonian_path")
+    assert path.parts[-2:] == ("order", "path.py")
