@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from marey.datasets.ava_format import BoxRows, rows_from_arrays
-from marey.metrics.ava import average_precision, evaluate
+from marey.metrics.ava import evaluate
+from marey.metrics.average_precision import average_precision
 
 
 def official_style(truth: BoxRows, detections: BoxRows, num_classes: int, iou_threshold: float) -> float:

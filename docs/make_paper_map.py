@@ -127,7 +127,7 @@ ENTRIES: dict[str, list[Entry]] = {
          ("$ marey reproduce action-transformer --out DIR",)),
         ("Figs. 1-3", "architecture", ("models/action_transformer.py:ActionTransformer",)),
         ("Fig. 4", "key embeddings and attention", ("layers/tx.py:TxHead.key_embeddings",)),
-        ("Fig. 5", "by class, size and number of persons", ("metrics/ava.py:breakdown",)),
+        ("Fig. 5", "by class, size and number of persons", ("metrics/ava_breakdown.py:breakdown",)),
         ("Figs. 6, 7", "top predictions and failures", ("explain/persons.py:gallery",)),
     ],
 }

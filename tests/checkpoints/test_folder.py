@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import marey
 from marey.checkpoints.folder import save_checkpoint
-from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names, compiled, load_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.transforms.preprocess import Preprocess
 
@@ -114,14 +114,6 @@ def test_damage_is_named(tmp_path, what, message):
         load_checkpoint(tmp_path)
 
 
-def test_names_that_lead_nowhere(tmp_path):
-    with pytest.raises(UserError, match="nowhere/best: no such checkpoint folder; bundled names"):
-        load_checkpoint("nowhere/best")
-    (tmp_path / "x.pyth").write_bytes(b"")
-    with pytest.raises(UserError, match="a file, but a checkpoint is a folder; bring a file in with `marey convert"):
-        load_checkpoint(tmp_path / "x.pyth")
-
-
 def test_class_names_must_match_the_logits(tmp_path):
     with pytest.raises(UserError, match="2 class names for a model of 3 classes"):
         save_checkpoint(tmp_path, marey.create_model("timesformer", **TINY), class_names=["a", "b"], preprocess=None)
@@ -130,35 +122,6 @@ def test_class_names_must_match_the_logits(tmp_path):
 def test_only_registered_models_are_saved(tmp_path):
     with pytest.raises(UserError, match="a Linear cannot be saved"):
         save_checkpoint(tmp_path, torch.nn.Linear(1, 1), class_names=None, preprocess=None)
-
-
-def test_bundled_checkpoints_load_and_stay_small():
-    for name in bundled_names():
-        checkpoint = load_checkpoint(name)
-        assert checkpoint.source == name
-        folder = WEIGHTS_FOLDER / name
-        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 10 * 2**20
-
-
-@pytest.mark.parametrize("where", ["at once", "at the first forward"])
-def test_a_compiler_that_fails_is_replaced_by_the_model_with_a_word(monkeypatch, where):
-    model = marey.create_model("timesformer", **TINY).eval()
-
-    def broken(*args, **kwargs):
-        raise RuntimeError("no C++ compiler\nlong story")
-
-    monkeypatch.setattr(torch, "compile", broken if where == "at once" else lambda model: broken)
-    with pytest.warns(UserWarning, match=r"torch.compile does not work here \(no C\+\+ compiler\)"):
-        answer = compiled(model)(clip())
-    assert torch.equal(answer["logits"], model(clip())["logits"])
-
-
-def test_the_eager_backend_of_the_compiler_gives_equal_answers(monkeypatch):
-    model = marey.create_model("direcformer", **TINY, num_orders=3).eval()
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend="eager"))
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(model)(clip())["logits"], model(clip())["logits"])
 
 
 def test_nothing_is_pickled(tmp_path):

@@ -16,8 +16,12 @@ from marey.features.sound import (
     log_mel_summary,
     mel_filters,
     sound_patches,
-    tone,
 )
+
+
+def tone(hz: float, seconds: float, volume: float = 0.3) -> torch.Tensor:
+    """A sine at 16 kHz."""
+    return volume * torch.sin(2 * math.pi * hz * torch.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
 
 
 def write_sound(path, sound, rate=SAMPLE_RATE, layout="mono"):

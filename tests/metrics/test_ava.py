@@ -8,7 +8,10 @@ import pytest
 
 from marey.datasets.ava_format import rows_from_arrays
 from marey.errors import UserError
-from marey.metrics.ava import AvaEvaluator, average_precision, breakdown, evaluate, evaluate_csv, match_detections
+from marey.metrics.ava import evaluate, evaluate_csv
+from marey.metrics.ava_breakdown import breakdown
+from marey.metrics.ava_evaluator import AvaEvaluator
+from marey.metrics.average_precision import average_precision, match_detections
 
 
 @pytest.fixture(scope="module")

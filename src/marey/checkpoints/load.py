@@ -22,9 +22,19 @@ from marey.errors import UserError, unknown_name
 from marey.files import read_json
 from marey.layers.transformer_block import fold_temporal_projection
 
-PACKAGE = Path(__file__).resolve().parents[1]
-WEIGHTS_FOLDER = PACKAGE / "weights" if (PACKAGE / "weights").is_dir() else PACKAGE.parents[1] / "weights"
-"""The bundled checkpoints: `marey/weights` in an installed wheel, `weights/` at the top of a checkout."""
+
+def weights_folder(package: Path) -> Path:
+    """Return where the bundled checkpoints are: `marey/weights` in an installed wheel, else `weights/` of the checkout.
+
+    Args:
+        package: the folder of the package `marey`.
+    """
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parents[1] / "weights"
+
+
+WEIGHTS_FOLDER = weights_folder(Path(__file__).resolve().parents[1])
+"""The bundled checkpoints."""
 
 
 def bundled_names() -> list[str]:

@@ -15,6 +15,7 @@ from marey.errors import UserError
 from marey.evaluation.robustness import CLEAN, BenchmarkConfig
 from marey.metrics import robustness as metrics
 from marey.metrics.accuracy import bootstrap_interval
+from marey.metrics.calibration import calibration_error
 from marey.metrics.comparison import compare, sign_flip_p_value
 
 Entry = dict[str, Any]
@@ -90,7 +91,7 @@ def _model(entries: Sequence[Entry], model: int, tables: Sequence[dict[str, dict
              for kind in config.corruptions}
     result: dict[str, Any] = {
         "clean_accuracy": clean, "clean_interval": bootstrap_interval(right, groups=groups),
-        "clean_calibration_error": metrics.calibration_error(confidence, right), "kinds": kinds,
+        "clean_calibration_error": calibration_error(confidence, right), "kinds": kinds,
         "categories": {}, "attacks": _attacks(entries, model, answers, labels), "order": _order(entries, model)}
     if kinds:
         category_of = {kind: numbers["category"] for kind, numbers in kinds.items()}
@@ -124,7 +125,7 @@ def _kind(entries: Sequence[Entry], model: int, kind: str, clean: float, accurac
     clean_answers, _ = _column(entries, model, CLEAN)
     columns = [_column(entries, model, f"{kind}/{severity}") for severity in config.severities]
     fooled = [metrics.fooling_rate(clean_answers, answers, labels) for answers, _ in columns]
-    errors = [metrics.calibration_error(confidence, answers == labels) for answers, confidence in columns]
+    errors = [calibration_error(confidence, answers == labels) for answers, confidence in columns]
     mean = metrics.mean_over_severities(accuracy)
     change = corruption(kind, profile=config.profile)
     return {"category": change.category, "profile": change.profile,

@@ -6,7 +6,6 @@ VGGish: 25 ms window, 10 ms hop, 64 mel bands from 125 to 7,500 Hz, log(mel + 0.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -182,8 +181,3 @@ class SoundEncoder:
         if self.model is None:
             return log_mel_summary(patches)
         return torch.cat([self.model(part) for part in patches.split(32)])
-
-
-def tone(hz: float, seconds: float, volume: float = 0.3) -> Tensor:
-    """Return a sine tone at 16 kHz, for tests and rendered videos."""
-    return volume * torch.sin(2 * math.pi * hz * torch.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE)

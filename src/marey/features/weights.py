@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from marey.checkpoints.pickled import read_pickled
 from marey.errors import UserError
 
 PCA_FLOOR = 1e-4
@@ -26,13 +25,7 @@ def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; encoder weights come from a file you have, random ones are refused")
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as plain tensors ({error})") from error
+    state = read_pickled(path)
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:

@@ -7,8 +7,8 @@ that SlowFast, TimeSformer and DirecFormer carry ("slowfast"). `EvaluatorRules` 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from marey.datasets.ava_format import AVA_60_CLASSES, BoxRows, read_box_rows, read_label_map, read_timestamps
 from marey.errors import UserError, unknown_name
+from marey.metrics.average_precision import average_precision, match_detections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,184 +183,3 @@ def _refuse_inverted(truth: BoxRows, truth_image: np.ndarray, image: np.ndarray)
         box = ", ".join(f"{value:g}" for value in truth.boxes_xyxy_norm[bad[0]])
         raise UserError(f"{truth.path}:{truth.lines[bad[0]]}: ground truth box ({box}) has no area; "
                         "expected x1 < x2 and y1 < y2")
-
-
-def match_detections(truth_boxes: np.ndarray, truth_group: np.ndarray, boxes: np.ndarray, group: np.ndarray,
-                     iou_threshold: float) -> np.ndarray:
-    """Say which detections are hits, all groups at once (reference: PASCAL VOC matching without a second choice).
-
-    A detection is compared with the box of greatest overlap in its group, taken or not (the first on ties). It is a
-    hit if that overlap reaches the threshold and no earlier detection took the box.
-
-    Args:
-        truth_boxes: float64, (M, 4), xyxy; truth_group: int64, (M,), one number per (image, class).
-        boxes: float64, (N, 4), in the order they are matched; group: int64, (N,).
-        iou_threshold: in (0, 1].
-
-    Returns:
-        bool, (N,).
-    """
-    by_group = np.argsort(truth_group, kind="stable")
-    sorted_group = truth_group[by_group]
-    low, high = np.searchsorted(sorted_group, group, "left"), np.searchsorted(sorted_group, group, "right")
-    count = high - low
-    hit = np.zeros(len(boxes), bool)
-    some = np.flatnonzero(count)
-    if not len(some):
-        return hit
-    starts = np.r_[0, np.cumsum(count[some])[:-1]]                       # first pair of each detection
-    detection = np.repeat(some, count[some])
-    place = np.arange(len(detection)) - np.repeat(starts, count[some])   # 0, 1, .. among the group's boxes
-    candidate = by_group[low[detection] + place]
-    overlap = _pair_iou(boxes[detection], truth_boxes[candidate])
-    best = np.maximum.reduceat(overlap, starts)
-    is_best = overlap == np.repeat(best, count[some])
-    first_best = np.minimum.reduceat(np.where(is_best, np.arange(len(detection)), len(detection)), starts)
-    reaches = best >= iou_threshold
-    _, first = np.unique(candidate[first_best[reaches]], return_index=True)
-    hit[some[reaches][first]] = True
-    return hit
-
-
-def _pair_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    width = np.maximum(0.0, np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0]))
-    height = np.maximum(0.0, np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1]))
-    inter = height * width
-    area_a, area_b = (a[:, 3] - a[:, 1]) * (a[:, 2] - a[:, 0]), (b[:, 3] - b[:, 1]) * (b[:, 2] - b[:, 0])
-    return inter / (area_a + area_b - inter)
-
-
-def average_precision(scores: np.ndarray, hits: np.ndarray, num_truth: int) -> float:
-    """Area under the precision envelope over recall, at every point (PASCAL VOC 2010 and later).
-
-    Args:
-        scores: float, (N,); hits: bool, (N,), same order (equal scores end in NumPy's `argsort` order, reversed).
-        num_truth: number of boxes to find.
-
-    Returns:
-        In [0, 1]; 0 without detections, NaN without anything to find.
-    """
-    if num_truth == 0:
-        return float("nan")
-    if not len(scores):
-        return 0.0
-    ranked = np.asarray(hits, np.float64)[np.argsort(scores)[::-1]]
-    found = np.cumsum(ranked)
-    precision, recall = found / np.arange(1, len(ranked) + 1), found / num_truth
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    steps = np.diff(np.r_[0.0, recall])
-    return float((steps * envelope).sum())
-
-
-def breakdown(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], *,
-              training_counts: Mapping[int, int] | None = None, num_bins: int = 4,
-              iou_threshold: float = 0.5) -> dict[str, list[dict[str, Any]]]:
-    """Break the score down by class, by size of person and by number of persons (Girdhar et al., CVPR 2019, Fig. 5).
-
-    Args:
-        truth, detections, label_map: as in `evaluate`.
-        training_counts: id -> training rows; classes come sorted by it, scarcest first.
-        num_bins: size bins of equal population: the thresholds are quantiles of the ground truth boxes' area, and
-            each bin keeps truth and detections within its limits.
-        iou_threshold: least overlap of a hit.
-
-    Returns:
-        "class": {label, training_rows, ap}; "size": {from, to, boxes, mAP}; "persons": {persons, images, mAP}.
-    """
-    whole = evaluate(truth, detections, label_map, iou_threshold=iou_threshold)["per_class"]
-    counts = training_counts or {}
-    by_class = [{"label": name, "training_rows": counts.get(number, 0), "ap": whole[name]}
-                for number, name in sorted(label_map.items(), key=lambda item: counts.get(item[0], 0))]
-
-    persons = np.unique(np.column_stack([truth.image, truth.boxes_xyxy_norm]), axis=0)
-    limits = np.quantile(_area(persons[:, 1:]), np.linspace(0, 1, num_bins + 1)) if len(persons) else np.zeros(2)
-    by_size: list[dict[str, Any]] = []
-    for low, high, is_last in zip(limits[:-1], limits[1:], np.arange(1, len(limits)) == len(limits) - 1, strict=True):
-        top = np.inf if is_last else high
-        floor = low if by_size else 0.0
-        inside = [rows.select((_area(rows.boxes_xyxy_norm) >= floor) & (_area(rows.boxes_xyxy_norm) < top))
-                  for rows in (truth, detections)]
-        score = evaluate(inside[0], inside[1], label_map, iou_threshold=iou_threshold)["mAP"]
-        area = _area(persons[:, 1:])
-        by_size.append({"from": float(low), "to": float(high), "mAP": score,
-                        "boxes": int(((area >= floor) & (area < top)).sum())})
-
-    counted = np.bincount(persons[:, 0].astype(np.int64), minlength=len(truth.keys))
-    by_persons = []
-    for number in sorted(set(counted[counted > 0].tolist())):
-        images = {truth.keys[i] for i in np.flatnonzero(counted == number)}
-        inside = [rows.select(np.array([rows.keys[i] in images for i in rows.image], bool))
-                  for rows in (truth, detections)]
-        score = evaluate(inside[0], inside[1], label_map, iou_threshold=iou_threshold)["mAP"]
-        by_persons.append({"persons": number, "images": len(images), "mAP": score})
-    return {"class": by_class, "size": by_size, "persons": by_persons}
-
-
-def _area(boxes_xyxy: np.ndarray) -> np.ndarray:
-    return (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
-
-
-class AvaEvaluator:
-    """Collect boxes image by image during training and score them at the end; `main` names the leading number."""
-
-    main = "map"
-
-    def __init__(self, class_names: Sequence[str], *, behaviour: str = "official") -> None:
-        self.label_map = {i + 1: name for i, name in enumerate(class_names)}
-        self.behaviour = behaviour
-        self._keys: list[tuple[str, float]] = []
-        self._truth: list[np.ndarray] = []
-        self._detections: list[np.ndarray] = []
-        self._person_scores: list[np.ndarray] = []
-
-    def add_image(self, truth_boxes: np.ndarray, truth_labels: np.ndarray, boxes: np.ndarray,
-                  scores: np.ndarray, person_scores: np.ndarray | None = None) -> None:
-        """Add one image.
-
-        Args:
-            truth_boxes: (M, 4) xyxy in [0, 1]; truth_labels: (M, K) of 0 and 1.
-            boxes: (N, 4) xyxy in [0, 1], or (N, K, 4) with one box per class; scores: (N, K), one per class.
-            person_scores: (N,), how sure the detector is that a person is there, whatever they do; for all images or
-                none.
-        """
-        image = len(self._keys)
-        self._keys.append((f"image{image}", 0.0))
-        person, label = np.nonzero(np.asarray(truth_labels))
-        self._truth.append(np.column_stack([np.full(len(person), image), label + 1, np.ones(len(person)),
-                                            np.asarray(truth_boxes, np.float64).reshape(-1, 4)[person]]))
-        num_classes = len(self.label_map)
-        boxes = np.asarray(boxes, np.float64)
-        boxes = boxes.reshape(-1, 4) if boxes.ndim == 3 else np.repeat(boxes.reshape(-1, 4), num_classes, axis=0)
-        rows = np.column_stack([np.full(len(boxes), image),
-                                np.tile(np.arange(1, num_classes + 1), len(boxes) // num_classes),
-                                np.asarray(scores, np.float64).reshape(-1), boxes])
-        self._detections.append(rows)
-        if person_scores is not None:
-            self._person_scores.append(np.repeat(np.asarray(person_scores, np.float64), num_classes))
-
-    def rows(self) -> tuple[BoxRows, BoxRows]:
-        """Return ground truth and detections as rows."""
-        tables = [np.concatenate(parts) if parts else np.zeros((0, 7)) for parts in (self._truth, self._detections)]
-        truth, detections = (BoxRows(path=path, keys=tuple(self._keys), image=table[:, 0].astype(np.int64),
-                                     class_ids=table[:, 1].astype(np.int64), last=table[:, 2],
-                                     boxes_xyxy_norm=table[:, 3:], lines=np.arange(1, len(table) + 1))
-                             for path, table in zip(("<truth>", "<detections>"), tables, strict=True))
-        return truth, detections
-
-    def compute(self) -> dict[str, float]:
-        """Return "map" at IoU 0.5, and how well persons are found, all classes merged, at IoU 0.5 and 0.75.
-
-        "localisation_50" and "_75" rank a box by its best class, as Table 2 of Girdhar et al. does; where `add_image`
-        was given person scores, "persons_50" and "_75" rank it by those.
-        """
-        truth, detections = self.rows()
-        scores = {"map": evaluate(truth, detections, self.label_map, behaviour=self.behaviour)["mAP"]}
-        ranked = {"localisation": detections}
-        if self._person_scores:
-            ranked["persons"] = replace(detections, last=np.concatenate(self._person_scores))
-        for name, rows in ranked.items():
-            for threshold in (0.5, 0.75):
-                scores[f"{name}_{100 * threshold:.0f}"] = evaluate(
-                    truth, rows, self.label_map, iou_threshold=threshold, behaviour=self.behaviour,
-                    merge_classes=True)["mAP"]
-        return scores

@@ -28,10 +28,21 @@ def expected_calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15
         labels: int, (N,).
     """
     confidence, predicted = probs.double().max(1)
-    correct = (predicted == labels).double()
+    return calibration_error(confidence, predicted == labels, num_bins)
+
+
+def calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
+    """Return the expected calibration error (Guo et al., Eq. 3) from the top-1 predictions alone.
+
+    Args:
+        confidence: float, (N,), probability of the predicted class.
+        correct: bool or float, (N,).
+        num_bins: number of equal-width bins.
+    """
+    confidence, correct = confidence.double(), correct.double()
     bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1          # bin b is (b / bins, (b + 1) / bins]
     gap = torch.zeros(num_bins, dtype=torch.double).index_add_(0, bins, correct - confidence)
-    return (gap.abs().sum() / max(1, len(labels))).item()
+    return (gap.abs().sum() / max(1, len(correct))).item()
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | None = 0.5) -> float:

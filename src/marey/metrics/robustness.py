@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from marey.errors import UserError
@@ -106,24 +105,3 @@ def fooling_rate(clean_answers: Tensor, changed_answers: Tensor, labels: Tensor)
     if not bool(correct.any()):
         return None
     return float((changed_answers[correct] != clean_answers[correct]).double().mean())
-
-
-def attack_success(answers: Tensor, labels: Tensor, targets: Tensor | None = None) -> float:
-    """Return the share of samples an attack wins: answer other than the label, or equal to the target."""
-    won = answers != labels if targets is None else answers == targets
-    return float(won.double().mean())
-
-
-def calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> float:
-    """Return the expected calibration error from first answers alone.
-
-    Guo et al., 2017, Eq. (3), as `metrics.calibration.expected_calibration_error`, which takes all probabilities.
-
-    Args:
-        confidence: float, (N,), probability of the first answer.
-        correct: bool or float, (N,).
-    """
-    confidence, correct = confidence.double(), correct.double()
-    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1
-    gap = torch.zeros(num_bins, dtype=torch.double).index_add_(0, bins, correct - confidence)
-    return (gap.abs().sum() / max(1, len(correct))).item()

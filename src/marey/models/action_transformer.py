@@ -27,7 +27,7 @@ from marey.layers.i3d_blocks import freeze_batch_statistics
 from marey.layers.roi import RoiOperator, pool_tubes
 from marey.layers.tx import TxHead
 from marey.models.i3d import I3DTail
-from marey.models.trunks import TRUNKS, build_trunk
+from marey.models.trunks import TRUNKS
 
 HEADS = ("tx", "i3d", "tx+i3d")
 QUERIES = ("highres", "lowres")
@@ -93,9 +93,9 @@ class ActionTransformer(nn.Module):
         self.num_classes, self.head_nms, self.background = num_classes, head_nms, background
         self.class_specific_boxes, self.refine_given_boxes = class_specific_boxes, refine_given_boxes
         self.frozen_norm = frozen_norm
-        self.trunk = build_trunk(trunk, width, trunk_arguments or {})
-        channels: int = self.trunk.out_channels  # type: ignore[assignment]
-        steps = num_frames / {"i3d": 4, "efficientnet_lite0": 2}.get(trunk, 1)
+        self.trunk = TRUNKS[trunk](**({"width": width} if trunk == "i3d" else trunk_arguments or {}))
+        channels = self.trunk.out_channels
+        steps = num_frames / self.trunk.time_stride
         self.rpn = build_rpn(channels, rpn_channels, anchor_sizes, anchor_ratios, rpn_nms, num_proposals)
         self.tx = TxHead(channels, dim=dim, num_heads=num_heads, num_layers=num_layers, ffn=ffn, query=query,
                          query_channels=query_channels, location_channels=location_channels,

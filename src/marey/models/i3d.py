@@ -45,6 +45,8 @@ def _block(in_channels: int, widths: Widths, width: float) -> InceptionBlock:
 class I3DTrunk(nn.Sequential):
     """I3D up to Mixed_4f: (B, 3, T, H, W) -> (B, 832 * width, T/4, H/16, W/16), rounded up."""
 
+    time_stride = 4
+
     def __init__(self, width: float = 1.0) -> None:
         c64, c192 = _scaled(64, width), _scaled(192, width)
         layers: OrderedDict[str, nn.Module] = OrderedDict(

@@ -16,9 +16,6 @@ from marey.models.i3d import I3DTrunk
 from marey.models.timesformer import TimeSformer
 from marey.models.timesformer_config import TimeSformerConfig
 
-TRUNKS = ("i3d", "timesformer", "efficientnet_lite0")
-
-
 
 class TimeSformerTrunk(nn.Module):
     """A TimeSformer's patch tokens as a feature map, to sit below the same heads.
@@ -26,6 +23,8 @@ class TimeSformerTrunk(nn.Module):
     Args:
         arguments: keyword arguments of `TimeSformer` (its classifier stays unused).
     """
+
+    time_stride = 1
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
@@ -58,6 +57,7 @@ class FrameTrunk(nn.Module):
         UserError: if the stem has fewer stages.
     """
 
+    time_stride = 2
     NUM_STAGES = 5
     FINE_BLOCKS = blocks_before(3)
     """Blocks up to the end of stage 3, whose stride is 8."""
@@ -112,8 +112,9 @@ class FrameTrunk(nn.Module):
 
 
 
-def build_trunk(name: str, width: float, arguments: dict[str, Any]) -> nn.Module:
-    """Build a trunk: a module with `out_channels` that turns (B, 3, T, H, W) into (B, D, t, h, w)."""
-    if name == "i3d":
-        return I3DTrunk(width)
-    return TimeSformerTrunk(**arguments) if name == "timesformer" else FrameTrunk(**arguments)
+TRUNKS: dict[str, type[I3DTrunk] | type[TimeSformerTrunk] | type[FrameTrunk]] = {
+    "i3d": I3DTrunk,
+    "timesformer": TimeSformerTrunk,
+    "efficientnet_lite0": FrameTrunk,
+}
+"""Trunk name -> class. A trunk turns (B, 3, T, H, W) into (B, `out_channels`, T / `time_stride`, h, w)."""

@@ -161,9 +161,3 @@ def load_permutations(path: str | Path, num_frames: int | None = None, *, identi
         return rows
     identity = torch.arange(rows.shape[1])[None]
     return check_permutations(torch.cat([identity, rows]), source=f"{path} with the identity first")
-
-
-def hamming_distances(permutations: Tensor) -> Tensor:
-    """Return the number of differing places of every pair of rows, int64 (P * (P - 1) / 2,), as `torch.pdist` does."""
-    distances = (permutations[:, None] != permutations[None]).sum(dim=2)
-    return distances[torch.triu(torch.ones_like(distances, dtype=torch.bool), diagonal=1)]

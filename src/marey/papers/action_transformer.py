@@ -22,7 +22,7 @@ from marey.datasets.ava import AvaDataset, AvaIndex, is_ava, open_ava
 from marey.errors import UserError
 from marey.files import atomic, weights_digest
 from marey.losses.detection import detection_loss
-from marey.metrics.ava import AvaEvaluator
+from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
 from marey.papers.cells import Cell, ReproduceOptions
 from marey.recipes.action_transformer import MINI_MODEL, action_transformer_ava, mini_preprocess

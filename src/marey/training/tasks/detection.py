@@ -18,7 +18,7 @@ from marey.errors import UserError, unknown_name
 from marey.files import atomic
 from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.losses.detection import detection_loss
-from marey.metrics.ava import AvaEvaluator
+from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import postprocess
 from marey.models.trunks import FrameTrunk
 from marey.synthetic.mosaic import MosaicScenes
