@@ -60,7 +60,7 @@ def test_the_answers_are_those_of_the_model_on_the_one_preprocessing(videos: Pat
     _, answers = evaluate(model, videos)
     assert answers is not None
     checkpoint = load_checkpoint(model)
-    index = choose_split(videos, EvaluateOptions())
+    index = choose_split(videos)
     data = ClipDataset(index, PREPROCESS)
     with torch.inference_mode():
         logits = checkpoint.model(torch.stack([data[(0, n)]["clip"] for n in range(6)]))["logits"]
@@ -69,7 +69,7 @@ def test_the_answers_are_those_of_the_model_on_the_one_preprocessing(videos: Pat
 
 
 def test_views_are_averaged_over_probabilities_or_logits(videos: Path, model: Path) -> None:
-    checkpoint, index = load_checkpoint(model), choose_split(videos, EvaluateOptions())
+    checkpoint, index = load_checkpoint(model), choose_split(videos)
     probabilities = predict_index(checkpoint, index, EvaluateOptions(views=(2, 3), batch_size=4))
     logits = predict_index(checkpoint, index, EvaluateOptions(views=(2, 3), batch_size=100, fusion="logits"))
     torch.testing.assert_close(probabilities.logits, logits.logits)

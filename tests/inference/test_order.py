@@ -153,7 +153,7 @@ def test_order_accuracy_and_reliance_are_measured_on_a_folder(tmp_path, checkpoi
 def test_the_bundled_model_puts_rendered_frames_in_better_order_than_chance():
     pytest.importorskip("pybullet", reason="renders captured motion")
     from marey.evaluation.order import centre_clips, evaluate_order_accuracy
-    from marey.synthetic.mocap import render_clip
+    from marey.synthetic.clip import render_clip
 
     checkpoint = load_checkpoint("marey-mini-order")
     actions = ("get up from the back", "get up from the front", "roll", "jump")

@@ -52,7 +52,7 @@ def test_a_video_has_one_to_three_actions():
 
 def test_splits_are_kept_apart_and_labels_listed(tmp_path):
     pytest.importorskip("pybullet", reason="the extra 'mocap' is not installed")
-    from marey.synthetic.mocap import RenderPlan, render_dataset
+    from marey.synthetic.dataset import RenderPlan, render_dataset
 
     plan = RenderPlan(size=16, num_frames=4, actions=("jump", "walk"), splits=("train", "val", "test"))
     render_dataset(tmp_path / "clips", 12, plan, workers=0)

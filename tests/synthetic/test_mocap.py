@@ -11,17 +11,11 @@ import pytest
 import torch
 
 from marey.errors import UserError
-from marey.synthetic import motion as mocap_motion
-from marey.synthetic.mocap import (
-    PackedClips,
-    RenderPlan,
-    list_actions,
-    render_ava,
-    render_clip,
-    render_dataset,
-    render_scene,
-    reversed_name,
-)
+from marey.synthetic import motion
+from marey.synthetic.clip import render_clip
+from marey.synthetic.dataset import PackedClips, RenderPlan, render_dataset
+from marey.synthetic.motion import list_actions, reversed_name
+from marey.synthetic.scenes import render_ava, render_scene
 
 needs_pybullet = pytest.mark.skipif(importlib.util.find_spec("pybullet") is None,
                                     reason="rendering needs pybullet (the extra mocap)")
@@ -36,7 +30,7 @@ def test_there_are_15_recordings_8_named_reversals_and_30_classes_in_all():
 
 
 def test_no_value_of_one_split_lies_in_an_interval_of_another():
-    for name, splits in mocap_motion.PARTITIONS.items():
+    for name, splits in motion.PARTITIONS.items():
         intervals = sorted((low, high, split) for split, spans in splits.items() for low, high in spans)
         for (_, high, _), (low, _, _) in pairwise(intervals):
             assert high <= low + 1e-9, name
@@ -45,9 +39,9 @@ def test_no_value_of_one_split_lies_in_an_interval_of_another():
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_drawn_values_lie_in_the_intervals_of_their_split(split):
     generator = torch.Generator().manual_seed(3)
-    for name, splits in mocap_motion.PARTITIONS.items():
+    for name, splits in motion.PARTITIONS.items():
         for _ in range(50):
-            value = mocap_motion.draw(name, split, generator)
+            value = motion.draw(name, split, generator)
             assert any(low <= value < high for low, high in splits[split]), name
 
 
@@ -63,15 +57,15 @@ def test_a_plan_gives_every_split_every_class_in_turn():
 
 def test_quaternion_product_of_two_quarter_turns_is_a_half_turn():
     quarter = np.array([np.sqrt(0.5), 0, np.sqrt(0.5), 0])
-    np.testing.assert_allclose(mocap_motion.quaternion_product(quarter, quarter), [0, 0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(motion.quaternion_product(quarter, quarter), [0, 0, 1, 0], atol=1e-12)
 
 
 @needs_pybullet
 def test_motions_go_on_smoothly_from_cycle_to_cycle_and_run_backwards():
-    walk = mocap_motion.load_motion("walk")
+    walk = motion.load_motion("walk")
     around = walk.poses(np.array([walk.seconds - 1e-4, walk.seconds + 1e-4]))
     np.testing.assert_allclose(around[0, :3], around[1, :3], atol=0.02)
-    back = mocap_motion.load_motion("walk backwards")
+    back = motion.load_motion("walk backwards")
     np.testing.assert_allclose(back.poses(np.array([0.3])), walk.poses(np.array([walk.seconds - 0.3])), atol=1e-9)
     forward_travel = walk.poses(np.array([0.0, 3 * walk.seconds]))[:, 0]
     assert forward_travel[1] - forward_travel[0] > 3.0

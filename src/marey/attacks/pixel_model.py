@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from marey.transforms.preprocess import Preprocess
+from marey.transforms.preprocess import Preprocess
 
 
 class PixelModel(nn.Module):

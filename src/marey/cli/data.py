@@ -155,7 +155,7 @@ def render_mocap(
     workers: Annotated[int, typer.Option(min=0, help="Processes.")] = 2,
 ) -> None:
     """Render captured human motions (15 recordings) with random bodies, views, lights and backgrounds."""
-    from marey.synthetic.mocap import RenderPlan, render_dataset, render_videos
+    from marey.synthetic.dataset import RenderPlan, render_dataset, render_videos
 
     plan = replace(RenderPlan(), size=size, num_frames=num_frames, fps=fps, reversals=reversals, seed=seed)
     if videos:

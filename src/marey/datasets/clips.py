@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,12 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.pack import open_packed
 from marey.errors import VideoError
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import open_video
-
-if TYPE_CHECKING:
-    from marey.datasets import DatasetIndex
 
 
 class Augmentation(Protocol):
@@ -84,8 +82,6 @@ def read_frames(index: DatasetIndex, sample: Sample, preprocess: Preprocess,
 
 
 def _packed_frames(root: Path, row: int, preprocess: Preprocess, generator: torch.Generator | None) -> Tensor:
-    from marey.datasets.pack import open_packed
-
     packed = open_packed(root)
     frames = packed.frames(row)
     if frames.shape[0] == preprocess.sampling.num_frames:
@@ -111,10 +107,10 @@ def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 
-class VideoViews(torch.utils.data.Dataset[dict[str, Any]]):
+class VideoViews(Dataset[dict[str, Any]]):
     """All views of each video of an index, preprocessed."""
 
-    def __init__(self, index: DatasetIndex, preprocess: Any, views: tuple[int, int]) -> None:
+    def __init__(self, index: DatasetIndex, preprocess: Preprocess, views: tuple[int, int]) -> None:
         self.index, self.preprocess, self.views = index, preprocess, views
 
     def __len__(self) -> int:
@@ -122,9 +118,6 @@ class VideoViews(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, place: int) -> dict[str, Any]:
         """Return {"views": (V, T, C, S, S)}, or {"error": str}."""
-        from marey.datasets.clips import read_frames
-        from marey.video.decode import open_video
-
         sample, (temporal, spatial) = self.index.samples[place], self.views
         try:
             if sample.row is not None:                                     # packed: the frames are already sampled

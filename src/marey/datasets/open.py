@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
+from marey.datasets import hmdb51, hmdb_simp, jester, kinetics, something_v2, ucf101
 from marey.datasets.index import DatasetIndex, read_folders, read_manifest, split_by_name
+from marey.datasets.split import labelled
 from marey.errors import UserError, unknown_name
-from marey.evaluation.classification import EvaluateOptions
 
-if TYPE_CHECKING:
-    from marey.datasets import DatasetIndex
-
-if TYPE_CHECKING:
-    from marey.datasets.index import DatasetIndex
-
+LAYOUTS: dict[str, Callable[[Path, str, int], DatasetIndex]] = {
+    "ucf101": ucf101.read,
+    "hmdb51": hmdb51.read,
+    "hmdb_simp": hmdb_simp.read,
+    "kinetics400": kinetics.read,
+    "kinetics600": kinetics.read,
+    "something_v2": something_v2.read,
+    "jester": jester.read,
+}
+"""Name for `--dataset` -> reader of that official layout: (root, name, number of the official split)."""
+RECOGNISERS: tuple[Callable[[Path], str | None], ...] = (
+    ucf101.recognise, hmdb51.recognise, hmdb_simp.recognise, kinetics.recognise, something_v2.recognise,
+    jester.recognise)
+"""Each tells its layout by the annotation files in a folder, and returns its name for `--dataset`."""
 
 
 def open_dataset(data: str | Path, *, dataset: str | None = None, split_by: str | None = None) -> DatasetIndex:
@@ -32,13 +39,12 @@ def open_dataset(data: str | Path, *, dataset: str | None = None, split_by: str 
     Raises:
         UserError: if nothing is there, or no layout fits.
     """
-    from marey.datasets import open as official
-
     root = Path(data)
     if not root.exists():
         raise UserError(f"{root}: no such file or folder; --data takes a folder of class folders or a manifest.csv")
+
     if dataset is not None:
-        index = official.read(root, dataset)
+        index = read_layout(root, dataset)
     elif root.is_file():
         index = read_manifest(root)
     elif (root / "packed.json").is_file():
@@ -46,68 +52,48 @@ def open_dataset(data: str | Path, *, dataset: str | None = None, split_by: str 
     elif (root / "manifest.csv").is_file():
         index = read_manifest(root / "manifest.csv")
     else:
-        found = official.recognise(root)
-        index = official.read(root, found) if found else read_folders(root)
+        found = recognise(root)
+        index = read_layout(root, found) if found else read_folders(root)
     return split_by_name(index, split_by) if split_by else index
-
-DATASETS: dict[str, str] = {
-    "ucf101": "marey.datasets.ucf101",
-    "hmdb51": "marey.datasets.hmdb51",
-    "hmdb_simp": "marey.datasets.hmdb_simp",
-    "kinetics400": "marey.datasets.kinetics",
-    "kinetics600": "marey.datasets.kinetics",
-    "something_v2": "marey.datasets.something_v2",
-    "jester": "marey.datasets.jester",
-}
-"""Name for `--dataset` -> module with `recognise(root) -> str | None` and `read(root, name, variant)`."""
-
 
 
 def list_datasets() -> list[str]:
     """Return the names `--dataset` takes, sorted."""
-    return sorted(DATASETS)
-
-
-
-def _module(name: str) -> ModuleType:
-    if name not in DATASETS:
-        raise unknown_name("data set", name, DATASETS)
-    return importlib.import_module(DATASETS[name])
-
+    return sorted(LAYOUTS)
 
 
 def recognise(root: Path) -> str | None:
-    """Return the name of the official layout a folder has, told by its annotation files, or None."""
-    for module in dict.fromkeys(DATASETS.values()):
-        name = importlib.import_module(module).recognise(root)
-        if name is not None:
-            return name
-    return None
+    """Return the name of the official layout that a folder has, told by its annotation files, or None."""
+    names = (name_of(root) for name_of in RECOGNISERS)
+    return next((name for name in names if name is not None), None)
 
 
-
-def read(root: Path, name: str) -> DatasetIndex:
+def read_layout(root: Path, name: str) -> DatasetIndex:
     """Read a folder as the official layout of that name; "ucf101:2" asks for the second official split.
 
     Raises:
-        UserError: if the name or variant is unknown, or the annotation files are missing.
+        UserError: if the name or the split is unknown, or the annotation files are missing.
     """
-    name, _, variant = name.partition(":")
-    if variant and not variant.isdigit():
-        raise UserError(f"--dataset {name}:{variant}: the part after ':' is the number of an official split, e.g. 1")
-    return _module(name).read(root, name, int(variant) if variant else 1)
+    name, _, number = name.partition(":")
+    if number and not number.isdigit():
+        raise UserError(f"--dataset {name}:{number}: the part after ':' is the number of an official split, e.g. 1")
+    if name not in LAYOUTS:
+        raise unknown_name("data set", name, LAYOUTS)
+    return LAYOUTS[name](root, name, int(number) if number else 1)
 
 
-
-def choose_split(data: str | Path, options: EvaluateOptions) -> DatasetIndex:
+def choose_split(data: str | Path, *, dataset: str | None = None, split: str | None = None,
+                 split_by: str | None = None) -> DatasetIndex:
     """Open the data and take the split to evaluate on; samples without label are left out.
+
+    Args:
+        data, dataset, split_by: see `open_dataset`.
+        split: None takes "test", else "val", else everything.
 
     Raises:
         UserError: if the split is empty or nothing is labelled.
     """
-    from marey.datasets import open_dataset
-    from marey.datasets.split import labelled
-
-    index = open_dataset(data, dataset=options.dataset, split_by=options.split_by)
-    name = options.split or next((split for split in ("test", "val") if split in index.splits), None)
-    return labelled(index.split(name) if name is not None else index)
+    index = open_dataset(data, dataset=dataset, split_by=split_by)
+    if split is None:
+        split = next((name for name in ("test", "val") if name in index.splits), None)
+    return labelled(index.split(split) if split is not None else index)

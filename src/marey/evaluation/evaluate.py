@@ -50,7 +50,7 @@ def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = Eva
         return {**head, **_function(UNSEEN)(checkpoint, data, options)}, None
     if (checkpoint.extra or {}).get("task") in ("features", "detection"):
         return {**head, **evaluate_by_task(checkpoint, data, options)}, None
-    index = choose_split(data, options)
+    index = choose_split(data, dataset=options.dataset, split=options.split, split_by=options.split_by)
     answers = predict_index(checkpoint, index, options, tick=tick)
     report = {**head, "split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash,
               **report_of(answers, seed=options.seed), "views": f"{options.views[0]}x{options.views[1]}",

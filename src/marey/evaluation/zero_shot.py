@@ -69,7 +69,7 @@ def evaluate_unseen(checkpoint: Checkpoint, data: str | Path, options: EvaluateO
     """
     from marey.datasets.open import choose_split
 
-    index = choose_split(data, options)
+    index = choose_split(data, dataset=options.dataset, split=options.split, split_by=options.split_by)
     seen = list(checkpoint.class_names)
     unseen = sorted({str(sample.label) for sample in index.samples} - set(seen))
     if not unseen:

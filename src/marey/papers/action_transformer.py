@@ -26,7 +26,7 @@ from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
 from marey.papers.cells import Cell, ReproduceOptions
 from marey.recipes.action_transformer import MINI_MODEL, action_transformer_ava, mini_preprocess
-from marey.synthetic.mocap import render_ava
+from marey.synthetic.scenes import render_ava
 from marey.training.config import TrainConfig, override
 from marey.training.loop import train
 from marey.transforms.augment import Augment

@@ -28,8 +28,8 @@ from marey.models import create_model
 from marey.order.permutations import make_permutation_set
 from marey.papers.cells import ReproduceOptions, Row
 from marey.recipes.direcformer import direcformer_mini
-from marey.synthetic.dataset import RenderPlan
-from marey.synthetic.mocap import list_actions, render_dataset, reversed_name
+from marey.synthetic.dataset import RenderPlan, render_dataset
+from marey.synthetic.motion import list_actions, reversed_name
 from marey.training.config import TrainConfig
 from marey.training.initialise import fill_stem
 from marey.training.loop import train

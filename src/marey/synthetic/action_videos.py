@@ -3,7 +3,7 @@
 A video is one to five rendered clips, each a person doing one captured motion before another background; its labels are
 their actions. Steps and landings can be heard as thumps in two thirds of the videos that have them, over hum and
 hiss of any strength; a third of all videos has no sound track. Train, val and test come from clips whose bodies, views,
-speeds, phases and backgrounds are drawn from ranges that do not meet (`marey.synthetic.mocap`).
+speeds, phases and backgrounds are drawn from ranges that do not meet (`marey.synthetic`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from torch import Tensor
 
 from marey.errors import UserError
 from marey.files import atomic, write_csv
+from marey.synthetic.dataset import PackedClips
+from marey.synthetic.motion import RECORDINGS
+from marey.video.encode import write_video
 
 SPLITS = ("train",) * 7 + ("val", "test", "test")
 """Split of video i: entry i modulo ten."""
@@ -63,10 +67,6 @@ def draw_sound(actions: list[str], lengths: list[float], generator: np.random.Ge
 
 def write_video_with_sound(path: Path, frames: Tensor, fps: float, sound: NDArray[np.float32] | None) -> None:
     """Write frames (T, 3, H, W) uint8 as H.264 and sound at 16 kHz as AAC into one MP4."""
-    import av
-
-    from marey.video.encode import write_video
-
     if sound is None:
         write_video(path, frames, fps)
         return
@@ -101,9 +101,6 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
     Raises:
         UserError: if there is nothing to do, or the folder holds no rendered clips of a split.
     """
-    from marey.synthetic.dataset import PackedClips
-    from marey.synthetic.motion import RECORDINGS
-
     if num_videos < 1:
         raise UserError(f"num_videos must be 1 or more, got {num_videos}")
     out, rows = Path(out), []

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
 
 from marey.errors import UserError
 
@@ -100,8 +101,6 @@ def _image_files(folder: Path, split: str) -> tuple[Path, ...]:
 
 
 def _image(path: Path, size: int, generator: torch.Generator) -> Tensor:
-    from torchvision.io import ImageReadMode, decode_image
-
     image = decode_image(str(path), mode=ImageReadMode.RGB).float()[None] / 255
     side = min(image.shape[-2:])
     crop = int(side * (0.6 + 0.4 * float(_rand(generator=generator))))

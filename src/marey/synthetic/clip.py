@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.io import decode_jpeg, encode_jpeg
 
 from marey.errors import UserError, unknown_name
 from marey.synthetic.backgrounds import draw_background
@@ -144,8 +145,6 @@ def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tup
 
 def spoil(frames: Tensor, generator: torch.Generator) -> Tensor:
     """Give uint8 frames (T, 3, H, W) what a cheap camera does: exposure, blur, sensor noise, JPEG compression."""
-    from torchvision.io import decode_jpeg, encode_jpeg
-
     u = torch.rand(6, generator=generator).tolist()
     values = frames.float() / 255
     values = (values ** (0.75 + 0.55 * u[0])) * (0.75 + 0.4 * u[1])

@@ -20,6 +20,7 @@ from marey.errors import UserError, import_extra
 from marey.files import atomic, write_csv, write_json
 from marey.synthetic.clip import render_clip
 from marey.synthetic.motion import list_actions
+from marey.video.encode import write_video
 
 CLIPS_PER_PART = 200
 
@@ -202,8 +203,6 @@ class PackedClips(torch.utils.data.Dataset[dict[str, Any]]):
 def render_videos(out: Path | str, num_clips: int, plan: RenderPlan | None = None, *, codec: str = "h264",
                   progress: Callable[[int, int], None] | None = None) -> Path:
     """Write the clips of a plan as video files, `<out>/<split>/<class>/<number>.mp4`; existing files are kept."""
-    from marey.video.encode import write_video
-
     plan, out = plan or RenderPlan(), Path(out)
     for i in range(num_clips):
         action, split, seed = plan.clip(i)

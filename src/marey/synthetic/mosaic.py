@@ -27,7 +27,7 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
     """Items as `AvaDataset` gives them, drawn anew for every (epoch, i).
 
     Args:
-        folder: packed clips of one person each, with boxes.npy (`marey.synthetic.mocap.render_dataset`).
+        folder: packed clips of one person each, with boxes.npy (`marey.synthetic.dataset.render_dataset`).
         preprocess: size and numbers of a scene; its frames are the clips' frames.
         length: scenes called one epoch; None: half as many as there are clips.
         max_persons: tiles of a scene, 1 to 4.

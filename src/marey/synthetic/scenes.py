@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.io import encode_jpeg
 
 from marey.errors import UserError, unknown_name
 from marey.files import write_bytes, write_csv, write_text
@@ -23,6 +24,7 @@ from marey.synthetic.clip import background_offsets, composite, mask_box, spoil
 from marey.synthetic.motion import SPLITS, _rotate_y, draw, draw_start, list_actions, load_motion, quaternion_product
 from marey.synthetic.renderer import Camera, Stage, draw_body, draw_light, shake_joints
 from marey.video.clip import Clip
+from marey.video.encode import write_video
 
 MIN_VISIBLE = 0.25
 """Smallest share of a person's pixels (alone, in an unbounded frame) that must be seen for a box."""
@@ -52,7 +54,7 @@ def render_scene(*, seed: int, split: str = "train", width: int = 112, height: i
 
     Args:
         seed: where every random parameter comes from.
-        split: "train", "val" or "test" (`mocap_motion.PARTITIONS`).
+        split: "train", "val" or "test" (`marey.synthetic.motion.PARTITIONS`).
         width, height: pixels.
         num_frames: T.
         fps: frames per second; 16 frames at 8 show 2 s.
@@ -198,11 +200,7 @@ def render_ava(out: Path | str, num_scenes: int, *, split: str = "train", seed: 
 
 
 def _write_frames(out: Path, video: str, clip: Clip, as_video: bool) -> None:
-    from torchvision.io import encode_jpeg
-
     if as_video:
-        from marey.video.encode import write_video
-
         target = out / "videos" / f"{video}.mp4"
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +11,9 @@ from torch import Tensor
 from marey.errors import UserError, unknown_name
 from marey.transforms import functional
 from marey.video.clip import Clip
+from marey.video.decode import VideoReader
 from marey.video.extension import extend_frames
 from marey.video.sampling import ClipSampling
-
-if TYPE_CHECKING:
-    from marey.video.decode import VideoReader
 
 
 @dataclass(frozen=True, kw_only=True)

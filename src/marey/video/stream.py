@@ -376,8 +376,8 @@ class VideoFile:
                 raise RuntimeError(f"{self.path}: another read began before this iteration ended; finish it first, "
                                    "or open the video a second time")
         if done < len(indices):
-            raise VideoError(f"{self.path}: frame {indices[done]} (of {len(self._index.entries)}) cannot be decoded, the "
-                             "file is damaged there; re-encode it, leave it out, or ask for frames before it")
+            raise VideoError(f"{self.path}: frame {indices[done]} (of {len(self._index.entries)}) cannot be decoded, "
+                             "the file is damaged there; re-encode it, leave it out, or ask for frames before it")
 
     def stream(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 for increasing distinct indices.

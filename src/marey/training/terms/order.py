@@ -223,6 +223,7 @@ def evaluate_more(checkpoint: Checkpoint, data: str | Path, options: EvaluateOpt
 
     backwards = tuple(((checkpoint.extra or {}).get("config") or {}).get("objective", {}).get("arguments", {})
                       .get("backwards", ()))
-    found = order_accuracy_on(checkpoint, choose_split(data, options), seed=options.seed, device=options.device,
+    index = choose_split(data, dataset=options.dataset, split=options.split, split_by=options.split_by)
+    found = order_accuracy_on(checkpoint, index, seed=options.seed, device=options.device,
                               batch_size=options.batch_size, backwards=backwards)
     return {"order": {**found, "text": describe_order_accuracy(found)}}
