@@ -15,9 +15,10 @@ from marey.checkpoints.load import load_checkpoint
 from marey.datasets.clips import ClipDataset
 from marey.datasets.open import choose_split
 from marey.errors import UserError
-from marey.evaluation.classification import EvaluateOptions, predict_index, report_of
+from marey.evaluation.classification import EvaluateOptions, report_of, score_answers
 from marey.evaluation.evaluate import evaluate
 from marey.evaluation.report import compare_predictions, load_predictions, write_report
+from marey.inference.answers import AnswerOptions, answer_videos
 from marey.models import create_model
 from marey.recipes.gat import gat_youtube8m_mini
 from marey.synthetic.youtube8m import render_youtube8m_mini
@@ -70,8 +71,10 @@ def test_the_answers_are_those_of_the_model_on_the_one_preprocessing(videos: Pat
 
 def test_views_are_averaged_over_probabilities_or_logits(videos: Path, model: Path) -> None:
     checkpoint, index = load_checkpoint(model), choose_split(videos)
-    probabilities = predict_index(checkpoint, index, EvaluateOptions(views=(2, 3), batch_size=4))
-    logits = predict_index(checkpoint, index, EvaluateOptions(views=(2, 3), batch_size=100, fusion="logits"))
+    answers = answer_videos(checkpoint, index, AnswerOptions(views=(2, 3), batch_size=4))
+    together = answer_videos(checkpoint, index, AnswerOptions(views=(2, 3), batch_size=100))
+    probabilities = score_answers(answers, checkpoint)
+    logits = score_answers(together, checkpoint, fusion="logits")
     torch.testing.assert_close(probabilities.logits, logits.logits)
     torch.testing.assert_close(logits.probs, (logits.logits / 2).softmax(-1))
     assert not torch.allclose(probabilities.probs, logits.probs)

@@ -12,10 +12,12 @@ from marey.corruptions import corruption
 from marey.datasets import open_dataset
 from marey.datasets.index import DatasetIndex
 from marey.errors import UserError
+from marey.evaluation import changed_clips as shown
 from marey.evaluation import robustness as benchmark
-from marey.evaluation.candidates import load_subject, match_classes
+from marey.evaluation.candidates import load_candidate, match_classes
 from marey.evaluation.robustness import BenchmarkConfig, run
-from marey.evaluation.robustness_report import curve, heat_colour, render, short_names, write_report
+from marey.evaluation.robustness_figures import curve, heat_colour
+from marey.evaluation.robustness_report import render, short_names, write_report
 from marey.evaluation.robustness_summary import choose_videos, describe_kinds, settings_of, summarise
 from marey.video.encode import write_video
 
@@ -44,8 +46,8 @@ def toys_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(data: DatasetIndex, out: Path, models: tuple[str, ...], config: BenchmarkConfig = CONFIG) -> dict:
-    subjects = [load_subject(name, data.class_names) for name in models]
-    report = summarise(list(run(data, subjects, config, out)), models, data.class_names, config)
+    candidates = [load_candidate(name, data.class_names) for name in models]
+    report = summarise(list(run(data, candidates, config, out)), models, data.class_names, config)
     return {**report, "settings": settings_of(config), "kinds": describe_kinds(config), "version": "test"}
 
 
@@ -110,27 +112,26 @@ def test_a_run_resumes_and_measures_nothing_twice(data: DatasetIndex, tmp_path: 
 def test_each_video_is_decoded_once_whatever_is_measured(data: DatasetIndex, tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    original = benchmark.open_video
-    monkeypatch.setattr(benchmark, "open_video", lambda path: opened.append(path) or original(path))
+    original = shown.open_video
+    monkeypatch.setattr(shown, "open_video", lambda path: opened.append(path) or original(path))
     measured(data, tmp_path / "out", ("toy_models:brightness_network", "toy_models:growing_light"),
              BenchmarkConfig(corruptions=("fog", "freeze", "mpeg1"), severities=(1, 3), resolution=64))
     assert len(opened) == len(data)
 
 
 def test_models_with_the_same_crop_meet_the_same_noise(data: DatasetIndex) -> None:
-    subjects = [load_subject(name, data.class_names) for name in ("toy_models:brightness_network",
+    candidates = [load_candidate(name, data.class_names) for name in ("toy_models:brightness_network",
                                                                   "toy_models:growing_light")]
     sample = next(sample for sample in data.samples if "broken" not in sample.path.name)
-    config = BenchmarkConfig(corruptions=("gaussian_noise",), resolution=64)
-    video = benchmark.decode_video("name", sample, subjects, config)
-    ratios = [benchmark.crop_ratio(subject.preprocess) for subject in subjects]
-    first, second = benchmark.changed_clips(video, ratios, corruption("gaussian_noise", 5), config.seed)
+    video = shown.decode_video("name", sample, [candidate.preprocess for candidate in candidates], resolution=64,
+                               max_frames=300)
+    first, second = shown.changed_clips(video, corruption("gaussian_noise", 5), seed=0)
     assert torch.equal(first, second)
 
 
 def test_classes_are_matched_by_name_whatever_their_spelling() -> None:
-    answer_of, logit_of = match_classes("m", ["Cart Wheel", "back_flip", "walk"], ["backflip", "cartwheel"])
-    assert answer_of.tolist() == [1, 0, -1]
+    data_class_of, logit_of = match_classes("m", ["Cart Wheel", "back_flip", "walk"], ["backflip", "cartwheel"])
+    assert data_class_of.tolist() == [1, 0, -1]
     assert logit_of.tolist() == [1, 0]
     with pytest.raises(UserError, match="does not know the class 'swim'"):
         match_classes("m", ["walk"], ["swim"])
@@ -138,9 +139,9 @@ def test_classes_are_matched_by_name_whatever_their_spelling() -> None:
 
 def test_a_callable_that_is_not_there_is_said(data: DatasetIndex) -> None:
     with pytest.raises(UserError, match="no module 'nowhere_at_all'"):
-        load_subject("nowhere_at_all:model", data.class_names)
+        load_candidate("nowhere_at_all:model", data.class_names)
     with pytest.raises(UserError, match="did you mean 'brightness_of'"):
-        load_subject("toy_models:brightnes_of", data.class_names)
+        load_candidate("toy_models:brightnes_of", data.class_names)
 
 
 def test_a_limit_takes_every_class_in_turn(data: DatasetIndex) -> None:
@@ -152,7 +153,7 @@ def test_a_limit_takes_every_class_in_turn(data: DatasetIndex) -> None:
 def test_pixel_kinds_see_the_model_s_own_crop(data: DatasetIndex) -> None:
     frames = torch.zeros(1, 3, 90, 120, dtype=torch.uint8)
     frames[..., 60:] = 200
-    stretched, cropped = benchmark.model_view(frames, 0, 64), benchmark.model_view(frames, 256 / 224, 64)
+    stretched, cropped = shown.model_view(frames, 0, 64), shown.model_view(frames, 256 / 224, 64)
     assert stretched.shape == cropped.shape == (1, 3, 64, 64)
     assert (stretched[..., 30:34] != stretched[..., :1]).any()
 

@@ -15,6 +15,8 @@ from marey.errors import UserError
 from marey.features.extract import FeatureExtractor, write_features
 from marey.features.frames import ClipEncoder, whole_seconds
 from marey.inference.features import FeaturePredictor, predict_features, predict_files
+from marey.inference.load import load_clip_predictor
+from marey.inference.predictor import Predictor
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
 from marey.video.encode import write_video
@@ -161,8 +163,9 @@ def test_video_and_feature_file_give_the_same_answer(trained, videos):
 
 def test_commands_that_look_at_clips_are_told_so(trained):
     predictor = FeaturePredictor.load(trained / "run" / "best")
-    with pytest.raises(UserError, match="answers whole videos"):
-        predictor.preprocess  # noqa: B018
+    assert isinstance(Predictor.load(trained / "run" / "best"), FeaturePredictor)
+    with pytest.raises(UserError, match="no classifier of clips, it answers 'marey predict --features'"):
+        load_clip_predictor(trained / "run" / "best")
     with pytest.raises(UserError, match="no label-embedding head"):
         predictor("x.mp4", labels=["run"])
 

@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 from marey.checkpoints.folder import save_checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.cli import build_app
+from marey.datasets import open_dataset
 from marey.errors import UserError, VideoError
-from marey.evaluation.order import order_accuracy_on, reliance_on
+from marey.evaluation.order import answer_reliance, measure_order, measure_reliance
+from marey.inference.answers import AnswerOptions, answer_clips, answer_videos
 from marey.inference.order import order_many, order_video
 from marey.metrics.order import chance_order_accuracy
 from marey.models import create_model
@@ -138,12 +140,13 @@ def make_data(tmp_path):
 
 
 def test_order_accuracy_and_reliance_are_measured_on_a_folder(tmp_path, checkpoint_folder):
-    from marey.datasets import open_dataset
-
     data, checkpoint = make_data(tmp_path), load_checkpoint(checkpoint_folder)
-    found = order_accuracy_on(checkpoint, open_dataset(data), backwards=("left",))
-    assert (found["clips"], found["unreadable"]) == (4, [])
-    found = reliance_on(checkpoint, str(data), shuffles=2, corrector=load_checkpoint(checkpoint_folder))
+    index = open_dataset(data)
+    answers = answer_videos(checkpoint, index, AnswerOptions(shuffles=4, backwards=("left",)))
+    assert (measure_order(answers)["clips"], answers.unreadable) == (4, [])
+    corrector = load_checkpoint(checkpoint_folder)
+    answers = answer_reliance(checkpoint, index, AnswerOptions(shuffles=2), corrector=corrector)
+    found = measure_reliance(answers)
     assert (found["clips"], found["labelled"]) == (4, 4)
     assert found["corrected_accuracy"] is not None
     answer = invoke("reliance", checkpoint_folder, "--data", data, "--limit", 2, "--json")
@@ -152,15 +155,14 @@ def test_order_accuracy_and_reliance_are_measured_on_a_folder(tmp_path, checkpoi
 
 def test_the_bundled_model_puts_rendered_frames_in_better_order_than_chance():
     pytest.importorskip("pybullet", reason="renders captured motion")
-    from marey.evaluation.order import centre_clips, evaluate_order_accuracy
     from marey.synthetic.clip import render_clip
 
     checkpoint = load_checkpoint("marey-mini-order")
     actions = ("get up from the back", "get up from the front", "roll", "jump")
     frames = [render_clip(action, seed=seed, split="test", size=112, fps=8.0).clip.frames
               for seed in range(8) for action in actions]
-    clips = centre_clips(checkpoint.preprocess, frames).split(16)
-    found = evaluate_order_accuracy(checkpoint.model.eval(), clips, shuffles=4, method="sort")
+    items = ({"views": checkpoint.clip_preprocess.clip(clip, num_spatial=1)} for clip in frames)
+    found = measure_order(answer_clips(checkpoint.model.eval(), items, AnswerOptions(shuffles=4)), method="sort")
     assert found["interval"][0] > found["chance"] + 0.02
 
 

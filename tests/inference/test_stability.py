@@ -1,40 +1,26 @@
-"""Stability under three mild corruptions, on a predictor whose answer is known."""
+"""Stability under three mild corruptions, on a model whose answer is known."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from marey.inference.stability import MILD, stability
-from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
-from marey.video.sampling import ClipSampling
 
 
-class BrightnessPredictor:
-    """Answers "light" above a mean level, like `marey.Predictor` does everything else."""
-
-    class_names = ("dark", "light")
-    preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=4), short_side=36, image_size=32,
-                            mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-
-    def outputs(self, views: Tensor) -> dict[str, Tensor]:
-        light = views.mean((1, 2, 3, 4)) - 0.5
-        return {"logits": torch.stack([-light, light], 1) * 20}
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return logits.softmax(-1)
+def brightness(clips: Sequence[Tensor]) -> Tensor:
+    """Probabilities of "dark" and "light" by the mean level of all frames."""
+    light = torch.cat(list(clips)).float().mean() / 255 - 0.5
+    return (torch.stack([-light, light]) * 20).softmax(-1)
 
 
 def answer_at(level: int) -> dict:
     frames = torch.full((4, 3, 40, 50), level, dtype=torch.uint8)
     clip = Clip(frames=frames, frame_indices=(0, 1, 2, 3), frame_seconds=(0.0, 0.1, 0.2, 0.3), fps=10.0, path="x")
-    predictor = BrightnessPredictor()
-    probabilities = predictor.probabilities(predictor.outputs(predictor.preprocess.clip(frames))["logits"]).mean(0)
-    prediction = SimpleNamespace(probabilities=probabilities, class_names=predictor.class_names, clips=(clip,))
-    return stability(predictor, prediction)  # type: ignore[arg-type]
+    return stability([clip], brightness, ("dark", "light"))
 
 
 def test_a_clear_answer_is_kept_by_all_three() -> None:
@@ -54,3 +40,17 @@ def test_an_answer_at_the_border_falls_to_brightness() -> None:
 
 def test_it_repeats() -> None:
     assert answer_at(100) == answer_at(100)
+
+
+def test_a_given_answer_is_followed_and_the_model_not_asked_again() -> None:
+    frames = torch.full((4, 3, 40, 50), 30, dtype=torch.uint8)
+    clip = Clip(frames=frames, frame_indices=(0, 1, 2, 3), frame_seconds=(0.0, 0.1, 0.2, 0.3), fps=10.0, path="x")
+    asked = []
+
+    def counting(clips: Sequence[Tensor]) -> Tensor:
+        asked.append(len(clips))
+        return brightness(clips)
+
+    result = stability([clip], counting, ("dark", "light"), answer=1)
+    assert len(asked) == len(MILD)
+    assert (result["kept"], result["lowest_probability"] < 0.1) == (0.0, True)

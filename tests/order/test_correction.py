@@ -5,9 +5,7 @@ import torch
 from torch import nn
 
 from marey.errors import UserError
-from marey.evaluation.order import describe_order_accuracy, evaluate_order_accuracy
 from marey.losses.order import order_signs
-from marey.metrics.order import chance_order_accuracy
 from marey.models import create_model
 from marey.order.correction import (
     NoTemporalAttentionError,
@@ -70,35 +68,13 @@ def test_a_model_that_knows_the_time_puts_every_frame_back():
         recover_order(Clock(), shuffled, method="paths")
 
 
-def test_order_accuracy_is_one_for_such_a_model_and_near_chance_for_random_weights():
-    result = evaluate_order_accuracy(Clock(), [brightening(3), brightening(2)], shuffles=4, seed=0)
-    assert (result["order_accuracy"], result["clips"], result["shuffles"]) == (1.0, 5, 4)
-    clips = torch.rand(60, 4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    result = evaluate_order_accuracy(tiny_model(), clips.split(20), shuffles=4, seed=0)
-    assert result["interval"][0] - 0.03 < chance_order_accuracy(4) < result["interval"][1] + 0.03
-    assert "against 66.67% by chance" in describe_order_accuracy({**result, "chance": 2 / 3})
-
-
-def test_the_shuffles_do_not_depend_on_the_batch_size():
-    clips = torch.rand(6, 4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
-    model = tiny_model()
-    assert evaluate_order_accuracy(model, [clips]) == evaluate_order_accuracy(model, clips.split(2))
-
-
-def test_few_clips_are_called_a_rough_number():
-    result = evaluate_order_accuracy(Clock(), [brightening(3)])
-    assert "fewer than 50 clips: a rough number" in describe_order_accuracy(result)
-
-
-def test_repeated_frames_and_single_frames_are_refused_and_left_out():
+def test_repeated_frames_and_single_frames_are_refused():
     frames = brightening(1)[0]
     frames[4] = frames[1]
     with pytest.raises(UserError, match="frames 1 and 4 of 6 are the same picture"):
         check_distinct_frames(frames, name="a.mp4")
     with pytest.raises(UserError, match="a clip of 1 frame has no order to recover"):
         check_distinct_frames(frames[:1])
-    result = evaluate_order_accuracy(Clock(), [torch.stack([frames, brightening(1)[0]])])
-    assert (result["clips"], result["left_out"]) == (1, 1)
 
 
 def test_a_model_without_temporal_attention_says_which_model_has_it():

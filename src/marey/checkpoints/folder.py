@@ -56,8 +56,30 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """What the model reads: "clips", "features" or "detection"."""
+        """What the model reads: "clips", "features" or "detection"; its class says so."""
         return str(getattr(self.model, "task", "clips"))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a temperature was fitted for the model's own classes."""
+        return "temperature" in (self.calibration or {})
+
+    @property
+    def temperature(self) -> float:
+        """Divides the logits before the softmax or sigmoid; 1 where none was fitted."""
+        return float((self.calibration or {}).get("temperature", 1.0))
+
+    @property
+    def clip_preprocess(self) -> Preprocess:
+        """How a video becomes the model's input.
+
+        Raises:
+            UserError: if the checkpoint does not say, because the model takes no clips.
+        """
+        if self.preprocess is None:
+            raise UserError(f"{self.source}: does not say how a video becomes its input, so it takes no clips; use a "
+                            "checkpoint that does, such as marey-mini")
+        return self.preprocess
 
 
 def architecture_name(model: nn.Module) -> str:

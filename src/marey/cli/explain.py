@@ -27,9 +27,9 @@ def explain(
 ) -> None:
     """Show where and when a model looked, with a score that says whether the map deserves trust."""
     from marey.explain.report import explain_video
-    from marey.inference.predictor import Predictor
+    from marey.inference.load import load_clip_predictor
 
-    facts = explain_video(Predictor.load(model), video, out, kind=map, layer=layer, head=head, label=label)
+    facts = explain_video(load_clip_predictor(model), video, out, kind=map, layer=layer, head=head, label=label)
     if json:
         print_json(facts)
     else:

@@ -68,14 +68,22 @@ def reliance(
     """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model look at the order?"""
     from marey.checkpoints.load import load_checkpoint
     from marey.cli.output import print_json
-    from marey.evaluation.order import describe_reliance, reliance_on
+    from marey.datasets.index import subset
+    from marey.datasets.open import open_dataset
+    from marey.evaluation.order import answer_reliance, describe_reliance, measure_reliance
+    from marey.inference.answers import AnswerOptions
 
+    index = open_dataset(data, dataset=dataset)
+    index = index.split(split) if split is not None else index
+    if limit is not None and limit < len(index):
+        index = subset(index, [int(number * len(index) / limit) for number in range(limit)])
     fixer = load_checkpoint(corrector) if corrector else None
+    options = AnswerOptions(shuffles=shuffles, seed=seed, device=device)
     results = []
     for name in models:
-        found = reliance_on(load_checkpoint(name), data, dataset=dataset, split=split, corrector=fixer,
-                            shuffles=shuffles, seed=seed, limit=limit, device=device)
-        results.append({"model": name, **found})
+        answers = answer_reliance(load_checkpoint(name), index, options, corrector=fixer)
+        found = measure_reliance(answers)
+        results.append({"model": name, **found, "unreadable": [entry["error"] for entry in answers.unreadable]})
         if not as_json:
             print(f"{name}: {describe_reliance(found)}")
     if as_json:

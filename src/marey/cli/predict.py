@@ -11,7 +11,9 @@ from marey.cli.output import print_json, progress, say
 from marey.errors import UserError
 
 if TYPE_CHECKING:
-    from marey.inference.predictor import Prediction, Predictor
+    from marey.inference.features import FeaturePredictor
+    from marey.inference.prediction import Prediction
+    from marey.inference.predictor import Predictor
 
 Model = Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -53,7 +55,7 @@ def predict(
     if engine == "ray":
         from marey.inference.corpus import predict_corpus
 
-        raise typer.Exit(predict_corpus(videos, model=model, out=out, top=top, views=views))
+        raise typer.Exit(predict_corpus(videos, model=model, out=out, top=top, views=views, say=say))
     if engine != "local":
         raise UserError(f"--engine '{engine}' is neither 'local' nor 'ray'")
     if features:
@@ -66,18 +68,21 @@ def predict(
         raise UserError(f"--srt, --save-annotated and --contact-sheet take one video, got {len(paths)}; "
                         "run the command once for each")
     limits = {"max_pixels": max_pixels, "max_seconds": max_seconds}
-    predictor = Predictor.load(model, views=views, device=device)
     if timeline:
+        from marey.inference.load import load_clip_predictor
+
+        predictor = load_clip_predictor(model, device=device)
         raise typer.Exit(_timeline(predictor, paths, window, step, limits, csv, srt, save_annotated, json))
+    answerer = Predictor.load(model, views=views, device=device)
     options = {"labels": names, "trust": trust, **limits}
-    results = _predict_paths(predictor, paths, top, options, json)
+    results = _predict_paths(answerer, paths, top, options, json)
     if results[0][0] is not None:
         _draw(paths[0], results[0][0], save_annotated, contact_sheet)
     if csv:
         _write_csv(csv, [entry for _, entry in results])
         say(f"wrote {csv}")
     if json:
-        print_json({"model": predictor.name, "results": [entry for _, entry in results]})
+        print_json({"model": answerer.name, "results": [entry for _, entry in results]})
     if any(entry["error"] for _, entry in results):
         raise typer.Exit(1)
 
@@ -97,11 +102,11 @@ def watch(
     import json as json_module
 
     from marey.inference.live import watch as answers
-    from marey.inference.predictor import Predictor
+    from marey.inference.load import load_clip_predictor
     from marey.video.draw import clock
     from marey.video.live import iterate_live
 
-    predictor = Predictor.load(model, device=device)
+    predictor = load_clip_predictor(model, device=device)
     for answer in answers(predictor, iterate_live(source, idle_seconds=idle), window_seconds=window,
                           step_seconds=step, smoothing=smoothing, top=top):
         if json:
@@ -120,7 +125,7 @@ def _split_labels(labels: str | None) -> list[str] | None:
     return names
 
 
-def _predict_paths(predictor: Predictor, paths: list[Path], top: int, options: dict[str, Any],
+def _predict_paths(predictor: Predictor | FeaturePredictor, paths: list[Path], top: int, options: dict[str, Any],
                    json: bool) -> list[tuple[Prediction | None, dict[str, Any]]]:
     from marey.inference.predictor import predict_many
 

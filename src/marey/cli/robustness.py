@@ -121,7 +121,7 @@ def robustness(
     from marey.cli.output import print_json, progress, say
     from marey.datasets import open_dataset
     from marey.errors import UserError
-    from marey.evaluation.candidates import load_subject
+    from marey.evaluation.candidates import load_candidate
     from marey.evaluation.robustness import BenchmarkConfig, run
     from marey.evaluation.robustness_report import write_report
     from marey.evaluation.robustness_summary import choose_videos, describe_kinds, settings_of, summarise
@@ -137,14 +137,14 @@ def robustness(
     if len(set(models)) < len(models):
         raise UserError("a model is named twice; name each once")
     index = choose_videos(open_dataset(data, dataset=dataset), split, limit)
-    subjects = [load_subject(name, index.class_names, device) for name in models]
+    candidates = [load_candidate(name, index.class_names, device) for name in models]
     if force:
         for leftover in ("settings.json", "answers.jsonl"):
             (out / leftover).unlink(missing_ok=True)
     say(f"{len(index)} videos, {len(config.corruptions)} corruptions x {len(config.severities)} severities, "
         f"{len(config.attacks)} attacks, {len(models)} models")
     entries = []
-    for entry in progress(run(index, subjects, config, out), "measuring", len(index)):
+    for entry in progress(run(index, candidates, config, out), "measuring", len(index)):
         entries.append(entry)
         if "error" in entry:
             say(f"marey: {entry['error']}")

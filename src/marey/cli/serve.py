@@ -31,12 +31,14 @@ def serve(
     import sys
 
     from marey.errors import import_extra
-    from marey.web.app import create_app
-    from marey.web.limits import Limits
-    from marey.web.models import ModelShelf
 
     uvicorn = import_extra("uvicorn", "web", "marey serve")
+    import_extra("fastapi", "web", "marey serve")
+
+    from marey.web.app import create_app
     from marey.web.hosts import hosts_of
+    from marey.web.limits import Limits
+    from marey.web.models import ModelShelf
 
     limits = Limits(max_megabytes=max_megabytes, max_seconds=max_seconds, max_pixels=max_pixels, concurrent=concurrent)
     server = create_app(ModelShelf(model or ["marey-mini"], device=device), limits,

@@ -1,4 +1,4 @@
-"""The models under test: ours, `hf:`, `torchvision:`, or any Python callable, behind one small interface."""
+"""The models that a benchmark compares: ours, `hf:`, `torchvision:`, or any Python callable, behind one interface."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError, unknown_name
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
@@ -23,31 +24,47 @@ PLAIN = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=8), mean=(0.
 """What a bare callable is given: eight frames spread over the video, 224 x 224, RGB in [0, 1]."""
 
 
+class Logits(nn.Module):
+    """A callable that returns logits alone, as a model that returns a dict.
+
+    Args:
+        function: clips, float (B, T, 3, S, S) -> logits (B, K), or a dict with "logits".
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, clips: Tensor, **options: Any) -> dict[str, Any]:
+        """Return {"logits": (B, K), ...}."""
+        outputs = self.function(clips, **options)
+        return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """One model under test."""
+class Candidate:
+    """One model of a comparison."""
 
     name: str
     """What the user called it."""
-    model: Callable[[Tensor], Any]
-    """Normalised clips, float (B, T, 3, S, S) -> logits (B, K) or a dict with "logits"."""
+    model: nn.Module
+    """Normalised clips, float (B, T, 3, S, S) -> dict with "logits" (B, K); in eval mode."""
     preprocess: Preprocess
     """Sampling, size and normalisation of its input."""
-    answer_of: Tensor
+    data_class_of: Tensor
     """int64, (K,): the data set's class of each logit, -1 where the data set has none."""
     logit_of: Tensor
     """int64, (classes of the data set,): the logit of each class, -1 where the model has none."""
     temperature: float = 1.0
     """Divides the logits before the softmax, as stored in the checkpoint."""
+    has_gradients: bool = True
+    """Whether gradients reach its input: a network, not a bare function."""
+    device: str = "cpu"
+    """Where the model runs."""
 
-    def logits(self, clips: Tensor) -> Tensor:
-        """Return logits (B, K) of normalised clips."""
-        outputs = self.model(clips)
-        return outputs["logits"] if isinstance(outputs, dict) else outputs
 
-
-def load_subject(source: str, class_names: Sequence[str], device: str = "cpu") -> Subject:
-    """Load a model under test and match its classes with the data set's by name.
+def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu") -> Candidate:
+    """Load a model and match its classes with the data set's by name.
 
     Args:
         source: a bundled name, a checkpoint folder, "hf:...", "torchvision:...", or "module:function". The function
@@ -59,23 +76,18 @@ def load_subject(source: str, class_names: Sequence[str], device: str = "cpu") -
     Raises:
         UserError: if the model cannot be loaded, or does not know one of the classes.
     """
-    temperature = 1.0
-    if _CALLABLE.match(source) and not source.startswith(("hf:", "torchvision:")) and not os.path.exists(source):
-        model, preprocess, names = _from_callable(source)
+    is_callable = _CALLABLE.match(source) and not source.startswith(("hf:", "torchvision:"))
+    if is_callable and not os.path.exists(source):
+        function, preprocess, names = _from_callable(source)
+        has_gradients = isinstance(function, nn.Module)
+        model, temperature = Logits(function), 1.0
     else:
-        from marey.checkpoints.load import load_checkpoint
-
         checkpoint = load_checkpoint(source)
-        if checkpoint.preprocess is None:
-            raise UserError(f"{source}: the checkpoint does not say how a video becomes its input; it cannot be "
-                            "measured on videos")
-        model, preprocess, names = checkpoint.model, checkpoint.preprocess, checkpoint.class_names
-        temperature = float((checkpoint.calibration or {}).get("temperature", 1.0))
-    if isinstance(model, nn.Module):
-        model = model.to(device).eval()
-    answer_of, logit_of = match_classes(source, names or class_names, class_names)
-    return Subject(name=source, model=model, preprocess=preprocess, answer_of=answer_of, logit_of=logit_of,
-                   temperature=temperature)
+        preprocess, names, has_gradients = checkpoint.clip_preprocess, checkpoint.class_names, True
+        model, temperature = checkpoint.model, checkpoint.temperature
+    data_class_of, logit_of = match_classes(source, names or class_names, class_names)
+    return Candidate(name=source, model=model.to(device).eval(), preprocess=preprocess, data_class_of=data_class_of,
+                     logit_of=logit_of, temperature=temperature, has_gradients=has_gradients, device=device)
 
 
 def _from_callable(source: str) -> tuple[Any, Preprocess, Sequence[str] | None]:
@@ -109,19 +121,19 @@ def match_classes(source: str, model_names: Sequence[str], class_names: Sequence
     """Match classes by name, spelling (case, spaces, underscores) aside.
 
     Returns:
-        answer_of (K,) and logit_of (classes,), see `Subject`.
+        data_class_of (K,) and logit_of (classes,), see `Candidate`.
 
     Raises:
         UserError: if the model does not know a class of the data set.
     """
-    place = {_plain(name): i for i, name in enumerate(model_names)}
-    answer_of = torch.full((len(model_names),), -1)
+    index_of = {_plain(name): i for i, name in enumerate(model_names)}
+    data_class_of = torch.full((len(model_names),), -1)
     logit_of = torch.full((len(class_names),), -1)
     for i, name in enumerate(class_names):
-        if _plain(name) not in place:
+        if _plain(name) not in index_of:
             raise UserError(f"{source}: does not know the class '{name}' of the data set (it knows "
                             f"{', '.join(list(model_names)[:8])}{', ...' if len(model_names) > 8 else ''}); measure a "
                             "model that was trained on these classes")
-        answer_of[place[_plain(name)]] = i
-        logit_of[i] = place[_plain(name)]
-    return answer_of, logit_of
+        data_class_of[index_of[_plain(name)]] = i
+        logit_of[i] = index_of[_plain(name)]
+    return data_class_of, logit_of

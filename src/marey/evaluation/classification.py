@@ -1,21 +1,20 @@
-"""Evaluate a checkpoint on labelled videos: one answer per video over its views, every number with its interval.
-
-`evaluate` answers for classifiers of clips. What a model can do besides adds its numbers through `ADDITIONS`. Models
-that take no clips (frame features, boxes) are scored by the evaluator of the task they were trained for.
-"""
+"""Accuracy of classifiers of clips: one answer per video over its views, every number with its interval."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from marey.datasets.clips import VideoViews
+from marey.checkpoints.folder import Checkpoint
+from marey.datasets.index import DatasetIndex
+from marey.datasets.open import choose_split
 from marey.errors import UserError
+from marey.inference.answers import AnswerOptions, Answers
 from marey.metrics.accuracy import (
     bootstrap_interval,
     confusion_matrix,
@@ -25,10 +24,6 @@ from marey.metrics.accuracy import (
     topk_correct,
 )
 from marey.metrics.calibration import expected_calibration_error, ood_score
-
-if TYPE_CHECKING:
-    from marey.checkpoints.folder import Checkpoint
-    from marey.datasets import DatasetIndex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +53,20 @@ class EvaluateOptions:
     seed: int = 0
     """Seed of bootstrap and of what the task draws."""
 
+    def choose_split(self, data: str | Path) -> DatasetIndex:
+        """Open the data and take the split to evaluate on, see `marey.datasets.open.choose_split`."""
+        return choose_split(data, split=self.split, dataset=self.dataset, split_by=self.split_by)
+
+    def pass_options(self, **changes: Any) -> AnswerOptions:
+        """Return how the model is shown the videos."""
+        given = {"views": self.views, "seed": self.seed, "batch_size": self.batch_size, "workers": self.workers,
+                 "device": self.device}
+        return AnswerOptions(**{**given, **changes})
+
 
 @dataclass(kw_only=True)
 class Predictions:
-    """The fused answers of one model for the videos of one data set; enough to compute every number again."""
+    """The answers of one model, fused over views and calibrated; enough to compute every number again."""
 
     videos: list[str]
     """Names below the data's root, in the data's order, readable ones only."""
@@ -80,95 +85,43 @@ class Predictions:
     """[{"video", "error"}] for what could not be read."""
 
 
-@torch.inference_mode()
-def predict_index(checkpoint: Checkpoint, index: DatasetIndex, options: EvaluateOptions, *,
-                  tick: Callable[[int, int], None] | None = None) -> Predictions:
-    """Answer every readable video of an index by the mean over its views, and name the unreadable.
+def score_answers(answers: Answers, checkpoint: Checkpoint, *, fusion: str = "probabilities") -> Predictions:
+    """Fuse stored answers over views, calibrate them, and number their labels.
 
-    Raises:
-        UserError: if the checkpoint is no classifier of clips, the data has labels it does not know, or nothing can
-            be read.
-    """
-    if not checkpoint.class_names or checkpoint.preprocess is None:
-        raise UserError(f"{checkpoint.source}: no class names or no preprocessing, so it cannot be scored on labels; "
-                        "evaluate a checkpoint written by 'marey train'")
-    numbers = label_numbers(index, checkpoint.class_names, checkpoint.source)
-    model = checkpoint.model.to(options.device).eval()
-    temperature = float((checkpoint.calibration or {}).get("temperature", 1.0))
-    loader = DataLoader(VideoViews(index, checkpoint.preprocess, options.views), batch_size=None,
-                        num_workers=options.workers)
-    kept: list[int] = []
-    unreadable, logits, probs, ood = [], [], [], []
-    for place, outputs in enumerate(_outputs(model, loader, options)):
-        if tick is not None:
-            tick(place + 1, len(index))
-        if isinstance(outputs, str):
-            unreadable.append({"video": index.relative_path(index.samples[place]), "error": outputs})
-            continue
-        kept.append(place)
-        logits.append(outputs["logits"].mean(0))
-        fused = (logits[-1] / temperature).softmax(-1) if options.fusion == "logits" else (
-            (outputs["logits"] / temperature).softmax(-1).mean(0))
-        probs.append(fused)
-        if (checkpoint.calibration or {}).get("ood") and "embedding" in outputs:
-            ood.append(ood_score(outputs["embedding"], outputs["logits"], checkpoint.calibration or {},
-                                 checkpoint.tensors).mean())
-    if not kept:
-        raise UserError(f"{index.root}: none of its {len(index)} videos can be read (the first: "
-                        f"{unreadable[0]['error']})")
-    samples = [index.samples[place] for place in kept]
-    return Predictions(videos=[index.relative_path(sample) for sample in samples],
-                       labels=[numbers[str(sample.label)] for sample in samples],
-                       groups=[sample.group for sample in samples], logits=torch.stack(logits),
-                       probs=torch.stack(probs), class_names=list(checkpoint.class_names),
-                       ood=torch.stack(ood) if ood else None, unreadable=unreadable)
-
-
-def _outputs(model: torch.nn.Module, items: Any, options: EvaluateOptions) -> Iterator[dict[str, Tensor] | str]:
-    """Yield per video the CPU outputs of its views, or the reason it cannot be read; views of videos share batches."""
-    waiting: list[dict[str, Any]] = []
-    count = 0
-    for item in items:
-        waiting.append(item)
-        count += len(item.get("views", ()))
-        if count >= options.batch_size:
-            yield from _flush(model, waiting, options)
-            waiting, count = [], 0
-    yield from _flush(model, waiting, options)
-
-
-def _flush(model: torch.nn.Module, items: list[dict[str, Any]],
-           options: EvaluateOptions) -> Iterator[dict[str, Tensor] | str]:
-    readable = [item["views"] for item in items if "views" in item]
-    if readable:
-        clips = torch.cat(readable)
-        parts = [model(part.to(options.device)) for part in clips.split(options.batch_size)]
-        joined = {key: torch.cat([part[key] for part in parts]).float().cpu()
-                  for key in ("logits", "embedding", "label_embedding") if key in parts[0]}
-    start = 0
-    for item in items:
-        if "error" in item:
-            yield item["error"]
-        else:
-            stop = start + len(item["views"])
-            yield {key: value[start:stop] for key, value in joined.items()}
-            start = stop
-
-
-def label_numbers(index: DatasetIndex, class_names: Sequence[str], model: str) -> dict[str, int]:
-    """Return label -> class number of the model, for the labels of an index.
+    Args:
+        checkpoint: whose temperature and OOD detector apply.
+        fusion: what is averaged, see `EvaluateOptions`.
 
     Raises:
         UserError: if a label is not among the model's classes.
     """
-    numbers = {name: number for number, name in enumerate(class_names)}
-    absent = sorted({str(sample.label) for sample in index.samples} - set(numbers))
+    numbers = {name: number for number, name in enumerate(answers.class_names)}
+    check_labels(answers.labels, answers.class_names, model=answers.model)
+    calibrated = answers.logits / checkpoint.temperature                                  # (N, V, K)
+    probs = calibrated.mean(1).softmax(-1) if fusion == "logits" else calibrated.softmax(-1).mean(1)
+
+    ood = None
+    if (checkpoint.calibration or {}).get("ood") and answers.embedding is not None:
+        scores = ood_score(answers.embedding.flatten(0, 1), answers.logits.flatten(0, 1), checkpoint.calibration or {},
+                           checkpoint.tensors)
+        ood = scores.unflatten(0, answers.logits.shape[:2]).mean(1)
+    return Predictions(videos=answers.videos, labels=[numbers[str(label)] for label in answers.labels],
+                       groups=answers.groups, logits=answers.logits.mean(1), probs=probs,
+                       class_names=answers.class_names, ood=ood, unreadable=answers.unreadable)
+
+
+def check_labels(labels: Iterable[str | None], class_names: Sequence[str], *, model: str) -> None:
+    """Check that a model has a class for every label.
+
+    Raises:
+        UserError: if it has not.
+    """
+    absent = sorted(set(map(str, labels)) - set(class_names))
     if absent:
         listed = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
-        raise UserError(f"{index.root}: labels the model {model} was not trained on: {listed} "
+        raise UserError(f"labels the model {model} was not trained on: {listed} "
                         f"(it knows: {', '.join(list(class_names)[:10])}{', ...' if len(class_names) > 10 else ''}); "
                         "train on them with 'marey train finetune_folder', or rank them with --unseen")
-    return numbers
 
 
 def report_of(answers: Predictions, *, seed: int = 0) -> dict[str, Any]:

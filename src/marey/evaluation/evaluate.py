@@ -1,28 +1,25 @@
-"""Evaluate any checkpoint, or a run, by what it is: classes, order, unseen names, persons, features."""
+"""Evaluate any checkpoint, or a run, by what it can do: classes, order, unseen names, persons, features."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from marey.datasets.open import choose_split
+from marey.checkpoints.folder import Checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
-from marey.evaluation.classification import EvaluateOptions, Predictions, predict_index, report_of
-
-if TYPE_CHECKING:
-    from marey.checkpoints.folder import Checkpoint
-
-ADDITIONS: dict[str, str] = {"permutations": "marey.training.terms.order:evaluate_more"}
-"""Tensor in a checkpoint that tells of an ability -> function(checkpoint, data, options) -> dict for the report."""
-
-UNSEEN = "marey.evaluation.zero_shot:evaluate_unseen"
-"""Function(checkpoint, data, options) -> dict: the whole report of `marey evaluate --unseen`."""
-
+from marey.evaluation.classification import EvaluateOptions, Predictions, check_labels, report_of, score_answers
+from marey.evaluation.order import backwards_of, describe_order_accuracy, measure_order
+from marey.evaluation.zero_shot import unseen_classes, unseen_report
+from marey.inference.answers import Answers, answer_videos
+from marey.training import loop
+from marey.training.config import TrainConfig
+from marey.training.distributed import make_accelerator
+from marey.training.tasks import build_task
 
 
 def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = EvaluateOptions(), *,
@@ -33,35 +30,67 @@ def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = Eva
         tick: called with (done, total) videos.
 
     Returns:
-        The report in JSON types, and the answers (None where the task's own evaluation keeps none).
+        The report in JSON types, and the fused answers (None where the task's own evaluation keeps none).
 
     Raises:
         UserError: if the model has no class names, or the data has labels the model does not know.
     """
-    from marey.checkpoints.load import load_checkpoint
-
     source = checkpoint_of(model)
     checkpoint = load_checkpoint(source)
     head = {"model": str(source), "data": str(data)}
     if options.unseen:
-        if "label_embeddings" not in checkpoint.tensors:
-            raise UserError(f"{source}: --unseen needs a model with a label-embedding head; "
-                            "marey-mini and models of recipes sevitar_... have one")
-        return {**head, **_function(UNSEEN)(checkpoint, data, options)}, None
-    if (checkpoint.extra or {}).get("task") in ("features", "detection"):
+        return {**head, **evaluate_unseen(checkpoint, data, options, tick)}, None
+    if checkpoint.task != "clips":
         return {**head, **evaluate_by_task(checkpoint, data, options)}, None
-    index = choose_split(data, dataset=options.dataset, split=options.split, split_by=options.split_by)
-    answers = predict_index(checkpoint, index, options, tick=tick)
-    report = {**head, "split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash,
-              **report_of(answers, seed=options.seed), "views": f"{options.views[0]}x{options.views[1]}",
-              "fusion": options.fusion, "calibration": checkpoint.calibration,
-              "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess else None,
-              "arguments": checkpoint.arguments, "config": (checkpoint.extra or {}).get("config")}
-    for tensor, function in ADDITIONS.items():
-        if tensor in checkpoint.tensors:
-            report.update(_function(function)(checkpoint, data, options))
-    return report, answers
 
+    index = options.choose_split(data)
+    if not checkpoint.class_names:
+        raise UserError(f"{checkpoint.source}: has no class names, so it cannot be scored on labels; evaluate a "
+                        "checkpoint written by 'marey train'")
+    check_labels((sample.label for sample in index.samples), checkpoint.class_names, model=checkpoint.source)
+
+    # The order is measured on the centre view alone; where that is the only view, one pass answers both.
+    has_order = "permutations" in checkpoint.tensors
+    shuffling = {"views": (1, 1), "shuffles": 4, "backwards": backwards_of(checkpoint)} if has_order else {}
+    together = options.views == (1, 1)
+    answers = answer_videos(checkpoint, index, options.pass_options(**(shuffling if together else {})), tick=tick)
+    ordered = answers if together or not has_order else answer_videos(checkpoint, index,
+                                                                      options.pass_options(**shuffling))
+
+    scored = score_answers(answers, checkpoint, fusion=options.fusion)
+    report = {**head, "split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash,
+              **report_of(scored, seed=options.seed), "views": f"{options.views[0]}x{options.views[1]}",
+              "fusion": options.fusion, "calibration": checkpoint.calibration,
+              "preprocess": checkpoint.clip_preprocess.to_dict(),
+              "arguments": checkpoint.arguments, "config": checkpoint.extra.get("config")}
+    if has_order:
+        report["order"] = order_part(ordered)
+    return report, scored
+
+
+def order_part(answers: Answers) -> dict[str, Any]:
+    """Return what the report says of the order: mean OrderAcc over the videos x shuffles, and chance."""
+    found = measure_order(answers)
+    unreadable = [entry["error"] for entry in answers.unreadable]
+    return {**found, "unreadable": unreadable, "text": describe_order_accuracy(found)}
+
+
+def evaluate_unseen(checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions,
+                    tick: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Return the report of `marey evaluate --unseen`.
+
+    Raises:
+        UserError: if the model has no label-embedding head, every label of the data was trained on, or names cannot
+            be embedded.
+    """
+    if "label_embeddings" not in checkpoint.tensors:
+        raise UserError(f"{checkpoint.source}: --unseen needs a model with a label-embedding head; "
+                        "marey-mini and models of recipes sevitar_... have one")
+    index = options.choose_split(data)
+    unseen = unseen_classes(checkpoint, index)
+    answers = answer_videos(checkpoint, index, options.pass_options(), tick=tick)
+    head = {"split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash}
+    return {**head, **unseen_report(answers, checkpoint, unseen, hubness=options.hubness, seed=options.seed)}
 
 
 def evaluate_by_task(checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions) -> dict[str, Any]:
@@ -73,17 +102,13 @@ def evaluate_by_task(checkpoint: Checkpoint, data: str | Path, options: Evaluate
     Raises:
         UserError: if the checkpoint does not say how it was trained, or the data has other classes.
     """
-    from marey.training import loop
-    from marey.training.config import TrainConfig
-    from marey.training.tasks import build_task
-
-    saved = (checkpoint.extra or {}).get("config")
+    saved = checkpoint.extra.get("config")
     if saved is None:
         raise UserError(f"{checkpoint.source}: does not say how it was trained, so it cannot be scored; "
                         "evaluate a checkpoint written by 'marey train'")
     config = TrainConfig.from_dict(saved)
     arguments = dict(config.data.arguments)
-    if options.split not in (None, "all") and config.objective.kind == "detection":
+    if options.split not in (None, "all") and checkpoint.task == "detection":
         arguments["val_split"] = options.split
     config = replace(config, data=replace(
         config.data, path=str(data), arguments=arguments, preprocess=config.data.preprocess or checkpoint.preprocess,
@@ -92,13 +117,12 @@ def evaluate_by_task(checkpoint: Checkpoint, data: str | Path, options: Evaluate
     if list(task.class_names) != list(checkpoint.class_names):
         raise UserError(f"{data}: has {len(task.class_names)} classes, other than the {len(checkpoint.class_names)} of "
                         f"{checkpoint.source}; evaluate on data with the same label list")
-    accelerator = loop.make_accelerator(replace(config, train=replace(config.train, device="cpu")))
+    accelerator = make_accelerator(replace(config, train=replace(config.train, device="cpu")))
     evaluator = loop.evaluate(checkpoint.model.to(accelerator.device), task, accelerator,
                               batch_size=options.batch_size, workers=options.workers)
-    return {"task": config.objective.kind, "main": evaluator.main, "num_samples": len(task.val_data or ()),
+    return {"task": checkpoint.task, "main": evaluator.main, "num_samples": len(task.val_data or ()),
             **{key: value for key, value in evaluator.compute().items() if not isinstance(value, Tensor)},
             "config": config.to_dict()}
-
 
 
 def checkpoint_of(model: str | Path) -> str | Path:
@@ -107,9 +131,3 @@ def checkpoint_of(model: str | Path) -> str | Path:
         if (Path(model) / name / "config.json").is_file():
             return Path(model) / name
     return model
-
-
-
-def _function(place: str) -> Callable[..., dict[str, Any]]:
-    module, function = place.split(":")
-    return getattr(importlib.import_module(module), function)

@@ -1,19 +1,15 @@
-"""The report a person reads: one HTML file that opens offline, report.json beside it, and pictures."""
+"""The robustness report: one HTML file that opens offline, with its figures inside, and report.json beside it."""
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from marey.evaluation.robustness_figures import curves, examples_table, heat_maps, number, percent, swatch
 from marey.files import write_json, write_text
-
-COLOURS = ("#1f6fb4", "#c8501e", "#2f8f5b", "#8456a8", "#9a7b12", "#5b6770")
-"""One per model, told apart by colour-blind readers and in print together with the dashes."""
-DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
 
 STYLE = """
 :root { color-scheme: light; }
@@ -35,16 +31,6 @@ code { background: #f2f4f5; padding: 1px 5px; border-radius: 3px; overflow-wrap:
 """
 
 
-def percent(value: float | None, digits: int = 1) -> str:
-    """Print a fraction as percent, a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """Print a number, a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def interval(pair: Sequence[float] | None) -> str:
     """Print a 95% interval of fractions in percent."""
     return "" if pair is None else f" <small>[{percent(pair[0], 0)}, {percent(pair[1], 0)}]</small>"
@@ -63,19 +49,17 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def write_report(report: dict[str, Any], out: Path, *, pictures: bool = True) -> list[Path]:
-    """Write report.html, report.json and, where matplotlib is installed, heatmap.png and curves.png.
+def write_report(report: dict[str, Any], out: Path) -> list[Path]:
+    """Write report.html and report.json.
 
     Args:
-        report: of `summary.summarise`, with "settings", "kinds" and "command".
+        report: of `robustness_summary.summarise`, with "settings", "kinds" and "command".
         out: the folder, with `examples/` if the run wrote any.
     """
     out.mkdir(parents=True, exist_ok=True)
     written = [out / "report.json", out / "report.html"]
     write_json(written[0], report, indent=1)
     write_text(written[1], render(report, out / "examples"))
-    if pictures and next(iter(report["models"].values()))["kinds"]:
-        written += _pictures(report, out)
     return written
 
 
@@ -85,8 +69,8 @@ def render(report: dict[str, Any], examples: Path | None = None) -> str:
     shown = short_names(names)
     parts = [_head(report), _summary_table(report, shown), _pairs(report, shown)]
     if report["models"][names[0]]["kinds"]:
-        parts += [_categories(report, shown), _heat_maps(report, shown), _curves(report, shown)]
-    parts += [_attacks(report, shown), _order(report, shown), _examples(report, examples), _settings(report)]
+        parts += [_categories(report, shown), heat_maps(report, shown), curves(report, shown)]
+    parts += [_attacks(report, shown), _order(report, shown), examples_table(report, examples), _settings(report)]
     return (f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
             f"content='width=device-width, initial-scale=1'><title>Robustness report</title><style>{STYLE}</style>"
             f"</head><body>{''.join(parts)}</body></html>\n")
@@ -102,11 +86,6 @@ def _head(report: dict[str, Any]) -> str:
             f"{percent(report['majority_class_share'])}%.{missing}</p>")
 
 
-def _swatch(i: int) -> str:
-    style = ("solid", "dashed", "dotted")[i % 3]
-    return f"<span class='swatch' style='border-color:{COLOURS[i % len(COLOURS)]};border-top-style:{style}'></span>"
-
-
 def _summary_table(report: dict[str, Any], shown: dict[str, str]) -> str:
     corrupted = bool(next(iter(report["models"].values()))["kinds"])
     head = "<th>model</th><th>clean %</th>"
@@ -115,7 +94,7 @@ def _summary_table(report: dict[str, Any], shown: dict[str, str]) -> str:
                  "<th>calibration error<br><small>clean → changed</small></th>")
     rows = []
     for i, (name, model) in enumerate(report["models"].items()):
-        row = (f"<td title='{html.escape(name)}'>{_swatch(i)}{html.escape(shown[name])}</td>"
+        row = (f"<td title='{html.escape(name)}'>{swatch(i)}{html.escape(shown[name])}</td>"
                f"<td>{percent(model['clean_accuracy'])}{interval(model['clean_interval'])}</td>")
         if corrupted:
             row += (f"<td>{percent(model['mpc'])}{interval(model['mpc_interval'])}</td><td>{percent(model['rpc'])}</td>"
@@ -158,91 +137,13 @@ def _categories(report: dict[str, Any], shown: dict[str, str]) -> str:
     categories = list(next(iter(report["models"].values()))["categories"])
     head = "<th>model</th>" + "".join(f"<th>{category}</th>" for category in categories)
     rows = "".join(
-        f"<tr><td>{_swatch(i)}{html.escape(shown[name])}</td>" + "".join(
+        f"<tr><td>{swatch(i)}{html.escape(shown[name])}</td>" + "".join(
             f"<td>{number(model['categories'][category].get('gamma_a'))} / "
             f"{number(model['categories'][category].get('gamma_r'))}</td>" for category in categories) + "</tr>"
         for i, (name, model) in enumerate(report["models"].items()))
     return (f"<h2>By category</h2><div class='scroll'><table><tr>{head}</tr>{rows}</table></div>"
             "<p class='small'>γ<sup>a</sup> / γ<sup>r</sup>, mean over severities, then over the category's "
             "kinds.</p>")
-
-
-def heat_colour(drop: float) -> tuple[str, str]:
-    """Return background and text colour of an accuracy drop in [-1, 1]: white at none, red at half the accuracy lost,
-    green where the change helps."""
-    share = max(-1.0, min(1.0, drop / 0.5))
-    low, high = ((255, 255, 255), (178, 44, 36)) if share >= 0 else ((255, 255, 255), (60, 140, 90))
-    rgb = [round(a + (b - a) * abs(share) ** 0.8) for a, b in zip(low, high, strict=True)]
-    return f"rgb({rgb[0]},{rgb[1]},{rgb[2]})", "#fff" if abs(share) > 0.6 else "#1c2126"
-
-
-def _heat_maps(report: dict[str, Any], shown: dict[str, str]) -> str:
-    names = list(report["models"])
-    first = report["models"][names[0]]["kinds"]
-    severities = list(next(iter(first.values()))["accuracy"])
-    head = "<tr><th>corruption</th>" + "".join(
-        f"<th colspan='{len(severities)}' style='text-align:center'>{html.escape(shown[name])}, clean "
-        f"{percent(report['models'][name]['clean_accuracy'], 0)}</th><th></th>" for name in names) + "</tr>"
-    numbers = "<tr><th></th>" + ("".join(f"<th style='text-align:center'>{s}</th>" for s in severities)
-                                 + "<th></th>") * len(names) + "</tr>"
-    rows, category = [], None
-    for kind, numbers_of in first.items():
-        if numbers_of["category"] != category:
-            category = numbers_of["category"]
-            rows.append(f"<tr><td class='cat'><b>{category}</b></td></tr>")
-        cells = f"<td>{kind}{_borrowed(report, numbers_of)}</td>"
-        for name in names:
-            model = report["models"][name]
-            for accuracy in model["kinds"][kind]["accuracy"].values():
-                background, text = heat_colour(model["clean_accuracy"] - accuracy)
-                cells += f"<td style='background:{background};color:{text}'>{percent(accuracy, 0)}</td>"
-            cells += "<td></td>"
-        rows.append(f"<tr>{cells}</tr>")
-    return (f"<h2>Accuracy under every change</h2><div class='scroll'><table class='heat'>{head}{numbers}"
-            f"{''.join(rows)}</table></div><p class='small'>Percent correct by severity 1 (mild) to 5; red: lost "
-            "against the model's own clean accuracy, green: gained. Jumble disturbs less with every severity, MPEG "
-            "quantisers stop at 31, as in the sources.</p>")
-
-
-def _borrowed(report: dict[str, Any], numbers: dict[str, Any]) -> str:
-    asked = report["settings"]["profile"]
-    return "" if numbers["profile"] == asked else f" <small>({numbers['profile']})</small>"
-
-
-def curve(values: dict[str, list[tuple[int, float]]], clean: dict[str, float], title: str) -> str:
-    """Return one small chart as SVG: severity 0 (clean) to 5 across, accuracy 0 to 1 up."""
-    width, height, left, bottom, top = 210, 130, 30, 22, 8
-
-    def x(severity: float) -> float:
-        return left + severity / 5 * (width - left - 8)
-
-    def y(accuracy: float) -> float:
-        return top + (1 - accuracy) * (height - top - bottom)
-
-    lines = "".join(f"<line x1='{left}' x2='{width - 8}' y1='{y(v):.1f}' y2='{y(v):.1f}' stroke='#e3e7ea'/>"
-                    f"<text x='{left - 5}' y='{y(v) + 4:.1f}' text-anchor='end'>{round(100 * v)}</text>"
-                    for v in (0, 0.5, 1))
-    ticks = "".join(f"<text x='{x(s):.1f}' y='{height - 7}' text-anchor='middle'>{s}</text>" for s in range(6))
-    paths = ""
-    for i, (name, points) in enumerate(values.items()):
-        run = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in [(0, clean[name]), *points])
-        paths += (f"<polyline points='{run}' fill='none' stroke='{COLOURS[i % len(COLOURS)]}' stroke-width='2' "
-                  f"stroke-dasharray='{DASHES[i % len(DASHES)]}'><title>{html.escape(name)}</title></polyline>")
-    return (f"<figure><svg viewBox='0 0 {width} {height}' role='img' aria-label='{html.escape(title)}'>{lines}{ticks}"
-            f"{paths}</svg><figcaption>{html.escape(title)}</figcaption></figure>")
-
-
-def _curves(report: dict[str, Any], shown: dict[str, str]) -> str:
-    names = list(report["models"])
-    clean = {shown[name]: report["models"][name]["clean_accuracy"] for name in names}
-    charts = []
-    for kind in report["models"][names[0]]["kinds"]:
-        values = {shown[name]: [(int(s), v) for s, v in report["models"][name]["kinds"][kind]["accuracy"].items()]
-                  for name in names}
-        charts.append(curve(values, clean, kind))
-    legend = " &nbsp; ".join(f"{_swatch(i)}{html.escape(shown[name])}" for i, name in enumerate(names))
-    return (f"<h2>Severity curves</h2><p>{legend}</p><div class='grid'>{''.join(charts)}</div>"
-            "<p class='small'>Percent correct against severity; 0 is the clean video.</p>")
 
 
 def _attacks(report: dict[str, Any], shown: dict[str, str]) -> str:
@@ -257,7 +158,7 @@ def _attacks(report: dict[str, Any], shown: dict[str, str]) -> str:
                      f"<td>{percent(model['clean_accuracy'])}</td><td>{percent(found['robust_accuracy'])}</td>"
                      f"<td>{percent(found['fooling_rate'])}</td><td>{number(found['mean_change_levels'])} / "
                      f"{found['max_change_levels']}</td><td>{found['mean_queries']:.0f}</td>")
-            rows.append(f"<tr><td>{attack}</td><td style='text-align:left'>{_swatch(i)}{html.escape(shown[name])}</td>"
+            rows.append(f"<tr><td>{attack}</td><td style='text-align:left'>{swatch(i)}{html.escape(shown[name])}</td>"
                         f"{cells}</tr>")
     options = report["settings"].get("attack_options") or {}
     given = "" if not options else f" Options: <code>{html.escape(json.dumps(options))}</code>."
@@ -275,7 +176,7 @@ def _order(report: dict[str, Any], shown: dict[str, str]) -> str:
     for i, (name, model) in enumerate(report["models"].items()):
         order = model["order"] or {}
         span = order.get("order_reliance_interval")
-        rows.append(f"<tr><td>{_swatch(i)}{html.escape(shown[name])}</td><td>{percent(order.get('ordered_accuracy'))}"
+        rows.append(f"<tr><td>{swatch(i)}{html.escape(shown[name])}</td><td>{percent(order.get('ordered_accuracy'))}"
                     f"</td><td>{percent(order.get('shuffled_accuracy'))}</td>"
                     f"<td>{percent(order.get('corrected_accuracy'))}</td><td>{percent(order.get('order_reliance'))}"
                     f"{interval(span)}</td><td>{percent(order.get('agreement'))}</td></tr>")
@@ -284,27 +185,6 @@ def _order(report: dict[str, Any], shown: dict[str, str]) -> str:
             f"{''.join(rows)}</table></div><p class='small'>Order reliance = ordered − shuffled accuracy. Near 0 the "
             "model does not look at the order: it recognises pictures, not movement. Corrected: the model's own "
             "temporal attention puts the shuffled frames back.</p>")
-
-
-def _examples(report: dict[str, Any], folder: Path | None) -> str:
-    if folder is None or not folder.is_dir():
-        return ""
-    kinds = next(iter(report["models"].values()))["kinds"]
-    severities = [str(s) for s in report["settings"]["severities"]]
-    chosen = severities if len(severities) <= 3 else [severities[0], severities[len(severities) // 2], severities[-1]]
-
-    def image(tag: str) -> str:
-        path = folder / f"{tag}.jpg"
-        if not path.is_file():
-            return "<td></td>"
-        data = base64.b64encode(path.read_bytes()).decode()
-        return f"<td><img alt='{tag}' src='data:image/jpeg;base64,{data}'></td>"
-
-    rows = "".join(f"<tr><td>{kind}</td>" + "".join(image(f"{kind}-{s}") for s in chosen) + "</tr>" for kind in kinds)
-    head = "<tr><th></th>" + "".join(f"<th style='text-align:center'>severity {s}</th>" for s in chosen) + "</tr>"
-    return (f"<h2>What the models saw</h2><table class='examples'><tr><td>clean</td>{image('clean')}</tr>{head}{rows}"
-            "</table><p class='small'>The middle frame of one video. A temporal kind shows another frame, or the "
-            "same.</p>")
 
 
 def _settings(report: dict[str, Any]) -> str:
@@ -322,55 +202,3 @@ def _settings(report: dict[str, Any]) -> str:
             f"{settings['max_frames']} source frames of a video; seed {settings['seed']}; marey "
             f"{html.escape(report.get('version', ''))}. One clip and one crop per video, so clean accuracy can differ "
             f"from an evaluation with more views.</p>{table}")
-
-
-def _pictures(report: dict[str, Any], out: Path) -> list[Path]:
-    """Draw heatmap.png and curves.png; nothing where matplotlib is missing."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        return []
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    names = list(report["models"])
-    shown = short_names(names)
-    kinds = list(report["models"][names[0]]["kinds"])
-    figure, axes = plt.subplots(1, len(names), figsize=(2.2 + 2.6 * len(names), 1.4 + 0.27 * len(kinds)), sharey=True,
-                                squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], names, strict=True):
-        model = report["models"][name]
-        grid = [[100 * v for v in model["kinds"][kind]["accuracy"].values()] for kind in kinds]
-        severities = list(model["kinds"][kinds[0]]["accuracy"])
-        image = axis.imshow(grid, vmin=0, vmax=100, cmap="cividis", aspect="auto")
-        axis.set_title(f"{shown[name]}\nclean {percent(model['clean_accuracy'], 0)}%", fontsize=9)
-        axis.set_xticks(range(len(severities)), severities)
-        axis.set_yticks(range(len(kinds)), kinds, fontsize=8)
-        for i, row in enumerate(grid):
-            for j, value in enumerate(row):
-                axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7,
-                          color="black" if value > 55 else "white")
-    axes[0][0].set_xlabel("severity")
-    figure.colorbar(image, ax=axes, label="accuracy, %", shrink=0.6)
-    figure.savefig(out / "heatmap.png", dpi=110)
-    plt.close(figure)
-    columns = 5
-    rows = -(-len(kinds) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 1.7 * rows + 0.6), sharex=True, sharey=True,
-                                squeeze=False, layout="constrained")
-    for axis in axes.flat[len(kinds):]:
-        axis.axis("off")
-    for axis, kind in zip(axes.flat, kinds, strict=False):
-        for i, name in enumerate(names):
-            model = report["models"][name]
-            points = {0: model["clean_accuracy"], **{int(s): v for s, v in model["kinds"][kind]["accuracy"].items()}}
-            axis.plot(list(points), [100 * v for v in points.values()], color=COLOURS[i % len(COLOURS)],
-                      label=shown[name], linewidth=1.6)
-        axis.set_title(kind, fontsize=8)
-        axis.set_ylim(0, 100)
-        axis.grid(alpha=0.3)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(names), fontsize=8)
-    figure.savefig(out / "curves.png", dpi=100)
-    plt.close(figure)
-    return [out / "heatmap.png", out / "curves.png"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from marey.corruptions import corruption
 from marey.datasets.index import DatasetIndex
 from marey.errors import UserError
+from marey.evaluation.order import reliance_numbers
 from marey.evaluation.robustness import CLEAN, BenchmarkConfig
 from marey.metrics import robustness as metrics
 from marey.metrics.accuracy import bootstrap_interval
@@ -26,7 +28,7 @@ def summarise(entries: Sequence[Entry], names: Sequence[str], class_names: Seque
     """Compute every number of the report.
 
     Args:
-        entries: what `benchmark.run` yields.
+        entries: what `marey.evaluation.robustness.run` yields.
         names: the models, in the order of the run.
         class_names: classes of the data set.
         config: of the run.
@@ -159,14 +161,12 @@ def _order(entries: Sequence[Entry], model: int) -> dict[str, Any] | None:
     rows = [entry["models"][model].get("order") for entry in entries]
     if not all(rows):
         return None
-    from marey.evaluation.order import summarise as order_numbers
-
     shuffles = len(rows[0]["shuffled"])
     ordered = _column(entries, model, CLEAN)[0][:, None].expand(-1, shuffles)
     predicted = {"ordered": ordered, "shuffled": torch.tensor([row["shuffled"] for row in rows])}
     if all(row["corrected"] is not None for row in rows):
         predicted["corrected"] = torch.tensor([row["corrected"] for row in rows])
-    return order_numbers(_labels(entries), predicted, shuffles=shuffles, seed=0)
+    return reliance_numbers(_labels(entries), predicted, seed=0)
 
 
 def _pair(entries: Sequence[Entry], names: Sequence[str], a: int, b: int, labels: Sequence[str],
@@ -201,15 +201,11 @@ def describe_kinds(config: BenchmarkConfig) -> list[dict[str, Any]]:
 
 def settings_of(config: BenchmarkConfig) -> dict[str, Any]:
     """Return the settings of a run as JSON types."""
-    from dataclasses import asdict
-
     return asdict(config)
 
 
 def choose_videos(index: DatasetIndex, split: str | None, limit: int | None) -> DatasetIndex:
     """Return the labelled videos to measure on: a split, and of it at most `limit`, taken in turn from every class."""
-    from dataclasses import replace
-
     if split is None:
         split = next((name for name in ("test", "val") if name in index.splits), None)
     chosen = index if split is None else index.split(split)

@@ -6,21 +6,17 @@ class for is unseen. Every video is given the label, of all or of the unseen one
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from marey.checkpoints.folder import Checkpoint
+from marey.datasets.index import DatasetIndex
 from marey.errors import UserError
+from marey.inference.answers import Answers
 from marey.inference.zero_shot import label_vectors, similarity
 from marey.metrics.accuracy import bootstrap_interval, confusion_matrix, enough_groups, mean_class_accuracy
-
-if TYPE_CHECKING:
-    from marey.checkpoints.folder import Checkpoint
-    from marey.datasets import DatasetIndex
-    from marey.evaluation.classification import EvaluateOptions
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
@@ -58,56 +54,70 @@ def unseen_accuracies(predicted: Tensor, vectors: Tensor, labels: Tensor, num_se
             "zero_shot": mean(labels >= num_seen, among), "chance": 1 / (K - num_seen)}
 
 
-def evaluate_unseen(checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions) -> dict[str, Any]:
-    """Return the report of `marey evaluate --unseen`.
-
-    With `options.hubness` the similarities are corrected for hubs (CSLS) with the evaluated videos themselves as
-    references: the number then depends on which videos are evaluated together.
+def unseen_classes(checkpoint: Checkpoint, index: DatasetIndex) -> list[str]:
+    """Return the labels of a data set that a model was not trained on, sorted.
 
     Raises:
-        UserError: if every label of the data was trained on, or names cannot be embedded.
+        UserError: if there are none.
     """
-    from marey.datasets.open import choose_split
-
-    index = choose_split(data, dataset=options.dataset, split=options.split, split_by=options.split_by)
-    seen = list(checkpoint.class_names)
-    unseen = sorted({str(sample.label) for sample in index.samples} - set(seen))
+    seen = set(checkpoint.class_names)
+    unseen = sorted({str(sample.label) for sample in index.samples} - seen)
     if not unseen:
-        raise UserError(f"{data}: the model {checkpoint.source} was trained on all {len(set(seen))} labels of these "
+        raise UserError(f"{index.root}: the model {checkpoint.source} was trained on all {len(seen)} labels of these "
                         "videos; leave some out with 'marey train ... --set data.arguments.unseen_classes=[...]', or "
                         "evaluate without --unseen")
+    return unseen
+
+
+def unseen_report(answers: Answers, checkpoint: Checkpoint, unseen: list[str], *, hubness: bool = False,
+                  seed: int = 0) -> dict[str, Any]:
+    """Score stored label embeddings against the names of seen and unseen classes.
+
+    Args:
+        unseen: labels of the data that the model has no class for.
+        hubness: correct the similarities for hubs (CSLS), with the evaluated videos themselves as references: the
+            number then depends on which videos are evaluated together.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: if the model predicts no label embedding, or names cannot be embedded.
+    """
+    if answers.label_embedding is None:
+        raise UserError(f"{checkpoint.source} has no label-embedding head, which --unseen needs; use marey-mini, "
+                        "or train a recipe such as sevitar_ucf101")
+    seen = list(checkpoint.class_names)
     vectors = label_vectors([*seen, *unseen], checkpoint)
-    predicted, kept, unreadable = predict_embeddings(checkpoint, index, options)
-    numbers = {name: place for place, name in enumerate([*seen, *unseen])}
-    samples = [index.samples[place] for place in kept]
-    labels = torch.tensor([numbers[str(sample.label)] for sample in samples])
-    groups = [sample.group for sample in samples]
-    found = unseen_accuracies(predicted, vectors, labels, len(seen), predicted if options.hubness else None)
-    interval = zero_shot_interval(predicted, vectors, labels, len(seen), options, groups)
+    predicted = answers.label_embedding.mean(1)                                                       # (N, E)
+    numbers = {name: number for number, name in enumerate([*seen, *unseen])}
+    labels = torch.tensor([numbers[str(label)] for label in answers.labels])
+    references = predicted if hubness else None
+
+    found = unseen_accuracies(predicted, vectors, labels, len(seen), references)
+    interval = zero_shot_interval(predicted, vectors, labels, len(seen), references, answers.groups, seed)
     text = (f"unseen classes: {', '.join(unseen)}\n"
             f"among unseen names {_percent(found['zero_shot'])} [{_percent(interval[0])}, {_percent(interval[1])}] "
             f"(chance {_percent(found['chance'])}); among all {len(numbers)} names: seen {_percent(found['seen'])}, "
             f"unseen {_percent(found['unseen'])}, harmonic mean {_percent(found['harmonic_mean'])}")
-    return {"split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash,
-            "num_videos": len(kept), "seen_classes": seen, "unseen_classes": unseen,
-            **{f"{name}_accuracy" if name in ("seen", "unseen", "zero_shot") else name: value
-               for name, value in found.items()},
+    shares = {f"{name}_accuracy" if name in ("seen", "unseen", "zero_shot") else name: value
+              for name, value in found.items()}
+    unit = "groups" if enough_groups(answers.groups) else "videos"
+    return {"num_videos": len(answers.videos), "seen_classes": seen, "unseen_classes": unseen, **shares,
             "zero_shot_interval": list(interval),
-            "interval": "95% bootstrap over " + ("groups" if enough_groups(groups) else "videos") + " of this one "
-                        "class split; another choice of unseen classes moves the number more",
-            "average": "per class", "hubness_correction": "csls" if options.hubness else "none",
-            "label_source": (checkpoint.extra or {}).get("label_source"), "unreadable": unreadable,
-            "num_unreadable": len(unreadable), "summary": {"text": text}}
+            "interval": f"95% bootstrap over {unit} of this one class split; another choice of unseen classes moves "
+                        "the number more",
+            "average": "per class", "hubness_correction": "csls" if hubness else "none",
+            "label_source": checkpoint.extra.get("label_source"), "unreadable": answers.unreadable,
+            "num_unreadable": len(answers.unreadable), "summary": {"text": text}}
 
 
 def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1%}"
 
 
-def zero_shot_interval(predicted: Tensor, vectors: Tensor, labels: Tensor, num_seen: int, options: EvaluateOptions,
-                       groups: list[str | None]) -> tuple[float, float]:
-    """Return the bootstrap interval of the per-class mean among unseen names."""
-    scores = similarity(predicted, vectors, predicted if options.hubness else None)
+def zero_shot_interval(predicted: Tensor, vectors: Tensor, labels: Tensor, num_seen: int, references: Tensor | None,
+                       groups: list[str | None], seed: int) -> tuple[float, float]:
+    """Return the bootstrap interval of the per-class mean among unseen names, arguments as `unseen_accuracies`."""
+    scores = similarity(predicted, vectors, references)
     chosen = labels >= num_seen
     mine = labels[chosen]
     if not len(mine):
@@ -116,36 +126,5 @@ def zero_shot_interval(predicted: Tensor, vectors: Tensor, labels: Tensor, num_s
     sizes = torch.bincount(mine)[mine].double()                # weights: from a mean over videos to one over classes
     weighed = right.double() * len(mine) / (sizes * len(mine.unique()))
     own = [group for group, keep in zip(groups, chosen.tolist(), strict=True) if keep]
-    low, high = bootstrap_interval(weighed, seed=options.seed, groups=own if enough_groups(own) else None)
+    low, high = bootstrap_interval(weighed, seed=seed, groups=own if enough_groups(own) else None)
     return low, min(high, 1.0)
-
-
-@torch.inference_mode()
-def predict_embeddings(checkpoint: Checkpoint, index: DatasetIndex,
-                       options: EvaluateOptions) -> tuple[Tensor, list[int], list[dict[str, str]]]:
-    """Return ŝ (N, E) of every readable video, the mean over its views, their places, and the unreadable ones.
-
-    Raises:
-        UserError: if the model predicts no label embedding, or nothing can be read.
-    """
-    from marey.datasets.clips import VideoViews
-    from marey.evaluation.classification import _outputs
-
-    if checkpoint.preprocess is None:
-        raise UserError(f"{checkpoint.source}: no preprocessing; evaluate a checkpoint written by 'marey train'")
-    loader = DataLoader(VideoViews(index, checkpoint.preprocess, options.views), batch_size=None,
-                        num_workers=options.workers)
-    rows, kept, unreadable = [], [], []
-    for place, outputs in enumerate(_outputs(checkpoint.model.to(options.device).eval(), loader, options)):
-        if isinstance(outputs, str):
-            unreadable.append({"video": index.relative_path(index.samples[place]), "error": outputs})
-        elif "label_embedding" not in outputs:
-            raise UserError(f"{checkpoint.source} has no label-embedding head, which --unseen needs; use marey-mini, "
-                            "or train a recipe such as sevitar_ucf101")
-        else:
-            rows.append(outputs["label_embedding"].mean(0))
-            kept.append(place)
-    if not rows:
-        raise UserError(f"{index.root}: none of its {len(index)} videos can be read (the first: "
-                        f"{unreadable[0]['error']})")
-    return torch.stack(rows), kept, unreadable

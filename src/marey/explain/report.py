@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from marey.errors import unknown_name
-from marey.explain import report as svg
+from marey.errors import UserError, unknown_name
 from marey.explain.attention import KINDS, attention_map, lay_over
 from marey.explain.faithfulness import deletion_insertion, frame_importance
 from marey.explain.gradients import METHODS, gradient_relevance
@@ -31,6 +30,8 @@ STYLE = """body{font-family:system-ui,sans-serif;max-width:1000px;margin:2em aut
 body{line-height:1.5} img{max-width:100%} table{border-collapse:collapse}
 td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}
 .good{color:#1e8449} .bad{color:#c0392b}"""
+
+BLUE, RED, INK = "#2e86c1", "#c0392b", "#333"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,6 @@ def explain(predictor: Predictor, clip: Clip, *, kind: str | None = None, layer:
 @torch.inference_mode()
 def _outputs(predictor: Predictor, views: Tensor) -> dict[str, Any]:
     """Return the outputs with attention where the model has it."""
-    from marey.errors import UserError
-
     try:
         return predictor.model(views, return_attention=True)
     except UserError:
@@ -138,7 +137,7 @@ def _page(found: Explanation, facts: dict[str, Any], times: list[str], sheets: d
                "<b class='bad'>It does not beat random maps on both: do not read much into this picture.</b>")
     temporal = "" if found.temporal is None else (
         "<h2>Which frame looks at which</h2><p>Temporal attention of the last block, mean over heads and places; row = "
-        f"the frame that looks. Red is negative.</p>{svg.matrix(found.temporal.tolist())}")
+        f"the frame that looks. Red is negative.</p>{matrix(found.temporal.tolist())}")
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Why {html.escape(found.label)}?</title><style>{STYLE}</style>
 <h1>Why “{html.escape(found.label)}”?</h1>
@@ -153,7 +152,7 @@ def _page(found: Explanation, facts: dict[str, Any], times: list[str], sheets: d
 <tr><td>insertion (marked patches shown first)</td><td>{scores['insertion']:.3f}</td>
 <td>{scores['random_insertion']:.3f}</td><td>higher</td></tr></table><p>{verdict}</p>
 <h2>Which frames mattered</h2><p>By how much the probability falls when a frame is replaced by its neighbour.</p>
-{svg.bars(found.importance.tolist(), times)}{temporal}
+{bars(found.importance.tolist(), times)}{temporal}
 <h2>The frames</h2>{_img(sheets['frames.png'], 'frames')}</html>"""
 
 
@@ -165,10 +164,6 @@ def _png(sheet: Image.Image) -> bytes:
     stream = io.BytesIO()
     sheet.save(stream, "PNG", optimize=True)
     return stream.getvalue()
-
-
-BLUE, RED, INK = "#2e86c1", "#c0392b", "#333"
-
 
 
 def bars(values: Sequence[float], labels: Sequence[str], *, width: int = 640, height: int = 180) -> str:
@@ -187,7 +182,6 @@ def bars(values: Sequence[float], labels: Sequence[str], *, width: int = 640, he
         parts.append(_text(x + 0.35 * step, top - 4 if value >= 0 else top + size + 12, f"{value:+.2f}"))
         parts.append(_text(x + 0.35 * step, height - 4, label))
     return "".join([*parts, "</svg>"])
-
 
 
 def matrix(values: Sequence[Sequence[float]], *, path: Sequence[int] = (), cell: int = 44) -> str:
@@ -213,12 +207,10 @@ def matrix(values: Sequence[Sequence[float]], *, path: Sequence[int] = (), cell:
     return "".join([*parts, "</svg>"])
 
 
-
 def _open(width: float, height: float) -> str:
     return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' width='{width:g}' "
             f"style='max-width:100%' font-family='system-ui, sans-serif' font-size='11' text-anchor='middle' "
             f"fill='{INK}'>")
-
 
 
 def _text(x: float, y: float, text: str) -> str:

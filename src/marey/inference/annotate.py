@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from marey.inference.detector import Detections, Person
 from marey.video.decode import VideoReader, open_video
 from marey.video.draw import draw_answers, draw_boxes
 from marey.video.encode import write_video
 
-if TYPE_CHECKING:
-    from marey.inference.detector import Detections, Person
+COLOURS = ((255, 99, 71), (60, 180, 255), (120, 220, 90), (255, 200, 50), (220, 120, 255), (80, 230, 220),
+           (255, 130, 190), (200, 200, 200))
+"""A person keeps the colour of the track number, modulo 8."""
+
+MIN_SIDE = 480
+"""Smaller videos are enlarged to this short side, so that text can be read."""
+
+HOLD_SECONDS = 0.6
+"""A box without a partner in the next key frame is drawn no further than this from its own."""
+
+Drawn = tuple[Person, tuple[float, float, float, float]]
+"""A person, and where its box is drawn: x1, y1, x2, y2 in [0, 1]."""
 
 
 def annotate_video(video: str | Path, out: Path, answers: Sequence[tuple[str, float]], note: str = "") -> None:
@@ -35,7 +45,7 @@ def annotate_segments(video: str | Path, out: Path, segments: Sequence[tuple[flo
     _write(video, out, draw)
 
 
-def _write(video: str | Path, out: Path, draw: Callable[[Tensor, float], Tensor]) -> None:
+def _write(video: str | Path, out: str | Path, draw: Callable[[Tensor, float], Tensor]) -> None:
     with open_video(video) as reader:
         write_video(out, _drawn(reader, draw), fps=reader.fps)
 
@@ -44,19 +54,6 @@ def _drawn(reader: VideoReader, draw: Callable[[Tensor, float], Tensor]) -> Iter
     for clip in reader.iterate():
         for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True):
             yield draw(frame, seconds)
-
-COLOURS = ((255, 99, 71), (60, 180, 255), (120, 220, 90), (255, 200, 50), (220, 120, 255), (80, 230, 220),
-           (255, 130, 190), (200, 200, 200))
-"""A person keeps the colour of the track number, modulo 8."""
-
-MIN_SIDE = 480
-"""Smaller videos are enlarged to this short side, so that text can be read."""
-
-HOLD_SECONDS = 0.6
-"""A box without a partner in the next key frame is drawn no further than this from its own."""
-
-Drawn = tuple["Person", tuple[float, float, float, float]]
-
 
 
 def persons_at(detections: Detections, seconds: float) -> list[Drawn]:
@@ -89,22 +86,16 @@ def persons_at(detections: Detections, seconds: float) -> list[Drawn]:
     return sorted(drawn, key=lambda entry: entry[0].track)
 
 
-
 def annotate_persons(video: str | Path, out: str | Path, detections: Detections) -> None:
     """Write the video with boxes, track numbers and the one or two most probable actions of each person."""
-    with open_video(video) as reader:
-        write_video(out, _frames(reader, detections), fps=reader.fps)
-
-
-
-def _frames(reader: VideoReader, detections: Detections) -> Iterator[Tensor]:
-    scale = max(1, -(-MIN_SIDE // min(reader.width, reader.height)))
-    for clip in reader.iterate():
-        for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True):
+    def draw(frame: Tensor, seconds: float) -> Tensor:
+        scale = max(1, -(-MIN_SIDE // min(frame.shape[-2:])))
+        if scale > 1:
             big = F.interpolate(frame[None].float(), scale_factor=scale, mode="bilinear", align_corners=False)[0]
-            yield draw_persons((big.round().clamp(0, 255).byte() if scale > 1 else frame),
-                               persons_at(detections, seconds), detections)
+            frame = big.round().clamp(0, 255).byte()
+        return draw_persons(frame, persons_at(detections, seconds), detections)
 
+    _write(video, out, draw)
 
 
 def draw_persons(frame: Tensor, persons: list[Drawn], detections: Detections) -> Tensor:

@@ -7,12 +7,15 @@ its error and never stops the job.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from marey.errors import UserError, import_extra
 from marey.files import atomic
+from marey.inference.predictor import Predictor, predict_many, videos_in
 
 PART_ROWS = 64
 """Rows per Parquet part: what is lost at most when the job is killed, per worker in flight."""
@@ -29,18 +32,12 @@ class Worker:
     """
 
     def __init__(self, model: str, top: int, views: int, threads: int = 1) -> None:
-        import torch
-
-        from marey.inference.predictor import Predictor
-
         torch.set_num_threads(threads)
         self.predictor = Predictor.load(model, views=views)
         self.top = top
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Answer the videos of a batch; columns as in `columns_of`."""
-        from marey.inference.predictor import predict_many
-
         entries = [entry for _, entry in predict_many(self.predictor, map(str, batch["video"]), top=self.top)]
         return columns_of(entries)
 
@@ -56,7 +53,7 @@ def columns_of(entries: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def predict_corpus(videos: Sequence[str | Path], *, model: str, out: Path | None, top: int = 5, views: int = 1,
-                   workers: int | None = None, threads: int = 1) -> int:
+                   workers: int | None = None, threads: int = 1, say: Callable[[str], None] = print) -> int:
     """Answer every video of some folders with Ray Data and write Parquet parts into a folder.
 
     Uses the Ray cluster named by RAY_ADDRESS, or one on this machine.
@@ -64,6 +61,7 @@ def predict_corpus(videos: Sequence[str | Path], *, model: str, out: Path | None
     Args:
         out: folder for the parts; what it already holds is not done again.
         workers: processes; None is one for every `threads` CPUs of the cluster.
+        say: told how many videos are done.
 
     Returns:
         0, or 1 if some videos could not be read.
@@ -71,9 +69,6 @@ def predict_corpus(videos: Sequence[str | Path], *, model: str, out: Path | None
     Raises:
         UserError: if `out` is not given, or the extra "scale" is not installed.
     """
-    from marey.cli.output import say
-    from marey.inference.predictor import videos_in
-
     if out is None:
         raise UserError("--engine ray needs --out, a folder for the Parquet files")
     ray = import_extra("ray", "scale", "--engine ray")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +15,43 @@ from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names, load_checkpoin
 from marey.datasets.youtube8m import FrameExample, read_examples
 from marey.errors import UserError, VideoError
 from marey.features.extract import FeatureExtractor
-from marey.inference.predictor import Prediction, Predictor
+from marey.inference.prediction import Prediction
 
 
-@dataclass(frozen=True, kw_only=True)
-class FeaturePrediction(Prediction):
-    """What a GAT model says: every class has a probability of its own, so they do not sum to 1."""
+class FeaturePredictor:
+    """A GAT checkpoint with the encoders that make its features, so that it answers video files.
 
-    def above(self, threshold: float, top: int | None = None) -> list[tuple[str, float]]:
-        """Return the labels above a probability, most probable first, at most `top` (Table 2: 0.2 and 3)."""
-        return [pair for pair in self.top(len(self.class_names) if top is None else top) if pair[1] > threshold]
+    Every class has a probability of its own, so the probabilities of a prediction do not sum to 1.
+    """
 
-
-class FeaturePredictor(Predictor):
-    """A GAT checkpoint with the encoders that make its features, so that it answers on video files."""
-
-    def __init__(self, checkpoint: Checkpoint, *, views: int = 1, device: str | torch.device = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint, *, device: str | torch.device = "cpu") -> None:
         """Keep the checkpoint; encoders are loaded with the first video.
 
         Raises:
-            UserError: if the checkpoint is no GAT.
+            UserError: if the checkpoint reads no features.
         """
-        if checkpoint.name != "gat":
+        if checkpoint.task != "features":
             raise UserError(f"{checkpoint.source}: is a {checkpoint.name}, which reads no features; marey-mini-gat "
                             "does")
         self.checkpoint = checkpoint
         self.model = checkpoint.model.to(device).eval()
         self.class_names = tuple(checkpoint.class_names)
-        self.views, self.device = views, torch.device(device)
+        self.device = torch.device(device)
         self._extractor: FeatureExtractor | None = None
+
+    @classmethod
+    def load(cls, model: str | Path = "marey-mini-gat", *, device: str | torch.device = "cpu") -> FeaturePredictor:
+        """Load a bundled model by name, or a checkpoint folder.
+
+        Raises:
+            UserError: if there is no such model, or it reads no features.
+        """
+        return cls(load_checkpoint(model), device=device)
+
+    @property
+    def name(self) -> str:
+        """Name or folder the model was loaded from."""
+        return self.checkpoint.source
 
     @property
     def extractor(self) -> FeatureExtractor:
@@ -62,18 +69,8 @@ class FeaturePredictor(Predictor):
             self._extractor = FeatureExtractor.from_description(encoders, folder)
         return self._extractor
 
-    @property
-    def preprocess(self) -> Any:  # type: ignore[override]
-        """There is none: whole videos are answered, not clips.
-
-        Raises:
-            UserError: always, for commands that look at single clips.
-        """
-        raise UserError(f"{self.name}: answers whole videos from features by second, not single clips; use marey-mini "
-                        "for this command")
-
     def __call__(self, video: str | Path, *, labels: Sequence[str] | None = None, trust: str = "basic",
-                 max_pixels: int | None = None, max_seconds: float | None = None) -> FeaturePrediction:
+                 max_pixels: int | None = None, max_seconds: float | None = None) -> Prediction:
         """Recognise what happens in a video: features by second, then every class's probability.
 
         Raises:
@@ -89,7 +86,7 @@ class FeaturePredictor(Predictor):
         return self.answer(FrameExample(id=str(video), labels=(), features=dict(features)))
 
     @torch.inference_mode()
-    def answer(self, example: FrameExample) -> FeaturePrediction:
+    def answer(self, example: FrameExample) -> Prediction:
         """Return what the model says about one example.
 
         Raises:
@@ -99,25 +96,24 @@ class FeaturePredictor(Predictor):
         inputs = {name: torch.from_numpy(np.ascontiguousarray(example.values(name, length)))[None].to(self.device)
                   for name in self.model.arguments["features"] if name in example.features}
         outputs = self.model(inputs)
-        temperature = float((self.checkpoint.calibration or {}).get("temperature", 1.0))
-        probabilities: Tensor = (outputs["logits"][0].float().cpu() / temperature).sigmoid()
+        probabilities: Tensor = (outputs["logits"][0].float().cpu() / self.checkpoint.temperature).sigmoid()
         seconds = tuple(float(t) for t in range(min(example.num_frames, length)))
-        return FeaturePrediction(video=example.id, model=self.name, class_names=self.class_names,
-                                 probabilities=probabilities, frame_seconds=seconds,
-                                 trust={"probability": round(float(probabilities.max()), 6),
-                                        "calibrated": self.calibrated, "agreement": 1.0, **self.unknownness(example)})
+        trust = {"probability": round(float(probabilities.max()), 6), "calibrated": self.checkpoint.calibrated,
+                 "agreement": 1.0, **self.unknownness(example)}
+        return Prediction(video=example.id, model=self.name, class_names=self.class_names,
+                          probabilities=probabilities, frame_seconds=seconds, trust=trust)
 
-    def unknownness(self, example: FrameExample) -> dict[str, Any]:  # type: ignore[override]
-        """Call a video unknown where its pictures are too far from those of training (`strangeness`)."""
+    def unknownness(self, example: FrameExample) -> dict[str, Any]:
+        """Call a video unknown where its pictures are too far from those of training (`ood_distance`)."""
         stored, bank = (self.checkpoint.calibration or {}).get("ood"), self.checkpoint.tensors.get("ood_bank")
         if not stored or bank is None:
             return {"ood_score": None, "unknown": None}
-        score = strangeness(torch.from_numpy(example.values("rgb")), bank)
+        score = ood_distance(torch.from_numpy(example.values("rgb")), bank)
         return {"ood_score": round(score, 4), "ood_threshold": stored["threshold"],
                 "unknown": score > float(stored["threshold"])}
 
 
-def strangeness(pictures: Tensor, bank: Tensor, neighbours: int = 5) -> float:
+def ood_distance(pictures: Tensor, bank: Tensor, neighbours: int = 5) -> float:
     """Return how far a video's seconds lie from the seconds of training: mean cosine distance to the 5th nearest.
 
     Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", 2022, on the picture features.
@@ -128,7 +124,7 @@ def strangeness(pictures: Tensor, bank: Tensor, neighbours: int = 5) -> float:
         neighbours: which neighbour counts.
 
     Returns:
-        0 to 2; larger is stranger.
+        0 to 2; larger is farther.
     """
     similar = torch.nn.functional.normalize(pictures.float(), dim=1) @ bank.float().T
     return float(1 - similar.topk(min(neighbours, len(bank)), dim=1).values[:, -1].mean())
@@ -170,6 +166,6 @@ def predict_files(paths: Sequence[str | Path], model: str = "marey-mini-gat", th
     return [entry for answer in answers for entry in answer.get("records", [answer])]
 
 
-def _entry(prediction: FeaturePrediction, threshold: float, top: int) -> dict[str, Any]:
+def _entry(prediction: Prediction, threshold: float, top: int) -> dict[str, Any]:
     return {"video": prediction.video, "predictions": [{"label": label, "probability": round(p, 6)}
                                                        for label, p in prediction.above(threshold, top)], "error": None}

@@ -72,7 +72,7 @@ def order_video(checkpoint: Checkpoint, video: str | Path, *, shuffle: int | Non
         UserError: if the window has fewer than T frames, two of the frames are the same picture, or the model gives
             no temporal attention.
     """
-    preprocess = preprocess_of(checkpoint)
+    preprocess = checkpoint.clip_preprocess
     T = preprocess.sampling.num_frames
     with open_video(video) as reader:
         clip = reader.frames_at(distinct_indices(reader, preprocess, window_seconds))
@@ -86,18 +86,6 @@ def order_video(checkpoint: Checkpoint, video: str | Path, *, shuffle: int | Non
     seconds = tuple(clip.frame_seconds[time] for time in order.tolist())
     return VideoOrder(video=str(video), frames=clip.frames[order], order=order, path=found.path[0].cpu(),
                       weights=found.weights[0].cpu(), frame_seconds=seconds, shuffled=shuffle is not None)
-
-
-def preprocess_of(checkpoint: Checkpoint) -> Preprocess:
-    """Return how a checkpoint prepares clips.
-
-    Raises:
-        UserError: if it takes no clips, such as a model of frame features.
-    """
-    if checkpoint.preprocess is None:
-        raise UserError(f"{checkpoint.source}: this model takes no clips of frames; use one that does, "
-                        "such as marey-mini-order")
-    return checkpoint.preprocess
 
 
 def distinct_indices(reader: VideoReader, preprocess: Preprocess,
@@ -128,7 +116,7 @@ def order_many(checkpoint: Checkpoint, videos: Sequence[str | Path],
         (answer, its JSON entry); the answer is None and the entry has an "error" for a video that cannot be read, is
         too short, or repeats a frame.
     """
-    chance = chance_order_accuracy(preprocess_of(checkpoint).sampling.num_frames)
+    chance = chance_order_accuracy(checkpoint.clip_preprocess.sampling.num_frames)
     for video in videos:
         try:
             found = order_video(checkpoint, video, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,56 +11,30 @@ from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
+from marey.datasets.index import is_frame_folder, videos_below
 from marey.errors import UserError, VideoError
+from marey.inference.features import FeaturePredictor
+from marey.inference.prediction import Prediction
+from marey.inference.stability import stability
+from marey.inference.zero_shot import rank_labels
 from marey.metrics.calibration import ood_score, stem_distance
-from marey.models.timesformer import with_stem
+from marey.models.outputs import outputs_of
 from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
 from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
 
-OTHER_COMMANDS = {"gat": ", it answers 'marey predict --features'",
-                  "action_transformer": ", it answers 'marey detect'"}
-"""Architectures that are asked otherwise, with how."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a model says about one video, and how far to trust it."""
-
-    video: str
-    model: str
-    class_names: tuple[str, ...]
-    probabilities: Tensor
-    """(K,), sums to 1; calibrated only where `trust["calibrated"]` says so."""
-    frame_seconds: tuple[float, ...]
-    """When the frames the model looked at are shown, over all views, in seconds, ascending, each time once."""
-    trust: dict[str, Any] = field(default_factory=dict)
-    """"probability" of the first answer, "calibrated" (a temperature was fitted for these classes; never for given
-    labels), "agreement" over views, "ood_score", "unknown", on request "stability". With given labels the unknown test
-    does not run, and "relative_to_labels" is true."""
-    clips: tuple[Clip, ...] = ()
-    """The sampled frames, one clip per temporal view."""
-
-    def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """Return the k most probable labels with their probabilities, most probable first."""
-        best = self.probabilities.topk(min(k, len(self.class_names)))
-        return [(self.class_names[place], float(p)) for p, place in zip(best.values, best.indices, strict=True)]
-
-    def to_dict(self, top: int = 5) -> dict[str, Any]:
-        """Return the entry of this video in the JSON of `marey predict`."""
-        predictions = [{"label": label, "probability": round(p, 6)} for label, p in self.top(top)]
-        return {"video": self.video, "predictions": predictions,
-                "frame_seconds": [round(seconds, 4) for seconds in self.frame_seconds],
-                "trust": self.trust, "error": None}
+OTHER_COMMANDS = {"features": ", it answers 'marey predict --features'",
+                  "detection": ", it answers 'marey detect'"}
+"""Tasks of models that take no clips, with the command that asks them."""
 
 
 class Predictor:
     """A model with the preprocessing, class names and calibration it was saved with."""
 
     def __init__(self, checkpoint: Checkpoint, *, views: int = 3, device: str | torch.device = "cpu") -> None:
-        if checkpoint.preprocess is None or checkpoint.name in OTHER_COMMANDS:
+        if checkpoint.preprocess is None or checkpoint.task in OTHER_COMMANDS:
             raise UserError(f"{checkpoint.source} is no classifier of clips"
-                            f"{OTHER_COMMANDS.get(checkpoint.name, '')}; marey-mini is one")
+                            f"{OTHER_COMMANDS.get(checkpoint.task, '')}; marey-mini is one")
         self.checkpoint = checkpoint
         self.model = checkpoint.model.to(device).eval()
         self.preprocess: Preprocess = checkpoint.preprocess
@@ -71,19 +44,20 @@ class Predictor:
 
     @classmethod
     def load(cls, model: str | Path = "marey-mini", *, views: int = 3,
-             device: str | torch.device = "cpu") -> Predictor:
-        """Load a predictor by bundled name, folder, `hf:` id or `torchvision:` name.
+             device: str | torch.device = "cpu") -> Predictor | FeaturePredictor:
+        """Load a model that names the action of whole videos, by bundled name, folder, `hf:` id or `torchvision:` name.
 
         Args:
             views: temporal views per video; their answers are averaged and their agreement is reported.
 
+        Returns:
+            A predictor of the model's kind: a model of features by second gets a `FeaturePredictor`.
+
         Raises:
-            UserError: if there is no such model, or it is not a classifier of clips.
+            UserError: if there is no such model, or it finds persons (`marey.inference.detector` answers with it).
         """
         checkpoint = load_checkpoint(model)
-        if checkpoint.name == "gat":
-            from marey.inference.features import FeaturePredictor
-
+        if checkpoint.task == "features":
             return FeaturePredictor(checkpoint, device=device)
         return cls(checkpoint, views=views, device=device)
 
@@ -111,30 +85,26 @@ class Predictor:
             views, clips = self.preprocess.views(reader, num_temporal=self.views)
         prediction = self._answer(str(video), views, tuple(clips), labels)
         if trust == "full":
-            from marey.inference.stability import stability
-
-            prediction.trust["stability"] = stability(self, prediction)
+            first = int(prediction.probabilities.argmax()) if labels is None else None
+            prediction.trust["stability"] = stability(clips, self._fused_probabilities, self.class_names, first)
         return prediction
 
     def predict_clip(self, clip: Clip) -> Prediction:
         """Recognise what happens in frames that are already decoded and sampled, as one view."""
         return self._answer(clip.path, self.preprocess.clip(clip.frames), (clip,), None)
 
-    @torch.inference_mode()
-    def outputs(self, views: Tensor) -> dict[str, Any]:
-        """Run the model on preprocessed views, float (V, T, C, S, S), and return its dict on the CPU."""
-        views, stem = with_stem(self.model, views.to(self.device))
-        result = self.model(views) | ({} if stem is None else {"stem_embedding": stem})
-        return {key: value.float().cpu() if isinstance(value, Tensor) else value for key, value in result.items()}
+    def outputs(self, views: Tensor) -> dict[str, Tensor]:
+        """Run the model on preprocessed views, float (V, T, C, S, S), see `outputs_of`."""
+        return outputs_of(self.model, views, device=self.device)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return probabilities, (..., K), of logits (..., K), at the checkpoint's temperature or, without one, 1."""
-        return (logits / float((self.checkpoint.calibration or {}).get("temperature", 1.0))).softmax(-1)
+        return (logits / self.checkpoint.temperature).softmax(-1)
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether a temperature was fitted for the model's own classes."""
-        return "temperature" in (self.checkpoint.calibration or {})
+    def _fused_probabilities(self, clips: Sequence[Tensor]) -> Tensor:
+        """Return the probabilities (K,) over the views of some clips of frames, uint8 (T, C, H, W) each."""
+        views = torch.cat([self.preprocess.clip(frames) for frames in clips])
+        return self.probabilities(self.outputs(views)["logits"]).mean(0)
 
     def _answer(self, video: str, views: Tensor, clips: tuple[Clip, ...], labels: Sequence[str] | None) -> Prediction:
         outputs = self.outputs(views)
@@ -142,11 +112,10 @@ class Predictor:
         if labels is None:
             per_view = self.probabilities(outputs["logits"])
         else:
-            from marey.inference.zero_shot import rank_labels
-
             class_names, per_view = tuple(labels), rank_labels(outputs, labels, self.checkpoint)
         fused = per_view.mean(0)
-        trust = {"probability": round(float(fused.max()), 6), "calibrated": labels is None and self.calibrated,
+        trust = {"probability": round(float(fused.max()), 6),
+                 "calibrated": labels is None and self.checkpoint.calibrated,
                  "agreement": round(float((per_view.argmax(-1) == fused.argmax()).float().mean()), 4),
                  **(self.unknownness(outputs) if labels is None else {"relative_to_labels": True})}
         seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))
@@ -174,7 +143,7 @@ class Predictor:
         return {"ood_score": round(strange, 4), "ood_threshold": 1.0, "unknown": strange > 1}
 
 
-def predict_many(predictor: Predictor, videos: Iterable[str | Path], *, top: int = 5,
+def predict_many(predictor: Predictor | FeaturePredictor, videos: Iterable[str | Path], *, top: int = 5,
                  **options: Any) -> Iterator[tuple[Prediction | None, dict[str, Any]]]:
     """Answer every readable video of a list and name every unreadable one.
 
@@ -196,8 +165,6 @@ def videos_in(paths: Iterable[str | Path]) -> list[Path]:
     Raises:
         UserError: if a folder holds no video.
     """
-    from marey.datasets.index import is_frame_folder, videos_below
-
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir() and not is_frame_folder(path):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from marey.checkpoints.folder import Checkpoint
 from marey.errors import UserError
 from marey.labels.embed import DEFAULT_MODEL, embed_labels, readable
-
-if TYPE_CHECKING:
-    from marey.checkpoints.folder import Checkpoint
 
 TEMPERATURE = 0.07
 """Cosine similarities are divided by this before the softmax, so that they can be read as probabilities."""

@@ -21,8 +21,9 @@ from marey.checkpoints.load import load_checkpoint
 from marey.datasets import open_dataset
 from marey.datasets.clips import collate_clips
 from marey.datasets.pack import open_packed
-from marey.evaluation.order import evaluate_order_accuracy
+from marey.evaluation.order import measure_order
 from marey.files import atomic
+from marey.inference.answers import AnswerOptions, answer_clips
 from marey.metrics.accuracy import topk_accuracy
 from marey.models import create_model
 from marey.order.permutations import make_permutation_set
@@ -323,9 +324,9 @@ def measure_mini(model: nn.Module, clips: MiniClips, device: str) -> dict[str, A
     is_recording = logits.argmax(dim=1) % len(test.actions) == labels % len(test.actions)
 
     chosen = torch.linspace(0, len(features) - 1, min(ORDER_CLIPS, len(features))).long()
-    shown = features[chosen].split(32)
-    order = evaluate_order_accuracy(model, shown, shuffles=4, seed=0)
-    by_sorting = evaluate_order_accuracy(model, shown, shuffles=4, seed=0, method="sort")
+    items = ({"views": clip[None]} for clip in features[chosen])
+    answers = answer_clips(model, items, AnswerOptions(shuffles=4, batch_size=32, device=device))
+    order, by_sorting = measure_order(answers), measure_order(answers, method="sort")
     return {
         "top1": 100 * topk_accuracy(logits, labels, 1),
         "top5": 100 * topk_accuracy(logits, labels, 5),

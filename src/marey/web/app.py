@@ -8,14 +8,16 @@ scripts of other hosts, which are left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
 
 from marey.errors import import_extra
+from marey.web.api import add_api
+from marey.web.hosts import LOOPBACK, HostCheck, checked_hosts
 from marey.web.limits import Limits
 from marey.web.models import ModelShelf
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from marey.web.page import mount_page
 
 CONTENT_POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
                   "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
@@ -39,9 +41,6 @@ def create_app(shelf: ModelShelf, limits: Limits | None = None, *, page: bool = 
     fastapi_offline = import_extra("fastapi_offline", "web", "the server")
     import_extra("multipart", "web", "taking uploads")
 
-    from marey.web.api import add_api
-    from marey.web.hosts import LOOPBACK, HostCheck, checked_hosts
-
     limits = limits or Limits()
     app: FastAPI = fastapi_offline.FastAPIOffline(
         title="Marey", docs_url="/docs", redoc_url=None,
@@ -50,15 +49,11 @@ def create_app(shelf: ModelShelf, limits: Limits | None = None, *, page: bool = 
     _guard(app)
     add_api(app, shelf, limits)
     if page:
-        from marey.web.page import mount_page
-
         app = mount_page(app, shelf, limits)
     return app
 
 
 def _guard(app: FastAPI) -> None:
-    from fastapi import Request, Response
-
     @app.middleware("http")
     async def forbid_other_hosts(request: Request, call_next: Any) -> Response:
         response: Response = await call_next(request)

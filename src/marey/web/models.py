@@ -6,10 +6,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.inference.detector import Detector
+from marey.inference.features import FeaturePredictor
+from marey.inference.load import load_answerer
 from marey.inference.predictor import Predictor
+
+Answerer = Predictor | FeaturePredictor | Detector
 
 FALLBACK = "marey-mini"
 """Answers where the model asked for cannot be loaded, and the page says so."""
@@ -28,11 +31,11 @@ class ModelShelf:
     def __init__(self, offered: Sequence[str], *, views: int = 3, device: str = "cpu", keep: int = 3) -> None:
         self.offered = tuple(dict.fromkeys(offered))
         self.views, self.device, self.keep = views, device, keep
-        self._loaded: OrderedDict[str, Predictor | Detector] = OrderedDict()
+        self._loaded: OrderedDict[str, Answerer] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> tuple[Predictor | Detector, str]:
-        """Return a predictor, or a detector, by the kind of model, and a notice.
+    def get(self, name: str) -> tuple[Answerer, str]:
+        """Return what answers with a model, and a notice.
 
         The notice is empty, or says that another model answers because this one cannot be loaded.
 
@@ -49,11 +52,9 @@ class ModelShelf:
                     raise
                 return self._load(FALLBACK), f"{name} could not be loaded ({error}); {FALLBACK} answers instead"
 
-    def _load(self, name: str) -> Predictor | Detector:
+    def _load(self, name: str) -> Answerer:
         if name not in self._loaded:
-            checkpoint = load_checkpoint(name)
-            self._loaded[name] = (Detector(checkpoint, device=self.device) if checkpoint.name == "action_transformer"
-                                  else Predictor(checkpoint, views=self.views, device=self.device))
+            self._loaded[name] = load_answerer(name, views=self.views, device=self.device)
         self._loaded.move_to_end(name)
         while len(self._loaded) > self.keep:
             self._loaded.popitem(last=False)

@@ -9,20 +9,25 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from fastapi import FastAPI
 
+from marey.corruptions import corrupt, list_corruptions
 from marey.errors import UserError, import_extra
+from marey.explain.attention import overlay
+from marey.inference.annotate import annotate_persons
 from marey.inference.detector import Detector
-from marey.inference.predictor import Prediction, Predictor
+from marey.inference.prediction import Prediction
+from marey.inference.predictor import Predictor
+from marey.inference.timeline import timeline
 from marey.labels.embed import readable
+from marey.video.clip import Clip
+from marey.video.decode import open_video
 from marey.video.draw import clock
 from marey.web.limits import Limits, check_limits
 from marey.web.models import ModelShelf
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 EXAMPLES = Path(__file__).with_name("examples")
 LONG_SECONDS = 8.0
@@ -55,8 +60,6 @@ def mount_page(app: FastAPI, shelf: ModelShelf, limits: Limits) -> FastAPI:
 
 def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
     """Lay the page out and tie the button to `recognise`."""
-    from marey.corruptions import list_corruptions
-
     with gr.Blocks(title="Marey", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
         gr.Markdown("# Marey\nWhat does the person in the video do, and how far can the answer be trusted?")
         with gr.Row():
@@ -111,12 +114,14 @@ def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, mo
     if isinstance(predictor, Detector):
         return _detect(gr, predictor, video)
     prediction = predictor(video)
-    clip = prediction.clips[len(prediction.clips) // 2]
-    pictures = [(frame.permute(1, 2, 0).numpy(), clock(seconds))
-                for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True)]
-    looked = _attention(predictor, clip)
-    rows = _timeline(predictor, video) if duration >= LONG_SECONDS else []
-    spoiled = None if corruption == "none" else _spoiled(predictor, video, corruption, severity)
+    pictures, looked, rows, spoiled = [], [], [], None
+    if isinstance(predictor, Predictor):
+        clip = prediction.clips[len(prediction.clips) // 2]
+        pictures = [(frame.permute(1, 2, 0).numpy(), clock(seconds))
+                    for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True)]
+        looked = _attention(predictor, clip)
+        rows = _timeline(predictor, video) if duration >= LONG_SECONDS else []
+        spoiled = None if corruption == "none" else _spoiled(predictor, video, corruption, severity)
     return [dict(_bars(prediction)), _trust_html(prediction, notice),
             gr.Label(value=dict(_bars(spoiled)) if spoiled else None, visible=spoiled is not None,
                      label=f"Under {readable(corruption)}, severity {severity}"),
@@ -126,8 +131,6 @@ def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, mo
 
 def _detect(gr: Any, detector: Detector, video: str) -> list[Any]:
     """Return the same parts for a model that finds persons: the actions of the clearest person, boxes, a table."""
-    from marey.inference.annotate import annotate_persons
-
     found = detector(video)
     tracks = sorted(found.tracks(), key=lambda track: -track["moments"])
     drawn = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / "persons.mp4"
@@ -153,7 +156,7 @@ def _trust_html(prediction: Prediction, notice: str) -> str:
     trust = prediction.trust
     lines = [f"{'Calibrated' if trust['calibrated'] else 'Not calibrated:'} probability "
              f"<b>{trust['probability']:.0%}</b>",
-             f"{trust['agreement']:.0%} of the {len(prediction.clips)} views agree"]
+             f"{trust['agreement']:.0%} of the {max(1, len(prediction.clips))} views agree"]
     unknown = trust.get("unknown")
     if unknown is not None:
         lines.insert(0, "<b>Unknown action</b>: unlike anything this model was trained on; the names are only its "
@@ -164,17 +167,12 @@ def _trust_html(prediction: Prediction, notice: str) -> str:
 
 
 def _timeline(predictor: Predictor, video: str) -> list[list[str]]:
-    from marey.inference.timeline import timeline
-
     return [[clock(s.start_seconds), clock(s.end_seconds), readable(s.label), f"{s.probability:.0%}"]
             for s in timeline(predictor, video)]
 
 
 def _spoiled(predictor: Predictor, video: str, corruption: str, severity: int) -> Prediction:
     """Answer the same window under a corruption, as the robustness benchmark applies it."""
-    from marey.corruptions import corrupt
-    from marey.video.decode import open_video
-
     with open_video(video) as reader:
         clip = predictor.preprocess.sample(reader)
         frames = corrupt(clip.frames, corruption, severity=severity, generator=torch.Generator().manual_seed(0),
@@ -182,10 +180,8 @@ def _spoiled(predictor: Predictor, video: str, corruption: str, severity: int) -
     return predictor.predict_clip(replace(clip, frames=frames))
 
 
-def _attention(predictor: Predictor, clip: Any) -> list[Any]:
+def _attention(predictor: Predictor, clip: Clip) -> list[Any]:
     """Return the frames with the model's attention laid over them; none for models without attention."""
-    from marey.explain.attention import overlay
-
     try:
         return [frame.permute(1, 2, 0).numpy() for frame in overlay(predictor, clip)]
     except UserError:

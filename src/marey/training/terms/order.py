@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,6 @@ from marey.training.config import TrainConfig
 from marey.training.task import Batch, Objective, Outputs, Task, Terms
 from marey.training.tasks.clips import ClassificationEvaluator
 from marey.training.tasks.clips import build as build_classification
-
-if TYPE_CHECKING:
-    from marey.checkpoints.folder import Checkpoint
-    from marey.evaluation.classification import EvaluateOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,20 +205,3 @@ class OrderEvaluator(ClassificationEvaluator):
             metrics |= {"order_accuracy": mean, "order_accuracy_low": interval[0], "order_accuracy_high": interval[1],
                         "order_accuracy_chance": chance_order_accuracy(T)}
         return metrics
-
-
-def evaluate_more(checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions) -> dict[str, Any]:
-    """Return what `marey evaluate` adds for an order model: mean OrderAcc over the videos x 4 shuffles, and chance.
-
-    Returns:
-        "order": as `evaluate_order_accuracy`, with "text", the line to print.
-    """
-    from marey.datasets.open import choose_split
-    from marey.evaluation.order import describe_order_accuracy, order_accuracy_on
-
-    backwards = tuple(((checkpoint.extra or {}).get("config") or {}).get("objective", {}).get("arguments", {})
-                      .get("backwards", ()))
-    index = choose_split(data, dataset=options.dataset, split=options.split, split_by=options.split_by)
-    found = order_accuracy_on(checkpoint, index, seed=options.seed, device=options.device,
-                              batch_size=options.batch_size, backwards=backwards)
-    return {"order": {**found, "text": describe_order_accuracy(found)}}

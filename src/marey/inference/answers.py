@@ -1,0 +1,276 @@
+"""The one pass over videos: a model answers every video once, and all that is measured is computed from its answers.
+
+    answers = answer_videos(load_checkpoint("marey-mini"), index, AnswerOptions(views=(1, 3)))
+    answers.logits                    # (N, V, K): N readable videos, V views of each
+    answers.save("answers")           # answers.safetensors and answers.json; Answers.load reads them back
+
+Legend: N videos, V views, K classes, D width, S shuffles of a video, T frames.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from marey.checkpoints.folder import Checkpoint
+from marey.datasets.clips import VideoViews
+from marey.datasets.index import DatasetIndex
+from marey.errors import UserError
+from marey.files import atomic_files
+from marey.models.outputs import outputs_of
+from marey.order.correction import NoTemporalAttentionError, attention_outputs, order_matrix, permute_frames
+from marey.order.path import hamiltonian_path
+from marey.order.permutations import random_permutations
+
+KEPT = ("logits", "embedding", "stem_embedding", "label_embedding")
+"""What is kept of a model's outputs, where the model returns it."""
+
+TENSORS, NAMES = "answers.safetensors", "answers.json"
+
+Tick = Callable[[int, int], None]
+"""Called with (videos done, videos in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """What of each video the model is shown."""
+
+    views: tuple[int, int] = (1, 1)
+    """Temporal and spatial views per video: (1, 3), (10, 3), ..."""
+    shuffles: int = 0
+    """Permutations per video in which the frames of its first view are shown too, uniform over all T!."""
+    corrected: bool = False
+    """With `shuffles`: also show the shuffled frames put back in the order that temporal attention recovers."""
+    seed: int = 0
+    """Seed of the permutations; video i is shuffled alike for every model and batch size."""
+    backwards: tuple[str, ...] = ()
+    """With `shuffles`: labels whose clips are recordings played backwards; they are turned round before shuffling."""
+    batch_size: int = 8
+    """Clips of one forward pass."""
+    workers: int = 0
+    """Processes that decode."""
+    device: str = "cpu"
+    """Torch device."""
+
+
+@dataclass(kw_only=True)
+class Answers:
+    """What one model returned for the readable videos of one data set."""
+
+    model: str
+    """What the model was loaded from."""
+    class_names: list[str]
+    """Name of each logit."""
+    videos: list[str]
+    """Names below the data's root, in the data's order."""
+    labels: list[str | None]
+    """Label of each video as the data has it; None where it has none."""
+    groups: list[str | None]
+    """Group of each video (scene, person); None where the data names none."""
+    outputs: dict[str, Tensor]
+    """Name -> (N, V, ...) float32: "logits", and where the model has them "embedding", "stem_embedding" and
+    "label_embedding"; with shuffles also what `answer_shuffled` returns, (N, S, ...), and "distinct" (N,), whether no
+    two frames of the clip are equal."""
+    unreadable: list[dict[str, str]] = field(default_factory=list)
+    """[{"video", "error"}] for what could not be read."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The `AnswerOptions` of the pass."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(N, V, K)."""
+        return self.outputs["logits"]
+
+    @property
+    def embedding(self) -> Tensor | None:
+        """(N, V, D), the features that the class head reads; None where the model does not return them."""
+        return self.outputs.get("embedding")
+
+    @property
+    def label_embedding(self) -> Tensor | None:
+        """(N, V, E), the predicted embedding of the label's name; None where the model has no such head."""
+        return self.outputs.get("label_embedding")
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tensors as safetensors and everything else as JSON, both or none."""
+        names = {key: value for key, value in vars(self).items() if key != "outputs"}
+        with atomic_files(Path(folder) / TENSORS, Path(folder) / NAMES) as (tensors, text):
+            save_file({name: value.contiguous() for name, value in self.outputs.items()}, tensors)
+            text.write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Answers:
+        """Read answers that `save` wrote.
+
+        Raises:
+            UserError: if they are absent or damaged.
+        """
+        place = Path(folder)
+        try:
+            names = json.loads((place / NAMES).read_text(encoding="utf-8"))
+            answers = cls(outputs=load_file(place / TENSORS), **names)
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            raise UserError(f"{place}: no stored answers that can be read ({error}); make them again") from error
+        counts = {len(answers.videos), len(answers.labels), len(answers.groups), *map(len, answers.outputs.values())}
+        if len(counts) != 1:
+            raise UserError(f"{place}: {TENSORS} and {NAMES} are not of one pass; make them again")
+        return answers
+
+
+def answer_videos(checkpoint: Checkpoint, index: DatasetIndex, options: AnswerOptions = AnswerOptions(), *,
+                  paths: Tensor | None = None, tick: Tick | None = None) -> Answers:
+    """Let a model answer every readable video of an index, and name the unreadable ones.
+
+    Args:
+        checkpoint: of a model that takes clips.
+        index: labels are not needed.
+        paths: int64 (N, S, T), see `answer_clips`.
+        tick: called after each video.
+
+    Raises:
+        UserError: if the checkpoint does not say how clips are prepared, or no video can be read.
+    """
+    preprocess = checkpoint.clip_preprocess
+    views = DataLoader(VideoViews(index, preprocess, options.views), batch_size=None, num_workers=options.workers)
+    items = ({**item, "video": index.relative_path(sample), "label": sample.label, "group": sample.group}
+             for item, sample in zip(views, index.samples, strict=True))
+    answers = answer_clips(checkpoint.model.to(options.device).eval(), items, options, model_name=checkpoint.source,
+                           class_names=checkpoint.class_names, paths=paths, tick=tick, total=len(index))
+    if not answers.videos:
+        raise UserError(f"{index.root}: none of its {len(index)} videos can be read (the first: "
+                        f"{answers.unreadable[0]['error']})")
+    return answers
+
+
+def answer_clips(model: nn.Module, items: Iterable[dict[str, Any]], options: AnswerOptions = AnswerOptions(), *,
+                 model_name: str = "the model", class_names: Sequence[str] = (), paths: Tensor | None = None,
+                 tick: Tick | None = None, total: int = 0) -> Answers:
+    """Let a model answer prepared videos; views of several videos share a forward pass.
+
+    Args:
+        model: in eval mode, on `options.device`.
+        items: per video {"views": float (V, T, C, S, S)} or {"error": str}, and where known "video", "label", "group".
+        paths: int64 (N, S, T): with `options.corrected`, the recovered order of each shuffled clip, found by another
+            model with the same seed; None takes what this model's temporal attention says.
+
+    Raises:
+        UserError: if the views cannot be shuffled (one frame).
+    """
+    answers = Answers(model=model_name, class_names=list(class_names), videos=[], labels=[], groups=[], outputs={},
+                      options=asdict(options))
+    generator = torch.Generator().manual_seed(options.seed)
+    rows: dict[str, list[Tensor]] = {}
+    done = 0
+    for batch in _batches(items, options.batch_size):
+        readable = [item for item in batch if "error" not in item]
+        if readable:
+            first = len(answers.videos)
+            found = _view_outputs(model, readable, options)
+            if options.shuffles:
+                known = None if paths is None else paths[first:first + len(readable)]
+                found |= _order_outputs(model, readable, generator, options, known)
+            for name, value in found.items():
+                rows.setdefault(name, []).append(value)
+
+        for item in batch:
+            done += 1
+            video = str(item.get("video", done - 1))
+            if "error" in item:
+                answers.unreadable.append({"video": video, "error": item["error"]})
+            else:
+                answers.videos.append(video)
+                answers.labels.append(item.get("label"))
+                answers.groups.append(item.get("group"))
+            if tick is not None:
+                tick(done, total)
+    answers.outputs = {name: torch.cat(parts) for name, parts in rows.items()}
+    return answers
+
+
+def _batches(items: Iterable[dict[str, Any]], batch_size: int) -> Iterator[list[dict[str, Any]]]:
+    """Collect items until they hold `batch_size` views."""
+    waiting: list[dict[str, Any]] = []
+    count = 0
+    for item in items:
+        waiting.append(item)
+        count += len(item.get("views", ()))
+        if count >= batch_size:
+            yield waiting
+            waiting, count = [], 0
+    if waiting:
+        yield waiting
+
+
+def _view_outputs(model: nn.Module, items: list[dict[str, Any]], options: AnswerOptions) -> dict[str, Tensor]:
+    """Return the kept outputs of the views of some videos, each (videos, V, ...)."""
+    clips = torch.cat([item["views"] for item in items])
+    outputs = outputs_of(model, clips, batch_size=options.batch_size, device=options.device)
+    return {name: outputs[name].unflatten(0, (len(items), -1)) for name in KEPT if name in outputs}
+
+
+def _order_outputs(model: nn.Module, items: list[dict[str, Any]], generator: torch.Generator, options: AnswerOptions,
+                   paths: Tensor | None) -> dict[str, Tensor]:
+    """Return what the model says of the first view of some videos with its frames shuffled."""
+    clips = torch.stack([item["views"][0].flip(0) if item.get("label") in options.backwards else item["views"][0]
+                         for item in items])
+    B, T = clips.shape[:2]
+    orders = random_permutations(B * options.shuffles, T, generator).view(B, options.shuffles, T)
+    found = answer_shuffled(model, clips, orders, corrected=options.corrected, paths=paths,
+                            batch_size=options.batch_size, device=options.device)
+    distinct = torch.tensor([len(clip.flatten(1).unique(dim=0)) == T for clip in clips])
+    return {**found, "distinct": distinct}
+
+
+@torch.inference_mode()
+def answer_shuffled(model: nn.Module, clips: Tensor, orders: Tensor, *, corrected: bool = False,
+                    paths: Tensor | None = None, batch_size: int = 16, device: str = "cpu") -> dict[str, Tensor]:
+    """Answer clips whose frames are shuffled, and shuffled and put back.
+
+    Args:
+        clips: float (B, T, C, H, W), in their own order.
+        orders: int64 (B, S, T), see `permute_frames`.
+        corrected: also answer the corrected clips.
+        paths: int64 (B, S, T), recovered orders found by another model; None takes this model's own.
+
+    Returns:
+        "order" (B, S, T), as given; "shuffled_logits" (B, S, K); "order_weights" (B, S, T, T), the directed graph of
+        `order_matrix`, where the model has temporal attention; "corrected_logits" (B, S, K), where it was asked for
+        and there are paths.
+    """
+    B, S = orders.shape[:2]
+    shuffled = permute_frames(clips.repeat_interleave(S, dim=0), orders.flatten(0, 1))
+    logits, weights = _with_order_weights(model, shuffled, batch_size, device)
+    found = {"order": orders, "shuffled_logits": logits.unflatten(0, (B, S))}
+    if weights is not None:
+        found["order_weights"] = weights.unflatten(0, (B, S))
+
+    if corrected and paths is None and weights is not None:
+        paths = hamiltonian_path(weights)[0].unflatten(0, (B, S))
+    if corrected and paths is not None:
+        put_back = permute_frames(shuffled, paths.flatten(0, 1))
+        outputs = outputs_of(model, put_back, batch_size=batch_size, device=device)
+        found["corrected_logits"] = outputs["logits"].unflatten(0, (B, S))
+    return found
+
+
+def _with_order_weights(model: nn.Module, clips: Tensor, batch_size: int,
+                        device: str) -> tuple[Tensor, Tensor | None]:
+    """Return logits (B, K) and the directed graphs (B, T, T), None for a model without temporal attention."""
+    logits, weights = [], []
+    for part in clips.split(batch_size):
+        try:
+            outputs = attention_outputs(model, part.to(device))
+        except NoTemporalAttentionError:
+            return outputs_of(model, clips, batch_size=batch_size, device=device)["logits"], None
+        logits.append(outputs["logits"].float().cpu())
+        weights.append(order_matrix(outputs["attention_time"], clips.shape[1]).cpu())
+    return torch.cat(logits), torch.cat(weights)
