@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from marey.metrics.calibration import auroc, ood_score
-from marey.training.calibration import fit_detector, fit_trust, store_calibration, threshold_of
+from marey.training.calibration import fit_detector, fit_trust, threshold_of
 
 
 def clusters(count: int, seed: int, centres: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -52,10 +51,3 @@ def test_the_threshold_by_hand() -> None:
 
 def test_too_few_scores_put_the_threshold_above_all_of_them() -> None:
     assert threshold_of(torch.tensor([1.0, 2.0, 3.0]), 0.05) == pytest.approx(3 + 0.5 * (2 / 3) ** 0.5)
-
-
-def test_measured_rates_can_be_added_to_a_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"format": 1, "calibration": {"temperature": 2.0}}))
-    store_calibration(tmp_path, {"miss_rate": 0.2})
-    saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved == {"format": 1, "calibration": {"temperature": 2.0, "miss_rate": 0.2}}

@@ -1,4 +1,4 @@
-"""Where a run's weights come from, and the head's warm start."""
+"""Where a run's weights come from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import toy_config, toy_model, toy_task
+from toy_training import toy_model, toy_task
 
 from marey.checkpoints.folder import save_checkpoint
 from marey.checkpoints.load import load_checkpoint
@@ -14,8 +14,6 @@ from marey.errors import UserError
 from marey.models import create_model
 from marey.training.config import ModelConfig, TrainConfig
 from marey.training.initialise import copy_weights, initial_model
-from marey.training.linear_probe import fit_head, head_of
-from marey.training.loop import train
 
 ARGUMENTS = {name: value for name, value in toy_model().arguments.items() if name != "num_classes"}
 
@@ -75,11 +73,13 @@ def test_arguments_of_the_recipe_win_and_what_no_longer_fits_is_named(start: Pat
     assert "fresh: blocks, head" in said[0]
 
 
-def test_a_stale_order_head_is_left_out(tmp_path: Path) -> None:
+def test_an_order_head_that_the_task_does_not_train_is_left_out(tmp_path: Path) -> None:
     network = create_model("direcformer", num_classes=3, num_orders=5, **ARGUMENTS)
     save_checkpoint(tmp_path / "start", network, class_names=["x", "y", "z"], preprocess=None)
     config = TrainConfig(model=ModelConfig(init_from=str(tmp_path / "start")))
-    model = initial_model(config, toy_task(config), say=lambda message: None)
+    task = toy_task(config)
+    task.model_arguments = {"num_orders": 0}
+    model = initial_model(config, task, say=lambda message: None)
     assert model.arguments["num_orders"] == 0
 
 
@@ -91,34 +91,3 @@ def test_a_checkpoint_of_which_nothing_fits_is_an_error() -> None:
 def test_neither_model_nor_checkpoint_is_an_error() -> None:
     with pytest.raises(UserError, match=r"no model: set model\.name .* or model\.init_from"):
         initial_model(TrainConfig(), toy_task(TrainConfig()))
-
-
-def test_the_head_is_fitted_on_fixed_embeddings_and_nothing_else_moves() -> None:
-    torch.manual_seed(0)
-    model = create_model("timesformer", num_classes=3, **ARGUMENTS)
-    labels = torch.arange(30) % 3
-    embedding = torch.eye(3, 16)[labels] + 0.1 * torch.randn(30, 16)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert fit_head(model, embedding, labels, steps=100) == 1.0
-    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    assert moved == {"head.weight", "head.bias"}
-
-
-def test_the_two_part_head_of_sevitar_can_be_fitted() -> None:
-    torch.manual_seed(0)
-    model = create_model("sevitar", num_classes=3, label_dim=8, label_hidden=[8], class_hidden=[8], **ARGUMENTS)
-    labels = torch.arange(30) % 3
-    assert fit_head(model, torch.eye(3, 16)[labels] * 3, labels, steps=200) == 1.0
-
-
-def test_a_model_without_a_class_head_says_so() -> None:
-    with pytest.raises(UserError, match=r"train\.head_warm_start needs a model with a class head"):
-        head_of(torch.nn.Linear(2, 2))
-
-
-def test_a_run_with_a_warm_start_begins_better_and_resumes(tmp_path: Path) -> None:
-    config = toy_config(epochs=1, head_warm_start=True)
-    result = train(config, tmp_path / "run", task=toy_task(config), quiet=True)
-    assert result.best is not None
-    assert result.best > 0.6
-    assert train(config, tmp_path / "run", task=toy_task(config), resume=True, quiet=True).best == result.best

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from toy_training import AdversarialToy, adversarial_toy, shared_toy, toy_config
 
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
-from marey.training import loop
 from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from marey.training.logs import Quiet
 from marey.training.loop import Run, train
+from marey.training.step import Stepper
+from marey.training.task import Batch
 
 
 class KilledError(Exception):
@@ -38,15 +41,15 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 def run_until(config: TrainConfig, out: Path, step: int, monkeypatch: pytest.MonkeyPatch, *,
               resume: bool = False) -> None:
     """Train and die just before step number `step` updates the weights."""
-    whole = Run.one_step
+    whole = Stepper.one_step
 
-    def one_step(self: Run, parts: object) -> dict[str, float]:
-        if self.state.step == step:
+    def one_step(self: Stepper, parts: Iterator[Batch], name: str) -> dict[str, float]:
+        if name.endswith(f"step {step}"):
             raise KilledError
-        return whole(self, parts)                                                             # type: ignore[arg-type]
+        return whole(self, parts, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "one_step", one_step)
+        patch.setattr(Stepper, "one_step", one_step)
         with pytest.raises(KilledError):
             train(config, out, task=toy_task(config), resume=resume, quiet=True)
 
@@ -242,7 +245,7 @@ def test_a_data_set_nothing_of_which_can_be_read_is_an_error(tmp_path: Path) -> 
 
 def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:
     config = toy_config(optim=OptimConfig(name="sgd", lr=1e20))
-    with pytest.raises(UserError, match=r"the loss is not finite at step \d+ \(class=nan\); lower optim.lr"):
+    with pytest.raises(UserError, match=r"run, step \d+: the loss is not finite \(class=nan\); lower optim.lr"):
         train(config, tmp_path / "run", task=toy_task(config), quiet=True)
 
 
@@ -251,16 +254,6 @@ def test_patience_stops_early(tmp_path: Path) -> None:
     result = train(config, tmp_path / "run", task=toy_task(config), quiet=True)
     assert result.stopped_early
     assert result.steps < 113
-
-
-def test_what_becomes_best_can_be_chosen() -> None:
-    worse, better = {"top1": 0.5, "loss": 2.0}, {"top1": 0.6, "loss": 3.0}
-    assert loop.is_better(better, worse, "top1", True)
-    assert not loop.is_better(worse, better, "top1", True)
-    assert loop.is_better({"top1": 0.6, "loss": 2.0}, better, "top1", True)                    # a tie: the lower loss
-    assert loop.is_better(worse, better, "top1", True, select="loss")
-    assert loop.is_better(worse, better, "top1", True, select="last")
-    assert not loop.is_better({"top1": float("nan")}, {}, "top1", True, select="last")
 
 
 def test_evaluation_every_so_many_steps(tmp_path: Path) -> None:
@@ -300,7 +293,7 @@ def test_a_loss_term_without_a_weight_is_an_error(tmp_path: Path) -> None:
 def test_frozen_parameters_do_not_move_and_averages_are_what_is_saved(tmp_path: Path) -> None:
     model = ModelConfig(name="timesformer", arguments=toy_model().arguments, freeze=("blocks.0", "patch_embed"))
     config = toy_config(model=model, epochs=2)
-    run = Run(config, tmp_path / "run", resume=False, task=toy_task(config), progress=loop.Quiet())
+    run = Run(config, tmp_path / "run", resume=False, task=toy_task(config), progress=Quiet())
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.go()
     run.close()

@@ -7,16 +7,13 @@ known held-out videos lie beyond it. Its miss rate can only be measured on actio
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from marey.files import write_json
 from marey.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -25,70 +22,43 @@ from marey.metrics.calibration import (
     stem_distance,
 )
 from marey.models.timesformer import with_stem
-
-if TYPE_CHECKING:
-    from marey.training.loop import Run
+from marey.training.task import Batch
 
 FALSE_ALARM_RATE = 0.05
 """Share of known held-out samples that may be called unknown."""
 STEM_FALSE_ALARM_RATE = 0.02
 """The same for the look of a clip alone, where the model has a pretrained stem."""
 MAX_FITTED = 2000
-"""Most training clips the detector looks at."""
+"""Most training clips the unknown-detector is fitted on."""
 BANK_SIZE = 512
 """Most training embeddings stored for the nearest-neighbour sign."""
 
 
-def calibrate_run(run: Run) -> None:
-    """Fit on the best checkpoint's embeddings and rewrite best/ and last/ with the result (main process).
-
-    Nothing is stored, and the user is told, where there are no held-out videos.
-    """
-    from marey.checkpoints.load import load_checkpoint
-
-    if run.task.val_data is None or not (run.out / "best").is_dir():
-        run.progress.say("no held-out videos: temperature and unknown-detector are not fitted")
-        return
-    for name in ("best", "last"):
-        model = load_checkpoint(run.out / name).model.to(run.accelerator.device)
-        train, val = embed(run, model, run.task.train_data, MAX_FITTED), embed(run, model, run.task.val_data, None)
-        if len(train["label"]) == 0 or len(val["label"]) == 0:
-            return
-        calibration, tensors = fit_trust(train, val)
-        run.save_checkpoint(name, model, calibration, tensors)
-    shown = calibration["temperature"], calibration["ece_before"], calibration["ece"]
-    run.progress.say("temperature {:.2f} (calibration error {:.3f} -> {:.3f})".format(*shown))
-
-
 @torch.no_grad()
-def embed(run: Run, model: nn.Module, data: Any, limit: int | None) -> dict[str, Tensor]:
-    """Return "embedding" (N, D), "logits" (N, K) and "label" (N,) of a data set, evaluation preprocessing."""
-    plain = without_augmentation(data)
-    chosen = range(len(plain)) if limit is None else torch.randperm(
-        len(plain), generator=torch.Generator().manual_seed(0))[:limit].tolist()
-    keys = [(0, place) for place in chosen]
-    size = run.config.train.eval_batch_size or run.part_size
-    loader = DataLoader(plain, batch_sampler=[keys[n:n + size] for n in range(0, len(keys), size)],
-                        collate_fn=run.task.collate, num_workers=run.config.train.workers)
+def embed(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> dict[str, Tensor]:
+    """Return what trust is fitted on, of every video that can be read.
+
+    Args:
+        model: gives "embedding" and "logits"; put into evaluation mode.
+        loader: batches with "clip" and "label".
+        device: where the model is.
+
+    Returns:
+        "embedding" (N, D), "logits" (N, K), "label" (N,), and "stem" (N, C) where the model has a pretrained stem.
+    """
     model.eval()
     found: dict[str, list[Tensor]] = {"embedding": [], "logits": [], "label": []}
     for batch in loader:
-        if "clip" in batch:
-            clip, stem = with_stem(model, batch["clip"].to(run.accelerator.device))
-            outputs = model(clip)
-            if stem is not None:
-                found.setdefault("stem", []).append(stem.cpu())
-            found["embedding"].append(outputs["embedding"].float().cpu())
-            found["logits"].append(outputs["logits"].float().cpu())
-            found["label"].append(batch["label"])
+        if "clip" not in batch:                                             # no video of this batch could be read
+            continue
+        clip, stem = with_stem(model, batch["clip"].to(device))
+        outputs = model(clip)
+        if stem is not None:
+            found.setdefault("stem", []).append(stem.cpu())
+        found["embedding"].append(outputs["embedding"].float().cpu())
+        found["logits"].append(outputs["logits"].float().cpu())
+        found["label"].append(batch["label"])
     return {name: torch.cat(parts) if parts else torch.zeros(0) for name, parts in found.items()}
-
-
-def without_augmentation(data: Any) -> Any:
-    """Return the same clips under evaluation preprocessing, where the data set knows how."""
-    from marey.datasets.clips import ClipDataset
-
-    return ClipDataset(data.index, data.preprocess) if isinstance(data, ClipDataset) else data
 
 
 def fit_trust(train: dict[str, Tensor], val: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -176,11 +146,3 @@ def fit_stem(train: Tensor, val: Tensor) -> tuple[dict[str, Any], dict[str, Tens
     known = stem_distance(val, tensors)
     return {"stem_threshold": threshold_of(known, STEM_FALSE_ALARM_RATE),
             "stem_false_alarm_rate": STEM_FALSE_ALARM_RATE}, tensors
-
-
-def store_calibration(folder: Path, changes: dict[str, Any]) -> None:
-    """Merge values into the calibration of a checkpoint folder, such as a measured miss rate; weights stay."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["calibration"] = {**(config.get("calibration") or {}), **changes}
-    write_json(path, config)

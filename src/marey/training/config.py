@@ -175,7 +175,7 @@ class RunConfig:
     """Share of all steps after which "swa" begins to average (once an epoch)."""
     balanced_sampler: bool = False
     """Draw classes equally often, with replacement."""
-    head_warm_start: bool = False
+    linear_probe: bool = False
     """Before the first step, fit the class head alone on the frozen embedding (logistic regression)."""
     seed: int = 0
     """Everything random follows from it."""
@@ -251,6 +251,7 @@ GONE: dict[str, str | None] = {
     "optim.betas": None,
     "optim.final": None,
     "optim.head_lr_scale": None,
+    "train.head_warm_start": "train.linear_probe",
 }
 """Setting of an older version -> its name today, or None where nothing took its place."""
 

@@ -9,6 +9,8 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
 
 from marey.training.config import TrainConfig
 
@@ -23,26 +25,28 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
                        mixed_precision="bf16" if settings.precision == "bf16" else "no")
 
 
-
 def shard(model: nn.Module) -> None:
     """Divide every block of a model, and what is left of it, over the processes (PyTorch's FSDP2)."""
-    from torch.distributed.fsdp import fully_shard
-
     for block in getattr(model, "blocks", ()):
         fully_shard(block)
     fully_shard(model)
 
 
-
 def gather(model: nn.Module, whole: nn.Module) -> nn.Module:
     """Fill `whole`, a copy of a sharded model from before it was divided, with its weights and buffers."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
     whole.load_state_dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True)))
     return whole
-
 
 
 def sync_only(accelerator: Accelerator, module: nn.Module, last: bool) -> Any:
     """Return the context in which gradients travel between processes only in the last part of a step."""
     return nullcontext() if last else accelerator.no_sync(module)
+
+
+def mean_over_processes(accelerator: Accelerator, values: dict[str, float]) -> dict[str, float]:
+    """Return the mean of each value over all processes, whose parts of a step are equally large."""
+    if accelerator.num_processes == 1:
+        return values
+    together = torch.tensor(list(values.values()), device=accelerator.device)
+    mean = accelerator.reduce(together, reduction="mean")
+    return dict(zip(values, mean.tolist(), strict=True))

@@ -7,7 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
+from marey.layers.efficientnet_lite import load_imagenet_stem
+from marey.models import MODELS, argument_names, create_model
+from marey.models.timesformer import TimeSformer, stretched_state
 from marey.training.config import TrainConfig
 from marey.training.task import Task
 
@@ -25,22 +29,15 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
     Raises:
         UserError: if neither a model nor a checkpoint is named, or nothing of the checkpoint fits.
     """
-    from marey.models import create_model
-
     settings = config.model
     start = None
     if settings.init_from is not None:
-        from marey.checkpoints.load import load_checkpoint
-
         start = load_checkpoint(settings.init_from)
     name = settings.name or (start.name if start is not None else None)
     if name is None:
         raise UserError("no model: set model.name to one of 'marey list models', or model.init_from to a checkpoint")
     arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.name == name else {}
     arguments.update({**_accepted(name, task.model_arguments), **settings.arguments})
-    stale = config.objective.kind == "classification" and "num_orders" not in settings.arguments
-    if stale and arguments.get("num_orders"):
-        arguments["num_orders"] = 0                  # an order head without order loss would go stale, and stall DDP
     if settings.activation_checkpointing:
         arguments["activation_checkpointing"] = settings.activation_checkpointing
     model = task.build_model(arguments) if task.build_model is not None else create_model(name, **arguments)
@@ -57,8 +54,6 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
 
 def _accepted(name: str, inferred: dict[str, Any]) -> dict[str, Any]:
     """Leave out what the data would tell a model that does not ask (a convolution takes any number of frames)."""
-    from marey.models import MODELS, argument_names
-
     if name not in MODELS:
         return dict(inferred)
     known = argument_names(name)
@@ -77,8 +72,6 @@ def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classe
     Raises:
         UserError: if nothing fits.
     """
-    from marey.models.timesformer import TimeSformer, stretched_state
-
     stretches = isinstance(source, TimeSformer) and isinstance(target, TimeSformer)
     have = stretched_state(source, target) if stretches else source.state_dict()
     wanted = target.state_dict()
@@ -103,9 +96,6 @@ def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
     Raises:
         UserError: if they are of another width.
     """
-    from marey.checkpoints.load import load_checkpoint
-    from marey.layers.efficientnet_lite import load_imagenet_stem
-
     target: Any = model.patch_embed.trunk  # type: ignore[union-attr]
     if whole and hasattr(target, "convs"):
         own = load_checkpoint("marey-mini").model

@@ -1,4 +1,4 @@
-"""Fit the class head alone on the frozen embedding before anything else moves (linear probing, then fine-tuning).
+"""The linear probe: the class head fitted alone on the frozen embedding, before fine-tuning begins.
 
 Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022: a random
 head sends large gradients into features that were good; a fitted head does not.
@@ -6,17 +6,15 @@ head sends large gradients into features that were good; a fitted head does not.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from marey.errors import UserError
-
-if TYPE_CHECKING:
-    from marey.training.loop import Run
+from marey.training.sampler import Key
+from marey.training.task import Batch
 
 PASSES = 3
 """Augmented passes over the training clips whose embeddings the head is fitted on."""
@@ -35,7 +33,7 @@ def head_of(model: nn.Module) -> nn.Module:
     for name in ("head", "class_mlp"):
         if isinstance(getattr(model, name, None), nn.Module):
             return getattr(model, name)
-    raise UserError("train.head_warm_start needs a model with a class head on its embedding; set it to false")
+    raise UserError("train.linear_probe needs a model with a class head on its embedding; set it to false")
 
 
 def logits_of(model: nn.Module, embedding: Tensor) -> Tensor:
@@ -67,14 +65,20 @@ def fit_head(model: nn.Module, embedding: Tensor, labels: Tensor, *, smoothing: 
         return (logits_of(model, embedding).argmax(1) == labels).double().mean().item()
 
 
-def warm_start(run: Run) -> None:
-    """Fit the head of a run's model on the embeddings of its augmented training clips; the same in every process."""
-    model, device = run.model.eval(), run.accelerator.device
+def fit_linear_probe(model: nn.Module, loader: Iterable[Batch], device: torch.device, *, smoothing: float) -> float:
+    """Fit the class head of a model on the embeddings of clips; returns its accuracy on them.
+
+    Args:
+        model: put into evaluation mode; nothing but its head changes.
+        loader: batches with "clip" and "label".
+        device: where the model is.
+        smoothing: label smoothing, 0..1.
+
+    Raises:
+        UserError: if the model has no class head, or no video can be read.
+    """
     head_of(model)
-    keys = [(FIRST_EPOCH + turn, place) for turn in range(PASSES) for place in range(run.num_samples)]
-    size = run.config.train.eval_batch_size or run.part_size
-    loader = DataLoader(run.task.train_data, batch_sampler=[keys[n:n + size] for n in range(0, len(keys), size)],  # type: ignore[arg-type]
-                        collate_fn=run.task.collate, num_workers=run.config.train.workers)
+    model.eval()
     embeddings, labels = [], []
     with torch.no_grad():
         for batch in loader:
@@ -83,6 +87,9 @@ def warm_start(run: Run) -> None:
                 labels.append(batch["label"].to(device))
     if not embeddings:
         raise UserError("no training video can be read; list the reasons with 'marey data check'")
-    reached = fit_head(model, torch.cat(embeddings), torch.cat(labels),
-                       smoothing=run.config.objective.label_smoothing)
-    run.progress.say(f"class head fitted on the frozen embedding: {reached:.3f} of the training clips")
+    return fit_head(model, torch.cat(embeddings), torch.cat(labels), smoothing=smoothing)
+
+
+def probe_keys(num_samples: int) -> list[Key]:
+    """Return the keys of the augmented training items the head is fitted on."""
+    return [(FIRST_EPOCH + turn, sample) for turn in range(PASSES) for sample in range(num_samples)]

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich import progress as rich_progress
+from rich.console import Console
+
 from marey.files import write_text
 
 WAITING_LIMIT = 0.10
@@ -44,14 +47,12 @@ class Bar:
     """A rich progress bar on standard error; plain lines where standard error is not a terminal."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
         self.console = Console(stderr=True)
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24),
-                            TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TextColumn("left"),
-                            TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=self.console,
-                            disable=not self.console.is_terminal)
+        text = rich_progress.TextColumn
+        self.bar = rich_progress.Progress(
+            text("{task.description}"), rich_progress.BarColumn(bar_width=24), text("{task.completed}/{task.total}"),
+            rich_progress.TimeElapsedColumn(), text("left"), rich_progress.TimeRemainingColumn(),
+            text("{task.fields[text]}"), console=self.console, disable=not self.console.is_terminal)
         self.row = self.bar.add_task("train", total=None, text="")
         self.bar.start()
 

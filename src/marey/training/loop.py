@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import copy
-import json
-import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object, send_to_device, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
+from marey.checkpoints.load import load_checkpoint
+from marey.datasets.clips import ClipDataset
 from marey.errors import UserError
-from marey.files import write_json
-from marey.training import checkpoint
 from marey.training.average import WeightAverage
-from marey.training.config import TrainConfig, changed_settings, migrate
-from marey.training.distributed import gather, make_accelerator, shard, sync_only
+from marey.training.batches import loader_of, training_parts
+from marey.training.calibration import MAX_FITTED, embed, fit_trust
+from marey.training.checkpoint import load_resume, save_resume
+from marey.training.config import TrainConfig
+from marey.training.distributed import gather, make_accelerator, shard
 from marey.training.initialise import initial_model
-from marey.training.linear_probe import warm_start
+from marey.training.linear_probe import fit_linear_probe, probe_keys
 from marey.training.logs import Bar, Meter, Progress, Quiet, RunLog
 from marey.training.optim import build_optimizer, freeze, rate_warning
-from marey.training.sampler import PartSampler, SampleStream, finishes_epoch, steps_of_epochs
+from marey.training.plan import Plan
+from marey.training.run_folder import RunFolder, RunState, has_resume_state, require_free
 from marey.training.schedule import Schedule
-from marey.training.task import Batch, Evaluator, Objective, Task
+from marey.training.step import StepModule, Stepper, seed_step
+from marey.training.task import Batch, Task
 from marey.training.tasks import build_task
+from marey.training.validate import evaluate, is_better, numbers_of
 
 
 @dataclass(kw_only=True)
@@ -58,42 +59,17 @@ class TrainResult:
         return {**{key: value for key, value in vars(self).items() if key != "is_main"}, "out": str(self.out)}
 
 
-@dataclass
-class RunState:
-    """What changes while a run goes on, besides tensors; JSON types, saved for resume."""
-
-    step: int = 0
-    best: float | None = None
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    stopped: bool = False
-    unreadable: dict[str, str] = field(default_factory=dict)
-
-
-class StepModule(nn.Module):
-    """Model and objective as one module: DDP wraps this, so the objective may use the plain model as it likes."""
-
-    def __init__(self, model: nn.Module, objective: Objective) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-
-    def forward(self, batch: Batch) -> Any:
-        """Return the objective's (outputs, terms)."""
-        return self.objective(self.model, batch)
-
-
 def train(config: TrainConfig, out: str | Path, *, resume: bool = False, quiet: bool = False,
           task: Task | None = None, progress: Progress | None = None) -> TrainResult:
     """Train what `config` describes and leave the best and the last checkpoint in `out`.
 
     Args:
+        config: a recipe's, as it is or changed by `config.override`.
         out: folder of the run; must be new or empty unless `resume`.
         resume: go on from the state in `out`; the final weights are bit for bit those of a run never interrupted (CPU,
             same number of processes). Where there is no state the run starts fresh and says so.
         quiet: no progress display and no messages.
-        task: data, losses and metric; None builds what `config.objective.kind` names.
+        task: data, losses and metric; None builds the one `config.objective` describes.
         progress: another display than the default bar.
 
     Raises:
@@ -113,159 +89,120 @@ class Run:
                  progress: Progress | None) -> None:
         settings = config.train
         self.config, self.out = config, out
+        self.log: RunLog | None = None
         self.accelerator = make_accelerator(config)
-        main = self.accelerator.is_main_process
-        self.progress: Progress = progress if progress is not None else (Bar() if main else Quiet())
-        resuming = prepare_folder(out, resume, self.accelerator, self.progress)
+        self.is_main = self.accelerator.is_main_process
+        self.progress: Progress = progress if progress is not None else (Bar() if self.is_main else Quiet())
+        resuming = self.prepare_folder(resume)
+
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         set_seed(settings.seed)
         self.task = task if task is not None else build_task(config)
+        self.folder = RunFolder(out, config, self.task)
         self.model = initial_model(config, self.task, fresh=not resuming, say=self.progress.say)
         if self.task.prepare_model is not None and not resuming:
             self.task.prepare_model(self.model)
         freeze(self.model, config.model.freeze)
-        self.plan_steps()
+
+        self.plan = Plan(settings, len(self.task.train_data), self.accelerator.num_processes)
         self.model.to(self.accelerator.device)
-        if settings.head_warm_start and not resuming:
-            warm_start(self)
+        if settings.linear_probe and not resuming:
+            self.fit_linear_probe()
         self.sharded = settings.shard and self.accelerator.num_processes > 1
         if self.sharded:
             if resuming:
                 raise UserError(f"{out}: a sharded run writes no resume state; train anew into another --out")
             self.whole = copy.deepcopy(self.model)
             shard(self.model)
-        module = StepModule(self.model, self.task.objective).to(self.accelerator.device)
-        optimizer = build_optimizer(self.model, config.optim, self.task.objective)
+        self.build_optimisation()
+
+        self.state = self.restore() if resuming else RunState()
+        if self.is_main:
+            self.log = RunLog(out, tensorboard=settings.tensorboard, first_step=self.state.step)
+            if not resuming:
+                self.folder.write_config()
+
+    def prepare_folder(self, resume: bool) -> bool:
+        """Make the run's folder; returns whether there is a state to resume from.
+
+        Raises:
+            UserError: if the folder holds something and `resume` is not asked for.
+        """
+        if not resume:
+            require_free(self.out)
+        has_state = has_resume_state(self.out)
+        self.accelerator.wait_for_everyone()               # no process may fill the folder while another looks into it
+        if resume and not has_state:
+            self.progress.say(f"{self.out}: nothing to resume, starting fresh")
+        self.out.mkdir(parents=True, exist_ok=True)
+        return resume and has_state
+
+    def build_optimisation(self) -> None:
+        """Build optimiser, schedule, average and step, and hand model and optimiser to the accelerator."""
+        config, plan, objective = self.config, self.plan, self.task.objective
+        module: nn.Module = StepModule(self.model, objective).to(self.accelerator.device)
+        optimizer = build_optimizer(self.model, config.optim, objective)
         if warning := rate_warning(config.optim):
             self.progress.say(warning)
-        self.schedule = Schedule(optimizer, config.optim, self.total_steps, self.steps_per_epoch)
-        self.average = (None if settings.average == "none" else
-                        WeightAverage(self.model, settings, self.total_steps))
+        self.schedule = Schedule(optimizer, config.optim, plan.total_steps, plan.steps_per_epoch)
+        self.average = None
+        if config.train.average != "none":
+            self.average = WeightAverage(self.model, config.train, plan.total_steps)
+
         if self.sharded:
             self.module, self.optimizer = module, self.accelerator.prepare(optimizer)
         else:
             self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
-        self.state = self.restore() if resuming else RunState()
         self.meter = Meter()
-        self.log = RunLog(out, tensorboard=settings.tensorboard, first_step=self.state.step) if main else None
-        if main and not resuming:
-            write_json(out / "config.json", config.to_dict())
-
-    def plan_steps(self) -> None:
-        """Work out how many steps the run has and how each is cut into parts."""
-        settings, world = self.config.train, self.accelerator.num_processes
-        self.num_samples = len(self.task.train_data)
-        parts = settings.accumulate * world
-        if settings.batch_size % parts:
-            raise UserError(f"train.batch_size={settings.batch_size} does not divide into {parts} equal parts "
-                            f"(train.accumulate={settings.accumulate} x {world} processes); choose a multiple of it")
-        self.part_size = settings.batch_size // parts
-        self.steps_per_epoch = self.num_samples / settings.batch_size
-        self.total_steps = settings.max_steps or steps_of_epochs(settings.epochs, self.num_samples, settings.batch_size)
-
-    # ---- the loop ---------------------------------------------------------------------------------------------------
+        self.stepper = Stepper(self.module, objective, self.optimizer, self.accelerator, config, self.meter,
+                               sharded=self.sharded)
 
     def go(self) -> TrainResult:
         """Do the steps that are left; evaluate and save on the way; calibrate at the end."""
-        parts = self.parts(self.state.step) if self.state.step < self.total_steps else iter(())
-        while self.state.step < self.total_steps and not self.state.stopped:
+        parts: Iterator[Batch] = self.parts() if self.state.step < self.plan.total_steps else iter(())
+        while self.state.step < self.plan.total_steps and not self.state.stopped:
             step = self.state.step
             seed_step(self.config.train.seed, step, self.accelerator.process_index)
+            self.task.objective.step, self.task.objective.total_steps = step, self.plan.total_steps
             rate = self.schedule.rate
-            self.task.objective.step, self.task.objective.total_steps = step, self.total_steps
-            terms = self.one_step(parts)
+            terms = self.stepper.one_step(parts, f"{self.out}, step {step}")
             self.schedule.step()
             if self.average is not None:
-                self.average.update(self.model, step, self.finishes_epoch(step))
+                self.average.update(self.model, step, self.plan.finishes_epoch(step))
+
             self.state.step = step + 1
             self.report(rate, terms)
-            if self.is_evaluation_due(step):
+            if self.plan.is_evaluation_due(step):
                 self.evaluate_and_keep_best()
-            if self.is_save_due(step):
+            if self.plan.is_save_due(step):
                 self.save_state()
         return self.finish()
 
-    def one_step(self, parts: Iterator[Batch]) -> dict[str, float]:
-        """Forward and backward of every part of a step, then one update; returns the mean of the loss terms."""
-        accelerator, accumulate = self.accelerator, self.config.train.accumulate
-        sums: dict[str, float] = {}
-        self.module.train()
-        for part in range(accumulate):
-            with self.meter.waiting():
-                batch = send_to_device(next(parts), accelerator.device)
-            last = part == accumulate - 1
-            with sync_only(accelerator, self.module, last):
-                with self.accelerator.autocast() if self.sharded else nullcontext():
-                    _, terms = self.module(batch)
-                loss = self.task.objective.total(terms)
-                self.require_finite(terms, loss)
-                accelerator.backward(loss / accumulate)
-            for name, value in {**terms, "loss": loss}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / accumulate
-        if self.config.optim.clip_norm is not None:
-            accelerator.clip_grad_norm_(self.module.parameters(), self.config.optim.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.meter.clips += self.config.train.batch_size
-        return self.mean_over_processes(sums)
+    def parts(self) -> Iterator[Batch]:
+        """Return this process's parts of all steps that are left, without end."""
+        return training_parts(self.task, self.plan, first_step=self.state.step, rank=self.accelerator.process_index,
+                              pin_memory=self.accelerator.device.type == "cuda", unreadable=self.name_unreadable)
 
-    def mean_over_processes(self, values: dict[str, float]) -> dict[str, float]:
-        """Return the mean of each value over all processes, whose parts of a step are equally large."""
-        if self.accelerator.num_processes == 1:
-            return values
-        together = torch.tensor(list(values.values()), device=self.accelerator.device)
-        mean = self.accelerator.reduce(together, reduction="mean")
-        return dict(zip(values, mean.tolist(), strict=True))
+    def name_unreadable(self, sample: int, reason: str) -> None:
+        """Say once that a video is left out."""
+        if reason not in self.state.unreadable.values():
+            self.state.unreadable[str(sample)] = reason
+            self.progress.say(f"unreadable, left out: {reason}")
 
-    def require_finite(self, terms: dict[str, torch.Tensor], loss: torch.Tensor) -> None:
-        """Stop before a loss that is not finite reaches the weights."""
-        if not torch.isfinite(loss.detach()):
-            values = ", ".join(f"{name}={float(term.detach()):g}" for name, term in terms.items())
-            raise UserError(f"{self.out}: the loss is not finite at step {self.state.step} ({values}); lower optim.lr, "
-                            "set optim.clip_norm=1, or check the data with 'marey data check'")
-
-    def parts(self, first_step: int) -> Iterator[Batch]:
-        """Return this process's parts of all steps from `first_step` on, without end."""
-        settings, data = self.config.train, self.task.train_data
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        if hasattr(data, "batches"):
-            return data.batches(first_step * settings.accumulate, self.part_size, rank, world)
-        stream = SampleStream(self.num_samples, settings.seed, self.task.labels if settings.balanced_sampler else None)
-        sampler = PartSampler(stream, batch_size=settings.batch_size, accumulate=settings.accumulate, rank=rank,
-                              world=world, first_step=first_step)
-        loader = DataLoader(data, batch_sampler=sampler, collate_fn=self.task.collate, num_workers=settings.workers,
-                            pin_memory=self.accelerator.device.type == "cuda")
-        return self.readable(iter(loader))
-
-    def readable(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Pass batches on, naming each unreadable video once; a part with nothing readable is an error."""
-        for batch in batches:
-            for sample, reason in batch.pop("unreadable", ()) if isinstance(batch, dict) else ():
-                if reason not in self.state.unreadable.values():
-                    self.state.unreadable[str(sample)] = reason
-                    self.progress.say(f"unreadable, left out: {reason}")
-            if isinstance(batch, dict) and not batch:
-                raise UserError(f"no video of a whole part of a batch can be read (the last: {reason}); "
-                                "list them all with 'marey data check'")
-            yield batch
+    def report(self, rate: float, terms: dict[str, float]) -> None:
+        """Log the losses of a step."""
+        step, meter = self.state.step, self.meter
+        text = (f"loss {terms['loss']:.4f}  {meter.clips_per_second:.1f} clips/s  "
+                f"waiting {meter.waiting_share:.0%}")
+        self.progress.step(step, self.plan.total_steps, text)
+        is_due = step % self.config.train.log_every == 0 or step == self.plan.total_steps
+        if self.log is not None and is_due:
+            self.log.write("train", step, {**terms, "lr": rate, "epoch": step / self.plan.steps_per_epoch,
+                                           "clips_per_second": round(meter.clips_per_second, 2),
+                                           "waiting_share": round(meter.waiting_share, 3)})
 
     # ---- evaluation, checkpoints ------------------------------------------------------------------------------------
-
-    def finishes_epoch(self, step: int) -> bool:
-        """Return whether a step uses the last sample of an epoch."""
-        return finishes_epoch(step, self.num_samples, self.config.train.batch_size)
-
-    def is_evaluation_due(self, step: int) -> bool:
-        """Return whether to evaluate after a step."""
-        every = self.config.train.eval_every
-        due = self.finishes_epoch(step) if every is None else (step + 1) % every == 0
-        return due or step + 1 == self.total_steps
-
-    def is_save_due(self, step: int) -> bool:
-        """Return whether to write the resume state after a step."""
-        every = self.config.train.save_every
-        return self.is_evaluation_due(step) or (every is not None and (step + 1) % every == 0)
 
     def evaluate_and_keep_best(self) -> None:
         """Evaluate on the validation data, save the checkpoint if it is the best, and drive plateau and patience."""
@@ -275,14 +212,15 @@ class Run:
                 state.best_step = state.step
                 self.save_checkpoint("best", weights)
                 return
-            evaluator = evaluate(weights, self.task, self.accelerator, batch_size=self.config.train.eval_batch_size
-                                 or self.part_size, workers=self.config.train.workers)
+            evaluator = evaluate(weights, self.task, self.accelerator, batch_size=self.plan.eval_batch_size,
+                                 workers=self.config.train.workers)
             metrics = numbers_of(evaluator.compute())
             main = metrics[evaluator.main]
             if self.log is not None:
                 self.log.write("eval", state.step, metrics)
             shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            self.progress.say(f"step {state.step}/{self.total_steps}: {shown}")
+            self.progress.say(f"step {state.step}/{self.plan.total_steps}: {shown}")
+
             self.schedule.observe(main, evaluator.higher_is_better)
             if is_better(metrics, state.metrics, evaluator.main, evaluator.higher_is_better,
                          select=self.config.train.select):
@@ -304,27 +242,20 @@ class Run:
                 torch.distributed.broadcast(buffer, 0)
         return module
 
-    def save_checkpoint(self, name: str, model: nn.Module, calibration: dict[str, Any] | None = None,
-                        tensors: dict[str, torch.Tensor] | None = None) -> None:
+    def save_checkpoint(self, name: str, model: nn.Module) -> None:
         """Write a checkpoint folder of the run (main process)."""
-        from marey.checkpoints.folder import save_checkpoint
-
-        if self.accelerator.is_main_process:
-            task = self.task
-            extra = {"task": self.config.objective.kind, **task.extra, "config": self.config.to_dict(),
-                     "step": self.state.step, "metrics": self.state.metrics}
-            save_checkpoint(self.out / name, model, class_names=list(task.class_names), preprocess=task.preprocess,
-                            calibration=calibration, extra=extra, tensors={**task.tensors, **(tensors or {})})
+        if self.is_main:
+            self.folder.save(name, model, self.state)
 
     def save_state(self) -> None:
         """Write the resume state (main process); a sharded run has none."""
         if self.sharded:
             return
         with self.meter.outside():
-            if self.accelerator.is_main_process:
+            if self.is_main:
                 state = {**vars(self.state), "schedule": self.schedule.state(), "threads": torch.get_num_threads(),
-                         "processes": self.accelerator.num_processes, "total_steps": self.total_steps}
-                checkpoint.save_resume(self.out, self.resumable(), self.optimizer, state)
+                         "processes": self.accelerator.num_processes, "total_steps": self.plan.total_steps}
+                save_resume(self.out, self.resumable(), self.optimizer, state)
             self.accelerator.wait_for_everyone()
 
     def resumable(self) -> dict[str, nn.Module]:
@@ -334,9 +265,8 @@ class Run:
 
     def restore(self) -> RunState:
         """Read the resume state back: weights, optimiser, average, schedule, thread count."""
-        saved = checkpoint.load_resume(self.out, self.resumable(), self.optimizer)
-        before = json.loads((self.out / "config.json").read_text(encoding="utf-8"))
-        if changes := changed_settings(migrate(before), self.config.to_dict()):
+        saved = load_resume(self.out, self.resumable(), self.optimizer)
+        if changes := self.folder.changes():
             self.progress.say("settings changed since the run began, so its result is no longer that of one run: "
                               + "; ".join(changes))
         torch.set_num_threads(saved["threads"])
@@ -347,33 +277,56 @@ class Run:
         self.progress.say(f"resuming {self.out} at step {saved['step']} of {saved['total_steps']}")
         return RunState(**{name: saved[name] for name in vars(RunState())})
 
-    def report(self, rate: float, terms: dict[str, float]) -> None:
-        """Log the losses of a step."""
-        step, meter = self.state.step, self.meter
-        text = (f"loss {terms['loss']:.4f}  {meter.clips_per_second:.1f} clips/s  "
-                f"waiting {meter.waiting_share:.0%}")
-        self.progress.step(step, self.total_steps, text)
-        if self.log is not None and (step % self.config.train.log_every == 0 or step == self.total_steps):
-            self.log.write("train", step, {**terms, "lr": rate, "epoch": step / self.steps_per_epoch,
-                                           "clips_per_second": round(meter.clips_per_second, 2),
-                                           "waiting_share": round(meter.waiting_share, 3)})
+    # ---- before the first step, after the last ----------------------------------------------------------------------
+
+    def fit_linear_probe(self) -> None:
+        """Fit the class head on the embeddings of the augmented training clips; the same in every process."""
+        loader = self.loader(self.task.train_data, probe_keys(self.plan.num_samples))
+        reached = fit_linear_probe(self.model, loader, self.accelerator.device,
+                                   smoothing=self.config.objective.label_smoothing)
+        self.progress.say(f"class head fitted on the frozen embedding: {reached:.3f} of the training clips")
+
+    def calibrate(self) -> None:
+        """Fit temperature and unknown-detector on both checkpoints and write them again with the result."""
+        if self.task.val_data is None or not (self.out / "best").is_dir():
+            self.progress.say("no held-out videos: temperature and unknown-detector are not fitted")
+            return
+        train_data = without_augmentation(self.task.train_data)
+        generator = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(train_data), generator=generator)[:MAX_FITTED].tolist()
+        device = self.accelerator.device
+        for name in ("best", "last"):
+            model = load_checkpoint(self.out / name).model.to(device)
+            known = embed(model, self.loader(train_data, [(0, sample) for sample in chosen]), device)
+            held_out = embed(model, self.loader(self.task.val_data, [(0, i) for i in range(len(self.task.val_data))]),
+                             device)
+            if len(known["label"]) == 0 or len(held_out["label"]) == 0:
+                return
+            calibration, tensors = fit_trust(known, held_out)
+            self.folder.save(name, model, self.state, calibration, tensors)
+        shown = calibration["temperature"], calibration["ece_before"], calibration["ece"]
+        self.progress.say("temperature {:.2f} (calibration error {:.3f} -> {:.3f})".format(*shown))
+
+    def loader(self, data: Any, keys: list[tuple[int, int]]) -> DataLoader[Any]:
+        """Return a loader of some items, in batches as large as those of evaluation."""
+        return loader_of(data, keys, self.task, batch_size=self.plan.eval_batch_size,
+                         workers=self.config.train.workers)
 
     def finish(self) -> TrainResult:
         """Save the last weights, calibrate both checkpoints, and sum up."""
         self.save_checkpoint("last", self.weights())
         self.accelerator.wait_for_everyone()
-        if self.config.train.calibrate and self.task.describes_clips and self.accelerator.is_main_process:
-            from marey.training.calibration import calibrate_run
-
-            calibrate_run(self)
+        if self.config.train.calibrate and self.task.describes_clips and self.is_main:
+            self.calibrate()
         self.accelerator.wait_for_everyone()
         warning = self.meter.warning(self.config.train.workers)
         if warning and self.meter.clips:
             self.progress.say(warning)
+
         state = self.state
         result = TrainResult(out=self.out, steps=state.step, best=state.best, best_step=state.best_step,
                              metrics=state.metrics, unreadable=state.unreadable, stopped_early=state.stopped,
-                             seconds=self.meter.seconds, is_main=self.accelerator.is_main_process)
+                             seconds=self.meter.seconds, is_main=self.is_main)
         if self.log is not None:
             self.log.write("end", state.step, {"best": state.best, "best_step": state.best_step,
                                                "stopped_early": state.stopped, "seconds": round(result.seconds, 2),
@@ -384,79 +337,11 @@ class Run:
 
     def close(self) -> None:
         """Close log files and display."""
-        log = getattr(self, "log", None)
-        if log is not None:
-            log.close()
+        if self.log is not None:
+            self.log.close()
         self.progress.close()
 
 
-# ---- parts of the loop that need no run -----------------------------------------------------------------------------
-
-@torch.no_grad()
-def evaluate(model: nn.Module, task: Task, accelerator: Accelerator, *, batch_size: int, workers: int = 0) -> Evaluator:
-    """Run the task's evaluator over its validation data, shared among the processes; every process gets all rows."""
-    data = task.val_data
-    if data is None:
-        raise UserError("this task has no validation data to evaluate on")
-    evaluator = task.make_evaluator()
-    mine = [(0, place) for place in range(accelerator.process_index, len(data), accelerator.num_processes)]
-    batches = [mine[start:start + batch_size] for start in range(0, len(mine), batch_size)]
-    loader = DataLoader(data, batch_sampler=batches, collate_fn=task.collate, num_workers=workers)   # type: ignore[arg-type]
-    model.eval()
-    for batch in loader:
-        if isinstance(batch, dict) and set(batch) <= {"unreadable"}:
-            continue
-        batch = send_to_device(batch, accelerator.device)
-        with accelerator.autocast():
-            outputs, _ = task.objective(model, batch)
-        evaluator.update(outputs, batch)
-    evaluator.merge(gather_object([evaluator.state()]))
-    return evaluator
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators for one step of one process, so that no step depends on what ran before it."""
-    words = np.random.SeedSequence((seed, step, rank)).generate_state(2, np.uint32)
-    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
-
-
-def prepare_folder(out: Path, resume: bool, accelerator: Accelerator, progress: Progress) -> bool:
-    """Make the run's folder; returns whether there is a state to resume from.
-
-    Raises:
-        UserError: if the folder holds something and `resume` is not asked for.
-    """
-    filled = out.exists() and any(out.iterdir())
-    has_state = (out / checkpoint.RESUME_FILE).exists()
-    accelerator.wait_for_everyone()
-    if filled and not resume:
-        raise UserError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
-    if resume and not has_state:
-        progress.say(f"{out}: nothing to resume, starting fresh")
-    out.mkdir(parents=True, exist_ok=True)
-    return resume and has_state
-
-
-def is_better(metrics: dict[str, float], best: dict[str, float], main: str, higher_is_better: bool, *,
-              select: str = "metric") -> bool:
-    """Return whether an evaluation beats the best so far; NaN never does.
-
-    Args:
-        select: "metric" (at a tie, "loss"), "loss" where the evaluator gives one, or "last": always.
-    """
-    if select == "loss" and "loss" in metrics:
-        main, higher_is_better = "loss", False
-    value = metrics[main]
-    if math.isnan(value) or not best or select == "last":
-        return not math.isnan(value)
-    if value == best[main]:
-        return metrics.get("loss", 0.0) < best.get("loss", 0.0)
-    return value > best[main] if higher_is_better else value < best[main]
-
-
-def numbers_of(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the plain numbers among an evaluator's metrics."""
-    return {name: float(value) for name, value in metrics.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)}
-
-
+def without_augmentation(data: Any) -> Any:
+    """Return the same clips under evaluation preprocessing, where the data set knows how."""
+    return ClipDataset(data.index, data.preprocess) if isinstance(data, ClipDataset) else data

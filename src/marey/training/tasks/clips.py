@@ -35,7 +35,9 @@ def build(config: TrainConfig) -> Task:
     return Task(train_data=ClipDataset(train, preprocess, augment_of(config, preprocess), seed=config.train.seed),
                 val_data=ClipDataset(val, preprocess) if val is not None else None,
                 objective=objective, make_evaluator=lambda: ClassificationEvaluator(train.class_names),
-                model_arguments=clip_arguments(preprocess) | {"num_classes": len(train.class_names)},
+                model_arguments=clip_arguments(preprocess) | {
+                    "num_classes": len(train.class_names),
+                    "num_orders": 0},    # an order head that no term trains would go stale, and stall DDP
                 class_names=train.class_names, preprocess=preprocess, collate=collate_clips, labels=labels,
                 train_names=[train.relative_path(sample) for sample in train.samples],
                 extra={"data": {"train_hash": train.manifest_hash, "train_videos": len(train),
