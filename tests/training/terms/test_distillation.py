@@ -47,7 +47,8 @@ def test_the_teacher_sees_the_clip_in_its_own_size_and_normalisation(tmp_path: P
 
 def test_only_the_student_learns_and_evaluation_asks_no_teacher(tmp_path: Path, tiny_checkpoint: Path) -> None:
     task = build_task(config(tmp_path / "d", tiny_checkpoint))
-    student = create_model("timesformer", embed_dim=16, depth=1, num_heads=2, patch_size=16, **task.model_arguments)
+    inferred = {name: task.model_arguments[name] for name in ("num_classes", "num_frames", "image_size")}
+    student = create_model("timesformer", embed_dim=16, depth=1, num_heads=2, patch_size=16, **inferred)
     batch = task.collate([task.train_data[(0, i)] for i in range(4)])
     _, terms = task.objective(student.train(), batch)
     assert set(terms) == {"class", "teacher"}
