@@ -9,10 +9,10 @@ Full scale: AVA, I3D trunk, end to end.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,6 @@ STEPS = 150
 LONG_FRAMES = 12
 """Frames at test time of the "+96f" cell: half as many again as in training, as 96 is to 64."""
 
-Paper = dict[str, float]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -48,43 +46,126 @@ class Variant:
 
     name: str
     table: str
-    paper: Paper
+    paper: Mapping[str, float]
     model: dict[str, Any]
-    boxes: str = "own"
-    """"own" proposals or "truth"."""
+    """Arguments of `ActionTransformer` that the line changes."""
+    boxes: Literal["own", "truth"] = "own"
+    """Whose boxes are classified: the network's proposals or the true ones."""
     augmented: bool = True
     frames: int = 8
+    """Frames at test time, mini scale."""
     scratch: bool = False
     priority: int = 1
     estimate_seconds: float = 40.0
 
 
-def _line(name: str, table: str, paper: Paper, priority: int = 1, **options: Any) -> Variant:
-    fields = ("boxes", "augmented", "frames", "scratch", "estimate_seconds")
-    return Variant(name=name, table=table, paper=paper, priority=priority,
-                   **{key: options.pop(key) for key in fields if key in options}, model=options)
-
+I3D: dict[str, Any] = {"head": "i3d"}
+TX: dict[str, Any] = {"head": "tx"}
+LOWRES: dict[str, Any] = {"head": "tx", "query": "lowres"}
+R300 = {"num_proposals": 300}
 
 VARIANTS_OF_TABLES: tuple[Variant, ...] = (
-    _line("I3D head", "Tables 1, 2, 3, 5", {"mAP": 21.3, "loc50": 92.9, "loc75": 77.5, "params": 16.2}, 1, head="i3d"),
-    _line("I3D head, GT boxes", "Table 1", {"mAP": 23.4, "params": 16.2}, 0, head="i3d", boxes="truth"),
-    _line("Tx LowRes", "Tables 1, 2", {"mAP": 17.8, "loc50": 77.5, "loc75": 43.5, "params": 13.9}, 1, head="tx",
-          query="lowres", estimate_seconds=20.0),
-    _line("Tx HighRes", "Tables 1, 2, 3", {"mAP": 18.9, "loc50": 87.7, "loc75": 63.3, "params": 19.3}, 1, head="tx",
-          estimate_seconds=20.0),
-    _line("Tx LowRes, GT boxes", "Table 1", {"mAP": 28.5, "params": 13.9}, 0, head="tx", query="lowres", boxes="truth",
-          estimate_seconds=12.0),
-    _line("Tx HighRes, GT boxes", "Table 1", {"mAP": 27.6, "params": 19.3}, 0, head="tx", boxes="truth",
-          estimate_seconds=12.0),
-    _line("I3D head, R=300", "Table 3", {"mAP": 20.5}, 2, head="i3d", num_proposals=300, estimate_seconds=60.0),
-    _line("Tx HighRes, R=300", "Tables 3, 4", {"mAP": 24.4}, 1, head="tx", num_proposals=300, estimate_seconds=25.0),
-    _line("Tx+I3D, R=300", "Tables 3, 4", {"mAP": 24.9}, 1, head="tx+i3d", num_proposals=300, estimate_seconds=70.0),
-    _line("Tx+I3D, R=300, +96f", "Table 4", {"mAP": 25.0}, 2, head="tx+i3d", num_proposals=300, frames=LONG_FRAMES,
-          estimate_seconds=75.0),
-    _line("I3D head, class-specific boxes", "Table 5", {"mAP": 19.2}, 2, head="i3d", class_specific_boxes=True),
-    _line("I3D head, no augmentation", "Table 5", {"mAP": 16.6}, 2, head="i3d", augmented=False),
-    _line("I3D head, from scratch", "Table 5", {"mAP": 19.1}, 3, head="i3d", scratch=True,
-          estimate_seconds=180.0),
+    Variant(
+        name="I3D head",
+        table="Tables 1, 2, 3, 5",
+        model=I3D,
+        paper={"mAP": 21.3, "loc50": 92.9, "loc75": 77.5, "params": 16.2},
+    ),
+    Variant(
+        name="I3D head, GT boxes",
+        table="Table 1",
+        model=I3D,
+        paper={"mAP": 23.4, "params": 16.2},
+        boxes="truth",
+        priority=0,
+    ),
+    Variant(
+        name="Tx LowRes",
+        table="Tables 1, 2",
+        model=LOWRES,
+        paper={"mAP": 17.8, "loc50": 77.5, "loc75": 43.5, "params": 13.9},
+        estimate_seconds=20.0,
+    ),
+    Variant(
+        name="Tx HighRes",
+        table="Tables 1, 2, 3",
+        model=TX,
+        paper={"mAP": 18.9, "loc50": 87.7, "loc75": 63.3, "params": 19.3},
+        estimate_seconds=20.0,
+    ),
+    Variant(
+        name="Tx LowRes, GT boxes",
+        table="Table 1",
+        model=LOWRES,
+        paper={"mAP": 28.5, "params": 13.9},
+        boxes="truth",
+        priority=0,
+        estimate_seconds=12.0,
+    ),
+    Variant(
+        name="Tx HighRes, GT boxes",
+        table="Table 1",
+        model=TX,
+        paper={"mAP": 27.6, "params": 19.3},
+        boxes="truth",
+        priority=0,
+        estimate_seconds=12.0,
+    ),
+    Variant(
+        name="I3D head, R=300",
+        table="Table 3",
+        model=I3D | R300,
+        paper={"mAP": 20.5},
+        priority=2,
+        estimate_seconds=60.0,
+    ),
+    Variant(
+        name="Tx HighRes, R=300",
+        table="Tables 3, 4",
+        model=TX | R300,
+        paper={"mAP": 24.4},
+        estimate_seconds=25.0,
+    ),
+    Variant(
+        name="Tx+I3D, R=300",
+        table="Tables 3, 4",
+        model={"head": "tx+i3d", **R300},
+        paper={"mAP": 24.9},
+        estimate_seconds=70.0,
+    ),
+    Variant(
+        name="Tx+I3D, R=300, +96f",
+        table="Table 4",
+        model={"head": "tx+i3d", **R300},
+        paper={"mAP": 25.0},
+        frames=LONG_FRAMES,
+        priority=2,
+        estimate_seconds=75.0,
+    ),
+    Variant(
+        name="I3D head, class-specific boxes",
+        table="Table 5",
+        model=I3D | {"class_specific_boxes": True},
+        paper={"mAP": 19.2},
+        priority=2,
+    ),
+    Variant(
+        name="I3D head, no augmentation",
+        table="Table 5",
+        model=I3D,
+        paper={"mAP": 16.6},
+        augmented=False,
+        priority=2,
+    ),
+    Variant(
+        name="I3D head, from scratch",
+        table="Table 5",
+        model=I3D,
+        paper={"mAP": 19.1},
+        scratch=True,
+        priority=3,
+        estimate_seconds=180.0,
+    ),
 )
 """Every line of Tables 1 to 5 that is the paper's own; mAP and localisation in percent, parameters in millions."""
 
