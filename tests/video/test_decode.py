@@ -13,6 +13,7 @@ from PIL import Image
 
 from marey.errors import UserError, VideoError
 from marey.video.decode import open_video
+from marey.video.packet_source import DROPS_NONREF
 from marey.video.stream import VideoFile
 
 VARIABLE = [i * 40 + (i % 5) * 7 + (i // 10) * 100 for i in range(40)]
@@ -138,8 +139,7 @@ def test_dropping_unasked_non_reference_frames_changes_nothing_and_decodes_fewer
 
 
 def test_mpeg4_with_b_frames_never_takes_the_dropping_path():
-    from marey.video import stream
-    assert {"h264", "hevc"} == stream.DROPS_NONREF
+    assert {"h264", "hevc"} == DROPS_NONREF
 
 
 @pytest.mark.parametrize("clip",
