@@ -13,7 +13,6 @@ from marey.datasets.tfrecord import ReadReport, RecordError, write_records
 from marey.datasets.youtube8m import (
     FrameExample,
     dequantize,
-    find_shards,
     parse_frames,
     quantize,
     read_examples,
@@ -22,6 +21,7 @@ from marey.datasets.youtube8m import (
 )
 from marey.datasets.youtube8m_labels import LabelSpace, read_hierarchy, read_vocabulary, write_vocabulary
 from marey.datasets.youtube8m_loading import IndexedExamples, StreamedExamples, collate_features
+from marey.datasets.youtube8m_shards import find_shards
 from marey.errors import UserError
 
 WIDTHS = {"rgb": 6, "audio": 3}

@@ -10,7 +10,8 @@ import torch
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
 from marey.checkpoints.folder import save_checkpoint
-from marey.datasets.youtube8m import open_feature_set, read_examples
+from marey.datasets.youtube8m import read_examples
+from marey.datasets.youtube8m_shards import open_feature_set
 from marey.errors import UserError
 from marey.features.extract import FeatureExtractor, write_features
 from marey.features.frames import ClipEncoder, whole_seconds

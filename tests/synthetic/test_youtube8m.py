@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
-from marey.datasets.youtube8m import open_feature_set
 from marey.datasets.youtube8m_loading import IndexedExamples
+from marey.datasets.youtube8m_shards import open_feature_set
 from marey.errors import UserError
 from marey.synthetic.youtube8m import MiniWorld, Pool, draw_video, leaf_names, render_youtube8m_mini
 

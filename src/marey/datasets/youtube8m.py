@@ -1,4 +1,4 @@
-"""YouTube-8M: frame-level and video-level TFRecords, label spaces, and a writer for the same format.
+"""YouTube-8M records: examples read from and written to frame-level and video-level TFRecords.
 
 Format: Abu-El-Haija et al., arXiv 1609.08675, and the starter code's readers (release of May 2018, 3,862 classes).
 A frame-level record holds an id, label ids, and a 1024-byte `rgb` and a 128-byte `audio` string a second, up to 300.
@@ -6,8 +6,7 @@ A frame-level record holds an id, label ids, and a 1024-byte `rgb` and a 128-byt
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,10 @@ from marey.datasets.tfrecord import (
     read_record,
     write_records,
 )
-from marey.datasets.youtube8m_labels import LabelSpace, read_hierarchy, read_vocabulary
 from marey.errors import UserError
-from marey.files import write_json
 
 FEATURES = {"rgb": 1024, "audio": 128}
 """Feature name -> bytes a frame, as the data set has them."""
-NUM_CLASSES = 3862
 MAX_FRAMES = 300
 SCALE, BIAS = 4 / 255, 4 / 512 - 2
 """Dequantisation of the starter code: x = q * 4/255 + (4/512 - 2), from [0, 255] to about [-2, 2]."""
@@ -78,8 +74,6 @@ class FrameExample:
         array = self.features[name][:max_frames]
         return dequantize(array) if array.dtype == np.uint8 else array
 
-
-# ---- records <-> examples ------------------------------------------------------------------------------------------
 
 
 def _labels(context: Mapping[str, Any]) -> tuple[int, ...]:
@@ -186,33 +180,17 @@ def write_examples(path: str | Path, examples: Iterable[FrameExample], level: st
     return write_records(path, (serialize(example) for example in examples))
 
 
-def find_shards(data: str | Path, prefix: str = "") -> list[str]:
-    """List the TFRecord files of a folder (or the one file given), sorted by name.
-
-    Raises:
-        UserError: if there is none.
-    """
-    data = Path(data)
-    if data.is_file():
-        return [str(data)]
-    shards = sorted(str(path) for path in data.glob(f"{prefix}*.tfrecord"))
-    if not shards:
-        raise UserError(f"{data}: no file named '{prefix}*.tfrecord' here; YouTube-8M shards are called "
-                        "train0000.tfrecord")
-    return shards
-
-
 def read_examples(path: str | Path, features: Mapping[str, int] = FEATURES, *, level: str = "frame",
                   on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None) -> Iterator[FrameExample]:
     """Give every example of a file; a damaged or malformed record is refused or skipped and noted."""
-    with _Reader(features, level, on_corrupt, report or ReadReport()) as reader:
+    with ExampleReader(features, level, on_corrupt, report or ReadReport()) as reader:
         for place in iterate_places(path, on_corrupt=on_corrupt, report=reader.report):
             example = reader.example(place)
             if example is not None:
                 yield example
 
 
-class _Reader:
+class ExampleReader:
     """Turns places into examples; keeps a few files open."""
 
     max_open = 16
@@ -221,7 +199,7 @@ class _Reader:
         self.features, self.parse, self.on_corrupt, self.report = features, PARSERS[level], on_corrupt, report
         self._files: dict[str, Any] = {}
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> ExampleReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -246,82 +224,3 @@ class _Reader:
             return None
         self.report.records += 1
         return example
-
-
-# ---- data sets -----------------------------------------------------------------------------------------------------
-
-
-# ---- what stands beside the shards ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSet:
-    """Shards with what is needed to read them: widths, label space, and how the features were made."""
-
-    root: str
-    """The folder, or the one file."""
-    features: dict[str, int]
-    """Feature name -> bytes a frame."""
-    space: LabelSpace
-    encoders: dict[str, Any]
-    """What made each feature ("rgb": {"model": "marey-mini", ...}); empty for the official data."""
-
-    def shards(self, *prefixes: str) -> list[str]:
-        """List the shards whose name begins with the first prefix that any has; a single file is always itself.
-
-        Raises:
-            UserError: if there is none.
-        """
-        for prefix in prefixes[:-1]:
-            if Path(self.root).is_file() or any(Path(self.root).glob(f"{prefix}*.tfrecord")):
-                return find_shards(self.root, prefix)
-        return find_shards(self.root, prefixes[-1])
-
-
-def sidecar(data: str | Path) -> Path:
-    """Return where the description of a folder of shards, or of one file, stands."""
-    data = Path(data)
-    return data / "features.json" if data.is_dir() else data.with_suffix(".json")
-
-
-def write_sidecar(data: str | Path, features: Mapping[str, int], class_names: Sequence[str],
-                  encoders: Mapping[str, Any] | None = None, **more: Any) -> None:
-    """Describe shards that are not official: widths, class names, and how the features were made."""
-    write_json(sidecar(data), {"features": dict(features), "class_names": list(class_names),
-                               "encoders": dict(encoders or {}), **more})
-
-
-def open_feature_set(data: str | Path, *, features: Mapping[str, int] | None = None,
-                     vocabulary: str | Path | None = None, hierarchy: str | Path | None = None) -> FeatureSet:
-    """Open a folder of shards, or one TFRecord file.
-
-    Widths and class names come from the arguments, else from the description beside the data (features.json of a
-    folder, X.json of X.tfrecord), else from `vocabulary.csv` and `hierarchy.csv` in the folder, else they are those of
-    YouTube-8M with numbered classes.
-
-    Raises:
-        UserError: if there is nothing there, or a file is not what it should be.
-    """
-    root = Path(data)
-    if not root.exists():
-        raise UserError(f"{root}: no such file or folder; give a folder of YouTube-8M shards or one .tfrecord file")
-    described: dict[str, Any] = {}
-    if sidecar(root).is_file():
-        try:
-            described = json.loads(sidecar(root).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{sidecar(root)}: not valid JSON ({error}); write the features again") from error
-    beside = root if root.is_dir() else root.parent
-    if vocabulary is None and "class_names" not in described and (beside / "vocabulary.csv").is_file():
-        vocabulary = beside / "vocabulary.csv"
-    if vocabulary is not None:
-        space = read_vocabulary(vocabulary)
-    else:
-        names = described.get("class_names") or [f"label {k}" for k in range(NUM_CLASSES)]
-        space = LabelSpace(class_names=tuple(names), classes_of=tuple((k,) for k in range(len(names))))
-    if hierarchy is None and root.is_dir() and (root / "hierarchy.csv").is_file():
-        hierarchy = root / "hierarchy.csv"
-    if hierarchy is not None:
-        space = read_hierarchy(hierarchy, space)
-    return FeatureSet(root=str(root), features=dict(features or described.get("features") or FEATURES), space=space,
-                      encoders=described.get("encoders", {}))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from marey.datasets.tfrecord import OnCorrupt, ReadReport, RecordPlace, count_records, iterate_places
-from marey.datasets.youtube8m import FEATURES, MAX_FRAMES, FrameExample, _Reader
+from marey.datasets.youtube8m import FEATURES, MAX_FRAMES, ExampleReader, FrameExample
 from marey.datasets.youtube8m_labels import LabelSpace
 
 
@@ -58,7 +58,7 @@ class IndexedExamples(Dataset):
         self.places = [place for shard in shards
                        for place in iterate_places(shard, on_corrupt=on_corrupt, report=self.report)]
         if on_corrupt == "skip":
-            with _Reader(self.features, level, "skip", self.report) as reader:
+            with ExampleReader(self.features, level, "skip", self.report) as reader:
                 self.places = [place for place in self.places if reader.example(place) is not None]
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class IndexedExamples(Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Return the tensors of record i; `(epoch, i)` is accepted, features have no augmentation."""
         index = key[1] if isinstance(key, tuple) else key
-        with _Reader(self.features, self.level, "raise", ReadReport()) as reader:
+        with ExampleReader(self.features, self.level, "raise", ReadReport()) as reader:
             example = reader.example(self.places[index])
         assert example is not None
         return {**example_tensors(example, self.space, self.max_frames), "sample": index}
@@ -121,7 +121,7 @@ class StreamedExamples(IterableDataset):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         worker, skip = self._where_to_go_on(worker, workers)
-        with _Reader(self.features, self.level, self.on_corrupt, self.report) as reader:
+        with ExampleReader(self.features, self.level, self.on_corrupt, self.report) as reader:
             for place in self._shuffled(worker, workers, skip):
                 example = reader.example(place)
                 if example is not None:

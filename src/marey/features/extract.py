@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from marey.datasets.index import VIDEO_SUFFIXES, DatasetIndex, Sample
 from marey.datasets.open import open_dataset
 from marey.datasets.tfrecord import messages, read_records
-from marey.datasets.youtube8m import FrameExample, quantize, write_examples, write_sidecar
+from marey.datasets.youtube8m import FrameExample, quantize, write_examples
+from marey.datasets.youtube8m_shards import write_sidecar
 from marey.errors import UserError, VideoError
 from marey.features.frames import encode_frames, load_frame_encoder, whole_seconds
 from marey.features.sound import SoundEncoder

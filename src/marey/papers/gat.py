@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from marey.checkpoints.load import load_checkpoint
-from marey.datasets.youtube8m import FeatureSet, open_feature_set
 from marey.datasets.youtube8m_loading import IndexedExamples
+from marey.datasets.youtube8m_shards import FeatureSet, open_feature_set
 from marey.errors import UserError
 from marey.files import atomic_folder
 from marey.layers.gated_attention import global_profile, local_profile

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from marey.datasets.youtube8m import FrameExample, quantize, write_examples, write_sidecar
+from marey.datasets.youtube8m import FrameExample, quantize, write_examples
 from marey.datasets.youtube8m_labels import write_vocabulary
+from marey.datasets.youtube8m_shards import write_sidecar
 from marey.errors import UserError
 from marey.files import write_csv
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from marey.datasets.tfrecord import OnCorrupt
-from marey.datasets.youtube8m import FeatureSet, open_feature_set
 from marey.datasets.youtube8m_loading import IndexedExamples, StreamedExamples, collate_features
+from marey.datasets.youtube8m_shards import FeatureSet, open_feature_set
 from marey.errors import UserError, unknown_name
 from marey.losses.multilabel import MultilabelLoss
 from marey.metrics.youtube8m import YouTube8MEvaluator
