@@ -95,7 +95,7 @@ def test_repeated_pictures_are_refused(tmp_path, checkpoint_folder):
 
     for number, frame in enumerate(moving_square(12, frozen=True)):
         write_png(frame, str(folder / f"{number:03d}.png"))
-    with pytest.raises(UserError, match="frames 0 and 1 of 4 are the same picture"):
+    with pytest.raises(UserError, match="frames 0 and 1 of 4 are equal"):
         order_video(load_checkpoint(checkpoint_folder), folder)
 
 

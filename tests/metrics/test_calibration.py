@@ -1,4 +1,4 @@
-"""Calibration error, temperature and the unknown-detector's pure functions."""
+"""Calibration error, temperature and the OOD detector's pure functions."""
 
 from __future__ import annotations
 
@@ -58,24 +58,24 @@ CALIBRATION = {"ood": {"centre": [0.0, 0.0, 0.0], "spread": [1.0, 2.0, 1.0], "we
                        "threshold": 1.0}}
 
 
-def test_the_signs_of_the_unknown_by_hand() -> None:
-    signs = ood_features(torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), TENSORS)
-    assert signs[0].tolist() == pytest.approx([0.0, 1.0, -0.6931472])
-    assert signs[1].tolist() == pytest.approx([1 + 0.5**0.5, 5**0.5, -1.6931472])
+def test_the_raw_ood_scores_worked_by_hand() -> None:
+    raw = ood_features(torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), TENSORS)
+    assert raw[0].tolist() == pytest.approx([0.0, 1.0, -0.6931472])
+    assert raw[1].tolist() == pytest.approx([1 + 0.5**0.5, 5**0.5, -1.6931472])
 
 
-def test_the_score_is_the_weighted_mean_in_deviations() -> None:
+def test_the_score_is_the_weighted_mean_in_standard_deviations() -> None:
     score = ood_score(torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.zeros(2, 2), CALIBRATION, TENSORS)
     assert score.tolist() == pytest.approx([0.25, (1 + 0.5**0.5 + 5**0.5 / 2) / 2])
 
 
 def test_a_checkpoint_without_detector_says_so() -> None:
-    with pytest.raises(UserError, match=r"no unknown-detector; train it with train\.calibrate=true"):
+    with pytest.raises(UserError, match=r"no OOD detector; train it with train\.calibrate=true"):
         ood_score(torch.zeros(1, 2), torch.zeros(1, 2), {"temperature": 1.0}, {})
 
 
 def test_an_embedding_of_another_width_is_an_error() -> None:
-    with pytest.raises(UserError, match="embedding has 3 numbers but the unknown-detector was fitted on 2"):
+    with pytest.raises(UserError, match="embedding has 3 numbers but the OOD detector was fitted on 2"):
         ood_score(torch.zeros(1, 3), torch.zeros(1, 2), CALIBRATION, TENSORS)
 
 

@@ -71,7 +71,7 @@ def test_a_model_that_knows_the_time_puts_every_frame_back():
 def test_repeated_frames_and_single_frames_are_refused():
     frames = brightening(1)[0]
     frames[4] = frames[1]
-    with pytest.raises(UserError, match="frames 1 and 4 of 6 are the same picture"):
+    with pytest.raises(UserError, match="frames 1 and 4 of 6 are equal"):
         check_distinct_frames(frames, name="a.mp4")
     with pytest.raises(UserError, match="a clip of 1 frame has no order to recover"):
         check_distinct_frames(frames[:1])

@@ -1,1 +1,1 @@
-"""What the names of actions mean: made readable, embedded, and compared with what a model saw."""
+"""Class names: made readable, and embedded as vectors."""

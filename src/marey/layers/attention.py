@@ -1,4 +1,7 @@
-"""Multi-head softmax attention, fused where nobody asks for the weights."""
+"""Multi-head softmax attention over one sequence, over time and over space; fused unless the weights are returned.
+
+B clips, T frames, N patches per frame, L tokens of a sequence, D width.
+"""
 
 from __future__ import annotations
 
@@ -56,10 +59,11 @@ class SoftmaxAttention(nn.Module):
         return softmax_weights(query, key)
 
     def attend_without_weights(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return the context (..., Lq, head_dim) by the fastest way; a CPU keeps weights of short bf16 sequences."""
+        """Return the context (..., Lq, head_dim) by the fastest kernel: fused, but not for short bf16 sequences."""
         dropout = self.attention_dropout if self.training else 0.0
         short_bf16 = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] <= 256
-        if short_bf16 and not dropout:     # measured: there the fused CPU kernel takes 2.5 to 3.5 times as long
+        # Measured: on short bf16 sequences the fused CPU kernel takes 2.5 to 3.5 times as long.
+        if short_bf16 and not dropout:
             return softmax_weights(query, key) @ value
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
 
@@ -87,28 +91,31 @@ class SoftmaxAttention(nn.Module):
         return query, key, value
 
     def forward(self, tokens: Tensor, *, return_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Let every token look at all tokens of its sequence.
+        """Let every token attend to all tokens of its sequence.
 
         Args:
             tokens: float, (B, L, D).
             return_weights: also return (B, heads, L, L).
         """
         B, L, D = tokens.shape
-        qkv = self.qkv(tokens).view(B, L, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        context, weights = self.attend(qkv[0], qkv[1], qkv[2], return_weights=return_weights)
-        return self.proj_drop(self.proj(context.transpose(1, 2).reshape(B, L, D))), weights
+        qkv = self.qkv(tokens).view(B, L, 3, self.num_heads, self.head_dim)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)                # (B, heads, L, head_dim)
+
+        context, weights = self.attend(query, key, value, return_weights=return_weights)
+        context = context.transpose(1, 2).reshape(B, L, D)                      # heads side by side again
+        return self.proj_drop(self.proj(context)), weights
 
     def over_time(self, tokens: Tensor, num_frames: int, *, cls_as_key: bool,
                   return_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Let every patch look at the patches of its own place over time (TimeSformer; DirecFormer, Eqs. 6-7).
+        """Let every patch attend to the patches at its own position in all frames (TimeSformer; DirecFormer, Eqs. 6-7).
 
-        The class token asks nothing here; with `cls_as_key` it is one more key and value of every sequence. Heads and
-        places share one axis, so no token is moved in memory.
+        The class token is no query here; with `cls_as_key` it is one more key and value of every sequence. Heads and
+        positions share one axis, so no token is moved in memory.
 
         Args:
             tokens: float, (B, 1 + T*N, D), class token first, then frame-major patches.
             num_frames: T.
-            cls_as_key: whether the class token can be looked at.
+            cls_as_key: whether patches attend to the class token too, as in Eq. 6.
             return_weights: also return the weights.
 
         Returns:
@@ -118,25 +125,29 @@ class SoftmaxAttention(nn.Module):
         B, L, D = tokens.shape
         T, N = num_frames, (L - 1) // num_frames
 
-        def by_place(patches: Tensor) -> Tensor:
+        def by_position(patches: Tensor) -> Tensor:
+            """(B, T*N, D) -> (B, N*heads, T, head_dim)"""
             return patches.reshape(B, -1, N * self.num_heads, self.head_dim).transpose(1, 2)
 
         query, key, value = self.project_separately(tokens)
-        key_time, value_time = by_place(key[:, 1:]), by_place(value[:, 1:])     # (B, N*heads, T, head_dim)
+        query_time, key_time, value_time = (by_position(part[:, 1:]) for part in (query, key, value))
         if cls_as_key:
-            key_time = torch.cat((by_place(key[:, :1].expand(-1, N, -1)), key_time), dim=2)
-            value_time = torch.cat((by_place(value[:, :1].expand(-1, N, -1)), value_time), dim=2)
-        context, weights = self.attend(by_place(query[:, 1:]), key_time, value_time, return_weights=return_weights)
+            # Eq. 6: k_(0,0), the class token's key, stands before the keys of the T frames.
+            key_time = torch.cat((by_position(key[:, :1].expand(-1, N, -1)), key_time), dim=2)
+            value_time = torch.cat((by_position(value[:, :1].expand(-1, N, -1)), value_time), dim=2)
+
+        # Eq. 7, without its projection: each patch is the sum of the values, weighted by Eq. 6.
+        context, weights = self.attend(query_time, key_time, value_time, return_weights=return_weights)
         if weights is not None:
             weights = weights.view(B, N, self.num_heads, T, -1)
         return context.transpose(1, 2).reshape(B, T * N, D), weights
 
     def over_space(self, tokens: Tensor, num_frames: int, *,
                    return_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Let every patch look at its own frame and the class token (TimeSformer; DirecFormer, Eqs. 9-10).
+        """Let every patch attend to its own frame and the class token (TimeSformer; DirecFormer, Eqs. 9-10).
 
-        The class token is replicated into every frame and its answers are averaged over the frames. Eq. 9 of the
-        paper runs over t', which Eq. 10 shows to be a slip for s'.
+        The class token is replicated into every frame and its outputs are averaged over the frames. Eq. 9 of the
+        paper runs over t'; Eq. 10 shows that s' is meant.
 
         Args:
             tokens: float, (B, 1 + T*N, D), class token first, then frame-major patches.
@@ -149,7 +160,9 @@ class SoftmaxAttention(nn.Module):
         B, L, D = tokens.shape
         T, N = num_frames, (L - 1) // num_frames
         cls_per_frame = tokens[:, :1].unsqueeze(1).expand(B, T, 1, D)
-        frames = torch.cat((cls_per_frame, tokens[:, 1:].reshape(B, T, N, D)), dim=2)
+        frames = torch.cat((cls_per_frame, tokens[:, 1:].reshape(B, T, N, D)), dim=2)     # (B, T, 1 + N, D)
+
+        # Eqs. 9 and 10: one sequence per frame, so the batch axis is B*T.
         out, weights = self(frames.view(B * T, 1 + N, D), return_weights=return_weights)
         out = out.view(B, T, 1 + N, D)
         if weights is not None:

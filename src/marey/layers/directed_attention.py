@@ -23,7 +23,7 @@ def directed_weights(query: Tensor, key: Tensor, eps: float = 1e-6) -> Tensor:
     r"""Compare every query with every key by direction, keeping the sign.
 
     Truong et al., "DirecFormer", CVPR 2022, Eqs. 5, 6 and 9:   a_ij = cos(q_i / sqrt(D), k_j)
-    sqrt(D) cancels in the cosine and is left out; there is no softmax. We differ in one place: norms are floored at
+    sqrt(D) cancels in the cosine and is left out; there is no softmax. We differ in one respect: norms are floored at
     `eps`, so a zero token gives 0 rather than NaN.
 
     Args:
@@ -32,7 +32,7 @@ def directed_weights(query: Tensor, key: Tensor, eps: float = 1e-6) -> Tensor:
         eps: smallest norm, in the units of `query` and `key`.
 
     Returns:
-        (..., Lq, Lk), each value in [-1, 1]; row i is query i looking at all keys. Rows do not sum to 1.
+        (..., Lq, Lk), each value in [-1, 1]; row i is query i attending to all keys. Rows do not sum to 1.
 
     Raises:
         UserError: if query and key differ in head_dim.
@@ -60,7 +60,7 @@ def directed_attention(query: Tensor, key: Tensor, value: Tensor, eps: float = 1
         (..., Lq, head_dim).
     """
     Lq, Lk, d = query.shape[-2], key.shape[-2], query.shape[-1]
-    if linear is None:
+    if linear is None:                                       # compare the multiply-adds of both sides
         linear = (Lq + Lk) * d < 2 * Lq * Lk
     query, key = unit_vectors(query, eps), unit_vectors(key, eps)
     if linear:

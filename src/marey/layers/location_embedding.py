@@ -1,4 +1,7 @@
-"""Where a feature stands, added to what it shows (Girdhar et al., "Video Action Transformer", CVPR 2019, Sec. 3.4)."""
+"""Location embedding of the Video Action Transformer: position and time as extra channels.
+
+Girdhar et al., "Video Action Transformer Network", CVPR 2019, Sec. 3.4.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Two stems side by side: convolutions that are trained, and a frozen image network that only looks on.
+"""Two networks side by side: convolutions that are trained, and a frozen image network.
 
-The tokens of the transformer come from the trained convolutions alone. The image network's features stand beside them
-for what is judged by appearance: the unknown-detector, and the linear read-out of `GridSeViTAR`.
+The tokens of the transformer come from the trained convolutions alone. The image network's features are used by the OOD
+detector and by the linear map of `GridSeViTAR`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from marey.layers.feature_stem import FeatureStem
 from marey.layers.patch_embed import ConvStem
 
 CONV_PATCH = 16
-"""Pixels per token the convolutions see: frames are shrunk for them until a token has this many on each side."""
+"""Pixels per side of a token for the convolutions; frames are shrunk for them to this size."""
 
 
 class PairedTrunk(nn.Module):
@@ -37,7 +37,7 @@ class PairedTrunk(nn.Module):
         self.width = conv_dim + self.image.width
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """Return what is trained: (M, conv_dim, h, w) for frames (M, 3, H, W), h = H / patch_size."""
+        """Return the convolutions' features (M, conv_dim, h, w) of frames (M, 3, H, W), h = H / patch_size."""
         if self.patch_size != CONV_PATCH:
             size = [side // self.patch_size * CONV_PATCH for side in frames.shape[-2:]]
             frames = F.interpolate(frames, size, mode="bilinear", align_corners=False)
@@ -45,9 +45,9 @@ class PairedTrunk(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Return (M, width, h, w) for frames (M, 3, H, W); the image network's coarser grid is interpolated."""
-        own = self.convolve(frames)
-        seen = F.interpolate(self.image(frames), own.shape[-2:], mode="bilinear", align_corners=False)
-        return torch.cat((own, seen), dim=1)
+        convolved = self.convolve(frames)
+        image = F.interpolate(self.image(frames), convolved.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat((convolved, image), dim=1)
 
 
 class PairedStem(FeatureStem):

@@ -1,4 +1,4 @@
-"""From frames to patch tokens: a linear map, or a small convolutional trunk in front of it.
+"""From frames to patch tokens: a linear map, or a small convolutional network in front of it.
 
 Every stem takes frames (M, 3, H, W) and returns tokens (M, h*w, D), row by row, with h = H / patch_size.
 """
@@ -36,6 +36,7 @@ class LinearPatchEmbed(nn.Module):
         P = self.patch_size
         h, w = H // P, W // P
         patches = frames.reshape(M, C, h, P, w, P).permute(0, 2, 4, 1, 3, 5).reshape(M, h * w, C * P * P)
+        # Eq. 3 of DirecFormer and Eq. 1 of SeViTAR: α(x), before the position is added.
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 

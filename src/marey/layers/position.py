@@ -53,13 +53,14 @@ def resize_time_embedding(embedding: Tensor, num_frames: int, mode: str = "neare
 
 def resize_joint_embedding(embedding: Tensor, grid: tuple[int, int, int], new_grid: tuple[int, int, int],
                            mode: str = "nearest") -> Tensor:
-    """Stretch an embedding of (place, time) pairs, (1, 1 + t*h*w, D), first over space, then over time."""
+    """Stretch a joint embedding (1, 1 + t*h*w, D), one vector per patch and frame: over space, then over time."""
     _check_mode(mode)
     if grid == new_grid:
         return embedding
     cls, D = embedding[:, :1], embedding.shape[-1]
     t, h, w = grid
     per_frame = embedding[:, 1:].reshape(t, h * w, D)
+    # Each frame is stretched as an image; the padding stands for the class token that function expects first.
     per_frame = torch.cat([resize_position_embedding(F.pad(frame[None], (0, 0, 1, 0)), (h, w), new_grid[1:], mode)
                            for frame in per_frame])[:, 1:]                      # (t, new_h*new_w, D)
     stretched = resize_time_embedding(per_frame.transpose(0, 1), new_grid[0], mode)

@@ -25,8 +25,8 @@ def pool_boxes(features: Tensor, boxes_xyxy_norm: Sequence[Tensor], operator: Ro
         features: (B, D, h, w).
         boxes_xyxy_norm: B tensors (P_b, 4), fractions of width and height.
         operator: "pool", the paper's: RoIPool at twice the output size, then max pool; or "align": RoIAlign with one
-            sample in the middle of each place, finer on small maps and a quarter of the work.
-        output_size: places of each side.
+            sample in the middle of each cell, finer on small maps and a quarter of the work.
+        output_size: cells per side.
 
     Returns:
         (sum of P_b, D, output_size, output_size).
@@ -53,6 +53,6 @@ def pool_tubes(features: Tensor, boxes_xyxy_norm: Sequence[Tensor], operator: Ro
     t = features.shape[2]
     frames = rearrange(features, "b d t h w -> (b t) d h w")
     tubes = [box for boxes in boxes_xyxy_norm for box in [boxes] * t]
-    pooled = pool_boxes(frames, tubes, operator, output_size)            # image by image: (b t p) rows
+    pooled = pool_boxes(frames, tubes, operator, output_size)            # rows (b t p): frame by frame
     parts = torch.split(pooled, [t * len(boxes) for boxes in boxes_xyxy_norm])
     return torch.cat([rearrange(part, "(t p) d h w -> p d t h w", t=t) for part in parts])

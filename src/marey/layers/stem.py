@@ -1,4 +1,4 @@
-"""The stems by name: what turns frames into a grid of tokens."""
+"""The stems by name: each turns frames into a grid of tokens."""
 
 from __future__ import annotations
 

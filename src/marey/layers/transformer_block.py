@@ -21,7 +21,10 @@ FOLD_TOKENS = 2
 
 
 def initialise_linear(part: nn.Module) -> None:
-    """Draw every linear layer of a part from a truncated normal of deviation .02, biases zero (ViT)."""
+    """Draw the weights of every linear layer of a part from a truncated normal of standard deviation .02 (ViT).
+
+    Biases are set to zero.
+    """
     for module in part.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -31,7 +34,7 @@ def initialise_linear(part: nn.Module) -> None:
 
 
 class MLP(nn.Module):
-    """Two linear layers with exact GELU between them (DirecFormer, Eq. 11: φ)."""
+    """Two linear layers with exact GELU between them (φ of DirecFormer's Eq. 11)."""
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0):
         super().__init__()
@@ -63,8 +66,11 @@ class JointBlock(nn.Module):
     def forward(self, tokens: Tensor, num_frames: int,
                 return_attention: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return tokens (B, L, D), None, and the weights (B, heads, L, L) or None."""
+        # Eq. 5: attention over the whole sequence.
         out, weights = self.attn(self.norm1(tokens), return_weights=return_attention)
         tokens = tokens + self.drop_path(out)
+
+        # Eq. 11.
         return tokens + self.drop_path(self.mlp(self.norm2(tokens))), None, weights
 
 
@@ -93,18 +99,23 @@ class DividedBlock(JointBlock):
 
     def forward(self, tokens: Tensor, num_frames: int,
                 return_attention: bool = False) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Mix over time, then over space.
+        """Attend over time, then over space, then apply the MLP.
 
         Returns:
             Tokens (B, 1 + T*N, D); time weights (B, N, heads, T, T or 1 + T); space weights (B, T, heads, 1+N, 1+N);
             both None unless asked for.
         """
+        # Eqs. 4, 6 and 7: the patches attend over time; the class token passes unchanged.
         out, time_weights = self.temporal_attn.over_time(self.temporal_norm1(tokens), num_frames,
                                                          cls_as_key=self.cls_in_time, return_weights=return_attention)
         patches = tokens[:, 1:] + self._project_time(out)
         tokens = torch.cat((tokens[:, :1], patches), dim=1)
+
+        # Eqs. 8, 9 and 10: patches and class token attend within each frame.
         out, space_weights = self.attn.over_space(self.norm1(tokens), num_frames, return_weights=return_attention)
         tokens = tokens + self.drop_path(out)
+
+        # Eq. 11.
         return tokens + self.drop_path(self.mlp(self.norm2(tokens))), time_weights, space_weights
 
     def _project_time(self, context: Tensor) -> Tensor:
@@ -116,6 +127,7 @@ class DividedBlock(JointBlock):
         first, second = self.temporal_attn.proj, self.temporal_fc
         if self.training or torch.is_grad_enabled():
             random = self.training and (self.temporal_attn.proj_drop.p > 0 or self.drop_path.rate > 0)
+            # With many tokens, one product with W₂W₁ is cheaper than two, also with the cost of W₂W₁ itself.
             if not random and context.shape[0] * context.shape[1] > FOLD_TOKENS * context.shape[2]:
                 return F.linear(context, second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))
             projected = self.temporal_attn.proj_drop(self.temporal_attn.proj(context))

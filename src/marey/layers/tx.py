@@ -1,4 +1,8 @@
-"""The Tx unit and head of the Video Action Transformer: a person's query attends to the whole clip."""
+"""The Tx unit and head of the Video Action Transformer: a person's query attends to the whole clip.
+
+Girdhar et al., "Video Action Transformer Network", CVPR 2019. P persons of all clips, D width of a query, t h w the
+feature map, L = t*h*w.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from marey.layers.roi import RoiOperator, pool_boxes
 
 
 class QueryPreprocessor(nn.Module):
-    """Make a person's first query out of the 7 x 7 RoI feature (Sec. 3.2, QPr).
+    """Turn a person's 7 x 7 RoI feature into the first query (Sec. 3.2, QPr).
 
     Args:
         in_channels: channels of the RoI feature, D_in.
@@ -42,7 +46,7 @@ class QueryPreprocessor(nn.Module):
 
 
 class TxUnit(nn.Module):
-    """One Action Transformer unit: a person's query gathers from the whole clip (Sec. 3.2).
+    """One Action Transformer unit: a person's query attends to the whole clip (Sec. 3.2).
 
         a_xyt = Q K_xyt^T / sqrt(D),  A = sum_xyt Softmax(a)_xyt V_xyt
         Q'  = LayerNorm(Q + Dropout(A)),  Q'' = LayerNorm(Q' + Dropout(FFN(Q')))
@@ -73,10 +77,13 @@ class TxUnit(nn.Module):
         """
         keys, values = self.key(memory), self.value(memory)
         weights, gathered = [], []
-        for mine, key, value in zip(query.split(list(counts)), keys, values, strict=True):
-            weight = (mine @ key.T / math.sqrt(mine.shape[-1])).softmax(dim=-1)           # (P_b, L)
+        # a = softmax(Q K^T / sqrt(D)), A = a V: the persons of a clip attend to that clip only.
+        for own_query, key, value in zip(query.split(list(counts)), keys, values, strict=True):
+            weight = (own_query @ key.T / math.sqrt(own_query.shape[-1])).softmax(dim=-1)   # (P_b, L)
             weights.append(weight)
             gathered.append(weight @ value)
+
+        # Q' = LayerNorm(Q + Dropout(A)), Q'' = LayerNorm(Q' + Dropout(FFN(Q'))).
         query = self.norm_attention(query + self.dropout(torch.cat(gathered)))
         return self.norm_ffn(query + self.dropout(self.ffn(query))), torch.cat(weights)
 
@@ -117,6 +124,8 @@ class TxHead(nn.Module):
         t, h, w = located.shape[2:]
         memory = rearrange(located, "b d t h w -> b (t h w) d")
         counts = [len(boxes) for boxes in boxes_xyxy_norm]
+
+        # The first query is the RoI feature of the central frame; the later ones are the heads' outputs.
         state = pool_boxes(located[:, :, t // 2], boxes_xyxy_norm, self.roi_operator)
         attention = []
         for queries, units in zip(self.queries, self.units, strict=True):
@@ -127,6 +136,6 @@ class TxHead(nn.Module):
         return state, attention
 
     def key_embeddings(self, features: Tensor) -> list[list[Tensor]]:
-        """Return every unit's keys [layer][head], each (B, t, h, w, D): what Fig. 4 projects to colours."""
+        """Return every unit's keys [layer][head], each (B, t, h, w, D): the embeddings that Fig. 4 shows as colours."""
         located = rearrange(self.location(features), "b d t h w -> b t h w d")
         return [[unit.key(located) for unit in units] for units in self.units]

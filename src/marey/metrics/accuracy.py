@@ -28,7 +28,7 @@ def topk_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count predictions: entry (i, j) is the number of samples of class i called j; int64, (K, K)."""
+    """Count predictions: entry (i, j) is the number of samples of class i predicted as j; int64, (K, K)."""
     return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
@@ -40,9 +40,9 @@ def mean_class_accuracy(confusion: Tensor) -> float:
 
 
 def per_class_table(confusion: Tensor, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row per class: videos, accuracy (recall), precision, F1, and the class it is most often taken for.
+    """Return one row per class: videos, accuracy (recall), precision, F1, and the class it is most often confused with.
 
-    What has no defined value (no videos, never predicted, never confused) is None.
+    Undefined values (no videos, never predicted, never confused) are None.
     """
     rows = []
     for number, name in enumerate(class_names):
@@ -63,8 +63,8 @@ def bootstrap_interval(values: Tensor, statistic: Callable[[Tensor], Tensor] | N
     """Return the percentile bootstrap interval of a statistic of N values, resampled with replacement.
 
     Efron, "Bootstrap methods: another look at the jackknife", 1979. With `groups`, whole groups are drawn: clips of
-    one scene or person are not independent, and drawing them one by one makes the interval too narrow. Below
-    `MIN_GROUPS` groups the draws say nothing, and videos are drawn after all.
+    one scene or person are not independent, and drawing them one by one makes the interval too narrow. With fewer
+    than `MIN_GROUPS` groups the interval would be meaningless, and videos are drawn instead.
 
     Args:
         values: (N,) or (N, M); rows are drawn.
@@ -89,6 +89,7 @@ def bootstrap_interval(values: Tensor, statistic: Callable[[Tensor], Tensor] | N
 
 
 MIN_GROUPS = 5
+"""Fewest groups that a bootstrap draws from."""
 
 
 def enough_groups(groups: Sequence[Any] | None) -> bool:
@@ -97,7 +98,8 @@ def enough_groups(groups: Sequence[Any] | None) -> bool:
 
 
 def _members(groups: Sequence[Any]) -> list[Tensor]:
-    places: dict[Any, list[int]] = {}
-    for place, group in enumerate(groups):
-        places.setdefault(group, []).append(place)
-    return [torch.tensor(found) for found in places.values()]
+    """Return the row numbers of every group."""
+    rows_of: dict[Any, list[int]] = {}
+    for row, group in enumerate(groups):
+        rows_of.setdefault(group, []).append(row)
+    return [torch.tensor(rows) for rows in rows_of.values()]

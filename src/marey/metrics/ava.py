@@ -51,7 +51,7 @@ def evaluate_csv(truth_csv: str | Path, detections_csv: str | Path, iou_threshol
         truth_csv, detections_csv: rows `video_id,seconds,x1,y1,x2,y2,action_id,person_id or score`.
         iou_threshold: least overlap of a hit, in (0, 1].
         label_map: id -> name, or a .pbtxt file; None means the official 60 classes. Rows of other ids are dropped.
-        behaviour: whose rules, "official" (ActivityNet) or "slowfast".
+        behaviour: which rules, "official" (ActivityNet) or "slowfast".
         excluded_csv: `video_id,seconds` rows left out of truth and detections.
         merge_classes: score persons only: a box counts once, with the greatest of its class scores (Table 2 of
             Girdhar et al., "Video Action Transformer Network", CVPR 2019).
@@ -75,12 +75,14 @@ def evaluate_csv(truth_csv: str | Path, detections_csv: str | Path, iou_threshol
 def evaluate(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], *, iou_threshold: float = 0.5,
              behaviour: str = "official", excluded: set[tuple[str, float]] | None = None,
              merge_classes: bool = False) -> dict[str, Any]:
-    """Score rows against rows; `evaluate_csv` says what the arguments and the answer are."""
+    """Score rows against rows; arguments and result as in `evaluate_csv`."""
     if behaviour not in RULES:
         raise unknown_name("AVA evaluator", behaviour, RULES)
     if not 0 < iou_threshold <= 1:
         raise UserError(f"iou_threshold must be in (0, 1], got {iou_threshold}")
     rules, listed = RULES[behaviour], np.array(sorted(label_map), np.int64)
+
+    # Images of both files get common numbers, those of the truth first.
     keys: dict[tuple[str, float], int] = {}
     truth_table = np.array([keys.setdefault(_key(key, rules), len(keys)) for key in truth.keys], np.int64)
     labelled_images = len(keys)
@@ -89,10 +91,13 @@ def evaluate(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], 
     left_out[[keys[key] for key in (_key(e, rules) for e in excluded or ()) if key in keys]] = True
     truth, truth_image = _kept(truth, truth_table, listed, left_out)
     detections, image = _kept(detections, table, listed, left_out)
+
     if merge_classes:
         truth, truth_image = _merged(truth, truth_image)
         detections, image = _merged(detections, image)
         label_map, listed = {1: "person"}, np.array([1])
+
+    # Detections in the order the evaluator reads them, without those it ignores.
     order = _reading_order(detections, image, rules)
     if rules.ignore_unlabelled_images:
         order = order[image[order] < labelled_images]
@@ -100,6 +105,7 @@ def evaluate(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], 
     invalid, order = int((~valid).sum()), order[valid]
     _refuse_inverted(truth, truth_image, image[order])
 
+    # Match within each pair of image and class, then rank each class by score.
     detections, image = detections.select(order), image[order]
     hit = match_detections(truth.boxes_xyxy_norm, truth_image * (listed[-1] + 1) + truth.class_ids,
                            detections.boxes_xyxy_norm, image * (listed[-1] + 1) + detections.class_ids, iou_threshold)
@@ -126,7 +132,7 @@ def _kept(rows: BoxRows, table: np.ndarray, listed: np.ndarray, left_out: np.nda
 
 
 def _merged(rows: BoxRows, image: np.ndarray) -> tuple[BoxRows, np.ndarray]:
-    """One row per (image, box) with the greatest score, at the place of the box's first row."""
+    """One row per (image, box) with the greatest score, in the order of the boxes' first rows."""
     if not len(rows):
         return rows, image
     table = np.column_stack([image, rows.boxes_xyxy_norm])

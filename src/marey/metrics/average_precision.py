@@ -7,7 +7,7 @@ import numpy as np
 
 def match_detections(truth_boxes: np.ndarray, truth_group: np.ndarray, boxes: np.ndarray, group: np.ndarray,
                      iou_threshold: float) -> np.ndarray:
-    """Say which detections are hits, all groups at once (reference: PASCAL VOC matching without a second choice).
+    """Return which detections are hits, all groups at once (PASCAL VOC matching without a second choice).
 
     A detection is compared with the box of greatest overlap in its group, taken or not (the first on ties). It is a
     hit if that overlap reaches the threshold and no earlier detection took the box.
@@ -30,12 +30,16 @@ def match_detections(truth_boxes: np.ndarray, truth_group: np.ndarray, boxes: np
         return hit
     starts = np.r_[0, np.cumsum(count[some])[:-1]]                       # first pair of each detection
     detection = np.repeat(some, count[some])
-    place = np.arange(len(detection)) - np.repeat(starts, count[some])   # 0, 1, .. among the group's boxes
-    candidate = by_group[low[detection] + place]
+    rank = np.arange(len(detection)) - np.repeat(starts, count[some])    # 0, 1, .. among the group's boxes
+    candidate = by_group[low[detection] + rank]
+
+    # The best box of each detection; of equal overlaps the first.
     overlap = _pair_iou(boxes[detection], truth_boxes[candidate])
     best = np.maximum.reduceat(overlap, starts)
     is_best = overlap == np.repeat(best, count[some])
     first_best = np.minimum.reduceat(np.where(is_best, np.arange(len(detection)), len(detection)), starts)
+
+    # Of the detections whose best box is the same, only the first is a hit.
     reaches = best >= iou_threshold
     _, first = np.unique(candidate[first_best[reaches]], return_index=True)
     hit[some[reaches][first]] = True

@@ -1,7 +1,7 @@
-"""How far a probability can be trusted: calibration error, temperature, and the score of the never-seen.
+"""Calibration error, temperature scaling, and the OOD (out-of-distribution) score.
 
-The unknown-detector is stored in a checkpoint as JSON (`calibration["ood"]`) and tensors whose names start with "ood_";
-`ood_score` is the pure function every reader of a checkpoint calls.
+The OOD detector is stored in a checkpoint as JSON (`calibration["ood"]`) and tensors whose names start with "ood_";
+`ood_score` computes the score from them.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | Non
     """Return the temperature that minimises the cross-entropy of logits / temperature, within [0.05, 20].
 
     Guo et al., 2017, section 4.2. The cross-entropy is convex in 1 / temperature, so a golden-section search over its
-    logarithm finds the one minimum. We add a normal prior on log(temperature) around 0: it is nothing beside hundreds
-    of samples, and keeps a handful of them from asking for 0.05.
+    logarithm finds the one minimum. We add a normal prior on log(temperature) around 0: it is negligible for hundreds
+    of samples, and keeps the temperature of a handful of them away from the bounds.
 
     Args:
         logits: float, (N, K), of held-out samples.
@@ -74,10 +74,10 @@ def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | Non
     return math.exp((low + high) / 2)
 
 
-# ---- unknown-detector -----------------------------------------------------------------------------------------------
+# ---- OOD detector ---------------------------------------------------------------------------------------------------
 
 def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return the three raw signs of the never-seen, each larger for stranger samples.
+    """Return the three raw OOD scores, each larger for samples further from the training data.
 
     * knn: cosine distance to the k-th nearest training embedding (Sun et al., "Out-of-Distribution Detection with Deep
       Nearest Neighbors", 2022).
@@ -95,7 +95,7 @@ def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor
     embedding = embedding.double()
     bank = tensors["ood_bank"].double()
     if embedding.shape[-1] != bank.shape[-1]:
-        raise UserError(f"the embedding has {embedding.shape[-1]} numbers but the unknown-detector was fitted on "
+        raise UserError(f"the embedding has {embedding.shape[-1]} numbers but the OOD detector was fitted on "
                         f"{bank.shape[-1]}; use the detector of the same checkpoint")
     similarity = F.normalize(embedding, dim=-1) @ bank.T                                                # (B, M)
     nearest = min(int(tensors["ood_neighbours"]), len(bank))
@@ -108,7 +108,7 @@ def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor
 
 def ood_score(embedding: Tensor, logits: Tensor, calibration: Mapping[str, Any],
               tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return how strange each sample is: the mean of the signs, each in standard deviations of known held-out samples.
+    """Return the OOD score: the weighted mean of the raw scores, each in standard deviations of held-out known samples.
 
     Args:
         embedding: float, (B, D), the model's "embedding".
@@ -120,27 +120,27 @@ def ood_score(embedding: Tensor, logits: Tensor, calibration: Mapping[str, Any],
         float64, (B,); a sample is unknown above `calibration["ood"]["threshold"]`.
 
     Raises:
-        UserError: if the checkpoint has no unknown-detector.
+        UserError: if the checkpoint has no OOD detector.
     """
     fitted = calibration.get("ood")
     if not fitted or "ood_bank" not in tensors:
-        raise UserError("this checkpoint has no unknown-detector; train it with train.calibrate=true")
-    signs = ood_features(embedding, logits, tensors)
+        raise UserError("this checkpoint has no OOD detector; train it with train.calibrate=true")
+    raw = ood_features(embedding, logits, tensors)                                                       # (B, 3)
     centre = torch.tensor(fitted["centre"], dtype=torch.double)
     spread = torch.tensor(fitted["spread"], dtype=torch.double)
     weights = torch.tensor(fitted["weights"], dtype=torch.double)
-    standard = (signs - centre.to(signs.device)) / spread.to(signs.device)
-    return standard @ (weights / weights.sum()).to(signs.device)
+    standard = (raw - centre.to(raw.device)) / spread.to(raw.device)
+    return standard @ (weights / weights.sum()).to(raw.device)
 
 
 def stem_distance(stem_embedding: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return how far the look of each clip is from that of the training clips: Mahalanobis distance of stem features.
+    """Return how far the appearance of each clip is from the training clips: Mahalanobis distance of stem features.
 
-    The class feature forgets what the classes do not need, and with it that a clip is filmed and not rendered. The mean
-    feature of a pretrained image stem still knows (Lee et al., 2018, use early layers so).
+    The class feature drops what the classes do not need, for example whether a clip is filmed or rendered. The mean
+    feature of a pretrained image stem keeps it (Lee et al., 2018, use early layers for this).
 
     Args:
-        stem_embedding: float, (B, C), the stem's features averaged over frames and places.
+        stem_embedding: float, (B, C), the stem's features averaged over frames and patches.
         tensors: "ood_stem_mean" (C,) and "ood_stem_whitening" (C, C).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Is one model better than another on the same videos: McNemar's exact test, paired bootstrap, gains per class."""
+"""Compare two models on the same videos: McNemar's exact test, paired bootstrap, gains per class."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def sign_flip_p_value(gains_per_group: Tensor, *, repeats: int = 20000, seed: in
     observed = gains.sum().abs() - 1e-9
     G = len(gains)
     if G <= 14:
-        patterns = torch.tensor([[1 - 2 * (number >> place & 1) for place in range(G)] for number in range(2**G)])
+        patterns = torch.tensor([[1 - 2 * (number >> bit & 1) for bit in range(G)] for number in range(2**G)])
         return ((patterns.double() @ gains).abs() >= observed).double().mean().item()
     signs = 1 - 2 * torch.randint(2, (repeats, G), generator=torch.Generator().manual_seed(seed)).double()
     return (1 + int(((signs @ gains).abs() >= observed).sum())) / (repeats + 1)

@@ -1,7 +1,7 @@
-"""OrderAcc, how much of a clip's order was recovered, beside its chance level.
+"""OrderAcc, how much of a clip's order was recovered, and its chance level.
 
-`order` is the gather that permuted the clip (`order[t]`: original time of the frame at place t); `path` lists places
-in recovered chronological order, so a perfect path is `argsort(order)` and `order[path]` is 0, 1, ..., T-1.
+`order` is the gather that permuted the clip (`order[t]`: original index of the frame at position t); `path` lists
+positions in recovered chronological order, so a perfect path is `argsort(order)` and `order[path]` is 0, 1, ..., T-1.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def longest_increasing_run(sequences: Tensor) -> Tensor:
 
 
 def order_accuracy(path: Tensor, order: Tensor) -> Tensor:
-    r"""Return the share of frames that stand in the right order relative to each other.
+    r"""Return the share of frames that are in the right order relative to each other.
 
     Truong et al., "DirecFormer", CVPR 2022, Eq. 15: OrderAcc = LCS(o_hat, o) / T, here in [0, 1]. The paper does not
-    say what o_hat is compared with. A path lists places, so its truth is argsort(o): LCS(path, argsort(o)) is the
+    say what o_hat is compared with. A path lists positions, so its truth is argsort(o): LCS(path, argsort(o)) is the
     longest increasing run of o[path]. Compared with o itself, a perfect path would score 52.2% at T=8.
 
     Args:

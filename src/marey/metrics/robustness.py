@@ -1,4 +1,4 @@
-"""Robustness metrics: what is left of the accuracy under change.
+"""Robustness metrics: accuracy under corruptions, relative to clean accuracy or to a reference model.
 
 Accuracies are fractions in [0, 1]; a table of them is {kind: {severity: accuracy}}. Bootstrap intervals and paired
 tests are in `metrics.accuracy` and `metrics.comparison`.
@@ -95,13 +95,13 @@ def category_means(values: Mapping[str, float], category_of: Mapping[str, str]) 
     return {category: sum(group) / len(group) for category, group in groups.items()}
 
 
-def fooling_rate(clean_answers: Tensor, changed_answers: Tensor, labels: Tensor) -> float | None:
-    """Return the share of originally correct samples whose first answer changes; None where none was correct.
+def fooling_rate(clean_predictions: Tensor, changed_predictions: Tensor, labels: Tensor) -> float | None:
+    """Return the share of originally correct samples whose predicted class changes; None if none was correct.
 
     Args:
-        clean_answers, changed_answers, labels: int, (N,).
+        clean_predictions, changed_predictions, labels: int, (N,).
     """
-    correct = clean_answers == labels
+    correct = clean_predictions == labels
     if not bool(correct.any()):
         return None
-    return float((changed_answers[correct] != clean_answers[correct]).double().mean())
+    return float((changed_predictions[correct] != clean_predictions[correct]).double().mean())

@@ -2,7 +2,7 @@
 
 Source: youtube-8m starter code (October 2019), `eval_util.py`, `average_precision_calculator.py`.
 
-Ties. The official code breaks ties by a seeded shuffle of a heap, so its answer depends on the order of the batches.
+Ties. The official code breaks ties by a seeded shuffle of a heap, so its result depends on the order of the batches.
 Ours does not: between equal scores average precision is the exact mean over all orders of the tied items, and where a
 tie lies across the cut of the top k, the lower class index stays. Without ties both are equal.
 Scores are compared in the type they come in: float16 scores that are equal in float16 are ties.
@@ -50,10 +50,12 @@ def average_precision(scores: ArrayLike, labels: ArrayLike, num_positives: int |
     size = np.diff(np.append(first, ranked.size))
     hits_in_group = np.add.reduceat(hit, first)
     hits_before = np.cumsum(hits_in_group) - hits_in_group
+
+    # For each item: size of its tie group, hits in it, hits before it, and the rank where it starts.
     n, p, c, r = (np.repeat(values, size) for values in (size, hits_in_group, hits_before, first))
-    place = np.arange(ranked.size) - r                                                   # 0-based, inside the group
-    earlier = c + place * (p - 1) / np.maximum(n - 1, 1)
-    gain = (p / n) * (1 + earlier) / (r + place + 1)
+    rank_in_group = np.arange(ranked.size) - r                              # from 0
+    earlier = c + rank_in_group * (p - 1) / np.maximum(n - 1, 1)
+    gain = (p / n) * (1 + earlier) / (r + rank_in_group + 1)
     return float(gain[:top_n].sum() / total)
 
 
@@ -89,13 +91,13 @@ def _check(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]
                         f"{positive.shape}")
     if not np.isfinite(scores).all():
         row, column = np.argwhere(~np.isfinite(scores))[0]
-        raise UserError(f"prediction of video {row}, class {column} is {scores[row, column]}: a score that is not "
-                        "a finite number has no rank; find where the model gives it")
+        raise UserError(f"prediction of video {row}, class {column} is {scores[row, column]}: only finite scores "
+                        "can be ranked; look for a diverged training or damaged features")
     return scores, positive
 
 
 def hits_at_1(scores: NDArray, positive: NDArray) -> NDArray:
-    """Say for every video whether its best class is one of its labels (a video without labels counts as a miss)."""
+    """Return for every video whether its best class is one of its labels (a video without labels counts as a miss)."""
     return positive[np.arange(len(scores)), scores.argmax(1)]
 
 
@@ -112,7 +114,7 @@ def precisions_at_equal_recall(scores: NDArray, positive: NDArray) -> NDArray:
 
 
 class YouTube8MEvaluator:
-    """Gather batches, keep the top 20 of every video, and answer at the end.
+    """Gather batches, keep the top 20 classes of every video, and compute the metrics at the end.
 
     Memory is about 140 bytes plus the labels a video, whatever the number of classes; results do not depend on how the
     videos are cut into batches or over processes.
@@ -135,7 +137,7 @@ class YouTube8MEvaluator:
         """Add a batch: scores (N, K) and labels (N, K), positive where > 0.
 
         Raises:
-            UserError: if the shapes differ, K is another, or a score is not finite.
+            UserError: if the shapes differ, K is not the evaluator's, or a score is not finite.
         """
         scores, positive = _check(predictions, labels)
         if scores.shape[1] != self.num_classes:
@@ -183,7 +185,7 @@ class YouTube8MEvaluator:
     def partitions(self, count: int = 5) -> dict[str, dict[str, float]]:
         """Return mean and standard deviation of each metric over equal parts of the videos (the paper's Table 1).
 
-        Parts are consecutive runs of videos in the order they were seen; the deviation has n - 1 below.
+        Parts are consecutive runs of videos in the order they were seen; the standard deviation divides by n - 1.
         """
         if self.num_videos < count:
             raise UserError(f"{self.num_videos} videos cannot be cut into {count} parts")

@@ -1,11 +1,12 @@
-"""Action Transformer: who does what, where. Girdhar, Carreira, Doersch & Zisserman, "Video Action Transformer Network",
-CVPR 2019.
+"""Video Action Transformer: persons, their boxes and their actions.
 
-A trunk makes a feature map of the clip; a region proposal network looks for persons in its central frame; a head
-describes each proposed person from the whole clip and names the actions. Proposals, anchors, matching, non-maximum
+Girdhar, Carreira, Doersch & Zisserman, "Video Action Transformer Network", CVPR 2019.
+
+A trunk makes a feature map of the clip; a region proposal network finds persons in its central frame; a head describes
+each proposed person from the whole clip and classifies the actions. Proposals, anchors, matching, non-maximum
 suppression and RoI pooling are torchvision's.
 
-B clips, P boxes over all clips together, K classes, D the width of a query (128), t h w the feature map.
+B clips, P boxes of all clips together, K classes, D the width of a query (128), t h w the feature map.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Targets = Sequence[dict[str, Tensor]]
 
 
 class I3DHead(nn.Module):
-    """The convolutional head: the box is stretched over time, cut out, and Mixed_5a..5c look at the tube (Sec. 3.3)."""
+    """The convolutional head: the box is extended over time, and Mixed_5a..5c read the tube (Sec. 3.3)."""
 
     def __init__(self, in_channels: int, width: float, roi_operator: RoiOperator = "pool") -> None:
         super().__init__()
@@ -50,21 +51,21 @@ class I3DHead(nn.Module):
 
 
 class ActionTransformer(nn.Module):
-    """Find the persons of a clip's central frame and name what each does.
+    """Find the persons of a clip's central frame and classify the actions of each.
 
     Args:
         num_classes: K; independent logits, several may be true of one person.
         num_frames: T of a training clip (64); any other number may be given at test time (96 in Table 4).
         width: channel multiplier of the I3D trunk and head.
         trunk: "i3d", "timesformer" (with `trunk_arguments`) or "efficientnet_lite0" (`trunk_arguments`: channels).
-        head: "tx", "i3d", or "tx+i3d" (Tx names the actions, I3D moves the boxes).
+        head: "tx", "i3d", or "tx+i3d" (Tx classifies the actions, I3D refines the boxes).
         query: "highres" or "lowres" query preprocessing.
         class_specific_boxes: one box correction per class instead of one per person (Table 5).
-        background: an explicit background output, the paper's C + 1; its target is 1 where no person is.
+        background: an explicit background output, the paper's C + 1; its target is 1 for boxes without a person.
         num_proposals: R, boxes kept of the proposal network (300; 64 in the ablations).
         rpn_channels: width of the proposal network's convolution.
         anchor_sizes: sides of the anchors in pixels; anchor_ratios: height / width.
-        rpn_nms, head_nms: IoU above which the weaker of two boxes goes, in proposals and in answers.
+        rpn_nms, head_nms: IoU above which the weaker of two boxes goes, in proposals and in predictions.
         samples_per_clip, positive_fraction: proposals the head learns from, and the most of them that are persons.
         positive_iou: least overlap with a person of a positive proposal; the others have all-zero labels.
         roi_operator: "pool" (paper) or "align".
@@ -143,7 +144,7 @@ class ActionTransformer(nn.Module):
             image_size: H, W in pixels.
             boxes_xyxy_norm: B tensors (P_b, 4) used instead of proposals: ground truth or an outside detector's.
             targets: in training, per clip {"boxes_xyxy_norm": (M, 4), "labels": (M, K) of 0 and 1}; M may be 0.
-            return_attention: also return what each person looked at.
+            return_attention: also return the attention of each person.
 
         Returns:
             "logits" (P, K), "boxes_xyxy_norm" (P, 4) or (P, K, 4) with class-specific boxes, "proposals_xyxy_norm"
@@ -157,11 +158,11 @@ class ActionTransformer(nn.Module):
         """
         if self.training and targets is None and boxes_xyxy_norm is None:
             raise UserError("training needs targets: per clip {'boxes_xyxy_norm': (M, 4), 'labels': (M, K)}")
-        answer: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         given = boxes_xyxy_norm is not None
         if boxes_xyxy_norm is None:
             proposals, rpn_losses = self.propose(features, image_size, targets)
-            answer.update(rpn_losses)
+            outputs.update(rpn_losses)
         else:
             proposals = [boxes.to(features).reshape(-1, 4) for boxes in boxes_xyxy_norm]
         if len(proposals) != len(features) or (targets is not None and len(targets) != len(features)):
@@ -169,22 +170,23 @@ class ActionTransformer(nn.Module):
                             f"{len(features) if targets is None else len(targets)}; give one entry per clip")
         if targets is not None:
             proposals, sampled = self.sample(proposals, targets, keep_all=given or not self.training)
-            answer.update(sampled)
+            outputs.update(sampled)
+
         flat = torch.cat(proposals)
         described, attention = (self.tx or self.i3d)(features, proposals)                  # type: ignore[misc]
         located = self.i3d(features, proposals)[0] if self.tx is not None and self.i3d is not None else described
         logits, deltas = self.classifier(described), self.box_regressor(located)
         if self.background:
-            answer["background_logits"] = logits[:, -1]
+            outputs["background_logits"] = logits[:, -1]
             logits = logits[:, :-1]
         if self.class_specific_boxes:
             deltas = deltas.view(len(deltas), self.num_classes, 4)
-        answer.update(logits=logits, box_deltas=deltas, proposals_xyxy_norm=flat,
+        outputs.update(logits=logits, box_deltas=deltas, proposals_xyxy_norm=flat,
                       counts=[len(boxes) for boxes in proposals])
-        answer["boxes_xyxy_norm"] = flat if given and not self.refine_given_boxes else self.decode(deltas, flat)
+        outputs["boxes_xyxy_norm"] = flat if given and not self.refine_given_boxes else self.decode(deltas, flat)
         if return_attention:
-            answer["attention_space_time"] = attention
-        return answer
+            outputs["attention_space_time"] = attention
+        return outputs
 
     def propose(self, features: Tensor, image_size: Sequence[int],
                 targets: Targets | None) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -217,16 +219,16 @@ class ActionTransformer(nn.Module):
                 overlap, person = box_iou(boxes, truth).max(dim=1) if len(boxes) else (boxes.new_zeros(0),
                                                                                        torch.zeros(0).long())
                 is_person, matched = overlap >= self.positive_iou, truth[person]
-                wanted = actions[person] * is_person[:, None]
+                its_labels = actions[person] * is_person[:, None]
             else:
                 is_person = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-                matched, wanted = boxes, boxes.new_zeros(len(boxes), self.num_classes)
+                matched, its_labels = boxes, boxes.new_zeros(len(boxes), self.num_classes)
             keep = torch.arange(len(boxes), device=boxes.device)
             if not keep_all:
                 picked_positive, picked_negative = self.sampler([is_person.to(torch.int64)])
                 keep = torch.where(picked_positive[0].bool() | picked_negative[0].bool())[0]
             chosen.append(boxes[keep])
-            labels.append(wanted[keep])
+            labels.append(its_labels[keep])
             positive.append(is_person[keep])
             if len(keep):
                 deltas.append(self.box_coder.encode_single(matched[keep], boxes[keep]))

@@ -1,4 +1,4 @@
-"""DirecFormer: directed attention over time and space, and a head that names the order of the frames.
+"""DirecFormer: directed attention over time and space, and a head that predicts the order of the frames.
 
 Truong et al., "DirecFormer: A Directed Attention in Transformer Approach to Robust Action Recognition", CVPR 2022.
 """

@@ -1,6 +1,6 @@
-"""Other people's video classifiers behind our interface: any of `transformers`, and those of torchvision.
+"""Video classifiers of other libraries behind our interface: any of `transformers`, and those of torchvision.
 
-They answer `model(clip) -> dict`, train, save in our folder format and are measured like our own models.
+They return `model(clip) -> dict`, and are trained, saved and evaluated like our own models.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ TORCHVISION_CLIPS = {"mc3_18": (16, 2), "r2plus1d_18": (16, 2), "r3d_18": (16, 2
 class ExternalClassifier(nn.Module):
     """A video classifier of another library.
 
-    A clip of another length than the model's is refused: `transformers` would regroup its tokens in silence and answer
-    nonsense.
+    A clip of another length than the model's is an error: `transformers` would regroup its tokens without a warning and
+    return wrong logits.
 
     Args:
         library: "transformers" or "torchvision".
@@ -65,7 +65,7 @@ class ExternalClassifier(nn.Module):
             "logits" (B, K), and "embedding" (B, D) where the model has one vector per clip or token.
 
         Raises:
-            UserError: if the clip has another number of frames than the model, or attention is not to be had.
+            UserError: if the clip has another number of frames than the model, or its library gives no attention.
         """
         if clip.shape[1] != self.num_frames:
             raise UserError(f"clip has {clip.shape[1]} frames, but this {self.library} model was built for "
@@ -83,12 +83,12 @@ class ExternalClassifier(nn.Module):
     def _transformers(self, clip: Tensor, return_attention: bool) -> dict[str, Any]:
         if return_attention:
             self.net.set_attn_implementation("eager")                   # the fused kernels do not keep their weights
-        answer = self.net(**{self.net.main_input_name: clip}, output_hidden_states=True,
+        raw = self.net(**{self.net.main_input_name: clip}, output_hidden_states=True,
                           output_attentions=return_attention)
-        hidden = answer.hidden_states[-1] if answer.hidden_states else None
-        outputs = {"logits": answer.logits, "embedding": hidden.mean(1) if hidden is not None else None}
+        hidden = raw.hidden_states[-1] if raw.hidden_states else None
+        outputs = {"logits": raw.logits, "embedding": hidden.mean(1) if hidden is not None else None}
         if return_attention:
-            outputs["attention_joint"] = list(answer.attentions or [])
+            outputs["attention_joint"] = list(raw.attentions or [])
         return outputs
 
 
@@ -123,10 +123,10 @@ def _build_torchvision(config: dict[str, Any], num_classes: int | None, num_fram
     num_classes = 400 if num_classes is None else num_classes
     net = get_model(name, num_classes=num_classes)
     head: nn.Module = nn.Identity()
-    for place in ("fc", "head"):
-        if isinstance(getattr(net, place, None), (nn.Linear, nn.Sequential)):
-            head = getattr(net, place)
-            setattr(net, place, nn.Identity())
+    for name_of_head in ("fc", "head"):
+        if isinstance(getattr(net, name_of_head, None), (nn.Linear, nn.Sequential)):
+            head = getattr(net, name_of_head)
+            setattr(net, name_of_head, nn.Identity())
     facts = {"config": {"name": name}, "num_classes": num_classes, "image_size": image_size or _crop_size(name),
              "num_frames": TORCHVISION_CLIPS[name][0] if num_frames is None else num_frames}
     return net, head, facts

@@ -1,8 +1,8 @@
-"""GAT, the gated adversarial transformer: audio and visual frame features in, one score a class out.
+"""GAT, the gated adversarial transformer: audio and visual frame features in, one score per class out.
 
-Source: Sahu et al., section 3: positional encoding, one post-norm encoder a modality (as Vaswani et al., "Attention is
-all you need", section 3.1), mean over time, concatenation, a hidden layer, sigmoid outputs. What the paper leaves open
-is an argument here: inner width of the feed-forward layer, hidden width, kind of position encoding.
+Source: Sahu et al., section 3: positional encoding, one post-norm encoder per modality (as in Vaswani et al.,
+"Attention is all you need", section 3.1), mean over time, concatenation, a hidden layer, sigmoid outputs. What the
+paper leaves open is a setting here: inner width of the feed-forward layer, hidden width, kind of position encoding.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ class GATEncoderLayer(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor | None, return_attention: bool) \
             -> tuple[Tensor, AttentionMaps | None]:
         """Return the new (B, T, D) tokens and, on request, the maps."""
-        seen, maps = self.attention(tokens, mask, return_attention)
-        tokens = self.attention_norm(tokens + self.dropout(seen))
+        attended, maps = self.attention(tokens, mask, return_attention)
+        tokens = self.attention_norm(tokens + self.dropout(attended))
         return self.ffn_norm(tokens + self.dropout(self.ffn(tokens))), maps
 
 
 class GATEncoder(nn.Module):
-    """Positions and a stack of layers for one modality; answers the mean over its real frames."""
+    """Position embedding and a stack of layers for one modality; returns the mean over its real frames."""
 
     def __init__(self, feature_dim: int, dim: int, depth: int, num_heads: int, windows: Sequence[int | None],
                  gating: str, ffn_ratio: float, max_frames: int, position: str, dropout: float,
                  attention_dropout: float) -> None:
-        """Build an encoder that reads `feature_dim` values a frame and works at width `dim`."""
+        """Build an encoder of `feature_dim` values per frame with width `dim`."""
         super().__init__()
         self.projection = nn.Identity() if dim == feature_dim else nn.Linear(feature_dim, dim)
         if position == "learned":
@@ -89,7 +89,7 @@ class GATEncoder(nn.Module):
 
 
 class GAT(nn.Module):
-    """Classify a video from its audio and visual features by second."""
+    """Classify a video from its audio and visual features, one of each per second."""
 
     task: ClassVar[str] = "features"
 
@@ -102,11 +102,11 @@ class GAT(nn.Module):
 
         Args:
             num_classes: K.
-            features: feature name -> values a frame; default {"rgb": 1024, "audio": 128}. One alone also works.
+            features: feature name -> values per frame; default {"rgb": 1024, "audio": 128}. One alone also works.
             windows: experts of the attention, see `GatedMultiLevelAttention`; [null] is the plain Transformer baseline.
             gating: "flat" or "tree".
             num_heads: M, in every encoder.
-            depth: encoder layers a modality (the paper: 1).
+            depth: encoder layers per modality (the paper: 1).
             dim: feature name -> width inside its encoder; a name left out keeps the width of its features (the paper).
             ffn_ratio: inner width of the feed-forward layer over D.
             hidden_dim: width of the hidden layer after concatenation.
@@ -116,7 +116,7 @@ class GAT(nn.Module):
             attention_dropout: on attention weights; above 0 the fused CPU kernel cannot be used in training.
 
         Raises:
-            UserError: if an argument has no meaning.
+            UserError: if an argument is out of range or unknown.
         """
         super().__init__()
         features = dict(features or {"rgb": 1024, "audio": 128})
@@ -146,8 +146,8 @@ class GAT(nn.Module):
             return_attention: also return the attention maps.
 
         Returns:
-            "logits" (B, K), to be read by a sigmoid each; "embedding" (B, hidden_dim), after the hidden layer; on
-            request "attention": name -> one `AttentionMaps` a layer.
+            "logits" (B, K), one sigmoid per class; "embedding" (B, hidden_dim), after the hidden layer; on
+            request "attention": name -> one `AttentionMaps` per layer.
 
         Raises:
             UserError: if a modality is missing, has another width, or the video is too long.
@@ -157,7 +157,8 @@ class GAT(nn.Module):
         for name, encoder in self.encoders.items():
             video, attention[name] = encoder(features[name], mask, return_attention)
             encoded.append(video)
-        embedding = F.relu(self.hidden(torch.cat(encoded, dim=1)))
+
+        embedding = F.relu(self.hidden(torch.cat(encoded, dim=1)))               # (B, hidden_dim)
         outputs: dict[str, Any] = {"logits": self.head(self.dropout(embedding)), "embedding": embedding}
         return {**outputs, "attention": attention} if return_attention else outputs
 

@@ -1,7 +1,7 @@
 """SeViTAR with a linear map of the stem's features beside it: appearance and change of every patch.
 
-From a few dozen clips a transformer learns little more than their names; a strongly regularised linear map of a
-pretrained stem's grid learns more (`ut_interaction`, set1 -> set2: results/finetune_ut_interaction.json). This model
+From a few dozen clips a transformer overfits; a strongly regularised linear map of a pretrained stem's features
+generalises better (`ut_interaction`, set1 -> set2: results/finetune_ut_interaction.json). This model
 adds the two: the map's logits and SeViTAR's. The map has a closed-form fit, see `fit_head`.
 """
 
@@ -35,7 +35,7 @@ class GridSeViTARConfig(SeViTARConfig):
 class GridSeViTAR(SeViTAR):
     """SeViTAR whose logits are those of its class MLP plus those of a linear map of the stem's grid.
 
-    The map sees, for every place of the grid and channel of the stem's trunk, the mean over time, the mean absolute
+    The map reads, for every patch and channel of the stem's image network, the mean over time, the mean absolute
     change from frame to frame, and the standard deviation over time: 3*N*C values.
 
     Args:
@@ -109,7 +109,7 @@ class GridSeViTAR(SeViTAR):
 
 
 def grid_statistics(features: Tensor) -> Tensor:
-    """Return mean, mean absolute change and deviation over time (B, 3*N*C) of trunk features (B, T, N, C)."""
+    """Return mean, mean absolute change and standard deviation over time (B, 3*N*C) of features (B, T, N, C)."""
     if features.shape[1] < 2:
         raise UserError("grid_sevitar measures change and needs at least 2 frames; build it with num_frames=2 or more")
     change = (features[:, 1:] - features[:, :-1]).abs().mean(1)
@@ -122,13 +122,15 @@ def ridge(values: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Ten
     Values are standardised first, and the penalty is `strength` times Q.
 
     Returns:
-        weight (K, Q) and bias (K,) for values as they came.
+        weight (K, Q) and bias (K,) for values before standardisation.
     """
-    mean, deviation = values.mean(0), values.std(0) + 1e-5
-    standard = (values - mean) / deviation
+    mean, std = values.mean(0), values.std(0) + 1e-5
+    standard = (values - mean) / std                                     # (M, Q)
+
+    # Dual form: an M x M system instead of a Q x Q one.
     kernel = standard @ standard.T / values.shape[1]
     dual = torch.linalg.solve(kernel + strength * torch.eye(len(kernel), dtype=kernel.dtype), targets - targets.mean(0))
-    weight = (standard.T @ dual).T / values.shape[1] / deviation
+    weight = (standard.T @ dual).T / values.shape[1] / std               # back to the scale of `values`
     return weight, targets.mean(0) - weight @ mean
 
 

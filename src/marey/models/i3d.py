@@ -1,6 +1,6 @@
 """I3D: Inception-v1 inflated to 3-D. Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017.
 
-A classifier of its own and, up to Mixed_4f, the trunk of the Action Transformer.
+A classifier and, up to Mixed_4f, the trunk of the Action Transformer.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class I3D(nn.Module):
     """Classify clips with Inception-v1 inflated to 3-D (12,697,264 parameters at 400 classes, full width).
 
     Any input size: the paper's 2 x 7 x 7 average window shrinks to the feature map where that is smaller, and its
-    answers are averaged over time (and over space where the map is larger).
+    outputs are averaged over time (and over space where the map is larger).
 
     Args:
         num_classes: K.

@@ -1,4 +1,4 @@
-"""SeViTAR: a video transformer that also predicts the meaning of the label, as a sentence embedding.
+"""SeViTAR: a video transformer that also predicts the sentence embedding of the label.
 
 "Semantic Video Transformer for Robust Action Recognition" (ROSE challenge), sections 3.2-3.3.
 """
@@ -96,7 +96,9 @@ class SeViTAR(TimeSformer):
         """
         z = self.norm(cls)
         label_embedding = self.semantic_mlp(z)
-        seen = label_embedding.detach() if self.detach_label_embedding else label_embedding
-        outputs = {"logits": self.class_mlp(torch.cat((seen, z), dim=-1)), "label_embedding": label_embedding,
-                   "embedding": z}
+
+        # Section 3.2: the classification MLP reads ŝ beside z.
+        passed_on = label_embedding.detach() if self.detach_label_embedding else label_embedding
+        logits = self.class_mlp(torch.cat((passed_on, z), dim=-1))
+        outputs = {"logits": logits, "label_embedding": label_embedding, "embedding": z}
         return outputs | order_outputs(self, cls, z)

@@ -1,4 +1,4 @@
-"""Trunks of the detection models: what turns a clip into a feature map below the heads."""
+"""Trunks of the detection models: networks that turn a clip into a feature map for the heads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from marey.models.timesformer_config import TimeSformerConfig
 
 
 class TimeSformerTrunk(nn.Module):
-    """A TimeSformer's patch tokens as a feature map, to sit below the same heads.
+    """A TimeSformer whose patch tokens are the feature map.
 
     Args:
-        arguments: keyword arguments of `TimeSformer` (its classifier stays unused).
+        arguments: keyword arguments of `TimeSformer` (its classifier is not used).
     """
 
     time_stride = 1
@@ -43,7 +43,7 @@ class TimeSformerTrunk(nn.Module):
 
 
 class FrameTrunk(nn.Module):
-    """An image network frame by frame, then a little convolution over time: a trunk that needs no video pre-training.
+    """An image network frame by frame, then convolutions over time: a trunk that needs no video pre-training.
 
     EfficientNet-Lite0's stages 3 and 5 (strides 8 and 16) are brought to stride 8, reduced to `channels`, and mixed
     over time and space by two convolution units, the first of which halves the number of frames. The stem's weights

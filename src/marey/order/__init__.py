@@ -1,1 +1,1 @@
-"""The order of frames: permutation sets, order correction by Hamiltonian path, order reliance of any model."""
+"""The order of frames: permutation sets, and order correction by Hamiltonian path."""

@@ -1,7 +1,7 @@
 """Put shuffled frames back in order by the directed attention of a model.
 
-`order` is the gather that shuffled a clip (`order[t]`: original time of the frame at place t). `path` lists places in
-recovered chronological order: `shuffled[path]` is the corrected clip.
+`order` is the gather that shuffled a clip (`order[t]`: original index of the frame at position t). `path` lists
+positions in recovered chronological order: `shuffled[path]` is the corrected clip.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Correction:
     """The recovered order of a batch of clips."""
 
     path: Tensor
-    """int64, (B, T), places in recovered chronological order."""
+    """int64, (B, T), positions in recovered chronological order."""
     weights: Tensor
-    """float32, (B, T, T), the directed graph: entry (t, t') is how much t looks like coming before t'."""
+    """float32, (B, T, T), the directed graph: entry (t, t') is large where t comes before t'."""
 
 
 def order_matrix(attention_time: Sequence[Tensor], num_frames: int) -> Tensor:
-    """Average the temporal attention of the last block over places and heads, the CLS column left out.
+    """Average the temporal attention of the last block over patches and heads, without the CLS column.
 
     Truong et al., "DirecFormer", CVPR 2022, section 4.3: "we use the temporal attention of the last block and average
     this temporal attention over the spatial dimension".
@@ -77,11 +77,15 @@ def recover_order(model: nn.Module, clip: Tensor, *, method: str = "path") -> Co
 
 
 def attention_outputs(model: nn.Module, clip: Tensor) -> dict[str, Any]:
-    """Return the model's outputs with temporal attention, or say that it has none."""
+    """Return the model's outputs with temporal attention.
+
+    Raises:
+        NoTemporalAttentionError: if the model has none.
+    """
     try:
         outputs = model(clip, return_attention=True)
     except (TypeError, UserError):
-        model(clip)                                                    # a clip it cannot take at all raises here
+        model(clip)                                                    # an unsuitable clip raises here
         outputs = {}
     if not outputs.get("attention_time"):
         raise NoTemporalAttentionError(f"{type(model).__name__} gives no temporal attention, so it cannot recover an "
@@ -98,9 +102,9 @@ def permute_frames(clip: Tensor, order: Tensor) -> Tensor:
 
 
 def check_distinct_frames(frames: Tensor, *, name: str = "the clip") -> None:
-    """Raise a UserError if two frames of a clip (T, C, H, W) are equal: their order cannot be told.
+    """Raise a UserError if two frames of a clip (T, C, H, W) are equal: their order cannot be recovered.
 
-    Repeated frames come from sampling past the end, from extension by reversal, and from frozen pictures.
+    Repeated frames come from sampling past the end, from extension by reversal, and from frozen video.
     """
     if len(frames) < 2:
         raise UserError(f"{name}: a clip of {len(frames)} frame has no order to recover; use at least 2 frames")
@@ -108,8 +112,8 @@ def check_distinct_frames(frames: Tensor, *, name: str = "the clip") -> None:
     for later in range(1, len(flat)):
         same = (flat[:later] == flat[later]).all(dim=1).nonzero()
         if len(same):
-            raise UserError(f"{name}: frames {int(same[0])} and {later} of {len(flat)} are the same picture, so their "
-                            "order cannot be told; choose a window with motion in it (--window START END, in "
+            raise UserError(f"{name}: frames {int(same[0])} and {later} of {len(flat)} are equal, so their order "
+                            "cannot be recovered; choose a window with motion in it (--window START END, in "
                             "seconds), without repeated frames or extension by reversal")
 
 

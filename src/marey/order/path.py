@@ -1,4 +1,4 @@
-"""The heaviest Hamiltonian path of a directed graph: exact up to 16 frames, a beam search beyond.
+"""The heaviest Hamiltonian path of a directed graph: exact up to 16 frames, beam search for more.
 
 B graphs, T nodes; `weights[b, i, j]` is what the edge i -> j adds. The diagonal is ignored.
 """
@@ -24,7 +24,7 @@ def hamiltonian_path(weights: Tensor, *, beam_width: int | None = None) -> tuple
     Truong et al., "DirecFormer", CVPR 2022, section 4.3: the temporal attention is the adjacency matrix, and "the
     Hamilton path with maximum total weight is going to represent the order of the video". Exact by dynamic
     programming over subsets (Held and Karp) for T <= 16; `beam_path` beyond, or when `beam_width` is given.
-    Of paths that weigh the same, one is returned, always the same one.
+    Between paths of equal weight the choice is deterministic.
 
     Args:
         weights: float, (B, T, T).
@@ -49,7 +49,7 @@ def check_weights(weights: Tensor) -> None:
     """Raise a UserError unless the weights are finite, square and have at least two nodes."""
     if weights.ndim != 3 or weights.shape[1] != weights.shape[2]:
         raise UserError(f"expected weights of shape (B, T, T), got {tuple(weights.shape)}; "
-                        "average attention over heads and places and drop the CLS column first")
+                        "average attention over heads and patches and drop the CLS column first")
     if weights.shape[1] < 2:
         raise UserError("a clip of 1 frame has no order to recover; use at least 2 frames")
     bad = (~weights.isfinite()).flatten(1).sum(dim=1)
@@ -70,7 +70,7 @@ def _subsets_by_size(T: int) -> tuple[Tensor, ...]:
 def _exact_path(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Solve by dynamic programming: best[b, S, j] is the heaviest path over the nodes of S that ends in j."""
     B, T, _ = weights.shape
-    best = weights.new_full((B, 2**T, T), -torch.inf)
+    best = weights.new_full((B, 2**T, T), -torch.inf)                   # subsets S as bit masks
     came_from = torch.zeros(B, 2**T, T, dtype=torch.uint8, device=weights.device)
     nodes = torch.arange(T, device=weights.device)
     best[:, 1 << nodes, nodes] = 0
@@ -92,8 +92,8 @@ def _walk_back(came_from: Tensor, last: Tensor) -> Tensor:
     rows = torch.arange(B, device=last.device)
     path = torch.empty(B, T, dtype=torch.int64, device=last.device)
     subset = torch.full((B,), subsets - 1, device=last.device)
-    for place in range(T - 1, -1, -1):
-        path[:, place] = last
+    for position in range(T - 1, -1, -1):
+        path[:, position] = last
         previous = came_from[rows, subset, last].long()
         subset, last = subset - (1 << last), previous
     return path
@@ -136,10 +136,10 @@ def beam_path(weights: Tensor, *, width: int = 512) -> tuple[Tensor, Tensor]:
 
 
 def sorted_path(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort the nodes by outgoing minus incoming weight: every pair votes, where a path hears T - 1 of them.
+    """Sort the nodes by outgoing minus incoming weight: all T(T-1)/2 pairs count, a path uses T - 1 of them.
 
-    Not the paper's. It gives back the true order of a noiseless sign matrix at any T, and where each weight says little
-    it recovers more of the order than the heaviest path.
+    Not the paper's. It recovers the true order of a noiseless sign matrix at any T, and where weights are noisy it
+    recovers more of the order than the heaviest path.
 
     Args, Returns, Raises: as `hamiltonian_path`.
     """
@@ -151,7 +151,7 @@ def sorted_path(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _heaviest_distinct(values: Tensor, keys: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return the `width` largest values per row and their places, of equal keys only the largest."""
+    """Return the `width` largest values per row and their indices, of equal keys only the largest."""
     by_value = values.argsort(dim=1, descending=True, stable=True)
     by_key = keys.gather(1, by_value).argsort(dim=1, stable=True)
     index = by_value.gather(1, by_key)                                 # equal keys side by side, heaviest first
@@ -159,6 +159,6 @@ def _heaviest_distinct(values: Tensor, keys: Tensor, width: int) -> tuple[Tensor
     repeated = torch.zeros_like(sorted_keys, dtype=torch.bool)
     repeated[:, 1:] = sorted_keys[:, 1:] == sorted_keys[:, :-1]
     distinct = values.gather(1, index).masked_fill(repeated, -torch.inf)
-    total, place = distinct.topk(min(width, distinct.shape[1]), dim=1)
+    total, column = distinct.topk(min(width, distinct.shape[1]), dim=1)
     keep = int(total.isfinite().sum(dim=1).min())                      # every row has as many: node symmetry
-    return total[:, :keep], index.gather(1, place)[:, :keep]
+    return total[:, :keep], index.gather(1, column)[:, :keep]

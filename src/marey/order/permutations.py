@@ -1,6 +1,6 @@
-"""Permutation sets: the rows whose index the order head learns to tell.
+"""Permutation sets: the order head classifies which row of the set permuted a clip.
 
-A permutation `o` is a gather: `permuted = frames[o]`, so `o[t]` is the original time of the frame at place t.
+A permutation `o` is a gather: `permuted = frames[o]`, so `o[t]` is the original index of the frame at position t.
 T is the number of frames, P the number of permutations of a set.
 """
 
@@ -29,7 +29,7 @@ def all_permutations(num_frames: int) -> Tensor:
         UserError: if T exceeds 10 (10! = 3,628,800 rows).
     """
     if not 1 <= num_frames <= 10:
-        raise UserError(f"listing all permutations of {num_frames} frames is not sensible; expected 1 to 10 frames")
+        raise UserError(f"cannot list all permutations of {num_frames} frames; expected 1 to 10 frames")
     rows = np.zeros((1, 1), dtype=np.uint8)
     for size in range(2, num_frames + 1):
         first = np.repeat(np.arange(size, dtype=np.uint8), len(rows))[:, None]
@@ -97,7 +97,7 @@ def _draw_pool(num_frames: int, generator: torch.Generator) -> Tensor:
 
 def _greedy(candidates: Tensor, count: int, *, farthest: bool, generator: torch.Generator) -> Tensor:
     """Add one row at a time by its summed number of agreements with the rows already chosen."""
-    columns = candidates.T.to(torch.uint8).contiguous()                # (T, N): one column of places at a time
+    columns = candidates.T.to(torch.uint8).contiguous()                # (T, N): one frame position after the other
     agreements = torch.zeros(len(candidates), dtype=torch.int32)       # mean Hamming = T - agreements / chosen
     out_of_reach = 10**9 if farthest else -10**9
     chosen: list[int] = []
