@@ -39,7 +39,8 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     write_scenes(folder / "scenes")
     here = Path(__file__).parent
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(filter(None, (str(here), os.environ.get("PYTHONPATH"))))}
+    path = os.pathsep.join(filter(None, (str(here), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
                f"--master-port={20000 + os.getpid() % 20000 + 7}", str(here / "toy_processes.py"), str(folder),
                str(folder / "two")]

@@ -91,8 +91,8 @@ def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
     """Return the configured model in evaluation mode, its trunk with pretrained weights."""
     from marey.training.initialise import fill_stem, initial_model
 
-    plain = replace(config, objective=replace(config.objective, kind="classification"))
-    model = initial_model(plain, task, say=lambda text: None)
+    plain = replace(task, model_arguments={**task.model_arguments, "num_orders": 0})
+    model = initial_model(config, plain, say=lambda text: None)
     if not hasattr(model.patch_embed, "trunk"):
         raise UserError("objective.kind=frozen_stem needs model.arguments.stem=efficientnet_lite0; "
                         "other stems are trained with the rest of the model")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from rich import progress as rich_progress
 from rich.console import Console
 
+from marey.errors import UserError, import_extra
 from marey.files import write_text
 
 WAITING_LIMIT = 0.10
@@ -158,7 +159,7 @@ def _step_of(line: str) -> int:
 
 def _summary_writer(folder: Path, first_step: int) -> Any:
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+        tensorboard = import_extra("torch.utils.tensorboard", "train", "TensorBoard files")
+    except (UserError, ImportError):                             # torch has the module, but not what it is written with
         return None
-    return SummaryWriter(str(folder), purge_step=first_step or None)
+    return tensorboard.SummaryWriter(str(folder), purge_step=first_step or None)
