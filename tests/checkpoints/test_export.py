@@ -74,7 +74,7 @@ def test_answers_that_differ_are_refused():
         def forward(self, clip):
             return (clip.sum((1, 2, 3, 4), keepdim=True).flatten(1),)
 
-    with pytest.raises(UserError, match="toy: answers differ from the model's by"):
+    with pytest.raises(UserError, match="toy: outputs differ from the model's by"):
         compare(Dict(), lambda clip: (Dict()(clip)[0] * 1.1,), [clips(2)], "toy")
     with pytest.raises(UserError, match=r"'logits' has shape \(2,\), the model \(2, 1\)"):
         compare(Dict(), lambda clip: (Dict()(clip)[0][:, 0],), [clips(2)], "toy")
@@ -86,7 +86,7 @@ def test_messages(tmp_path):
         export_checkpoint(source, "onx", tmp_path / "x.onnx")
     with pytest.raises(UserError, match="a torch-export file ends in '.pt2'"):
         export_checkpoint(source, "torch-export", tmp_path / "x.onnx")
-    with pytest.raises(UserError, match="a DirecFormer has no place in the transformers layout"):
+    with pytest.raises(UserError, match="transformers layout cannot hold a DirecFormer"):
         export_checkpoint(source, "hf", tmp_path / "hf")
 
 

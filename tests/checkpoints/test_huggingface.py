@@ -89,7 +89,7 @@ def test_what_we_write_loads_in_transformers_with_equal_logits(tmp_path, attenti
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"time_attention": "cosine"}, "time_attention='cosine', which the transformers layout has no place for"),
+    ({"time_attention": "cosine"}, "time_attention='cosine', which the transformers layout cannot hold"),
     ({"stem": "conv"}, "stem='conv'"), ({"attention": "space"}, "attention='space'"),
     ({"position_embedding": "joint"}, "position_embedding='joint'")])
 def test_what_that_layout_cannot_hold_is_refused(tmp_path, change, message):
@@ -97,7 +97,7 @@ def test_what_that_layout_cannot_hold_is_refused(tmp_path, change, message):
                          num_heads=3, **change)
     with pytest.raises(UserError, match=message):
         save_hf(tmp_path, model)
-    with pytest.raises(UserError, match="a DirecFormer has no place"):
+    with pytest.raises(UserError, match="transformers layout cannot hold a DirecFormer"):
         save_hf(tmp_path, create_model("direcformer", num_classes=4, num_frames=3, image_size=32, patch_size=8,
                                        embed_dim=24, depth=1, num_heads=3))
 

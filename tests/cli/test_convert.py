@@ -48,7 +48,7 @@ def test_convert_starts_a_video_model_from_an_image_vit(tmp_path):
     answer = run("convert", tmp_path / "vit.pth", "--from", "vit", "--out", tmp_path / "out", "--num-heads", "2",
                  "--num-classes", "4", "--num-frames", "2", "--model", "direcformer")
     assert answer.exit_code == 0, answer.output
-    assert "what is missing is fresh and must be trained" in answer.output
+    assert "missing tensors are initialised and must be trained" in answer.output
     assert load_checkpoint(tmp_path / "out").arguments["time_attention"] == "cosine"
 
 

@@ -1,4 +1,4 @@
-"""Bring a public checkpoint into our folder format."""
+"""Convert a public checkpoint to our folder format."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_foreign(file: str, form: str, *, num_heads: int | None = None, num_fram
         num_classes: for "vit".
 
     Returns:
-        The checkpoint, and a sentence about what was filled.
+        The checkpoint, and a sentence that counts the tensors filled.
 
     Raises:
         UserError: if the format is unknown or the file is not of it.
@@ -80,7 +80,7 @@ def read_foreign(file: str, form: str, *, num_heads: int | None = None, num_fram
 
 
 def _read_i3d(file: str, class_names: list[str] | None) -> Checkpoint:
-    """I3D takes 25 fps, short side 256, crop 224 and x / 127.5 - 1, which is mean .5 and deviation .5 after / 255."""
+    """I3D takes 25 fps, short side 256, crop 224, and x / 127.5 - 1: mean and standard deviation .5 after / 255."""
     model = read_i3d(file)
     preprocess = Preprocess(sampling=ClipSampling(num_frames=64, stride_frames=1, target_fps=25.0), short_side=256,
                             image_size=224, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -90,7 +90,7 @@ def _read_i3d(file: str, class_names: list[str] | None) -> Checkpoint:
 
 def _start_from_vit(file: str, architecture: str, num_heads: int | None, num_frames: int, num_classes: int | None,
                     class_names: list[str] | None) -> tuple[Checkpoint, str]:
-    """Build a video model of the ViT's size around its weights; heads stay fresh."""
+    """Build a video model of the ViT's size around its weights; heads keep their initial weights."""
     state = timm_names(read_vit(file))
     sizes = sizes_from_shapes(state, file)
     if num_heads is None:
@@ -107,7 +107,7 @@ def _start_from_vit(file: str, architecture: str, num_heads: int | None, num_fra
     arguments: dict[str, Any] = model.arguments
     checkpoint = Checkpoint(model=model, name=architecture, source=file, arguments=arguments, preprocess=preprocess,
                             class_names=class_names or numbered_classes(model))
-    return checkpoint, f"{report.summary()}; what is missing is fresh and must be trained"
+    return checkpoint, f"{report.summary()}; missing tensors are initialised and must be trained"
 
 
 def write_converted(checkpoint: Checkpoint, out: str | Path, *, overwrite: bool = False) -> None:

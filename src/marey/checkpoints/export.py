@@ -1,4 +1,4 @@
-"""Write a model for other runtimes, and compare what they answer with ours before the file gets its name."""
+"""Export a model to other runtimes; its outputs there are compared with ours before the file is written."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ TOLERANCE = 1e-3
 """Largest difference of an output from the eager model's, in units of the largest value of that output (at least 1)."""
 
 INT8_TOLERANCE = 0.3
-"""The same for 8-bit weights and activations, whose rounding is seen in every output; beyond it something is broken."""
+"""The same for 8-bit weights and activations, whose rounding changes every output; a larger difference is an error."""
 
 OUTPUTS = ("logits", "order_logits", "label_embedding", "embedding")
-"""The tensors an exported model answers with, in this order, where the model has them."""
+"""The tensors an exported model returns, in this order, where the model has them."""
 
 
 class TensorsOnly(nn.Module):
-    """A model that answers a tuple of tensors, in the order of `names`, instead of a dict."""
+    """A model that returns a tuple of tensors, in the order of `names`, instead of a dict."""
 
     def __init__(self, model: nn.Module, names: tuple[str, ...]):
         super().__init__()
@@ -49,14 +49,14 @@ def example_clip(checkpoint: Checkpoint, batch: int = 2) -> Tensor:
     """Return a random clip (batch, T, 3, S, S) of the size the checkpoint's model takes.
 
     Raises:
-        UserError: if the checkpoint does not say that size.
+        UserError: if the checkpoint does not contain that size.
     """
     arguments, preprocess = checkpoint.arguments, checkpoint.preprocess
     T = arguments.get("num_frames") or (preprocess.sampling.num_frames if preprocess else None)
     S = arguments.get("image_size") or (preprocess.image_size if preprocess else None)
     if T is None or S is None:
-        raise UserError(f"{checkpoint.source}: neither its arguments nor its preprocessing say the clip's size; only "
-                        "models that take clips can be exported")
+        raise UserError(f"{checkpoint.source}: neither its arguments nor its preprocessing contain the clip's size; "
+                        "only models that take clips can be exported")
     return torch.randn(batch, T, 3, S, S, generator=torch.Generator().manual_seed(0))
 
 
@@ -71,7 +71,7 @@ def prepared(checkpoint: Checkpoint) -> tuple[TensorsOnly, Tensor]:
 
 
 def description(checkpoint: Checkpoint, names: tuple[str, ...]) -> str:
-    """Return the JSON text that goes into the file: class names, preprocessing, names of the outputs."""
+    """Return the JSON text stored in the file: class names, preprocessing, names of the outputs."""
     return json.dumps({"model": checkpoint.name, "class_names": checkpoint.class_names, "outputs": list(names),
                        "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess else None,
                        "calibration": checkpoint.calibration})
@@ -95,7 +95,7 @@ def compare(model: TensorsOnly, run: Callable[[Tensor], Any], clips: list[Tensor
                                 "nothing was written")
             worst = max(worst, float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1.0)))
     if not worst <= tolerance:
-        raise UserError(f"{what}: answers differ from the model's by {worst:.2g} of their size, above {tolerance}; "
+        raise UserError(f"{what}: outputs differ from the model's by {worst:.2g} of their size, above {tolerance}; "
                         "nothing was written")
     return worst
 
@@ -111,13 +111,13 @@ def export_onnx(checkpoint: Checkpoint, path: str | Path, *, int8: bool = False)
             the processor multiplies 8-bit numbers.
 
     Raises:
-        UserError: if the extra `export` is missing, or the file answers otherwise than the model.
+        UserError: if the extra `export` is missing, or the outputs differ from the model's.
     """
     onnx = import_extra("onnx", "export", "ONNX export")
     onnxruntime = import_extra("onnxruntime", "export", "checking an ONNX export")
     import_extra("onnxscript", "export", "ONNX export")
     model, clip = prepared(checkpoint)
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)          # it reports every folding it skips
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)          # it logs every folding it skips
 
     def write(temporary: Path) -> float:
         with torch.no_grad():
@@ -151,7 +151,7 @@ def to_int8(path: Path, *, per_channel: bool = True) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     proto = onnx.load(str(path))
-    del proto.graph.value_info[:]                     # shapes inside; the quantiser infers them anew and trips over old
+    del proto.graph.value_info[:]                     # the quantiser fails on stored shapes; it infers them
     onnx.save(proto, str(path))
     logging.getLogger().addFilter(_without_preprocessing_advice)
     try:
@@ -187,13 +187,13 @@ def accuracy_cost(checkpoint: Checkpoint, path: str | Path, data: str | Path, *,
     chosen = next((index.split(name) for name in ("test", "val") if name in splits), index)
     if limit is not None and limit < len(chosen):
         step = len(chosen) / limit
-        chosen = replace(chosen, samples=tuple(chosen.samples[int(place * step)] for place in range(limit)))
+        chosen = replace(chosen, samples=tuple(chosen.samples[int(position * step)] for position in range(limit)))
     assert checkpoint.preprocess is not None
     names, unreadable = list(checkpoint.class_names or ()), 0
     rows: list[tuple[int, int, str | None]] = []
     clips = ClipDataset(chosen, checkpoint.preprocess)
-    for place, sample in enumerate(chosen.samples):
-        item = clips[place]
+    for number, sample in enumerate(chosen.samples):
+        item = clips[number]
         if "error" in item:
             unreadable += 1
             continue
@@ -202,11 +202,11 @@ def accuracy_cost(checkpoint: Checkpoint, path: str | Path, data: str | Path, *,
             ours = int(checkpoint.model(clip)["logits"].argmax())
         rows.append((ours, int(session.run(["logits"], {"clip": clip.numpy()})[0].argmax()), sample.label))
     if not rows:
-        raise UserError(f"{data}: no video could be read, so the cost of 8 bits is unknown")
+        raise UserError(f"{data}: no video could be read, so the accuracy of the 8-bit file is unknown")
     known = set(chosen.class_names or ()) <= set(names)
 
-    def top1(answers: list[int]) -> float | None:
-        right = sum(names[answer] == label for answer, (_, _, label) in zip(answers, rows, strict=True))
+    def top1(predicted: list[int]) -> float | None:
+        right = sum(names[index] == label for index, (_, _, label) in zip(predicted, rows, strict=True))
         return right / len(rows) if known else None
 
     return {"videos": len(rows), "top1_model": top1([ours for ours, _, _ in rows]),
@@ -220,7 +220,7 @@ def export_torch(checkpoint: Checkpoint, path: str | Path) -> float:
     Class names and preprocessing are in its extra file "marey.json".
 
     Raises:
-        UserError: if the program answers otherwise than the model.
+        UserError: if the outputs differ from the model's.
     """
     model, clip = prepared(checkpoint)
 
@@ -238,7 +238,7 @@ def export_hf(checkpoint: Checkpoint, folder: str | Path) -> float:
     """Write a folder of the transformers layout, checked with that library; returns the largest relative difference.
 
     Raises:
-        UserError: if the extra `hf` is missing, the model has no place in that layout, or the answers differ.
+        UserError: if the extra `hf` is missing, the layout cannot hold the model, or the outputs differ.
     """
     transformers = import_extra("transformers", "hf", "checking an export to the transformers layout")
     about: dict[str, Any] = {"class_names": checkpoint.class_names, "preprocess": checkpoint.preprocess}
@@ -252,7 +252,7 @@ def export_hf(checkpoint: Checkpoint, folder: str | Path) -> float:
 
 
 def checked_file(path: str | Path, write: Callable[[Path], float]) -> float:
-    """Write under a temporary name in the same folder, check, and rename; nothing is left behind on failure."""
+    """Write under a temporary name in the same folder, check, and rename; a failure leaves nothing behind."""
     with atomic(path) as temporary:
         return write(temporary)
 

@@ -1,4 +1,4 @@
-"""Video models of transformers and torchvision, read into one common form."""
+"""Readers of video classifiers of `transformers` and torchvision, with their own preprocessing."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ STRIDE_FRAMES = {"videomae": 4, "vivit": 2}
 def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Checkpoint:
     """Load a video classifier of `transformers` from a local folder, with its own preprocessing.
 
-    Keys renamed between versions of that library are mapped by the library itself; a key that finds no place, or a
-    parameter that gets no value, is an error and not a warning.
+    Keys renamed between versions of that library are mapped by the library itself. An unexpected or a missing key is an
+    error and not a warning.
 
     Raises:
         UserError: if the folder is no video classifier, or its weights do not fit.
@@ -53,7 +53,7 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
                             "another architecture, or its classifier was never trained")
     model = ExternalClassifier("transformers", json.loads(net.config.to_json_string(use_diff=False)))
     model.net = net
-    labels = {int(place): str(label) for place, label in (net.config.id2label or {}).items()}
+    labels = {int(index): str(label) for index, label in (net.config.id2label or {}).items()}
     return Checkpoint(model=model.eval(), name="external", source=source, arguments=model.arguments,
                       class_names=[labels.get(k, f"class {k}") for k in range(model.arguments["num_classes"])],
                       preprocess=_hf_preprocess(folder, model, str(config["model_type"])))

@@ -44,7 +44,7 @@ class Checkpoint:
     arguments: dict[str, Any]
     """What `create_model` takes."""
     class_names: list[str]
-    """Name of each logit; "class 0", "class 1", ... where the checkpoint does not say."""
+    """Name of each logit; "class 0", "class 1", ... where the checkpoint has none."""
     preprocess: Preprocess | None
     """How a video becomes the model's input."""
     calibration: dict[str, Any] | None = None
@@ -103,7 +103,7 @@ def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: Sequen
                     preprocess: Preprocess | None, calibration: dict[str, Any] | None = None,
                     extra: dict[str, Any] | None = None, tensors: dict[str, Tensor] | None = None,
                     storage: str = "float32") -> None:
-    """Write a checkpoint folder; both files get temporary names first, so an old checkpoint survives a failure.
+    """Write a checkpoint folder; both files are written under temporary names first, so a failure keeps the old ones.
 
     Args:
         folder: made if absent; other files in it stay.
@@ -146,11 +146,11 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
-    """Read a checkpoint folder; every tensor must have its place, and float weights come back as float32.
+    """Read a checkpoint folder; every tensor must match the model, and float weights are returned as float32.
 
     Args:
         folder: with `model.safetensors` and `config.json`.
-        source: what to call the checkpoint; None takes the folder's path.
+        source: the checkpoint's name in messages; None takes the folder's path.
 
     Raises:
         UserError: if a file is missing, unreadable, of another format, or does not fit its own arguments.
@@ -190,7 +190,7 @@ def build_and_fill(architecture: str, arguments: dict[str, Any], state: dict[str
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into memory of our own, aligned: sums then round as they did before saving.
+    """Read a safetensors file into new, aligned memory, so that sums round as they did before saving.
 
     Raises:
         UserError: if the file is absent or damaged.

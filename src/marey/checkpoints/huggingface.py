@@ -1,4 +1,4 @@
-"""TimeSformer in the layout of `transformers`: read, and write so that `from_pretrained` loads it."""
+"""Read and write TimeSformer in the layout of `transformers`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ATTENTION_TYPES = {"divided_space_time": "divided", "joint_space_time": "joint",
 
 HF_ARGUMENTS = {"attention": ("divided", "joint"), "time_attention": ("softmax",), "space_attention": ("softmax",),
                 "cls_in_time": (False,), "stem": ("linear",), "position_embedding": ("separable",)}
-"""What our TimeSformer may be built with to have a place in that layout."""
+"""Settings of our TimeSformer that this layout can hold."""
 
 NAMES = (
     # ours, theirs; "blocks.<i>." goes with "timesformer.encoder.layer.<i>."
@@ -59,7 +59,7 @@ def to_hf_name(name: str) -> str:
     for ours, theirs in table:
         if rest == ours or rest.startswith(ours + "."):
             return prefix + theirs + rest[len(ours):]
-    raise UserError(f"'{name}' has no place in the transformers layout of TimeSformer")
+    raise UserError(f"'{name}' does not exist in the transformers layout of TimeSformer")
 
 
 def from_hf_name(name: str) -> str:
@@ -118,7 +118,7 @@ def read_hf_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def preprocess_from_hf(folder: Path, *, num_frames: int, stride_frames: int, image_size: int) -> Preprocess:
-    """Translate `preprocessor_config.json`; without one, TimeSformer's own mean .45 and deviation .225, with a notice.
+    """Translate `preprocessor_config.json`; without one, take TimeSformer's mean .45 and std .225, with a notice.
 
     Args:
         folder: of the checkpoint.
@@ -128,7 +128,7 @@ def preprocess_from_hf(folder: Path, *, num_frames: int, stride_frames: int, ima
     sampling = ClipSampling(num_frames=num_frames, stride_frames=stride_frames, target_fps=30.0)
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        warnings.warn(f"{folder}: no preprocessor_config.json, taking mean .45, deviation .225, short side "
+        warnings.warn(f"{folder}: no preprocessor_config.json, taking mean .45, standard deviation .225, short side "
                       f"{image_size}", stacklevel=2)
         return Preprocess(sampling=sampling, short_side=image_size, image_size=image_size)
     values = read_json(path)
@@ -155,7 +155,7 @@ def load_hf_timesformer(folder: Path, config: dict[str, Any], source: str) -> Ch
     Args:
         folder: of the checkpoint.
         config: its `config.json`.
-        source: what to call the checkpoint.
+        source: the checkpoint's name in messages.
 
     Raises:
         UserError: if the config asks for what our TimeSformer does not have, or the weights do not fit it.
@@ -207,15 +207,16 @@ def save_hf(folder: str | Path, model: nn.Module, *, class_names: list[str] | No
         preprocess: for `preprocessor_config.json`.
 
     Raises:
-        UserError: if the model has parts that layout has no place for, or the disk is full.
+        UserError: if the layout cannot hold the model, or the disk is full.
     """
     if type(model) is not TimeSformer:
-        raise UserError(f"a {type(model).__name__} has no place in the transformers layout, only TimeSformer has")
+        raise UserError(f"the transformers layout cannot hold a {type(model).__name__}; only a "
+                        "TimeSformer can be exported")
     arguments = model.arguments
     for key, fitting in HF_ARGUMENTS.items():
         if arguments[key] not in fitting:
-            raise UserError(f"this TimeSformer has {key}={arguments[key]!r}, which the transformers layout has no "
-                            f"place for; it takes {fitting[0]!r}")
+            raise UserError(f"this TimeSformer has {key}={arguments[key]!r}, which the transformers layout "
+                            f"cannot hold; it takes {fitting[0]!r}")
     labels = class_names or [f"class {index}" for index in range(arguments["num_classes"])]
     theirs = {value: key for key, value in ATTENTION_TYPES.items()}
     config = {"architectures": ["TimesformerForVideoClassification"], "model_type": "timesformer",
@@ -242,11 +243,11 @@ def hf_preprocess(preprocess: Preprocess) -> dict[str, Any]:
     """Translate our preprocessing to a VideoMAE processor's config, as the public TimeSformers have; sampling is lost.
 
     Raises:
-        UserError: if the channel order is BGR, which that processor does not know.
+        UserError: if the channel order is BGR, which that processor does not support.
     """
     if preprocess.channel_order != "rgb":
         raise UserError(f"the preprocessing is {preprocess.channel_order.upper()}, which a transformers processor "
-                        "cannot say; export with RGB preprocessing")
+                        "does not support; export with RGB preprocessing")
     side = preprocess.image_size
     stretch = preprocess.resize_mode == "stretch"
     return {"image_processor_type": "VideoMAEImageProcessor", "do_resize": True, "do_center_crop": True,

@@ -1,4 +1,4 @@
-"""Read other people's PyTorch files without running what is in them, and take their wrapping off."""
+"""Read PyTorch files of other projects without executing their pickles, and find the state dict inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fill a model from a state dict, and account for every name."""
+"""Fill a model from a state dict, and report what happened to every name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from marey.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """Where every tensor of a checkpoint and of a model went."""
+    """Which tensors of a checkpoint and of a model matched."""
 
     matched: tuple[str, ...]
     """Names in both, with equal shapes: filled."""

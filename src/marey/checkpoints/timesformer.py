@@ -25,7 +25,7 @@ HEADS_OF_MODEL = {"vit_base_patch16_224": 12, "TimeSformer": 12, "DirecFormer": 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSformerSizes:
-    """What the shapes of a TimeSformer state dict say."""
+    """The sizes that the shapes of a TimeSformer state dict determine."""
 
     num_classes: int
     num_frames: int | None
@@ -42,7 +42,7 @@ class TimeSformerSizes:
 
 
 def sizes_from_shapes(state: dict[str, Tensor], source: str | Path) -> TimeSformerSizes:
-    """Read every size that the shapes hold.
+    """Read every size that the shapes determine.
 
     Raises:
         UserError: if a tensor that every TimeSformer has is absent, or the patch grid is not square.
@@ -52,10 +52,10 @@ def sizes_from_shapes(state: dict[str, Tensor], source: str | Path) -> TimeSform
             some = ", ".join(list(state)[:3])
             raise UserError(f"{source}: not a TimeSformer: '{name}' is missing (the file starts with {some})")
     embed_dim, _, patch_size, _ = state["patch_embed.proj.weight"].shape
-    places = state["pos_embed"].shape[1] - 1
-    side = round(places**0.5)
-    if side * side != places:
-        raise UserError(f"{source}: pos_embed has {places} places, which is no square grid; "
+    num_patches = state["pos_embed"].shape[1] - 1
+    side = round(num_patches**0.5)
+    if side * side != num_patches:
+        raise UserError(f"{source}: pos_embed has {num_patches} patches, which is no square grid; "
                         "only square TimeSformers can be read")
     depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
     has_time = "time_embed" in state
@@ -94,7 +94,7 @@ def heads_from_config(config: dict[str, Any]) -> int | None:
 
 
 def preprocess_from_config(config: dict[str, Any], num_frames: int, image_size: int) -> Preprocess:
-    """Return the released test preprocessing: what the config says, else the paper's 8 x 32 at 30 fps, mean .45.
+    """Return the released test preprocessing: the config's, else the paper's 8 x 32 at 30 fps, mean .45.
 
     Something-Something V2 is sampled by segments and, as in the released loader, stays BGR.
     """
@@ -125,12 +125,12 @@ def load_released(path: str | Path, *, directed: bool = False, num_heads: int | 
     Args:
         path: `.pyth`, `.pth` or `.safetensors`; a state dict, or one under "model_state", "state_dict" or "model".
         directed: build a DirecFormer.
-        num_heads: heads; needed if the file's config does not tell.
+        num_heads: heads; needed if the file has no config.
         num_frames: T, needed only for attention "space".
         class_names: name of each logit.
 
     Returns:
-        The checkpoint; every tensor of the file has its place in the model.
+        The checkpoint; every tensor of the file is used.
 
     Raises:
         UserError: if the file is no such model, or the number of heads is unknown.

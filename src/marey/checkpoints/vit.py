@@ -41,7 +41,7 @@ TABLE = (
 
 
 def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return an image ViT's state dict by timm's names: q, k and v in one matrix, poolers as they were."""
+    """Return an image ViT's state dict by timm's names: q, k and v in one matrix, poolers unchanged."""
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         bare = name.removeprefix("vit.")
@@ -70,7 +70,7 @@ def initialise_from_vit(model: nn.Module, source: str | Path | dict[str, Tensor]
         resize: "bicubic", or "nearest" as the released loader (which treats the grid as one row).
 
     Returns:
-        The report: what is missing keeps its fresh values (heads, time embedding, `temporal_fc`).
+        The report: missing tensors keep their initial values (heads, time embedding, `temporal_fc`).
 
     Raises:
         UserError: if the file is no ViT of this width and depth.

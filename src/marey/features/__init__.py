@@ -1,1 +1,1 @@
-"""From a person's own videos to features by second in the YouTube-8M format, and from features to answers."""
+"""Features of videos, one vector per second, in the YouTube-8M format."""

@@ -27,7 +27,7 @@ PARTITIONS = {"train": "train", "val": "validate", "test": "test"}
 
 
 class FeatureExtractor:
-    """A frame encoder, a sound encoder and optional projections, with a description that travels with the features."""
+    """A frame encoder, a sound encoder and optional projections, with a description for the features' file."""
 
     def __init__(self, frames: str = "marey-mini", sound: str = "log-mel", frames_pca: str | None = None,
                  sound_pca: str | None = None, max_seconds: int = 300) -> None:
@@ -83,18 +83,18 @@ class FeatureExtractor:
         with open_video(path, **limits) as reader:
             end = reader.duration_seconds if end_seconds is None else min(end_seconds, reader.duration_seconds)
             seconds = whole_seconds(end - start, self.max_seconds)
-            pictures = encode_frames(reader, self.frames, start, seconds)
+            frames = encode_frames(reader, self.frames, start, seconds)
         sound = self.sound(path, seconds, start)
         if self.frames_pca is not None:
-            pictures = self.frames_pca(pictures)
+            frames = self.frames_pca(frames)
         if self.sound_pca is not None:
             sound = self.sound_pca(sound)
-        return {"rgb": quantize(pictures.numpy()), "audio": quantize(sound.numpy())}
+        return {"rgb": quantize(frames.numpy()), "audio": quantize(sound.numpy())}
 
 
 @dataclass(kw_only=True)
 class FeatureReport:
-    """What `write_features` did."""
+    """The files written and the videos left out by `write_features`."""
 
     files: dict[str, int] = field(default_factory=dict)
     """TFRecord file -> videos in it."""

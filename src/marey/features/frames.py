@@ -1,4 +1,4 @@
-"""Pictures by second: a Marey classifier as clip encoder, or Inception v3 with weights from a file."""
+"""Frame encoders, one vector per second: a Marey classifier, or Inception v3 with weights from a file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from marey.models import MODELS
 from marey.video.decode import VideoReader
 
 SECONDS_AT_ONCE = 8
-"""Seconds that are decoded and encoded together: bounds the memory."""
+"""Seconds that are decoded and encoded together; it bounds the memory."""
+
 UNIT_SCALE = 0.8
-"""Root mean square a clip embedding is brought to, so that [-2, 2] holds 2.5 deviations of it."""
+"""Root mean square a clip embedding is brought to, so that [-2, 2] holds 2.5 standard deviations of it."""
 
 
 class FrameEncoder(Protocol):
@@ -34,12 +35,12 @@ class FrameEncoder(Protocol):
         """Return the times at which frames are needed, in seconds from the start of a second."""
         ...
 
-    def encode(self, frames: Tensor, places: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, rows: Tensor) -> Tensor:
         """Encode S seconds; returns float (S, dim).
 
         Args:
             frames: uint8 (U, 3, H, W), each frame once.
-            places: int (S, n), which of them every second needs.
+            rows: int (S, n), which of them each second needs.
         """
         ...
 
@@ -47,8 +48,8 @@ class FrameEncoder(Protocol):
 class ClipEncoder:
     """A Marey classifier: the frames of each second are a clip, its `embedding` the feature.
 
-    The whole second is seen, not one still: motion is what such a model knows. Every vector is scaled to a root mean
-    square of 0.8, for embeddings have no common scale.
+    The feature describes the motion of the whole second, not a single frame. Every vector is scaled to a root mean
+    square of 0.8, because embeddings have no common scale.
     """
 
     def __init__(self, source: str) -> None:
@@ -70,7 +71,7 @@ class ClipEncoder:
     def offsets(self) -> list[float]:
         """Return the times of a clip around the middle of a second.
 
-        Frames stand as far apart as the model was trained on (`sampling.target_fps`), so a clip may reach into the
+        Frames are as far apart as in training (`sampling.target_fps`), so a clip may reach into the
         neighbouring seconds; a model without a rate of its own gets the frames of the second evenly.
         """
         sampling = self.preprocess.sampling
@@ -80,13 +81,13 @@ class ClipEncoder:
         return [0.5 + (frame - (count - 1) / 2) * sampling.stride_frames / rate for frame in range(count)]
 
     @torch.inference_mode()
-    def encode(self, frames: Tensor, places: Tensor) -> Tensor:
-        """Return one scaled embedding a second; a convolutional trunk sees each frame once, however clips overlap."""
+    def encode(self, frames: Tensor, rows: Tensor) -> Tensor:
+        """Return one scaled embedding a second; a pretrained stem runs once per frame, however clips overlap."""
         prepared = self.preprocess.clip(frames)[0]                                                  # (U, 3, s, s)
         stem = getattr(self.model, "feature_stem", None)
         if stem is not None:
             prepared = stem.features(prepared)                                                      # (U, N, C)
-        outputs = self.model(prepared[places])
+        outputs = self.model(prepared[rows])
         if "embedding" not in outputs:
             raise UserError(f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini")
         embedding = outputs["embedding"].float()
@@ -108,14 +109,14 @@ class InceptionEncoder:
         self.model.fc = nn.Identity()
 
     def offsets(self) -> list[float]:
-        """Return the start of the second: one frame a second, as the data set has it."""
+        """Return the start of the second: one frame a second, as in the data set."""
         return [0.0]
 
     @torch.inference_mode()
-    def encode(self, frames: Tensor, places: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, rows: Tensor) -> Tensor:
         """Return (S, 2048): frames stretched to 299 x 299, values in [-1, 1]."""
-        pictures = F.interpolate(frames[places[:, 0]].float(), size=(299, 299), mode="bilinear", antialias=True)
-        return self.model(pictures / 127.5 - 1)
+        resized = F.interpolate(frames[rows[:, 0]].float(), size=(299, 299), mode="bilinear", antialias=True)
+        return self.model(resized / 127.5 - 1)
 
 
 def load_frame_encoder(source: str) -> FrameEncoder:
@@ -126,14 +127,14 @@ def load_frame_encoder(source: str) -> FrameEncoder:
 
 
 def whole_seconds(duration_seconds: float, max_seconds: int) -> int:
-    """Return how many seconds a video gives: a last part of half a second or more counts, and never none."""
+    """Return the number of feature seconds of a video: a last part of half a second or more counts, at least 1."""
     return min(max(1, math.floor(duration_seconds + 0.5)), max_seconds)
 
 
 def encode_frames(reader: VideoReader, encoder: FrameEncoder, start_seconds: float, seconds: int) -> Tensor:
     """Encode `seconds` seconds of a video from a time on; returns float (seconds, dim)."""
     parts = _seconds(reader, encoder.offsets(), start_seconds, seconds)
-    return torch.cat([encoder.encode(frames, places) for frames, places in parts])
+    return torch.cat([encoder.encode(frames, rows) for frames, rows in parts])
 
 
 def _seconds(reader: VideoReader, offsets: list[float], start: float, seconds: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -141,5 +142,5 @@ def _seconds(reader: VideoReader, offsets: list[float], start: float, seconds: i
     for first in range(0, seconds, SECONDS_AT_ONCE):
         count = min(SECONDS_AT_ONCE, seconds - first)
         times = [min(max(start + first + second + offset, 0.0), last) for second in range(count) for offset in offsets]
-        indices, places = torch.tensor(reader.indices_at_seconds(times)).unique(return_inverse=True)
-        yield reader.frames_at(indices.tolist()).frames, places.view(count, len(offsets))
+        indices, rows = torch.tensor(reader.indices_at_seconds(times)).unique(return_inverse=True)
+        yield reader.frames_at(indices.tolist()).frames, rows.view(count, len(offsets))

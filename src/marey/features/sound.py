@@ -1,4 +1,4 @@
-"""Sound by second: decode to 16 kHz mono, VGGish's log-mel patches, and two encoders of a patch.
+"""Sound encoders, one vector per second: 16 kHz mono, VGGish's log-mel patches, and two encoders of a patch.
 
 Source: Hershey et al., "CNN architectures for large-scale audio classification", and the constants of the released
 VGGish: 25 ms window, 10 ms hop, 64 mel bands from 125 to 7,500 Hz, log(mel + 0.01), patches of 96 frames (0.96 s).
@@ -25,7 +25,7 @@ WINDOW, HOP, FFT = 400, 160, 512
 MEL_BANDS, LOWEST_HZ, HIGHEST_HZ, LOG_OFFSET = 64, 125.0, 7500.0, 0.01
 PATCH_FRAMES = 96
 SUMMARY_CENTRE, SUMMARY_SCALE = (-1.3, 0.6), (1.65, 0.5)
-"""Log-mel summary: offset and unit of the band means and of the band deviations; silence gives -2 and -1.2."""
+"""Log-mel summary: offset and unit of the bands' means and standard deviations; silence gives -2 and -1.2."""
 
 
 def decode_sound(path: str | Path, max_seconds: float = 300.0) -> Tensor | None:
@@ -79,7 +79,7 @@ def mel_filters() -> Tensor:
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     weights = np.maximum(0, np.minimum(rising, falling))
-    weights[0] = 0                                                                              # no constant part
+    weights[0] = 0                                                                              # no constant (DC) part
     return torch.from_numpy(weights).float()
 
 
@@ -91,7 +91,7 @@ def log_mel(sound: Tensor) -> Tensor:
 
 
 def sound_patches(sound: Tensor | None, seconds: int) -> Tensor:
-    """Cut a log-mel patch of 0.96 s at the start of every second, so that sound and frames keep step.
+    """Cut a log-mel patch of 0.96 s at the start of every second, so that sound and frames stay aligned.
 
     (Consecutive VGGish patches would drift by 12 s in 5 minutes.) Where there is no sound, patches are silence.
 
@@ -111,10 +111,10 @@ def sound_patches(sound: Tensor | None, seconds: int) -> Tensor:
 
 
 def log_mel_summary(patches: Tensor) -> Tensor:
-    """Describe each patch by 128 numbers without any learned weight: mean and deviation over time of the 64 bands.
+    """Describe each patch by 128 numbers without learned weights: mean and standard deviation over time of 64 bands.
 
-    Means are shifted by 1.3 and divided by 1.65, deviations shifted by -0.6 and divided by 0.5, which puts silence at
-    -2 and -1.2 and most sounds inside [-2, 2].
+    Means are shifted by 1.3 and divided by 1.65, standard deviations shifted by -0.6 and divided by 0.5, which puts
+    silence at -2 and -1.2 and most sounds inside [-2, 2].
 
     Args:
         patches: float (T, 96, 64).

@@ -1,4 +1,4 @@
-"""Weights of feature encoders, from files the user has; random weights are never used."""
+"""Weights and projections of feature encoders, from files of the user; random weights are never used."""
 
 from __future__ import annotations
 

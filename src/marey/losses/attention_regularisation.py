@@ -1,7 +1,7 @@
-"""Keep attention maps alike under adversarial change.
+"""Attention-map regularisation: keep the maps similar under adversarial perturbation.
 
-Source: Sahu et al., section 3.2.1 (L_advFr, L_advJS) and Algorithm 1. The algorithm prints X where X^ad is meant in the
-line of the adversarial map; we use X^ad. Maps are averaged over heads, before dropout, and only rows of real frames
+Source: Sahu et al., section 3.2.1 (L_advFr, L_advJS) and Algorithm 1. In the line of the adversarial map the algorithm
+prints X where X^ad is meant; we use X^ad. Maps are averaged over heads, before dropout, and only rows of real frames
 count, with T their number.
 """
 
@@ -41,6 +41,7 @@ def jensen_shannon_distance(maps: Tensor, adversarial: Tensor, rows: Tensor | No
         raise UserError("the Jensen-Shannon distance needs attention rows that are distributions; directed (cosine) "
                         "attention is signed: choose attention='frobenius'")
     tiny = torch.finfo(maps.dtype).tiny
+    # JSD(p, q) = (KL(p, m) + KL(q, m)) / 2 with m = (p + q) / 2.
     middle = ((maps + adversarial) / 2).clamp(min=tiny).log()
     divergence = sum((part * (part.clamp(min=tiny).log() - middle)).sum(-1) for part in (maps, adversarial)) / 2
     if rows is None:
@@ -51,9 +52,9 @@ def jensen_shannon_distance(maps: Tensor, adversarial: Tensor, rows: Tensor | No
 
 def attention_layers(outputs: Mapping[str, Any], mask: Tensor | None = None, levels: Levels = "global") \
         -> Iterator[list[tuple[Tensor, Tensor | None]]]:
-    """Give, for every stack of layers a model has, its maps as (L, R, C) with the rows that count.
+    """Yield, for every stack of layers of a model, its maps as (L, R, C) with the rows that count.
 
-    Reads `attention` of GAT (one stack a modality) and `attention_time`, `attention_space` of the clip models.
+    Reads `attention` of GAT (one stack per modality) and `attention_time`, `attention_space` of the clip models.
 
     Raises:
         UserError: if the outputs hold no map.
@@ -106,7 +107,7 @@ def attention_regularisation(outputs: Mapping[str, Any], adversarial: Mapping[st
                             strict=True):
         weights = [1.0] * len(ours) if layer_weights is None else list(layer_weights)
         if len(weights) != len(ours):
-            raise UserError(f"layer_weights has {len(weights)} entries, but there are {len(ours)} maps a modality")
+            raise UserError(f"layer_weights has {len(weights)} entries, but there are {len(ours)} maps per modality")
         for weight, (clean, rows), (moved, _) in zip(weights, ours, theirs, strict=True):
             distance = (frobenius_distance(clean, moved) if kind == "frobenius"
                         else jensen_shannon_distance(clean, moved, rows))

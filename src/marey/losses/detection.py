@@ -1,4 +1,6 @@
-"""What the Action Transformer learns from. Girdhar et al., "Video Action Transformer Network", CVPR 2019, Sec. 3.4.
+"""The losses of the Video Action Transformer.
+
+Girdhar et al., "Video Action Transformer Network", CVPR 2019, Sec. 3.4.
 
 Separate logistic losses per class, smooth L1 for boxes, and the two losses of the region proposal network.
 """
@@ -18,7 +20,7 @@ def action_loss(logits: Tensor, labels: Tensor, background_logits: Tensor | None
     """Sum sigmoid cross-entropies over classes, average over boxes; several actions may be true of one person.
 
     Args:
-        logits: (P, K); labels: (P, K), 0 or 1, all zero where no person is.
+        logits: (P, K); labels: (P, K), 0 or 1, all zero for boxes without a person.
         background_logits: (P,), the explicit background output; its target is 1 where `is_positive` is False.
 
     Returns:

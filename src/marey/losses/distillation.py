@@ -1,4 +1,7 @@
-"""A small model learns a large one's answers (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015)."""
+"""Knowledge distillation: a student learns the softened predictions of a teacher.
+
+Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from marey.errors import UserError
 
 
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    r"""Return how far the student's softened answers are from the teacher's, averaged over the batch.
+    r"""Return how far the student's softened predictions are from the teacher's, averaged over the batch.
 
     Hinton et al., section 2:  T^2 KL(softmax(teacher / T) || softmax(student / T)); the factor T^2 keeps the size of
     the gradient when T changes. The source writes a cross-entropy, which differs by the teacher's entropy, a constant.

@@ -1,4 +1,4 @@
-"""How far a predicted label embedding is from the embedding of the label (SeViTAR, section 3.2)."""
+"""Distance between predicted label embeddings and those of the labels (SeViTAR, section 3.2)."""
 
 from __future__ import annotations
 

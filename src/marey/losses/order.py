@@ -1,7 +1,7 @@
 """The losses of DirecFormer: order cross-entropy, guided loss on the temporal attention, their total.
 
-`o` (order) is the gather that permuted a clip, `permuted = frames[o]`: `o[t]` is the original time of the frame at
-place t. B clips, T frames, N places of the patch grid, P permutations of the set, K classes.
+`o` (order) is the gather that permuted a clip, `permuted = frames[o]`: `o[t]` is the original index of the frame at
+position t. B clips, T frames, N patches of the grid, P permutations of the set, K classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIGNS = ("paper", "released")
 
 
 def order_signs(order: Tensor, kind: str = "paper") -> Tensor:
-    r"""Return which frame of every pair came first.
+    r"""Return for every pair of frames which came first.
 
     Truong et al., "DirecFormer", CVPR 2022, Eq. 13: sigma(o_t, o_t') = 1 if o_t < o_t', otherwise -1; so the
     diagonal is -1 and the rest antisymmetric. The released code has another matrix, the option "released": the pairs
@@ -47,13 +47,13 @@ def order_signs(order: Tensor, kind: str = "paper") -> Tensor:
 
 def guided_loss(attention_time: Sequence[Tensor], order: Tensor, *, signs: str = "paper",
                 mask_diagonal: bool = False) -> Tensor:
-    r"""Pull the temporal attention of a permuted clip towards the true direction of time.
+    r"""Guide the temporal attention of a permuted clip towards the true direction of time.
 
     Truong et al., "DirecFormer", CVPR 2022, Eq. 13:
 
         L_self = 1 / (L N T^2)  sum_l sum_s sum_t sum_t'  (1 - a_(s,t),(s,t')) sigma(o_t, o_t')
 
-    averaged over blocks, places, t and t' = 1..T (never the CLS column), and over heads and clips, which the paper
+    averaged over blocks, patches, t and t' = 1..T (never the CLS column), and over heads and clips, which the paper
     leaves open. `order` must belong to the clip the attention was computed on: on an ordered clip the time embedding
     alone would solve it. With cosine attention the value lies in [-2, 2], and it may be negative, as printed in the
     paper; there is no absolute value and no clamp. The diagonal adds a(t, t) - 1, because sigma(t, t) = -1.
@@ -83,17 +83,19 @@ def guided_loss(attention_time: Sequence[Tensor], order: Tensor, *, signs: str =
             raise UserError(f"temporal attention of shape {tuple(weights.shape)} does not fit permutations of {T} "
                             f"frames; expected (B, N, heads, {T}, {T}) or (B, N, heads, {T}, {T + 1})")
         frames_only = weights[..., -T:].float()                        # without the CLS column
-        mean = frames_only.mean(dim=(1, 2), keepdim=True)              # over places and heads; the loss is linear in a
+        mean = frames_only.mean(dim=(1, 2), keepdim=True)              # over patches and heads: the loss is linear in a
         total = total + ((1 - mean) * sigma).sum() / (len(order) * entries)
     return total / len(attention_time)
 
 
 def place_shortcut(permutations: Tensor) -> float:
-    """Return how far a permutation set lets the guided loss fall by place alone, whatever the frames show.
+    """Return how far the guided loss can decrease on a permutation set without looking at the frames.
 
-    If in most rows the frame at place t comes before that at place t', attention that knows the places (by the time
-    embedding) is right without a look at them. The best such attention is the sign of the mean of sigma; the loss,
-    without the diagonal, falls by the mean of its size. All T! permutations give 0, a set of one row 1; 1,000 of 8!
+    If in most rows the frame at position t comes before that at position t', attention that depends on the positions
+    alone (by the time embedding) is right without any content. The best such attention is the sign of the mean of
+    sigma; the loss, without the diagonal, then decreases by the mean of its absolute value.
+
+    All T! permutations give 0, a set of one row 1; 1,000 of 8!
     give 0.28 by the paper's rule "closest", 0.02 by "farthest".
 
     Args:

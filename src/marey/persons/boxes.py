@@ -1,4 +1,4 @@
-"""Where person boxes come from, besides a detector's own proposals: torchvision, OpenCV's HOG, or a file."""
+"""Sources of person boxes besides the model's own proposals: torchvision, OpenCV's HOG, or a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class PersonFinder(Protocol):
 
 
 def person_finder(source: str, *, min_score: float = 0.5) -> PersonFinder | None:
-    """Build what `--persons` names: "own" (None: the model proposes), "torchvision:NAME", "hog" or a CSV file.
+    """Build the source of boxes that `--persons` names.
+
+    "own" gives None (the model proposes); else "torchvision:NAME", "hog" or a CSV file.
 
     Raises:
         UserError: if the source is unknown, its file is absent, or what it needs is not installed or downloadable.
@@ -43,7 +45,7 @@ def person_finder(source: str, *, min_score: float = 0.5) -> PersonFinder | None
 class HogPersons:
     """OpenCV's built-in upright-pedestrian detector (Dalal & Triggs, CVPR 2005): nothing to download.
 
-    It wants standing people of at least about 100 pixels; smaller frames are enlarged first.
+    It finds upright people of at least about 100 pixels; smaller frames are enlarged first.
     """
 
     def __init__(self, min_weight: float = 0.3) -> None:
@@ -90,10 +92,10 @@ class TorchvisionPersons:
     @torch.no_grad()
     def __call__(self, frame: Tensor, video: str, seconds: float) -> tuple[Tensor, Tensor]:
         """Return boxes of COCO class 1 ("person")."""
-        answer: dict[str, Any] = self.model([frame.float() / 255])[0]
-        keep = (answer["labels"] == 1) & (answer["scores"] >= self.min_score)
+        detections: dict[str, Any] = self.model([frame.float() / 255])[0]
+        keep = (detections["labels"] == 1) & (detections["scores"] >= self.min_score)
         H, W = frame.shape[-2:]
-        return (answer["boxes"][keep] / torch.tensor([W, H, W, H])).clamp(0, 1), answer["scores"][keep]
+        return (detections["boxes"][keep] / torch.tensor([W, H, W, H])).clamp(0, 1), detections["scores"][keep]
 
 
 class FilePersons:

@@ -1,4 +1,4 @@
-"""Persons of neighbouring moments linked into tracks: greedily, by overlap, then by nearness."""
+"""Link the person boxes of successive frames into tracks: greedily, by overlap, then by distance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 
 def link_similarity(before: Tensor, after: Tensor) -> Tensor:
-    """Say how likely boxes of two moments are the same person.
+    """Return how similar boxes of two frames are, as candidates for the same person.
 
     IoU where boxes overlap; else minus the distance of their centres in mean box heights; -inf for centres further than
     one height apart or heights that differ by more than a factor 2.2.
@@ -38,12 +38,12 @@ def link_persons(moments: Sequence[Tensor], seconds: Sequence[float], *,
     starts a new track. Numbers count from 1 and are never used again.
 
     Args:
-        moments: per moment boxes (P, 4) of which x, y, width and height share one unit, best person first.
-        seconds: time of each moment.
-        max_gap_seconds: how long a person may be unseen before the track ends; moments further apart are not linked.
+        moments: for each frame, boxes (P, 4) of which x, y, width and height share one unit, best person first.
+        seconds: time of each frame.
+        max_gap_seconds: how long a person may be unseen before the track ends; frames further apart are not linked.
 
     Returns:
-        Per moment one track number per box.
+        For each frame, one track number per box.
     """
     numbers: list[list[int]] = []
     last_box: dict[int, Tensor] = {}
@@ -58,9 +58,9 @@ def link_persons(moments: Sequence[Tensor], seconds: Sequence[float], *,
                 row, column = divmod(int(similarity.argmax()), similarity.shape[1])
                 mine[column] = alive[row]
                 similarity[row], similarity[:, column] = float("-inf"), float("-inf")
-        for place in range(len(boxes)):
-            if not mine[place]:
-                mine[place], following = following, following + 1
-            last_box[mine[place]], last_seen[mine[place]] = boxes[place], now
+        for index, box in enumerate(boxes):
+            if not mine[index]:
+                mine[index], following = following, following + 1
+            last_box[mine[index]], last_seen[mine[index]] = box, now
         numbers.append(mine)
     return numbers
