@@ -4,14 +4,8 @@ import pytest
 import torch
 from torchvision.io import write_jpeg
 
-from marey.datasets.ava import (
-    AvaDataset,
-    clip_indices,
-    collate_scenes,
-    is_ava,
-    open_ava,
-    read_predicted_boxes,
-)
+from marey.datasets.ava import is_ava, open_ava, read_predicted_boxes
+from marey.datasets.ava_clips import AvaDataset, clip_indices, collate_scenes
 from marey.errors import UserError
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess

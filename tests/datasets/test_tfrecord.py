@@ -8,14 +8,12 @@ import pytest
 
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
+from marey.datasets.tf_example import feature_list, feature_matrix, messages
 from marey.datasets.tfrecord import (
     ReadReport,
     RecordError,
     count_records,
-    feature_list,
-    feature_matrix,
     masked_crc32c,
-    messages,
     read_records,
     write_records,
 )

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from marey.datasets.tf_example import feature_list, feature_matrix, messages
 from marey.datasets.tfrecord import (
     OnCorrupt,
     ReadReport,
     RecordError,
     RecordPlace,
-    feature_list,
-    feature_matrix,
     iterate_places,
-    messages,
     read_record,
     write_records,
 )

@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from marey.datasets.ava import AvaDataset, AvaIndex, clip_indices
+from marey.datasets.ava import AvaIndex
+from marey.datasets.ava_clips import AvaDataset, clip_indices
 from marey.errors import UserError
 from marey.inference.detector import Detector
 from marey.models.action_transformer import postprocess

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from marey.datasets.index import VIDEO_SUFFIXES, DatasetIndex, Sample
 from marey.datasets.open import open_dataset
-from marey.datasets.tfrecord import messages, read_records
+from marey.datasets.tf_example import messages
+from marey.datasets.tfrecord import read_records
 from marey.datasets.youtube8m import FrameExample, quantize, write_examples
 from marey.datasets.youtube8m_shards import write_sidecar
 from marey.errors import UserError, VideoError

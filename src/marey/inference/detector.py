@@ -14,7 +14,7 @@ from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
-from marey.datasets.ava import clip_indices
+from marey.datasets.ava_clips import clip_indices
 from marey.datasets.ava_format import AVA_60_CLASSES, BoxRows, rows_from_arrays
 from marey.errors import UserError
 from marey.models.action_transformer import ActionTransformer, postprocess

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from marey.checkpoints.load import load_model
-from marey.datasets.ava import AvaDataset, AvaIndex, is_ava, open_ava
+from marey.datasets.ava import AvaIndex, is_ava, open_ava
+from marey.datasets.ava_clips import AvaDataset
 from marey.errors import UserError
 from marey.files import atomic, weights_digest
 from marey.losses.detection import detection_loss

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marey.datasets.ava import AvaDataset, collate_scenes, is_ava, open_ava, read_predicted_boxes
+from marey.datasets.ava import is_ava, open_ava, read_predicted_boxes
+from marey.datasets.ava_clips import AvaDataset, collate_scenes
 from marey.errors import UserError, unknown_name
 from marey.files import atomic
 from marey.layers.efficientnet_lite import load_imagenet_stem
