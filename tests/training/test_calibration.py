@@ -1,4 +1,4 @@
-"""The unknown-detector: what it learns, where its threshold lies."""
+"""The OOD detector: what it learns, and its threshold."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from marey.training.sampler import PartSampler, SampleStream, balanced_chances, finishes_epoch, steps_of_epochs
+from marey.training.sampler import PartSampler, SampleStream, balanced_probabilities, finishes_epoch, steps_of_epochs
 
 
 def test_an_epoch_shows_every_sample_once_and_epochs_differ() -> None:
@@ -36,7 +36,7 @@ def test_the_clips_of_a_step_do_not_depend_on_how_it_is_cut(accumulate: int, wor
 
 def test_balanced_draws_show_classes_equally_often() -> None:
     labels = [0] * 90 + [1] * 10
-    assert balanced_chances(labels)[:90].sum() == pytest.approx(0.5)
+    assert balanced_probabilities(labels)[:90].sum() == pytest.approx(0.5)
     keys = SampleStream(100, seed=0, labels=labels).keys(0, 5000)
     share = sum(labels[i] for _, i in keys) / len(keys)
     assert share == pytest.approx(0.5, abs=0.03)

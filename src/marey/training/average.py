@@ -1,4 +1,4 @@
-"""Averages of the weights over training, which are evaluated and saved in place of the last weights."""
+"""Averages of the weights over training, evaluated and saved instead of the last weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batches of a run: each process's parts of every training step, and loaders that go through the data once."""
+"""The batches of a run: each process's parts of every training step, and loaders that read the data once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from marey.training.task import Batch, Task
 
 def training_parts(task: Task, plan: Plan, *, first_step: int, rank: int, pin_memory: bool,
                    unreadable: Callable[[int, str], None]) -> Iterator[Batch]:
-    """Return one process's parts of all steps from `first_step` on, without end.
+    """Return an endless iterator of one process's parts, from step `first_step` on.
 
     Args:
         task: gives the data and how items become a batch.
         plan: cuts the steps into parts.
         first_step: step number of the first part, 0-based.
         rank: number of the process.
-        pin_memory: put batches where a GPU can fetch them.
+        pin_memory: page-locked host memory, for faster copies to a GPU.
         unreadable: called with sample number and reason for every video left out of its batch.
     """
     data, settings = task.train_data, plan.settings
@@ -39,7 +39,7 @@ def training_parts(task: Task, plan: Plan, *, first_step: int, rank: int, pin_me
 
 
 def readable(batches: Iterable[Batch], unreadable: Callable[[int, str], None]) -> Iterator[Batch]:
-    """Pass batches on without their list of unreadable videos, which are reported one by one.
+    """Yield the batches without their "unreadable" entries, each of which is reported.
 
     Raises:
         UserError: if nothing of a batch can be read.

@@ -1,4 +1,4 @@
-"""Resume state: one safetensors file, tensors by name and everything else as JSON in its header; never a pickle."""
+"""The resume state of a run: a safetensors file, with everything but tensors as JSON in its header; no pickle."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
 
 
 def _accepted(name: str, inferred: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what the data would tell a model that does not ask (a convolution takes any number of frames)."""
+    """Return the inferred arguments that the architecture takes; a convolution, for example, takes no num_frames."""
     if name not in MODELS:
         return dict(inferred)
     known = argument_names(name)
@@ -66,8 +66,8 @@ def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classe
     TimeSformer's family gets its position and time embeddings stretched (nearest) to the target's clip first.
 
     Args:
-        skip_classes: leave out the last layer of the class head, known by this number of outputs: it belongs to other
-            classes even where its shape happens to fit.
+        skip_classes: number of outputs of the source's class head. Its last layer is left out, because it belongs to
+            other classes even where the shape fits.
 
     Raises:
         UserError: if nothing fits.
@@ -113,16 +113,20 @@ def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
 
 
 def widen_start(model: nn.Module) -> None:
-    """Draw blocks and heads again by Glorot's rule and let time in from the first step.
+    """Draw the weights of blocks and heads again by Glorot's rule, and time embedding and temporal projection not zero.
 
-    ViT's deviation of .02 suits widths near 768; at 128 it is a quarter of Glorot's, and with the temporal projection
-    and the time embedding at zero a short training never finds the time axis (150 steps: 0.29 against 0.39 held out).
+    ViT's standard deviation of .02 suits widths near 768. At width 128 it is a quarter of Glorot's, and with temporal
+    projection and time embedding at zero a short training does not learn to use time (held-out accuracy after 150
+    steps: 0.29, against 0.39).
     """
-    for part in (model.blocks, getattr(model, "class_mlp", None), getattr(model, "semantic_mlp", None)):
-        for module in part.modules() if isinstance(part, nn.Module) else ():
+    parts = [getattr(model, name, None) for name in ("blocks", "class_mlp", "semantic_mlp")]
+    for part in parts:
+        if not isinstance(part, nn.Module):
+            continue
+        for module in part.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-    for name, deviation in (("time_embed", 0.5), ("pos_embed", 0.2), ("cls_token", 0.5)):
+    for name, std in (("time_embed", 0.5), ("pos_embed", 0.2), ("cls_token", 0.5)):
         if isinstance(getattr(model, name, None), nn.Parameter):
-            nn.init.normal_(getattr(model, name), std=deviation)
+            nn.init.normal_(getattr(model, name), std=std)

@@ -1,7 +1,7 @@
 """The linear probe: the class head fitted alone on the frozen embedding, before fine-tuning begins.
 
-Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022: a random
-head sends large gradients into features that were good; a fitted head does not.
+Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022: the
+large gradients of a random head distort features that were good, those of a fitted head do not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from marey.training.task import Batch
 PASSES = 3
 """Augmented passes over the training clips whose embeddings the head is fitted on."""
 FIRST_EPOCH = 500_000
-"""The passes are augmented as epochs from this one on, which no training reaches."""
+"""Epoch number of the first pass: so high that no training epoch is augmented alike."""
 STEPS = 300
 """Full-batch optimiser steps."""
 

@@ -1,4 +1,4 @@
-"""What a run writes about itself: log.jsonl, TensorBoard files, and a progress bar with rate, time left and waiting."""
+"""The log of a run: log.jsonl, TensorBoard files, and a progress bar with rate, time left and time spent waiting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAITING_LIMIT = 0.10
 
 
 class Progress(Protocol):
-    """What the loop tells a progress display."""
+    """What a progress display does: show a message, show a step, close."""
 
     def say(self, message: str) -> None: ...
 
@@ -128,7 +128,7 @@ class RunLog:
         self.board = _summary_writer(folder / "tensorboard", first_step) if tensorboard else None
 
     def _drop_after(self, first_step: int) -> None:
-        """Remove lines of steps that are about to be done again."""
+        """Remove the lines of steps that a resumed run will repeat."""
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) <= first_step]

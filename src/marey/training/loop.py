@@ -287,9 +287,9 @@ class Run:
         self.progress.say(f"class head fitted on the frozen embedding: {reached:.3f} of the training clips")
 
     def calibrate(self) -> None:
-        """Fit temperature and unknown-detector on both checkpoints and write them again with the result."""
+        """Fit temperature and OOD detector on both checkpoints and write them again with the result."""
         if self.task.val_data is None or not (self.out / "best").is_dir():
-            self.progress.say("no held-out videos: temperature and unknown-detector are not fitted")
+            self.progress.say("no held-out videos: temperature and OOD detector are not fitted")
             return
         train_data = without_augmentation(self.task.train_data)
         generator = torch.Generator().manual_seed(0)

@@ -31,7 +31,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Writes what a run leaves."""
+    """Writes the files of a run, except its log and its resume state."""
 
     path: Path
     config: TrainConfig

@@ -9,23 +9,25 @@ import numpy as np
 from torch.utils.data import Sampler
 
 Key = tuple[int, int]
-"""(epoch, sample): all the randomness of an item follows from it and the seed."""
+"""(epoch, sample number): all randomness of an item follows from it and the seed."""
 
 _REDRAWN = 1_000_000
-"""A sample drawn for the n-th time in one balanced epoch is asked for as epoch + n * this, for other randomness."""
+"""A sample drawn for the n-th time in one balanced epoch is asked for as epoch + n * this, so that its augmentation
+differs."""
 
 
 class SampleStream:
-    """Shuffled epochs one after the other; place p of the stream is a pure function of (seed, p).
+    """Shuffled epochs one after the other; the key at position p is a pure function of (seed, p).
 
-    Nothing is dropped and nothing padded: a batch may span two epochs. The sampler's state is one number, the place.
+    No sample is dropped or repeated to fill a batch: a batch may span two epochs. The whole state of the stream is the
+    position.
     """
 
     def __init__(self, num_samples: int, seed: int, labels: Sequence[int] | None = None) -> None:
         """`labels` makes the draws balanced: classes equally often, with replacement, num_samples draws an epoch."""
         self.num_samples = num_samples
         self.seed = seed
-        self.chances = None if labels is None else balanced_chances(labels)
+        self.probabilities = None if labels is None else balanced_probabilities(labels)
         self._epoch: tuple[int, list[Key]] = (-1, [])
 
     def epoch_keys(self, epoch: int) -> list[Key]:
@@ -36,23 +38,27 @@ class SampleStream:
 
     def _drawn(self, epoch: int) -> list[Key]:
         random = np.random.default_rng((self.seed, epoch))
-        if self.chances is None:
+        if self.probabilities is None:
             return [(epoch, int(sample)) for sample in random.permutation(self.num_samples)]
         times: dict[int, int] = {}
         keys = []
-        for drawn in random.choice(self.num_samples, self.num_samples, p=self.chances):
+        for drawn in random.choice(self.num_samples, self.num_samples, p=self.probabilities):
             sample = int(drawn)
             keys.append((epoch + _REDRAWN * times.get(sample, 0), sample))
             times[sample] = times.get(sample, 0) + 1
         return keys
 
     def keys(self, start: int, stop: int) -> list[Key]:
-        """Return the keys at places [start, stop) of the stream."""
-        return [self.epoch_keys(place // self.num_samples)[place % self.num_samples] for place in range(start, stop)]
+        """Return the keys at positions [start, stop) of the stream."""
+        found = []
+        for position in range(start, stop):
+            epoch, rank = divmod(position, self.num_samples)
+            found.append(self.epoch_keys(epoch)[rank])
+        return found
 
 
-def balanced_chances(labels: Sequence[int]) -> np.ndarray:
-    """Return the chance of each sample that gives every class that occurs the same share of draws."""
+def balanced_probabilities(labels: Sequence[int]) -> np.ndarray:
+    """Return the probability (N,) of drawing each sample that gives every class an equal share of the draws."""
     values = np.asarray(labels)
     counts = np.bincount(values)
     weights = 1.0 / counts[values]
@@ -60,7 +66,7 @@ def balanced_chances(labels: Sequence[int]) -> np.ndarray:
 
 
 class PartSampler(Sampler[list[Key]]):
-    """The keys of every part (micro-batch) of one process, from a given step on, without end.
+    """The keys of every part (micro-batch) of one process, from a given step on, in an endless iterator.
 
     A step of `batch_size` clips is cut into accumulate x world parts; part a of rank r is number a * world + r, so the
     clips of a step are the same however many processes share them.

@@ -20,7 +20,7 @@ from marey.training.task import Batch, Objective
 
 
 class StepModule(nn.Module):
-    """Model and objective as one module: DDP wraps this, so the objective may use the plain model as it likes."""
+    """Model and objective as one module: DDP wraps this, so the objective sees the plain model."""
 
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class StepModule(nn.Module):
 
 
 class Stepper:
-    """Does one step after the other.
+    """Computes the steps of a run.
 
     Args:
         module: a `StepModule`, as `Accelerator.prepare` returned it.
@@ -54,7 +54,7 @@ class Stepper:
         """Take the next parts, go forward and backward through each, and update the weights once.
 
         Args:
-            parts: batches of this process, without end.
+            parts: endless iterator of this process's batches.
             name: of the step, for the error.
 
         Returns:
