@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from marey.errors import UserError
-from marey.losses.order import DirecFormerLoss, guided_loss, order_loss, order_signs, place_shortcut, total_loss
+from marey.losses.order import DirecFormerLoss, guided_loss, order_loss, order_signs, position_shortcut, total_loss
 from marey.order.permutations import all_permutations, make_permutation_set, random_permutations
 
 
@@ -73,15 +73,15 @@ def test_the_true_direction_is_its_minimum_by_gradient():
 
 
 def test_the_shortcut_of_a_set_is_what_attention_by_place_alone_gains():
-    assert place_shortcut(all_permutations(4)) == pytest.approx(0.0, abs=1e-7)
-    assert place_shortcut(torch.tensor([[2, 0, 1]])) == 1.0
+    assert position_shortcut(all_permutations(4)) == pytest.approx(0.0, abs=1e-7)
+    assert position_shortcut(torch.tensor([[2, 0, 1]])) == 1.0
     rows = make_permutation_set(31, 6)
     by_place = order_signs(rows).mean(dim=0).sign()                    # one map for every permutation
     weights = by_place.expand(len(rows), 2, 1, 6, 6)
     blind = guided_loss([torch.zeros_like(weights)], rows, mask_diagonal=True)
     guided = guided_loss([weights], rows, mask_diagonal=True)
-    assert place_shortcut(rows) == pytest.approx(float(blind - guided), abs=1e-6)
-    assert place_shortcut(rows) > 2 * place_shortcut(make_permutation_set(31, 6, rule="farthest"))
+    assert position_shortcut(rows) == pytest.approx(float(blind - guided), abs=1e-6)
+    assert position_shortcut(rows) > 2 * position_shortcut(make_permutation_set(31, 6, rule="farthest"))
 
 
 def test_the_guided_loss_follows_the_frames_and_ignores_the_order_of_clips():

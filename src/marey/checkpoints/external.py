@@ -64,6 +64,7 @@ def _hf_preprocess(folder: Path, model: ExternalClassifier, kind: str) -> Prepro
     T, S = model.num_frames, model.arguments["image_size"]
     preprocess = preprocess_from_hf(folder, num_frames=T, stride_frames=STRIDE_FRAMES.get(kind, 1), image_size=S)
     path = folder / "preprocessor_config.json"
+    # ViViT: x * scale - 1, then (x - mean) / std, which is (x * scale - (mean + 1)) / std.
     if path.is_file() and read_json(path).get("offset") and read_json(path).get("do_rescale", True):
         preprocess = replace(preprocess, mean=(preprocess.mean[0] + 1, preprocess.mean[1] + 1, preprocess.mean[2] + 1))
     if kind not in STRIDE_FRAMES:

@@ -38,7 +38,7 @@ class Checkpoint:
     model: nn.Module
     """In evaluation mode."""
     name: str
-    """The architecture: a name of `marey.list_models()`, or for other libraries' models "hf" or "torchvision"."""
+    """The architecture: a name of `marey.list_models()`, "external" for models of other libraries."""
     source: str
     """What it was loaded as: a bundled name, a folder, "hf:<id>"."""
     arguments: dict[str, Any]
@@ -137,6 +137,7 @@ def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: Sequen
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     tensor = tensor.detach().cpu()
+    # Vectors (norms, biases, running statistics) stay in fp32: they are small and sensitive.
     if tensor.is_floating_point() and tensor.ndim >= 2:
         stored = tensor.to(dtype)
         if not bool(torch.isfinite(stored).all()) and bool(torch.isfinite(tensor).all()):
@@ -178,6 +179,7 @@ def build_and_fill(architecture: str, arguments: dict[str, Any], state: dict[str
                    source: str | Path) -> nn.Module:
     """Build a registered model and fill it exactly; TimeSformer's family is built without drawing weights first."""
     if issubclass(model_class(architecture), TimeSformer):
+        # On the meta device no weights are drawn; the file's tensors then become the parameters themselves.
         with torch.device("meta"):
             model = create_model(architecture, **arguments)
         load_exactly(model, state, source, assign=True)

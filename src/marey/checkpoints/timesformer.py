@@ -138,6 +138,7 @@ def load_released(path: str | Path, *, directed: bool = False, num_heads: int | 
     content = read_pickled(path)
     state, config = state_of(content, path), released_config(content)
     sizes = sizes_from_shapes(state, path)
+    # No tensor's shape depends on the number of heads.
     heads = num_heads or heads_from_config(config)
     if heads is None:
         raise UserError(f"{path}: the number of heads is in no tensor's shape and this file has no config; "

@@ -87,6 +87,7 @@ def initialise_from_vit(model: nn.Module, source: str | Path | dict[str, Tensor]
     if model.config.position_embedding == "joint":
         position = torch.cat((position[:, :1], position[:, 1:].repeat(1, model.config.num_frames, 1)), dim=1)
     state["pos_embed"] = position
+    # As in the released code, attention over time starts as a copy of attention over space.
     if model.config.attention == "divided":
         for name in [name for name in state if re.match(r"blocks\.\d+\.(attn|norm1)\.", name)]:
             state[re.sub(r"\.(attn|norm1)\.", r".temporal_\1.", name)] = state[name].clone()

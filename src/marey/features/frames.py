@@ -141,6 +141,7 @@ def _seconds(reader: VideoReader, offsets: list[float], start: float, seconds: i
     last = max(reader.duration_seconds - 1e-6, 0.0)
     for first in range(0, seconds, SECONDS_AT_ONCE):
         count = min(SECONDS_AT_ONCE, seconds - first)
+        # Clips of neighbouring seconds share frames; each is decoded once.
         times = [min(max(start + first + second + offset, 0.0), last) for second in range(count) for offset in offsets]
         indices, rows = torch.tensor(reader.indices_at_seconds(times)).unique(return_inverse=True)
         yield reader.frames_at(indices.tolist()).frames, rows.view(count, len(offsets))

@@ -74,6 +74,7 @@ def mel_filters() -> Tensor:
     def mel(hz: NDArray | float) -> Any:
         return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
 
+    # Triangle b rises from edge b to edge b + 1 and falls to edge b + 2.
     edges = np.linspace(mel(LOWEST_HZ), mel(HIGHEST_HZ), MEL_BANDS + 2)
     bins = mel(np.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -85,6 +86,7 @@ def mel_filters() -> Tensor:
 
 def log_mel(sound: Tensor) -> Tensor:
     """Return the log-mel spectrogram of (..., samples): float (..., frames, 64), one frame each 10 ms."""
+    # Windows of 25 ms every 10 ms, Hann-weighted: (..., frames, 400) -> (..., frames, 257).
     frames = sound.unfold(-1, WINDOW, HOP) * torch.hann_window(WINDOW, periodic=True)
     spectrum = torch.fft.rfft(frames, FFT).abs()
     return (spectrum @ mel_filters() + LOG_OFFSET).log()

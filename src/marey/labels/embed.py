@@ -72,7 +72,8 @@ def embed_labels(names: Sequence[str], source: str | Path = DEFAULT_MODEL) -> La
         vectors, unknown = _from_file(path, names)
     else:
         vectors = _from_sentence_model(str(source), [readable(name) for name in names])
-    lengths = vectors.norm(dim=1)
+
+    lengths = vectors.norm(dim=1)                                                        # (K,)
     if not bool((lengths > 0).all()) or not bool(vectors.isfinite().all()):
         empty = names[int((~(lengths > 0)).nonzero()[0])] if not bool((lengths > 0).all()) else "a name"
         raise UserError(f"label '{empty}' embeds to nothing in {source}: none of its words are known; "

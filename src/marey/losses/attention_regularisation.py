@@ -82,6 +82,7 @@ def _gat_maps(layer: Mapping[str, Any], mask: Tensor | None, levels: Levels) -> 
             maps = local.mean(1)                                                                       # (B, N, W, W)
             rows = None
             if mask is not None:
+                # The last window may reach beyond T; those rows do not count.
                 padding = maps.shape[1] * window - mask.shape[1]
                 rows = nn.functional.pad(mask, (0, padding)).flatten(1)
             yield maps.flatten(1, 2), rows

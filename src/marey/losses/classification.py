@@ -45,6 +45,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, class_weights: Tensor | None 
 
 def balanced_class_weights(labels: Sequence[int], num_classes: int) -> Tensor:
     """Return (K,) weights inverse to the class counts, 1 on average over `labels`; classes that do not occur get 0."""
+    # 1 / count, scaled so that the mean over the given labels is 1.
     counts = torch.bincount(torch.as_tensor(labels), minlength=num_classes).float()
     weights = torch.where(counts > 0, 1 / counts.clamp(min=1), torch.zeros(()))
     return weights * len(labels) / (counts > 0).sum()

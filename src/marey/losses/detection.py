@@ -26,7 +26,7 @@ def action_loss(logits: Tensor, labels: Tensor, background_logits: Tensor | None
     Returns:
         Scalar, 0 (with a gradient of 0) for P = 0.
     """
-    loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=1)
+    loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(dim=1)      # (P,)
     if background_logits is not None and is_positive is not None:
         loss = loss + F.binary_cross_entropy_with_logits(background_logits, 1 - is_positive.to(logits),
                                                          reduction="none")

@@ -29,6 +29,7 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
                         "fine-tune the teacher on the same data first")
     if not temperature > 0:
         raise UserError(f"distillation temperature must be above 0, got {temperature}")
+    # F.kl_div takes (log q, log p) and returns KL(p || q).
     teacher = (teacher_logits / temperature).log_softmax(-1)
     student = (student_logits / temperature).log_softmax(-1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)

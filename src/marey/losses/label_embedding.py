@@ -28,6 +28,7 @@ def label_embedding_loss(predicted: Tensor, vectors: Tensor, kind: str = "mse") 
     """
     if kind not in KINDS:
         raise unknown_name("label loss", kind, KINDS)
+    # ||ŝ - s||^2 is E times the mean squared error.
     if kind == "mse":
         return (predicted - vectors).square().sum(-1).mean()
     return (1 - F.cosine_similarity(predicted, vectors, dim=-1)).mean()

@@ -27,6 +27,7 @@ def multilabel_loss(logits: Tensor, targets: Tensor, over_classes: Literal["mean
     if logits.shape != targets.shape:
         raise UserError(f"logits are {tuple(logits.shape)} but targets {tuple(targets.shape)}; "
                         "build the model with num_classes as the label space has")
+    # Eq. 2 of the paper, one term per class.
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
     return (losses.sum(1) if over_classes == "sum" else losses.mean(1)).mean()
 

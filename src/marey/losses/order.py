@@ -41,6 +41,7 @@ def order_signs(order: Tensor, kind: str = "paper") -> Tensor:
     signs = torch.where(earlier, 1.0, -1.0)
     if kind == "paper":
         return signs
+    # Released code: both entries of a pair have the sign of the upper triangle, the diagonal is +1.
     upper = signs.triu(diagonal=1)
     return upper + upper.transpose(-1, -2) + torch.eye(order.shape[-1], device=order.device)
 
@@ -76,6 +77,8 @@ def guided_loss(attention_time: Sequence[Tensor], order: Tensor, *, signs: str =
     sigma = order_signs(order, signs)[:, None, None]                   # (B, 1, 1, T, T)
     if mask_diagonal:
         sigma = sigma * (1 - torch.eye(T, device=order.device))
+
+    # Eq. 13: the mean of (1 - a) sigma over blocks, patches, t and t'.
     entries = T * (T - 1) if mask_diagonal else T * T
     total = torch.zeros((), device=order.device)
     for weights in attention_time:
@@ -88,7 +91,7 @@ def guided_loss(attention_time: Sequence[Tensor], order: Tensor, *, signs: str =
     return total / len(attention_time)
 
 
-def place_shortcut(permutations: Tensor) -> float:
+def position_shortcut(permutations: Tensor) -> float:
     """Return how far the guided loss can decrease on a permutation set without looking at the frames.
 
     If in most rows the frame at position t comes before that at position t', attention that depends on the positions

@@ -67,6 +67,7 @@ def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | Non
         prior = 0.0 if prior_deviation is None else 0.5 * (log_temperature / prior_deviation) ** 2
         return F.cross_entropy(logits.double() / math.exp(log_temperature), labels, reduction="sum").item() + prior
 
+    # Golden-section search on log(temperature) in [-3, 3]: e^-3 = 0.05, e^3 = 20.
     low, high, golden = -3.0, 3.0, 0.6180339887498949
     for _ in range(60):
         left, right = high - golden * (high - low), low + golden * (high - low)
@@ -98,6 +99,8 @@ def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor
         raise UserError(f"the embedding has {embedding.shape[-1]} numbers but the OOD detector was fitted on "
                         f"{bank.shape[-1]}; use the detector of the same checkpoint")
     similarity = F.normalize(embedding, dim=-1) @ bank.T                                                # (B, M)
+
+    # Each raw score in turn: knn, mahalanobis, energy.
     nearest = min(int(tensors["ood_neighbours"]), len(bank))
     knn = 1 - similarity.topk(nearest, dim=-1).values[:, -1]
     whitening = tensors["ood_whitening"].double()

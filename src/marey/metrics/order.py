@@ -22,6 +22,7 @@ EXACT_CHANCE_UP_TO = 32
 def longest_increasing_run(sequences: Tensor) -> Tensor:
     """Return the length of the longest strictly increasing subsequence of every row, int64 (B,), of (B, T)."""
     B, T = sequences.shape
+    # length[t]: the longest increasing subsequence that ends with element t.
     length = torch.ones(B, T, dtype=torch.int64, device=sequences.device)
     for t in range(1, T):
         extends = sequences[:, :t] < sequences[:, t, None]

@@ -98,6 +98,8 @@ class ActionTransformer(nn.Module):
         channels = self.trunk.out_channels
         steps = num_frames / self.trunk.time_stride
         self.rpn = build_rpn(channels, rpn_channels, anchor_sizes, anchor_ratios, rpn_nms, num_proposals)
+
+        # In "tx+i3d" the Tx head classifies and the I3D head regresses the boxes (Table 4).
         self.tx = TxHead(channels, dim=dim, num_heads=num_heads, num_layers=num_layers, ffn=ffn, query=query,
                          query_channels=query_channels, location_channels=location_channels,
                          time_half_steps=max(steps / 2, 0.5), dropout=dropout,
@@ -107,10 +109,13 @@ class ActionTransformer(nn.Module):
         self.classifier = nn.Linear(for_classes.out_channels, num_classes + background)   # type: ignore[union-attr]
         self.box_regressor = nn.Linear(for_boxes.out_channels,                            # type: ignore[union-attr]
                                        4 * (num_classes if class_specific_boxes else 1))
+
+        # Most labels are 0, so the bias starts at a probability of 0.05.
         nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.constant_(self.classifier.bias, -math.log((1 - 0.05) / 0.05))             # few labels are true
+        nn.init.constant_(self.classifier.bias, -math.log((1 - 0.05) / 0.05))
         nn.init.normal_(self.box_regressor.weight, std=0.001)
         nn.init.zeros_(self.box_regressor.bias)
+
         self.box_coder = detection_utils.BoxCoder(weights=(10.0, 10.0, 5.0, 5.0))
         self.sampler = detection_utils.BalancedPositiveNegativeSampler(samples_per_clip, positive_fraction)
         self.positive_iou = positive_iou
@@ -191,6 +196,7 @@ class ActionTransformer(nn.Module):
     def propose(self, features: Tensor, image_size: Sequence[int],
                 targets: Targets | None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Run the proposal network on the temporally central slice: B tensors (R, 4) in [0, 1], and its losses."""
+        # torchvision works in pixels, this class in fractions of width and height.
         H, W = image_size
         scale = features.new_tensor([W, H, W, H])
         centre = features[:, :, features.shape[2] // 2]                                    # (B, D, h, w)
@@ -215,6 +221,7 @@ class ActionTransformer(nn.Module):
             truth, actions = target["boxes_xyxy_norm"].to(boxes), target["labels"].to(boxes)
             if not keep_all:
                 boxes = torch.cat([boxes, truth])
+            # Each proposal is matched to the person of largest IoU.
             if len(truth):
                 overlap, person = box_iou(boxes, truth).max(dim=1) if len(boxes) else (boxes.new_zeros(0),
                                                                                        torch.zeros(0).long())
@@ -223,6 +230,7 @@ class ActionTransformer(nn.Module):
             else:
                 is_person = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
                 matched, its_labels = boxes, boxes.new_zeros(len(boxes), self.num_classes)
+            # At most `positive_fraction` of the sampled proposals are positive.
             keep = torch.arange(len(boxes), device=boxes.device)
             if not keep_all:
                 picked_positive, picked_negative = self.sampler([is_person.to(torch.int64)])
@@ -282,6 +290,8 @@ def postprocess(outputs: dict[str, Any], *, nms_threshold: float = 0.6, score_th
     ranking = (1 - outputs["background_logits"].sigmoid() if "background_logits" in outputs else
                1 - (1 - scores).prod(dim=1))
     boxes = outputs["boxes_xyxy_norm"]
+
+    # One box per person to suppress by: with class-specific boxes that of the best class.
     flat = boxes if boxes.ndim == 2 else boxes[torch.arange(len(boxes)), scores.argmax(dim=1)]
     answers, start = [], 0
     for count in outputs["counts"]:

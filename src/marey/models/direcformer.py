@@ -58,6 +58,7 @@ class DirecFormer(TimeSformer):
         Returns:
             "logits" (B, K), "order_logits" (B, P), "embedding" (B, D).
         """
+        # Eq. 12: y = φ_cls(τ_cls(z)), i = φ_ord(τ_ord(z)).
         outputs = super().forward_head(cls)
         return outputs | order_outputs(self, cls, outputs["embedding"])
 

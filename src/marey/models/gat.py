@@ -77,6 +77,7 @@ class GATEncoder(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None, return_attention: bool = False) \
             -> tuple[Tensor, list[AttentionMaps]]:
         """Return (B, D) and, on request, the maps of every layer."""
+        # Padded seconds are set to zero first: they may hold anything, also NaN.
         if mask is not None:
             features = features.masked_fill(~mask[..., None], 0.0)
         tokens = self.dropout(self.projection(features) + self.positions[:features.shape[1]])

@@ -49,6 +49,7 @@ class I3DTrunk(nn.Sequential):
 
     def __init__(self, width: float = 1.0) -> None:
         c64, c192 = _scaled(64, width), _scaled(192, width)
+        # Names are those of the public checkpoints; each pooling or strided convolution halves the map.
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             Conv3d_1a_7x7=ConvUnit(3, c64, (7, 7, 7), (2, 2, 2)),
             MaxPool3d_2a_3x3=MaxPoolSame((1, 3, 3), (1, 2, 2)),
@@ -125,6 +126,7 @@ class I3D(nn.Module):
             published port's output.
         """
         features = self.tail(self.trunk(rearrange(clip, "b t c h w -> b c t h w")))
+        # The published head averages windows of 2 x 7 x 7 and classifies each; smaller maps get a smaller window.
         window = [min(size, full) for size, full in zip(features.shape[2:], (2, 7, 7), strict=True)]
         pooled = F.avg_pool3d(features, window, stride=1)                   # (B, D, T', 1, 1) at 224 pixels
         per_step = self.logits(self.dropout(pooled)).mean(dim=(3, 4))       # (B, K, T')

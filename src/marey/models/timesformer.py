@@ -86,6 +86,7 @@ class TimeSformer(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
+            # With γ-time of Eq. 7 at zero, a divided block starts as an image transformer's block.
             if isinstance(block, DividedBlock):
                 nn.init.zeros_(block.temporal_fc.weight)
                 nn.init.zeros_(block.temporal_fc.bias)
@@ -115,6 +116,8 @@ class TimeSformer(nn.Module):
         """
         stem, config = self.feature_stem, self.config
         grid = config.grid
+
+        # α(x): patches (B, T, N, D) without position, from stored features, stored patches, or pixels.
         if clip.ndim == 4 and stem is not None:
             patches = stem.tokens(clip)
         elif clip.ndim == 4 and clip.shape[2:] == (grid[0] * grid[1], config.embed_dim):
@@ -124,6 +127,7 @@ class TimeSformer(nn.Module):
             grid = (H // config.patch_size, W // config.patch_size)
             patches = self.patch_embed(clip.flatten(0, 1)).view(B, T, grid[0] * grid[1], config.embed_dim)
 
+        # Eq. 3 (DirecFormer) and Eq. 1 (SeViTAR): z = α(x) + e.
         B, T = patches.shape[:2]
         cls, positions = self._position(T, grid)
         if config.attention == "space":
@@ -171,12 +175,14 @@ class TimeSformer(nn.Module):
         """Return the class token with its position (1, 1, D), and what is added to the patches (1, T or 1, N, D)."""
         config = self.config
         mode = config.resize_embeddings or "nearest"
+
+        # The mode is used only if the clip differs from the model's; `_check_clip` has refused it if it may not.
         if config.position_embedding == "joint":
             position = resize_joint_embedding(self.pos_embed, (config.num_frames, *config.grid), (T, *grid), mode)
-            of_patches = position[:, 1:].reshape(1, T, grid[0] * grid[1], -1)
+            of_patches = position[:, 1:].reshape(1, T, grid[0] * grid[1], -1)                  # (1, T, N, D)
         else:
             position = resize_position_embedding(self.pos_embed, config.grid, grid, mode)
-            of_patches = position[:, None, 1:]
+            of_patches = position[:, None, 1:]                                                 # (1, 1, N, D)
             if config.attention != "space":
                 of_patches = of_patches + resize_time_embedding(self.time_embed, T, mode)[:, :, None]
         return self.cls_token + position[:, :1], of_patches
@@ -224,6 +230,7 @@ class TimeSformer(nn.Module):
             if over_space is not None:
                 space_weights.append(over_space)
 
+        # Attention "space" ran frame by frame, (B*T, 1 + N, D); its clip token is the mean over frames.
         if form == "space":
             tokens = tokens.unflatten(0, (-1, T)).mean(1)
             space_weights = [weights.unflatten(0, (-1, T)) for weights in space_weights]
@@ -319,6 +326,7 @@ def stretched_state(source: TimeSformer, target: TimeSformer, mode: str = "neare
         if time is not None:
             state["time_embed"] = time
     elif time is not None:
-        of_patches = position[:, None, 1:] + time[:, :, None]
+        # Separable to joint: each pair of patch and frame gets the sum of both vectors.
+        of_patches = position[:, None, 1:] + time[:, :, None]                                  # (1, T, N, D)
         state["pos_embed"] = torch.cat((position[:, :1], of_patches.flatten(1, 2)), dim=1)
     return state

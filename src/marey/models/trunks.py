@@ -38,6 +38,7 @@ class TimeSformerTrunk(nn.Module):
         T, H, W = clip.shape[2:]
         tokens = self.timesformer.features(rearrange(clip, "b c t h w -> b t c h w"))["tokens"]
         h, w = H // self.patch_size, W // self.patch_size
+        # Without the class token, which is first.
         return rearrange(tokens[:, -T * h * w:], "b (t h w) d -> b d t h w", t=T, h=h, w=w)
 
 
@@ -92,6 +93,7 @@ class FrameTrunk(nn.Module):
         fine = features
         for number, block in enumerate(self.stem._blocks, start=1):
             features = block(features)
+            # The end of stage 3 is the fine map; what follows has half its resolution.
             if number == self.FINE_BLOCKS:
                 fine = features
         return fine, features
@@ -100,7 +102,7 @@ class FrameTrunk(nn.Module):
         """Turn (B, T, 40, h, w) and (B, T, 112, h/2, w/2) into (B, channels, T/2, h, w)."""
         B, _, _, h, w = fine.shape
         raised = F.interpolate(coarse.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False)
-        both = torch.cat([fine.flatten(0, 1), raised], dim=1)
+        both = torch.cat([fine.flatten(0, 1), raised], dim=1)                              # (B*T, 152, h, w)
         features = self.reduce(rearrange(both, "(b t) d h w -> b d t h w", b=B))
         features = self.over_space(self.over_time(features))
         return features + self.over_both(features)

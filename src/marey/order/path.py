@@ -74,6 +74,7 @@ def _exact_path(weights: Tensor) -> tuple[Tensor, Tensor]:
     came_from = torch.zeros(B, 2**T, T, dtype=torch.uint8, device=weights.device)
     nodes = torch.arange(T, device=weights.device)
     best[:, 1 << nodes, nodes] = 0
+    # Grow the subsets by one node at a time; each size needs only the values of the size before.
     for subsets in _subsets_by_size(T)[1:T]:
         subsets = subsets.to(weights.device)
         for node in range(T):
@@ -119,6 +120,8 @@ def beam_path(weights: Tensor, *, width: int = 512) -> tuple[Tensor, Tensor]:
     nodes = torch.arange(T, device=device)
     path = end[:, :, None]
     total = weights.new_zeros(B, T)
+
+    # Each step extends every kept path by every node not on it, and keeps the heaviest of distinct results.
     for _ in range(T - 1):
         grown = total[:, :, None] + weights.gather(1, end[:, :, None].expand(-1, -1, T))   # (B, paths, next node)
         grown = grown.masked_fill(visited, -torch.inf)
@@ -127,6 +130,8 @@ def beam_path(weights: Tensor, *, width: int = 512) -> tuple[Tensor, Tensor]:
         parent, end = index // T, index % T
         visited = visited.gather(1, parent[:, :, None].expand(-1, -1, T)) | (end[:, :, None] == nodes)
         path = torch.cat([path.gather(1, parent[:, :, None].expand(-1, -1, path.shape[2])), end[:, :, None]], dim=2)
+
+    # The sorted order may be heavier than all paths the beam has kept.
     heaviest = total.argmax(dim=1)
     rows = torch.arange(B, device=device)
     path, total = path[rows, heaviest], total[rows, heaviest]

@@ -31,6 +31,7 @@ def all_permutations(num_frames: int) -> Tensor:
     if not 1 <= num_frames <= 10:
         raise UserError(f"cannot list all permutations of {num_frames} frames; expected 1 to 10 frames")
     rows = np.zeros((1, 1), dtype=np.uint8)
+    # Rows of `size` frames: each first element, then the rows of one frame less with that element skipped.
     for size in range(2, num_frames + 1):
         first = np.repeat(np.arange(size, dtype=np.uint8), len(rows))[:, None]
         rest = np.tile(rows, (size, 1))

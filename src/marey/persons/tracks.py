@@ -54,6 +54,7 @@ def link_persons(moments: Sequence[Tensor], seconds: Sequence[float], *,
         mine = [0] * len(boxes)
         if alive and len(boxes):
             similarity = link_similarity(torch.stack([last_box[track] for track in alive]), boxes)
+            # Greedy: the most similar pair of track and box first; both are then taken.
             while torch.isfinite(similarity).any():
                 row, column = divmod(int(similarity.argmax()), similarity.shape[1])
                 mine[column] = alive[row]

@@ -69,7 +69,7 @@ def direcformer_mini() -> TrainConfig:
     Three departures, without which no order was learned here. The guided loss leaves the diagonal out, whose constant
     pull (sigma(t, t) = -1) outweighs the rest at first. It weighs 10: a mean over all pairs of all places, its gradient
     is small beside the class's. The permutation set is the farthest instead of the closest, whose rows resemble each
-    other so much that places alone lower the loss (`marey.losses.order.place_shortcut`).
+    other so much that places alone lower the loss (`marey.losses.order.position_shortcut`).
     """
     from marey.recipes.mini import STEM_ARGUMENTS, mini_preprocess
     from marey.synthetic.motion import REVERSALS
