@@ -1,4 +1,4 @@
-"""The errors a user can mend, each one line: what was expected, what came, what to do."""
+"""Errors that a user can fix, each one line: what was expected, what was given, what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 
 class UserError(ValueError):
-    """A mistake the user can mend; the command line prints it as one line and exits with status 2."""
+    """A mistake that the user can fix; the command line prints it as one line and exits with status 2."""
 
 
 class VideoError(UserError):

@@ -1,4 +1,4 @@
-"""Adversarial change to a clip: the smallest-looking change that makes a model answer something else.
+"""Adversarial attacks: small changes of a clip that make a model answer something else.
 
     result = attack(PixelModel(model, preprocess), clip, labels, "pgd", eps=8 / 255, steps=10)
 

@@ -1,4 +1,4 @@
-"""The attack of GAT on frame features: audio and visual streams are moved, each by its own gradient."""
+"""The attack of GAT on frame features: audio and visual features move along their own gradients."""
 
 from __future__ import annotations
 

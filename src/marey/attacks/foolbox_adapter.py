@@ -1,4 +1,4 @@
-"""Foolbox's attacks on our models, judged by our rules: whole grey levels, never weaker than the clean clip."""
+"""Foolbox's attacks on our models, scored as ours are: whole grey levels, never weaker than the clean clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that takes pixels: normalisation inside, so that budgets and gradients are in pixel units."""
+"""A model of pixels: it normalises its input itself, so budgets and gradients are in pixel units."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from marey.transforms.preprocess import Preprocess
 class PixelModel(nn.Module):
     """Map clips in [0, 1], RGB, (B, T, 3, H, W), to logits (B, K), counting the clips it is asked about.
 
-    The gradient flows through rescaling, mean, deviation and channel order: attacking normalised input with a pixel
-    budget would give each channel another budget.
+    The gradient flows through rescaling, mean, standard deviation and channel order: a pixel budget on
+    normalised input would be another budget for each channel.
     """
 
     def __init__(self, model: nn.Module, preprocess: Preprocess | None = None, *,

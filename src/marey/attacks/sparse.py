@@ -1,4 +1,4 @@
-"""The sparse attack: change few frames and let the model's memory of them spread over the clip."""
+"""The sparse attack: only a few frames of the clip change."""
 
 from __future__ import annotations
 

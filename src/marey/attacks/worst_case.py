@@ -1,4 +1,4 @@
-"""Keeping the worst: whole grey levels before scoring, and the strongest candidate per sample."""
+"""The strongest candidate of an attack per sample, scored after rounding to whole grey levels."""
 
 from __future__ import annotations
 

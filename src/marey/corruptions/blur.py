@@ -1,4 +1,4 @@
-"""Blur: out of focus, camera in motion, zoom during exposure, Gaussian, and the average of neighbouring frames.
+"""Blur corruptions: defocus, motion, zoom, Gaussian, and the average of neighbouring frames.
 
 Radii are pixels at a short side of 224 and scale with the frame. Values are float32 in [0, 255], truncated at the end.
 """

@@ -1,4 +1,4 @@
-"""Camera kinds: a tilted camera, one that shakes in rotation, one that points elsewhere.
+"""Camera corruptions: a fixed rotation, a random rotation per frame, a shifted view.
 
 Rotation takes the nearest pixel and fills with black, bit for bit what Pillow's `rotate` does on a frame.
 """

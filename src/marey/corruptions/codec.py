@@ -1,4 +1,4 @@
-"""Codec kinds: the consecutive frames of a whole window go through a real encoder and decoder, in memory.
+"""Codec corruptions: the consecutive frames of a whole window go through a real encoder and decoder, in memory.
 
 Never give these the few frames a model samples: a codec predicts each frame from its neighbours. Every kind keeps the
 length: a frame that the bitstream lost repeats the last good one. One thread, and x264 without its macroblock tree

@@ -1,4 +1,4 @@
-"""Digital kinds: JPEG, contrast, brightness, saturation, coarse pixels. Each frame by itself, no randomness."""
+"""Digital corruptions: JPEG, contrast, brightness, saturation, coarse pixels; no randomness."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from marey.corruptions.pixels import map_chunks, truncate
 def jpeg_compression(frames: Tensor, *, quality: int) -> Tensor:
     """Write and read every frame as a JPEG of `quality` (1 to 100), chroma at half resolution, on the CPU."""
     changed = torch.empty(frames.shape, dtype=torch.uint8)
-    for place, frame in zip(changed, frames.cpu(), strict=True):
+    for target, frame in zip(changed, frames.cpu(), strict=True):
         pixels = torch.stack(tuple(frame), -1).permute(2, 0, 1)             # interleaved, as the encoder wants it
-        place.copy_(decode_jpeg(encode_jpeg(pixels, quality=quality), mode=ImageReadMode.RGB))
+        target.copy_(decode_jpeg(encode_jpeg(pixels, quality=quality), mode=ImageReadMode.RGB))
     return changed.to(frames.device)
 
 

@@ -1,4 +1,4 @@
-"""Noise: every frame, pixel and channel has its own draw (no coherence over time, as in the P-sets).
+"""Noise corruptions: every frame, pixel and channel has its own draw, as in UCF101-P and its like.
 
 Random numbers come by inverse transform of 16 random bits (14 for Poisson) through a table: the distribution function
 is off by less than 2**-16 (2**-14), far below one grey level, and it is many times faster than drawing floats.

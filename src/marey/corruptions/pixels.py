@@ -1,4 +1,4 @@
-"""What pixel kinds share: the truncation to uint8, chunks that stay in cache, and random bits.
+"""Parts shared by the corruptions of pixels: truncation to uint8, cache-sized chunks, random bits.
 
 The published code computes in floats, clips, multiplies by 255 and truncates (`np.uint8`), so we truncate too.
 """

@@ -1,4 +1,4 @@
-"""Temporal kinds: which source frame is shown at each moment, as index functions, so that only needed frames are read.
+"""Temporal corruptions: index functions that say which source frame is shown at each moment.
 
 Each function takes the number of SOURCE frames and returns that many indices; sampling for the model comes after.
 Where a source shortens the clip, ours keeps the length by showing the last kept frame longer.

@@ -1,4 +1,4 @@
-"""Weather kinds: fog of a random cloud map, and rain."""
+"""Weather corruptions: fog of a random cloud map, and rain."""
 
 from __future__ import annotations
 

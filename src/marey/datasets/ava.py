@@ -158,7 +158,7 @@ def _timed(rows: BoxRows, root: Path, split: str) -> BoxRows:
 
 def _key_frames(rows: BoxRows, class_ids: tuple[int, ...]) -> list[KeyFrame]:
     """Group rows by image, and within it by person (same number and box); a row's action becomes a label."""
-    place = {number: i for i, number in enumerate(class_ids)}
+    column_of = {number: i for i, number in enumerate(class_ids)}
     order = np.argsort(rows.image, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(rows.image[order])) + 1) if len(order) else []
     found = []
@@ -169,8 +169,8 @@ def _key_frames(rows: BoxRows, class_ids: tuple[int, ...]) -> list[KeyFrame]:
         labels = torch.zeros(len(persons), len(class_ids))
         for p, numbers in enumerate(persons.values()):
             for number in numbers:
-                if number in place:                                      # the 20 ids that are not evaluated are not
-                    labels[p, place[number]] = 1
+                if number in column_of:                                      # the 20 ids that are not evaluated are not
+                    labels[p, column_of[number]] = 1
         video, seconds = rows.keys[rows.image[group[0]]]
         found.append(KeyFrame(video=video, seconds=seconds, labels=labels, line=int(rows.lines[group[0]]),
                               boxes_xyxy_norm=torch.tensor([key[:4] for key in persons]).float(),

@@ -124,7 +124,7 @@ def _name_bad_row(path: str | Path, rows: list[list[str]], lines: list[int]) -> 
 
 
 def check_box_rows(rows: BoxRows, label_map: Mapping[int, str]) -> None:
-    """Refuse what no training should see: a box without area or outside the image, an action nobody named.
+    """Refuse a box without area or outside the image, and an action that the label map lacks.
 
     Ids 1..80 that the official 60-class list leaves out pass (they are dropped later); so does an empty action id.
 

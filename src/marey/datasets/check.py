@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before training: every missing, unreadable, duplicate or mislabelled entry by name."""
+"""Checking a data set before training: missing, unreadable, duplicate and mislabelled entries are named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from marey.files import write_csv
 from marey.video.decode import open_video
 
 ERRORS = ("missing", "unreadable", "mislabelled", "conflict", "leak", "one_class")
-"""Kinds that spoil a training or its number; the others are worth knowing."""
+"""Kinds that make a training or its measured accuracy wrong; the others are worth knowing."""
 MEANING = {
     "missing": "named, but not there",
     "unreadable": "there, but no video",
@@ -32,7 +32,7 @@ MEANING = {
     "duplicate": "the same bytes twice",
     "near_duplicate": "the same pictures twice",
     "damaged": "readable in part",
-    "unseen_class": "a class of val or test that training never shows",
+    "unseen_class": "a class of val or test without a training video",
     "unlabelled": "no label",
 }
 """Kind of finding -> what it means."""
@@ -51,7 +51,7 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        """Whether it spoils a training or its number."""
+        """Whether it makes a training or its measured accuracy wrong."""
         return self.kind in ERRORS
 
 
@@ -65,7 +65,7 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that spoil a training or its number."""
+        """The findings that make a training or its measured accuracy wrong."""
         return [finding for finding in self.findings if finding.is_error]
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Look:
-    """What opening one entry told."""
+    """The result of opening one entry."""
 
     error: str | None = None
     damaged: str | None = None
@@ -161,8 +161,7 @@ def class_in_name(stem: str, class_names: tuple[str, ...]) -> str | None:
     """Return the class that a UCF101 or HMDB51 file name states, or None where it states none of `class_names`.
 
     UCF101: v_<Class>_gGG_cCC. HMDB51: <source>_<class>_<body>_<camera>_<people>_<view>_<quality>_<number>, where source
-    and
-    class may contain underscores, so the longest class name that fits is taken. Compared without case.
+    and class may contain underscores, so the longest class name that fits is taken. Compared without case.
     """
     known = {name.lower().replace(" ", "_"): name for name in class_names}
     ucf = re.fullmatch(r"v_(.+)_g\d+_c\d+", stem)
@@ -177,12 +176,12 @@ def class_in_name(stem: str, class_names: tuple[str, ...]) -> str | None:
 
 def _same_bytes(index: DatasetIndex, looks: list[_Look]) -> Iterator[Finding]:
     groups = defaultdict(list)
-    for place, look in enumerate(looks):
+    for position, look in enumerate(looks):
         if look.digest is not None:
-            groups[look.digest].append(place)
-    for places in groups.values():
-        if len(places) > 1:
-            yield _same(index, places, "duplicate", "hold the same bytes")
+            groups[look.digest].append(position)
+    for positions in groups.values():
+        if len(positions) > 1:
+            yield _same(index, positions, "duplicate", "hold the same bytes")
 
 
 def _same_pictures(index: DatasetIndex, looks: list[_Look]) -> Iterator[Finding]:
@@ -191,8 +190,8 @@ def _same_pictures(index: DatasetIndex, looks: list[_Look]) -> Iterator[Finding]
             yield _same(index, [i, j], "near_duplicate", "show the same pictures")
 
 
-def _same(index: DatasetIndex, places: list[int], kind: str, what: str) -> Finding:
-    samples = [index.samples[place] for place in places]
+def _same(index: DatasetIndex, positions: list[int], kind: str, what: str) -> Finding:
+    samples = [index.samples[position] for position in positions]
     names = tuple(index.relative_path(sample) for sample in samples)
     listed = ", ".join(names)
     if len({sample.label for sample in samples}) > 1:
@@ -221,7 +220,7 @@ def _about_splits(index: DatasetIndex) -> Iterator[Finding]:
     if trained:
         for name in sorted({s.label for s in index.samples if s.split in ("val", "test") and s.label} - trained):
             yield Finding("unseen_class", (),
-                          f"class '{name}' is in val or test and never in train; it cannot be learnt")
+                          f"class '{name}' is in val or test and never in train; it cannot be learned")
 
 
 def write_findings(report: Report, path: Path) -> None:

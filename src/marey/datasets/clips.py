@@ -1,4 +1,4 @@
-"""Clips of a data set for training: one sampled, transformed clip per video and epoch."""
+"""The clips of a data set as tensors: one per video and epoch for training, all views for evaluation."""
 
 from __future__ import annotations
 
@@ -44,26 +44,27 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         """Return `{"clip": (T, C, S, S) float, "label": int, "sample": int}`, or `{"error": str, "sample": int}`.
 
-        A video that cannot be read is never replaced: its item says so, and `collate_clips` names it in the batch.
+        A video that cannot be read is never replaced: its item holds the error, which
+        `collate_clips` passes on in the batch.
         """
-        epoch, place = key if isinstance(key, tuple) else (0, key)
-        sample = self.index.samples[place]
-        generator = sample_generator(self.seed, epoch, place) if self.augment is not None else None
+        epoch, position = key if isinstance(key, tuple) else (0, key)
+        sample = self.index.samples[position]
+        generator = sample_generator(self.seed, epoch, position) if self.augment is not None else None
         try:
             frames = read_frames(self.index, sample, self.preprocess, generator)
         except VideoError as error:
-            return {"error": str(error), "sample": place}
+            return {"error": str(error), "sample": position}
         label = self.index.label_index(sample)
         if self.augment is not None and generator is not None:
             clip, label = self.augment.labelled(frames, label, generator)
         else:
             clip = self.preprocess.clip(frames, num_spatial=1)[0]
-        return {"clip": clip, "label": label, "sample": place}
+        return {"clip": clip, "label": label, "sample": position}
 
 
-def sample_generator(seed: int, epoch: int, place: int) -> torch.Generator:
+def sample_generator(seed: int, epoch: int, position: int) -> torch.Generator:
     """Return a generator that depends on (seed, epoch, sample) alone, whichever process asks."""
-    words = np.random.SeedSequence((seed, epoch, place)).generate_state(2, np.uint32)
+    words = np.random.SeedSequence((seed, epoch, position)).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
@@ -116,9 +117,9 @@ class VideoViews(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
+    def __getitem__(self, position: int) -> dict[str, Any]:
         """Return {"views": (V, T, C, S, S)}, or {"error": str}."""
-        sample, (temporal, spatial) = self.index.samples[place], self.views
+        sample, (temporal, spatial) = self.index.samples[position], self.views
         try:
             if sample.row is not None:                                     # packed: the frames are already sampled
                 return {"views": self.preprocess.clip(read_frames(self.index, sample, self.preprocess), spatial)}

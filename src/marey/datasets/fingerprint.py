@@ -48,13 +48,13 @@ def near_duplicates(fingerprints: Sequence[np.ndarray | None]) -> list[tuple[int
 
     All pairs are compared in blocks: candidates by the mean difference of the first moments, then cell by cell.
     """
-    places = [i for i, print_ in enumerate(fingerprints)
+    given = [i for i, print_ in enumerate(fingerprints)
               if print_ is not None and print_.std(axis=(1, 2)).min() >= PLAIN]
-    if len(places) < 2:
+    if len(given) < 2:
         return []
-    cells = np.stack([fingerprints[i] for i in places]).reshape(len(places), 3, -1)            # type: ignore[misc]
+    cells = np.stack([fingerprints[i] for i in given]).reshape(len(given), 3, -1)            # type: ignore[misc]
     cells = cells - cells.mean(-1, keepdims=True)
-    flat = cells.reshape(len(places), -1).astype(np.float32)
+    flat = cells.reshape(len(given), -1).astype(np.float32)
     square = (flat ** 2).sum(1)
     pairs = []
     limit = flat.shape[1] * (2 * MEAN_DIFFERENCE) ** 2       # a bound on the squared distance, generous
@@ -64,7 +64,7 @@ def near_duplicates(fingerprints: Sequence[np.ndarray | None]) -> list[tuple[int
         for a, b in np.argwhere(distance < limit):
             i, j = begin + int(a), int(b)
             if i < j and is_near(cells[i], cells[j]):
-                pairs.append((places[i], places[j]))
+                pairs.append((given[i], given[j]))
     return pairs
 
 

@@ -1,4 +1,4 @@
-"""Which videos a data set has, with their labels, splits and groups: the data contract of every command.
+"""The index of a data set: its videos with their labels, splits and groups.
 
 `open_dataset` accepts `root/<class>/*`, `root/{train,val,test}/<class>/*`, a `manifest.csv` (or a folder with one),
 a packed folder, or the official layout of a known data set.
@@ -44,7 +44,7 @@ class Sample:
     end_seconds: float | None = None
     """End of the stretch, exclusive, in seconds; None is the end of the video."""
     row: int | None = None
-    """Place in the frame array of a packed folder; None for video files."""
+    """Row of the frame array of a packed folder; None for video files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class DatasetIndex:
     """Layout it was read from: "folders", "manifest", "packed", "ucf101", ..."""
     root: Path
     note: str = ""
-    """What the reader had to decide, in one sentence a person should see; empty if nothing."""
+    """What the reader had to decide, in one sentence for the user; empty if nothing."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -158,7 +158,7 @@ def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
     """Read a CSV manifest; paths are relative to it, then to its parent folder's parent.
 
     Args:
-        frames: folder of a packed data set, whose rows are places in an array and not files.
+        frames: folder of a packed data set, whose rows number an array's clips and are not files.
 
     Raises:
         UserError: if a column is missing or a row cannot be read, with file and line.
@@ -190,14 +190,14 @@ def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path |
     spelled = (row.get("split") or "").strip()
     try:
         start, end = (float(row[key]) if row.get(key) else None for key in ("start_seconds", "end_seconds"))
-        place = int(row["row"]) if row.get("row") else (line - 2 if frames is not None else None)
+        position = int(row["row"]) if row.get("row") else (line - 2 if frames is not None else None)
     except ValueError as error:
         raise UserError(f"{manifest}:{line}: {error}; start_seconds and end_seconds are numbers") from error
     if start is not None and end is not None and end <= start:
-        raise UserError(f"{manifest}:{line}: end_seconds {end} is not after start_seconds {start}; swap or mend them")
+        raise UserError(f"{manifest}:{line}: end_seconds {end} is not after start_seconds {start}; correct them")
     return Sample(path=path, label=row["label"] or None, split=SPLIT_NAMES.get(spelled.lower(), spelled) or None,
                   group=row.get("group") or None, start_seconds=start, end_seconds=end,
-                  row=place if frames is not None else None)
+                  row=position if frames is not None else None)
 
 
 def write_manifest(index: DatasetIndex, manifest: Path) -> None:
@@ -242,5 +242,5 @@ def _split_in_name(expression: re.Pattern[str], name: str) -> str | None:
 
 
 def subset(index: DatasetIndex, keep: Iterable[int]) -> DatasetIndex:
-    """Return the samples at the given places, in the given order."""
-    return replace(index, samples=tuple(index.samples[place] for place in keep))
+    """Return the samples at the given positions, in the given order."""
+    return replace(index, samples=tuple(index.samples[position] for position in keep))

@@ -1,4 +1,4 @@
-"""Open whatever `--data` names: an official layout, class folders, a packed folder or a manifest."""
+"""Opening a data set: an official layout, class folders, a packed folder or a manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train, val and test splits that keep every class's share and never divide a group."""
+"""Making splits that keep every class's share and never divide a group, and choosing samples for training."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def make_splits(index: DatasetIndex, *, val: float = 0.18, test: float = 0.1, gr
         index: the data set; splits it has are replaced.
         val, test: shares of all samples, in [0, 1), together below 1.
         group: what must stay together: a column of the manifest, or a regular expression with one group that is
-        searched in
-            each relative path ("(g[0-9]+)"); None takes the samples' own groups where they have them.
+            searched in each relative path ("(g[0-9]+)"); None takes the samples' own groups where they have them.
         seed: of the random order.
 
     Raises:
@@ -40,12 +39,12 @@ def make_splits(index: DatasetIndex, *, val: float = 0.18, test: float = 0.1, gr
     random.Random(seed).shuffle(order)
     shares = {"train": 1 - val - test, "val": val, "test": test}
     together: dict[str, list[int]] = defaultdict(list)
-    for place in order:
-        together[names[place] or f"\0{place}"].append(place)      # \0: a group of its own
-    grouped = any(len(places) > 1 for places in together.values())
+    for position in order:
+        together[names[position] or f"\0{position}"].append(position)      # \0: a group of its own
+    grouped = any(len(positions) > 1 for positions in together.values())
     chosen = _place_groups(index, together, shares) if grouped else _place_samples(index, order, shares)
-    samples = tuple(replace(sample, split=chosen[place], group=names[place] if group else sample.group)
-                    for place, sample in enumerate(index.samples))
+    samples = tuple(replace(sample, split=chosen[position], group=names[position] if group else sample.group)
+                    for position, sample in enumerate(index.samples))
     return replace(index, samples=samples)
 
 
@@ -82,22 +81,22 @@ def group_names(index: DatasetIndex, group: str | None) -> list[str | None]:
 def _place_samples(index: DatasetIndex, order: list[int], shares: dict[str, float]) -> dict[int, str]:
     """Divide every class by largest remainders, so that the totals come out as well."""
     by_class: dict[str | None, list[int]] = defaultdict(list)
-    for place in order:
-        by_class[index.samples[place].label].append(place)
+    for position in order:
+        by_class[index.samples[position].label].append(position)
     owed = dict.fromkeys(shares, 0.0)                              # carried from class to class
     chosen: dict[int, str] = {}
     for label in sorted(by_class, key=str):
-        places = by_class[label]
-        exact = {name: share * len(places) for name, share in shares.items()}
+        positions = by_class[label]
+        exact = {name: share * len(positions) for name, share in shares.items()}
         counts = {name: int(value + 1e-9) for name, value in exact.items()}
-        left = len(places) - sum(counts.values())
+        left = len(positions) - sum(counts.values())
         rest = {name: exact[name] - counts[name] + owed[name] for name in shares}
         for name in sorted(rest, key=lambda name: -rest[name])[:left]:
             counts[name] += 1
         for name in shares:
             owed[name] += exact[name] - counts[name]
         names = [name for name in shares for _ in range(counts[name])]
-        chosen.update(zip(places, names, strict=True))
+        chosen.update(zip(positions, names, strict=True))
     return chosen
 
 
@@ -107,8 +106,8 @@ def _place_groups(index: DatasetIndex, together: dict[str, list[int]], shares: d
     chosen: dict[int, str] = {}
     missing = {name: {label: share * count for label, count in totals.items()} for name, share in shares.items()}
     wanted = [name for name, share in shares.items() if share > 0]
-    for places in sorted(together.values(), key=len, reverse=True):
-        classes = Counter(index.samples[place].label for place in places)
+    for positions in sorted(together.values(), key=len, reverse=True):
+        classes = Counter(index.samples[position].label for position in positions)
 
         def gain(name: str, classes: Counter = classes) -> float:
             """How much nearer its shares the split comes; large groups go where much is missing: tests stay varied."""
@@ -119,7 +118,7 @@ def _place_groups(index: DatasetIndex, together: dict[str, list[int]], shares: d
         best = max(wanted, key=gain)
         for label, n in classes.items():
             missing[best][label] -= n
-        chosen.update(dict.fromkeys(places, best))
+        chosen.update(dict.fromkeys(positions, best))
     return chosen
 
 
@@ -145,14 +144,14 @@ def without_classes(index: DatasetIndex, names: Sequence[str]) -> DatasetIndex:
     for name in names:
         if name not in index.class_names:
             raise unknown_name("class in data.arguments.unseen_classes", name, index.class_names)
-    kept = subset(index, [place for place, sample in enumerate(index.samples) if sample.label not in names])
+    kept = subset(index, [position for position, sample in enumerate(index.samples) if sample.label not in names])
     return replace(kept, class_names=tuple(name for name in index.class_names if name not in names))
 
 
 
 def labelled(index: DatasetIndex) -> DatasetIndex:
     """Return the samples that have a label; official test sets have none."""
-    found = subset(index, [place for place, sample in enumerate(index.samples) if sample.label is not None])
+    found = subset(index, [position for position, sample in enumerate(index.samples) if sample.label is not None])
     if not found.samples:
         raise UserError(f"{index.root}: none of its {len(index)} videos has a label; training needs labels")
     return found
@@ -179,32 +178,33 @@ def hold_out(index: DatasetIndex, fraction: float, seed: int) -> tuple[DatasetIn
     """
     sizes = Counter(sample.label for sample in index.samples)
     groups: dict[str, list[int]] = defaultdict(list)
-    for place, sample in enumerate(index.samples):
-        groups[sample.group or f"sample {place}"].append(place)
+    for position, sample in enumerate(index.samples):
+        groups[sample.group or f"sample {position}"].append(position)
     names = sorted(groups)
     room = {label: max(1, round(fraction * size)) for label, size in sizes.items()}
     left = dict(sizes)
     held: list[int] = []
     for number in np.random.default_rng(seed).permutation(len(names)):
-        places = groups[names[number]]
-        wanted = Counter(index.samples[place].label for place in places)
+        positions = groups[names[number]]
+        wanted = Counter(index.samples[position].label for position in positions)
         if all(count <= room[label] and count < left[label] for label, count in wanted.items()):
-            held += places
+            held += positions
             for label, count in wanted.items():
                 room[label] -= count
                 left[label] -= count
     if not held:
         return index, None
     chosen = set(held)
-    return (subset(index, [place for place in range(len(index)) if place not in chosen]), subset(index, sorted(held)))
+    kept = [position for position in range(len(index)) if position not in chosen]
+    return subset(index, kept), subset(index, sorted(held))
 
 
 
 def limited(index: DatasetIndex, limit: int, seed: int) -> list[int]:
-    """Return the places of `limit` samples, drawn round by round one per class, in index order."""
+    """Return the positions of `limit` samples, drawn round by round one per class, in index order."""
     by_class: dict[str, list[int]] = defaultdict(list)
-    for place in np.random.default_rng(seed).permutation(len(index)):
-        by_class[str(index.samples[place].label)].append(int(place))
-    rounds = [places[turn] for turn in range(len(index)) for _, places in sorted(by_class.items())
-              if turn < len(places)]
+    for position in np.random.default_rng(seed).permutation(len(index)):
+        by_class[str(index.samples[position].label)].append(int(position))
+    rounds = [positions[turn] for turn in range(len(index)) for _, positions in sorted(by_class.items())
+              if turn < len(positions)]
     return sorted(rounds[:limit])

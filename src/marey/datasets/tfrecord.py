@@ -25,7 +25,7 @@ class RecordError(UserError):
     """A record that cannot be used; `path`, `record` (0-based) and `reason` say which and why."""
 
     def __init__(self, path: str | Path, record: int, reason: str) -> None:
-        """Keep the place and build the one-line message."""
+        """Keep the position and build the one-line message."""
         super().__init__(f"{path}: record {record}: {reason}")
         self.path, self.record, self.reason = str(path), record, reason
 
@@ -41,7 +41,7 @@ class ReadReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordPlace:
+class RecordLocation:
     """Where one record stands."""
 
     path: str
@@ -77,8 +77,8 @@ def write_records(path: str | Path, records: Iterable[bytes]) -> int:
     return count
 
 
-def iterate_places(path: str | Path, *, on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None) \
-        -> Iterator[RecordPlace]:
+def locate_records(path: str | Path, *, on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None) \
+        -> Iterator[RecordLocation]:
     """Walk over the records of a file by their length fields, without reading their data.
 
     A damaged length field hides where the next record begins, so the rest of that file is lost (one skipped entry).
@@ -91,12 +91,12 @@ def iterate_places(path: str | Path, *, on_corrupt: OnCorrupt = "raise", report:
         try:
             if size == 0:
                 raise RecordError(path, 0, "the file is empty; download or write it again")
-            yield from _places(path, file, size)
+            yield from _locations(path, file, size)
         except RecordError as error:
             _refuse_or_note(error, on_corrupt, report)
 
 
-def _places(path: str | Path, file: BinaryIO, size: int) -> Iterator[RecordPlace]:
+def _locations(path: str | Path, file: BinaryIO, size: int) -> Iterator[RecordLocation]:
     offset = record = 0
     while offset < size:
         file.seek(offset)
@@ -113,24 +113,24 @@ def _places(path: str | Path, file: BinaryIO, size: int) -> Iterator[RecordPlace
         if offset + 12 + length + 4 > size:
             raise RecordError(path, record, f"needs {length + 16} bytes but the file ends after {size - offset}; "
                                             "it was cut: download or write it again")
-        yield RecordPlace(path=str(path), record=record, offset=offset + 12, length=length)
+        yield RecordLocation(path=str(path), record=record, offset=offset + 12, length=length)
         offset += length + 16
         record += 1
 
 
-def read_record(file: BinaryIO, place: RecordPlace) -> bytes:
+def read_record(file: BinaryIO, location: RecordLocation) -> bytes:
     """Read one record's data and check it.
 
     Raises:
         RecordError: if the data fails its CRC-32C or the file has become shorter.
     """
-    file.seek(place.offset)
-    block = file.read(place.length + 4)
-    if len(block) != place.length + 4:
-        raise RecordError(place.path, place.record, "the file has become shorter while it was read")
+    file.seek(location.offset)
+    block = file.read(location.length + 4)
+    if len(block) != location.length + 4:
+        raise RecordError(location.path, location.record, "the file has become shorter while it was read")
     data = block[:-4]
     if masked_crc32c(data) != int.from_bytes(block[-4:], "little"):
-        raise RecordError(place.path, place.record, "the data fails its CRC-32C; the file is damaged here")
+        raise RecordError(location.path, location.record, "the data fails its CRC-32C; the file is damaged here")
     return data
 
 
@@ -148,14 +148,14 @@ def read_records(path: str | Path, *, on_corrupt: OnCorrupt = "raise", report: R
     """
     report = report if report is not None else ReadReport()
     with Path(path).open("rb", buffering=1 << 20) as file:
-        for place in iterate_places(path, on_corrupt=on_corrupt, report=report):
+        for location in locate_records(path, on_corrupt=on_corrupt, report=report):
             try:
-                data = read_record(file, place)
+                data = read_record(file, location)
             except RecordError as error:
                 _refuse_or_note(error, on_corrupt, report)
                 continue
             report.records += 1
-            yield place.record, data
+            yield location.record, data
 
 
 def _refuse_or_note(error: RecordError, on_corrupt: OnCorrupt, report: ReadReport | None) -> None:
@@ -167,4 +167,4 @@ def _refuse_or_note(error: RecordError, on_corrupt: OnCorrupt, report: ReadRepor
 
 def count_records(path: str | Path, *, on_corrupt: OnCorrupt = "raise") -> int:
     """Return how many records a file has, by its length fields alone."""
-    return sum(1 for _ in iterate_places(path, on_corrupt=on_corrupt))
+    return sum(1 for _ in locate_records(path, on_corrupt=on_corrupt))

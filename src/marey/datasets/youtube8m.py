@@ -19,8 +19,8 @@ from marey.datasets.tfrecord import (
     OnCorrupt,
     ReadReport,
     RecordError,
-    RecordPlace,
-    iterate_places,
+    RecordLocation,
+    locate_records,
     read_record,
     write_records,
 )
@@ -59,7 +59,7 @@ class FrameExample:
     """Label ids, sorted; empty in the test partition."""
     features: dict[str, NDArray]
     """Name -> uint8 (T, dim) from a frame-level record, float32 (1, dim) from a video-level one."""
-    place: str = ""
+    source: str = ""
     """File and record it was read from."""
 
     @property
@@ -117,7 +117,7 @@ def parse_frames(data: bytes, features: Mapping[str, int] = FEATURES, *, path: s
                           + ", ".join(f"{key} has {length} frames" for key, length in lengths.items()))
     if not all(lengths.values()):
         raise RecordError(path, record, f"(id '{name}') has no frame")
-    return FrameExample(id=name, labels=_labels(context), features=arrays, place=f"{path}: record {record}")
+    return FrameExample(id=name, labels=_labels(context), features=arrays, source=f"{path}: record {record}")
 
 
 def parse_video(data: bytes, features: Mapping[str, int] = FEATURES, *, path: str | Path = "record",
@@ -144,7 +144,7 @@ def parse_video(data: bytes, features: Mapping[str, int] = FEATURES, *, path: st
         if not np.isfinite(values).all():
             raise RecordError(path, record, f"(id '{name}') 'mean_{key}' holds a value that is not a finite number")
         arrays[key] = values[None]
-    return FrameExample(id=name, labels=_labels(context), features=arrays, place=f"{path}: record {record}")
+    return FrameExample(id=name, labels=_labels(context), features=arrays, source=f"{path}: record {record}")
 
 
 PARSERS: dict[str, Callable[..., FrameExample]] = {"frame": parse_frames, "video": parse_video}
@@ -182,14 +182,14 @@ def read_examples(path: str | Path, features: Mapping[str, int] = FEATURES, *, l
                   on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None) -> Iterator[FrameExample]:
     """Give every example of a file; a damaged or malformed record is refused or skipped and noted."""
     with ExampleReader(features, level, on_corrupt, report or ReadReport()) as reader:
-        for place in iterate_places(path, on_corrupt=on_corrupt, report=reader.report):
-            example = reader.example(place)
+        for location in locate_records(path, on_corrupt=on_corrupt, report=reader.report):
+            example = reader.example(location)
             if example is not None:
                 yield example
 
 
 class ExampleReader:
-    """Turns places into examples; keeps a few files open."""
+    """Turns locations into examples; keeps a few files open."""
 
     max_open = 16
 
@@ -205,16 +205,16 @@ class ExampleReader:
             file.close()
         self._files.clear()
 
-    def data(self, place: RecordPlace) -> bytes:
-        if place.path not in self._files:
+    def data(self, location: RecordLocation) -> bytes:
+        if location.path not in self._files:
             if len(self._files) >= self.max_open:
                 self.__exit__()
-            self._files[place.path] = Path(place.path).open("rb", buffering=0)  # noqa: SIM115 - closed by __exit__
-        return read_record(self._files[place.path], place)
+            self._files[location.path] = Path(location.path).open("rb", buffering=0)  # noqa: SIM115 - closed by __exit__
+        return read_record(self._files[location.path], location)
 
-    def example(self, place: RecordPlace) -> FrameExample | None:
+    def example(self, location: RecordLocation) -> FrameExample | None:
         try:
-            example = self.parse(self.data(place), self.features, path=place.path, record=place.record)
+            example = self.parse(self.data(location), self.features, path=location.path, record=location.record)
         except RecordError as error:
             if self.on_corrupt == "raise":
                 raise

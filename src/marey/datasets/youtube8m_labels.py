@@ -23,7 +23,7 @@ class LabelSpace:
     classes_of: tuple[tuple[int, ...], ...]
     """For each label id of the files the classes it implies; () drops it."""
 
-    def targets(self, labels: Iterable[int], place: str = "") -> NDArray[np.float32]:
+    def targets(self, labels: Iterable[int], source: str = "") -> NDArray[np.float32]:
         """Return the 0/1 vector of K classes for some label ids.
 
         Raises:
@@ -32,7 +32,7 @@ class LabelSpace:
         target = np.zeros(len(self.class_names), dtype=np.float32)
         for label in labels:
             if not 0 <= label < len(self.classes_of):
-                raise UserError(f"{place + ': ' if place else ''}label id {label} is not in the vocabulary of "
+                raise UserError(f"{source + ': ' if source else ''}label id {label} is not in the vocabulary of "
                                 f"{len(self.classes_of)} labels; give the vocabulary these records were written with")
             target[list(self.classes_of[label])] = 1
         return target

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from marey.datasets.tfrecord import OnCorrupt, ReadReport, RecordPlace, count_records, iterate_places
+from marey.datasets.tfrecord import OnCorrupt, ReadReport, RecordLocation, count_records, locate_records
 from marey.datasets.youtube8m import FEATURES, MAX_FRAMES, ExampleReader, FrameExample
 from marey.datasets.youtube8m_labels import LabelSpace
 
@@ -19,7 +19,7 @@ def example_tensors(example: FrameExample, space: LabelSpace, max_frames: int = 
     """Return `features` (name -> float (T, dim)), `targets` float (K,) and `id` of an example."""
     return {"features": {key: torch.from_numpy(np.ascontiguousarray(example.values(key, max_frames)))
                          for key in example.features},
-            "targets": torch.from_numpy(space.targets(example.labels, example.place)), "id": example.id}
+            "targets": torch.from_numpy(space.targets(example.labels, example.source)), "id": example.id}
 
 
 
@@ -55,21 +55,21 @@ class IndexedExamples(Dataset):
         """Find every record by the length fields; with `on_corrupt="skip"` damaged ones are found and left out now."""
         self.space, self.features, self.level, self.max_frames = space, dict(features), level, max_frames
         self.report = ReadReport()
-        self.places = [place for shard in shards
-                       for place in iterate_places(shard, on_corrupt=on_corrupt, report=self.report)]
+        self.locations = [location for shard in shards
+                       for location in locate_records(shard, on_corrupt=on_corrupt, report=self.report)]
         if on_corrupt == "skip":
             with ExampleReader(self.features, level, "skip", self.report) as reader:
-                self.places = [place for place in self.places if reader.example(place) is not None]
+                self.locations = [location for location in self.locations if reader.example(location) is not None]
 
     def __len__(self) -> int:
         """Number of records."""
-        return len(self.places)
+        return len(self.locations)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Return the tensors of record i; `(epoch, i)` is accepted, features have no augmentation."""
         index = key[1] if isinstance(key, tuple) else key
         with ExampleReader(self.features, self.level, "raise", ReadReport()) as reader:
-            example = reader.example(self.places[index])
+            example = reader.example(self.locations[index])
         assert example is not None
         return {**example_tensors(example, self.space, self.max_frames), "sample": index}
 
@@ -80,7 +80,7 @@ class StreamedExamples(IterableDataset):
 
     With at least as many shards as readers every reader takes whole shards; with fewer, records are dealt out in turn.
     Either way no record is read twice in an epoch. Order depends on seed, epoch and number of readers only; the
-    buffer holds places, not data, so a resumed epoch passes over what is done without reading it.
+    buffer holds locations, not data, so a resumed epoch passes over what is done without reading it.
     """
 
     def __init__(self, shards: Sequence[str], space: LabelSpace, *, features: Mapping[str, int] = FEATURES,
@@ -122,10 +122,10 @@ class StreamedExamples(IterableDataset):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         worker, skip = self._where_to_go_on(worker, workers)
         with ExampleReader(self.features, self.level, self.on_corrupt, self.report) as reader:
-            for place in self._shuffled(worker, workers, skip):
-                example = reader.example(place)
+            for location in self._shuffled(worker, workers, skip):
+                example = reader.example(location)
                 if example is not None:
-                    yield {**example_tensors(example, self.space, self.max_frames), "sample": place.record}
+                    yield {**example_tensors(example, self.space, self.max_frames), "sample": location.record}
 
     def num_batches(self, batch_size: int, workers: int = 1) -> int:
         """Return how many batches this epoch gives this rank through a loader with so many workers (0 counts as 1)."""
@@ -153,24 +153,24 @@ class StreamedExamples(IterableDataset):
             np.random.default_rng([self.seed, self.epoch]).shuffle(shards)
         return shards
 
-    def _part(self, worker: int, workers: int) -> Iterator[RecordPlace]:
+    def _part(self, worker: int, workers: int) -> Iterator[RecordLocation]:
         part, parts = self.rank * workers + worker, self.num_ranks * workers
         shards = self._epoch_shards()
         whole = len(shards) >= parts
         number = 0
         for shard in shards[part::parts] if whole else shards:
-            for place in iterate_places(shard, on_corrupt=self.on_corrupt, report=self.report):
+            for location in locate_records(shard, on_corrupt=self.on_corrupt, report=self.report):
                 if whole or number % parts == part:
-                    yield place
+                    yield location
                 number += 1
 
-    def _shuffled(self, worker: int, workers: int, skip: int) -> Iterator[RecordPlace]:
-        """Give places in shuffled order from the `skip`-th on; what is passed over is not read."""
+    def _shuffled(self, worker: int, workers: int, skip: int) -> Iterator[RecordLocation]:
+        """Give locations in shuffled order from the `skip`-th on; what is passed over is not read."""
         generator = np.random.default_rng([self.seed, self.epoch, self.rank, worker])
-        buffer: list[RecordPlace] = []
+        buffer: list[RecordLocation] = []
         done = 0
-        for place in self._part(worker, workers):
-            buffer.append(place)
+        for location in self._part(worker, workers):
+            buffer.append(location)
             if len(buffer) > self.shuffle_buffer:
                 last = buffer.pop(int(generator.integers(len(buffer)))) if self.shuffle_buffer else buffer.pop()
                 done += 1

@@ -1,4 +1,4 @@
-"""Longer videos of rendered motions, several actions one after the other, with sound: what `marey-mini-gat` learns.
+"""Longer videos of rendered motions, several actions in a row, with sound: the training data of `marey-mini-gat`.
 
 A video is one to five rendered clips, each a person doing one captured motion before another background; its labels are
 their actions. Steps and landings can be heard as thumps in two thirds of the videos that have them, over hum and
@@ -112,10 +112,10 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
         names = parts[split].class_names
         shots = draw_shots(parts[split].labels, generator,
                            [k for k, name in enumerate(names) if reversals or name in RECORDINGS])
-        actions = [names[parts[split].labels[place]] for place in shots]
+        actions = [names[parts[split].labels[row]] for row in shots]
         path = out / "videos" / f"{number:05d}.mp4"
         if not path.is_file():
-            frames = [parts[split][place]["frames"] for place in shots]
+            frames = [parts[split][row]["frames"] for row in shots]
             sound = draw_sound(actions, [len(part) / fps for part in frames], generator)
             write_video_with_sound(path, torch.cat(frames), fps, sound)
         rows.append([f"videos/{path.name}", ";".join(sorted(set(actions))), split])
@@ -127,9 +127,9 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
 
 def draw_shots(labels: Sequence[int], generator: np.random.Generator, allowed: Sequence[int]) -> list[int]:
     """Choose one to five clips of one to three allowed actions, which are equally frequent; shots in any order."""
-    places, known = np.asarray(labels), np.intersect1d(labels, allowed)
+    every, known = np.asarray(labels), np.intersect1d(labels, allowed)
     count = min(int(generator.choice([1, 2, 3], p=[0.4, 0.4, 0.2])), len(known))
     actions = generator.choice(known, size=count, replace=False)
-    shots = [int(generator.choice(np.flatnonzero(places == action)))
+    shots = [int(generator.choice(np.flatnonzero(every == action)))
              for action in actions for _ in range(int(generator.integers(1, 3)))]
-    return [shots[place] for place in generator.permutation(len(shots))][:5]
+    return [shots[i] for i in generator.permutation(len(shots))][:5]

@@ -1,4 +1,4 @@
-"""Backgrounds drawn from a generator; each split has kinds of its own, so test backgrounds are never trained on."""
+"""Backgrounds drawn at random; each split has kinds of its own, so no test background is trained on."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def draw_background(size: int, split: str, generator: torch.Generator, images: P
     Args:
         size: pixels of each side.
         split: "train", "val" or "test"; chooses the kind (`KINDS`), or the share of the image files.
-        images: folder of JPEG/PNG files to use in half the cases; each file belongs to one split, by its place in the
-            sorted list (eight of ten train, one val, one test).
+        images: folder of JPEG/PNG files to use in half the cases; each file belongs to one split, by its position in
+            the sorted list (eight of ten train, one val, one test).
 
     Returns:
         float, (3, size, size), values in [0, 1].
@@ -96,8 +96,8 @@ def _image_files(folder: Path, split: str) -> tuple[Path, ...]:
     files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise UserError(f"{folder}: no JPEG or PNG file to use as a background; give another folder or none")
-    place = {"train": range(8), "val": (8,), "test": (9,)}[split]
-    return tuple(p for i, p in enumerate(files) if i % 10 in place)
+    digits = {"train": range(8), "val": (8,), "test": (9,)}[split]
+    return tuple(p for i, p in enumerate(files) if i % 10 in digits)
 
 
 def _image(path: Path, size: int, generator: torch.Generator) -> Tensor:

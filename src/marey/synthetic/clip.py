@@ -1,4 +1,4 @@
-"""One rendered clip of one person: motion, body, camera, background, and what a cheap camera does to it."""
+"""Rendering a clip of one person: motion, body, camera, background, and the damage of a cheap camera."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from marey.video.clip import Clip
 
 @dataclass(frozen=True, kw_only=True)
 class RenderedClip:
-    """One rendered clip with what the renderer knows about it."""
+    """One rendered clip with its exact labels."""
 
     clip: Clip
     """uint8 frames (T, 3, size, size)."""
@@ -75,7 +75,7 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
             mask = torch.from_numpy(persons >= 0).float()[None, None]
             masks.append(F.interpolate(mask, size=(size, size), mode="area")[0, 0] >= 0.5)
     stacked = torch.stack(masks)
-    clip = Clip(frames=spoil(torch.stack(frames), generator), frame_indices=tuple(range(num_frames)),
+    clip = Clip(frames=degrade(torch.stack(frames), generator), frame_indices=tuple(range(num_frames)),
                 frame_seconds=tuple(float(s) for s in seconds), fps=fps,
                 path=f"mocap:{action}?seed={seed}&split={split}")
     return RenderedClip(clip=clip, boxes_xyxy=torch.stack([mask_box(mask) for mask in stacked]), masks=stacked,
@@ -113,8 +113,8 @@ def background_offsets(cameras: list[Camera], depth: float) -> list[tuple[float,
     """Return how far a wall `depth` metres behind the first target has moved in each frame, in frame widths."""
     eye, target = np.array(cameras[0].eye), np.array(cameras[0].target)
     anchor = target + depth * (target - eye) / np.linalg.norm(target - eye)
-    places = np.concatenate([camera.project(anchor[None]) for camera in cameras])
-    return [(float(x), float(y)) for x, y in places - places[0]]
+    points = np.concatenate([camera.project(anchor[None]) for camera in cameras])
+    return [(float(x), float(y)) for x, y in points - points[0]]
 
 
 def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tuple[float, float], size: int,
@@ -143,8 +143,8 @@ def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tup
     return ((colour + (1 - alpha) * behind)[0] * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def spoil(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Give uint8 frames (T, 3, H, W) what a cheap camera does: exposure, blur, sensor noise, JPEG compression."""
+def degrade(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """Change uint8 frames (T, 3, H, W) as a cheap camera does: exposure, blur, sensor noise, JPEG compression."""
     u = torch.rand(6, generator=generator).tolist()
     values = frames.float() / 255
     values = (values ** (0.75 + 0.55 * u[0])) * (0.75 + 0.4 * u[1])

@@ -1,4 +1,4 @@
-"""Render many clips into a packed folder (or video files): split by split, class by class, resumable."""
+"""Rendering many clips into a packed folder or video files, resumable, and reading a packed folder."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class PackedClips(torch.utils.data.Dataset[dict[str, Any]]):
         return {"frames": self.packed.frames(self.rows[index]), "label": self.labels[index], "sample": self.rows[index]}
 
     def boxes(self, index: int) -> Tensor:
-        """Return the boxes float (T, 4) of one clip, pixels, zeros where nobody is seen."""
+        """Return the boxes float (T, 4) of one clip, pixels, zeros where no person is seen."""
         boxes = np.load(self.folder / "boxes.npy", mmap_mode="r")
         return torch.from_numpy(np.array(boxes[self.rows[index]]))
 

@@ -1,8 +1,8 @@
-"""Scenes pasted together from rendered single-person clips: many people, exact boxes, no further rendering.
+"""Scenes composed of rendered single-person clips: several persons and exact boxes without further rendering.
 
 Each scene is one to four clips, each cut to a window around its person and resized into a tile of the canvas (mosaic
-augmentation, Bochkovskiy et al., "YOLOv4", 2020, over whole clips). What it lacks is people hiding each other; scenes
-of `mocap_scenes` have that.
+augmentation, Bochkovskiy et al., "YOLOv4", 2020, over whole clips). Persons do not hide each other here; in
+`marey.synthetic.scenes` they do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
 
     Args:
         folder: packed clips of one person each, with boxes.npy (`marey.synthetic.dataset.render_dataset`).
-        preprocess: size and numbers of a scene; its frames are the clips' frames.
+        preprocess: size and normalisation of a scene; its frames are the clips' frames.
         length: scenes called one epoch; None: half as many as there are clips.
         max_persons: tiles of a scene, 1 to 4.
         single_share: share of scenes that are one clip as it is, flipped at most.

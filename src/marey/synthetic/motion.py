@@ -1,4 +1,4 @@
-"""Captured human motions as functions of time, and the held-out partitions every rendering parameter is drawn from.
+"""Captured human motions as functions of time, and the intervals of each split for every rendering parameter.
 
 The recordings are the text files of DeepMimic (Peng et al., SIGGRAPH 2018) inside the PyPI package `pybullet`. A row
 holds: duration, root position (3), then rotations in the order chest, neck, right hip, right knee, right ankle, right
@@ -57,11 +57,11 @@ SPLITS = ("train", "val", "test")
 def draw(name: str, split: str, generator: torch.Generator) -> float:
     """Draw one parameter uniformly from the intervals of its split (`PARTITIONS`)."""
     intervals = PARTITIONS[name][split]
-    place = float(torch.rand((), generator=generator, dtype=torch.float64)) * sum(high - low for low, high in intervals)
+    point = float(torch.rand((), generator=generator, dtype=torch.float64)) * sum(high - low for low, high in intervals)
     for low, high in intervals:
-        if place < high - low:
-            return low + place
-        place -= high - low
+        if point < high - low:
+            return low + point
+        point -= high - low
     return intervals[-1][1]
 
 
@@ -114,9 +114,9 @@ class Motion:
         """Return the rows (T, 43) at the given times, interpolated, cycles joined by their travel and turn."""
         times = self.seconds - seconds if self.backwards else seconds
         cycles = np.floor(times / self.seconds) if self.wraps else np.zeros_like(times)
-        places = np.clip((times - cycles * self.seconds) / self.row_seconds, 0.0, len(self.rows) - 1.0)
-        before = np.minimum(places.astype(int), len(self.rows) - 2)
-        fraction = (places - before)[:, None]
+        positions = np.clip((times - cycles * self.seconds) / self.row_seconds, 0.0, len(self.rows) - 1.0)
+        before = np.minimum(positions.astype(int), len(self.rows) - 2)
+        fraction = (positions - before)[:, None]
         first, second = self.rows[before], self.rows[before + 1].copy()
         for start in QUATERNIONS:
             columns = slice(start - 1, start + 3)
@@ -136,9 +136,9 @@ class Motion:
         row = row.copy()
         for _ in range(abs(cycles)):
             if cycles > 0:
-                row[:3] = last[:3] * (1, 0, 1) + _rotate_y(row[:3] - first[:3] * (1, 0, 1), turn)
+                row[:3] = last[:3] * (1, 0, 1) + rotate_y(row[:3] - first[:3] * (1, 0, 1), turn)
             else:
-                row[:3] = first[:3] * (1, 0, 1) + _rotate_y(row[:3] - last[:3] * (1, 0, 1), -turn)
+                row[:3] = first[:3] * (1, 0, 1) + rotate_y(row[:3] - last[:3] * (1, 0, 1), -turn)
         angle = turn * cycles / 2
         row[3:7] = quaternion_product(np.array([np.cos(angle), 0.0, np.sin(angle), 0.0]), row[3:7])
         return row
@@ -158,7 +158,8 @@ def _heading(quaternion: np.ndarray) -> float:
     return float(np.arctan2(-2 * (x * z - w * y), 1 - 2 * (y * y + z * z)))
 
 
-def _rotate_y(point: np.ndarray, angle: float) -> np.ndarray:
+def rotate_y(point: np.ndarray, angle: float) -> np.ndarray:
+    """Return a point (3,) turned about the y axis by an angle in radians."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([c * point[0] + s * point[2], point[1], -s * point[0] + c * point[2]])
 

@@ -1,4 +1,4 @@
-"""A body, a camera and light around a captured motion, drawn by pybullet's CPU renderer.
+"""Bodies, cameras and lights for captured motions, drawn by pybullet's CPU renderer.
 
 `pybullet` is imported only when something is rendered. The skeleton is that of `humanoid/humanoid.urdf` (same joints,
 same order, metres); its links get closed limbs, clothes and proportions of our own, so that bodies differ.
@@ -103,14 +103,14 @@ def _urdf(body: Body) -> str:
         right = link.replace("left", "right")
         shape, centre = shapes[right]
         tilt = "1.5707963 0 0" if "capsule" in shape else "0 0 0"
-        parent, kind, place = joints[right]
+        parent, kind, offset = joints[right]
         if link != right:
-            parent, place = parent.replace("right", "left"), (place[0], place[1], -place[2])
+            parent, offset = parent.replace("right", "left"), (offset[0], offset[1], -offset[2])
         parts.append(f'<link name="{link}">{INERTIA}<visual><origin rpy="{tilt}" xyz="{_text(centre)}"/>'
                      f"<geometry>{shape}</geometry></visual></link>")
         axis = '<axis xyz="0 0 1"/><limit lower="-7" upper="7" effort="0" velocity="0"/>' if kind == "revolute" else ""
         parts.append(f'<joint name="{link}" type="{kind}"><parent link="{parent}"/><child link="{link}"/>'
-                     f'<origin rpy="0 0 0" xyz="{_text(place)}"/>{axis}</joint>')
+                     f'<origin rpy="0 0 0" xyz="{_text(offset)}"/>{axis}</joint>')
     return "".join(parts) + "</robot>"
 
 
@@ -222,7 +222,7 @@ class Stage:
         self.bullet.resetJointStatesMultiDof(handle, list(JOINT_LINKS), values, physicsClientId=self.client)
 
     def photograph(self, camera: Camera, light: Light, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the picture and who is where.
+        """Return the picture and the person that each pixel shows.
 
         Returns:
             uint8 (height, width, 3), and int (height, width): the person's number, or -1.

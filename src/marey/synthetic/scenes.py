@@ -1,4 +1,4 @@
-"""Scenes of several persons doing different things, with exact boxes from segmentation, in the layout of AVA.
+"""Rendering scenes of several persons with different actions and exact boxes, in the layout of AVA.
 
 Persons stand side by side and behind each other, hide one another, and some walk or run out of the frame. A person's
 box is the tight box of the pixels that are seen; a person of whom less than `MIN_VISIBLE` of the pixels are seen
@@ -20,8 +20,8 @@ from torchvision.io import encode_jpeg
 from marey.errors import UserError, unknown_name
 from marey.files import write_bytes, write_csv, write_text
 from marey.synthetic.backgrounds import draw_background
-from marey.synthetic.clip import background_offsets, composite, mask_box, spoil
-from marey.synthetic.motion import SPLITS, _rotate_y, draw, draw_start, list_actions, load_motion, quaternion_product
+from marey.synthetic.clip import background_offsets, composite, degrade, mask_box
+from marey.synthetic.motion import SPLITS, draw, draw_start, list_actions, load_motion, quaternion_product, rotate_y
 from marey.synthetic.renderer import Camera, Stage, draw_body, draw_light, shake_joints
 from marey.video.clip import Clip
 from marey.video.encode import write_video
@@ -32,7 +32,7 @@ MIN_VISIBLE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class RenderedScene:
-    """A rendered scene with what the renderer knows about it."""
+    """A rendered scene with its exact labels."""
 
     clip: Clip
     """uint8 frames (T, 3, height, width)."""
@@ -94,7 +94,7 @@ def render_scene(*, seed: int, split: str = "train", width: int = 112, height: i
             boxes.append(torch.stack([mask_box(m) if s else torch.zeros(4) for m, s in zip(masks, seen, strict=True)]))
             visible.append(torch.tensor(seen))
             owners.append(torch.from_numpy(owner.astype(np.int16)))
-    clip = Clip(frames=spoil(torch.stack(frames), generator), frame_indices=tuple(range(num_frames)),
+    clip = Clip(frames=degrade(torch.stack(frames), generator), frame_indices=tuple(range(num_frames)),
                 frame_seconds=tuple(float(s) for s in seconds), fps=fps, path=f"mocap-scene:seed={seed}&split={split}")
     return RenderedScene(clip=clip, actions=chosen, boxes_xyxy=torch.stack(boxes), visible=torch.stack(visible),
                          persons=torch.stack(owners), split=split)
@@ -113,7 +113,7 @@ def _pixels_alone(stage: Stage, camera: Camera, light: object, person: int, rows
 
 
 def _place(chosen: tuple[str, ...], seconds: np.ndarray, split: str, generator: torch.Generator) -> list[np.ndarray]:
-    """Return each person's rows (T, 43): places about 1.1 m apart, depths and headings free."""
+    """Return each person's rows (T, 43): positions about 1.1 m apart, depths and headings free."""
     P, out = len(chosen), []
     for p, action in enumerate(chosen):
         u = torch.rand(3, generator=generator).tolist()
@@ -123,10 +123,10 @@ def _place(chosen: tuple[str, ...], seconds: np.ndarray, split: str, generator: 
         rows = shake_joints(rows, seconds, draw("joint_noise_radians", split, generator), generator)
         heading = 2 * np.pi * u[0]
         centre = rows[:, :3].mean(0) * (1, 0, 1)
-        place = np.array([1.8 * (u[1] - 0.5), 0.0, 1.1 * (p - (P - 1) / 2) + 0.6 * (u[2] - 0.5)])
+        position = np.array([1.8 * (u[1] - 0.5), 0.0, 1.1 * (p - (P - 1) / 2) + 0.6 * (u[2] - 0.5)])
         turn = np.array([np.cos(heading / 2), 0.0, np.sin(heading / 2), 0.0])
         for row in rows:
-            row[:3] = place + _rotate_y(row[:3] - centre, heading)
+            row[:3] = position + rotate_y(row[:3] - centre, heading)
             row[3:7] = quaternion_product(turn, row[3:7])
         out.append(rows)
     return out
@@ -138,10 +138,10 @@ def _cameras(rows: list[np.ndarray], split: str, aspect: float, generator: torch
     elevation = np.radians(max(draw("elevation_degrees", split, generator), 3.0))
     u = torch.rand(6, generator=generator).tolist()
     field = 40.0 + 15.0 * u[0]
-    places = np.stack([r[:, :3].mean(0) for r in rows])
-    middle = np.array([places[:, 0].mean(), 0.8, places[:, 2].mean()])
+    positions = np.stack([r[:, :3].mean(0) for r in rows])
+    middle = np.array([positions[:, 0].mean(), 0.8, positions[:, 2].mean()])
     across = np.array([-np.sin(azimuth), 0.0, np.cos(azimuth)])
-    spread = float(np.abs((places - middle) @ across).max()) / max(aspect, 0.5)
+    spread = float(np.abs((positions - middle) @ across).max()) / max(aspect, 0.5)
     distance = (max(1.0, spread + 0.35) + 0.35 * u[1]) / np.tan(np.radians(field / 2)) + 0.6
     direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(elevation), np.sin(azimuth) * np.cos(elevation)])
     steps = np.linspace(-0.5, 0.5, rows[0].shape[0])[:, None]

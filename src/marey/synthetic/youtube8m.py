@@ -158,8 +158,8 @@ def render_youtube8m_mini(out: str | Path, *, videos: Mapping[str, int] | None =
                             np.random.default_rng([seed, 7, partition, number])) for number in range(count)]
         rows += [[example.id, leaf_names()[label], start, end] for example, events in drawn
                  for label, start, end in events]
-        for shard, places in enumerate(np.array_split(np.arange(count), min(shards, count)) if count else []):
-            write_examples(out / f"{name}{shard:04d}.tfrecord", (drawn[place][0] for place in places))
+        for shard, numbers in enumerate(np.array_split(np.arange(count), min(shards, count)) if count else []):
+            write_examples(out / f"{name}{shard:04d}.tfrecord", (drawn[number][0] for number in numbers))
     write_csv(out / "events.csv", [["id", "label", "start_seconds", "end_seconds"], *rows])
     paths = [[leaf_names().index(leaf), f"{parent}:{leaf}"] for parent, leaves in CLASSES.items() for leaf in leaves]
     write_csv(out / "hierarchy.csv", [["Index", "Path"], *paths])

@@ -1,4 +1,4 @@
-"""Training augmentation of whole clips: one random geometry and one random colour for all frames of a clip."""
+"""Training augmentation of clips: one random geometry and one random colour for all frames of a clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on changed clips: corruption augmentation with held-out kinds, and PixMix-like mixing.
+"""Augmentation by corruptions that the robustness test does not hold, and by PixMix-like mixing.
 
 Options of every recipe: `--set augment.corruption=mixed --set augment.corruption_probability=0.75`.
 """

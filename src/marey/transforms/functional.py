@@ -1,4 +1,4 @@
-"""Pure functions on clips (T, C, H, W): resize, crops, flip, normalise; boxes go through the same geometry."""
+"""Pure functions on clips (T, C, H, W) and their boxes: resize, crop, flip, normalise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one preprocessing specification: it lives in the checkpoint and serves evaluation, prediction, web and export."""
+"""Preprocessing from a video to the input of a model; stored in the checkpoint and used wherever the model is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from marey.video.sampling import ClipSampling
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """From a video to what a model takes: which frames, which size, which crops, which numbers."""
+    """How a video becomes the input of a model: sampled frames, resizing, crops, normalisation."""
 
     sampling: ClipSampling = field(default_factory=ClipSampling)
     """Which frames."""
@@ -30,7 +30,7 @@ class Preprocess:
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     """Per-channel mean, in the units after `rescale`."""
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
-    """Per-channel deviation, in the units after `rescale`."""
+    """Per-channel standard deviation, in the units after `rescale`."""
     rescale: float = 1 / 255
     """Factor on uint8 pixels before the mean is taken off."""
     channel_order: str = "rgb"
@@ -144,8 +144,8 @@ class Preprocess:
             return [self._extend_after(reader, sorted(set(indices)), first) for indices in wanted]
         union = sorted({first + i for indices in wanted for i in indices})
         decoded = reader.frames_at(union)
-        place = {index: k for k, index in enumerate(union)}
-        return [decoded.take([place[first + i] for i in indices]) for indices in wanted]
+        position = {index: k for k, index in enumerate(union)}
+        return [decoded.take([position[first + i] for i in indices]) for indices in wanted]
 
     def _extend_after(self, reader: VideoReader, indices: list[int], first: int) -> Clip:
         clip = reader.frames_at([first + i for i in indices])

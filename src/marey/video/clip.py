@@ -1,4 +1,4 @@
-"""What decoding returns: frames with the times they are shown at."""
+"""The clip that decoding returns: frames, and the times at which they are shown."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """Some frames of one video, with where and when they stand in it."""
+    """Some frames of one video, with their indices and times in it."""
 
     frames: Tensor
     """uint8, (T, C, H, W), RGB, upright (rotation metadata applied); its memory may lie channels-last."""
     frame_indices: tuple[int, ...]
-    """Place of each frame in presentation order, 0-based, T entries."""
+    """Index of each frame in presentation order, from 0; T entries."""
     frame_seconds: tuple[float, ...]
     """Presentation time of each frame, in seconds from the first shown frame, T entries."""
     fps: float
@@ -28,8 +28,8 @@ class Clip:
         """Number of frames T."""
         return self.frames.shape[0]
 
-    def take(self, places: Sequence[int]) -> Clip:
-        """The clip made of the frames at these places of this one (0..T-1, any order, repeats allowed)."""
-        return replace(self, frames=self.frames[list(places)],
-                       frame_indices=tuple(self.frame_indices[i] for i in places),
-                       frame_seconds=tuple(self.frame_seconds[i] for i in places))
+    def take(self, positions: Sequence[int]) -> Clip:
+        """Return the clip of some of these frames, by their positions in it: 0 to T - 1, any order, repeats allowed."""
+        return replace(self, frames=self.frames[list(positions)],
+                       frame_indices=tuple(self.frame_indices[i] for i in positions),
+                       frame_seconds=tuple(self.frame_seconds[i] for i in positions))

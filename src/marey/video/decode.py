@@ -1,4 +1,4 @@
-"""Exact frame access: any frame of any video by its place in presentation order, decoding only what is needed.
+"""Exact frame access: any frame of any video by its number in presentation order, decoding only what is needed.
 
 Colour: the matrix and range named in the file are honoured; where it names none, BT.601 limited range, as FFmpeg
 itself, decord and torchcodec do, so frames equal those that public checkpoints were trained on. Non-square pixels are
@@ -113,7 +113,7 @@ class VideoReader:
         end = math.inf if end_seconds is None else end_seconds
         if end <= start or start >= self.duration_seconds + 1e-9:
             raise VideoError(f"{self.path}: the part from {start:g} s to {end:g} s is empty or outside its "
-                             f"{self.duration_seconds:.3f} s; mend the start and end times")
+                             f"{self.duration_seconds:.3f} s; correct the start and end times")
         first = max(0, bisect_right(self.frame_seconds, start + 1e-6) - 1)
         stop = bisect_right(self.frame_seconds, end - 1e-6)
         return first, max(first + 1, stop)
@@ -138,8 +138,8 @@ class VideoReader:
         distinct = sorted(set(indices))
         frames = self._source.decode(distinct)                     # (n, H, W, 3), in the order of `distinct`
         if distinct != indices:
-            place = {index: k for k, index in enumerate(distinct)}
-            frames = frames[[place[index] for index in indices]]
+            position = {index: k for k, index in enumerate(distinct)}
+            frames = frames[[position[index] for index in indices]]
         return self._clip(frames, indices)
 
     def frames_at_seconds(self, seconds: Sequence[float]) -> Clip:

@@ -1,4 +1,4 @@
-"""Text, bars and boxes on frames, legible on any background: white on a dark band, scaled to the frame."""
+"""Drawing text, bars and boxes on frames: white on a dark band, scaled to the frame."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def contact_sheet(frames: Tensor, captions: Sequence[str], *, columns: int = 4, 
     draw = ImageDraw.Draw(sheet)
     if title:
         draw.text((8, 7), _fit(draw, title, title_font, sheet.width - 16), font=title_font, fill=(20, 20, 20))
-    for place, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
-        x, y = 6 + (place % columns) * (width + 6), head + (place // columns) * (height + 26)
+    for number, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
+        x, y = 6 + (number % columns) * (width + 6), head + (number // columns) * (height + 26)
         sheet.paste(to_image(frame).resize((width, height), Image.Resampling.BILINEAR), (x, y))
         draw.text((x, y + height + 4), _fit(draw, caption, font, width), font=font, fill=(60, 60, 60))
     return sheet

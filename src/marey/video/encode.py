@@ -1,4 +1,4 @@
-"""Write H.264 that every browser plays: yuv420p, faststart, even sizes, written beside and then renamed."""
+"""Writing video files; H.264 as every browser plays it: yuv420p, faststart, even sizes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CODECS = {"h264": ("libx264", "libopenh264", "mpeg4"), "h265": ("libx265",), "vp
           "mpeg4": ("mpeg4",), "av1": ("libsvtav1", "libaom-av1"), "ffv1": ("ffv1",)}
 """Codec name -> encoders tried in turn."""
 SMPTE170M, LIMITED_RANGE = 6, 1
-"""What swscale makes of RGB, named in the file so that players do not guess BT.709 for large pictures (AVColorSpace,
-AVColorRange)."""
+"""Matrix and range that swscale converts RGB to (AVColorSpace, AVColorRange); named in the file, so
+that players do not guess BT.709 for large pictures."""
 
 
 def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor], fps: float, codec: str = "h264", *,

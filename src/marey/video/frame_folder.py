@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from marey.errors import VideoError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-"""File names taken for frames, in any case."""
+"""Suffixes of image files, in lower case."""
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -1,4 +1,4 @@
-"""Frames of a source that has no end yet: a camera, a network stream, a file that is still being written."""
+"""Frames of a live source: a camera, a network stream, a file that is still being written."""
 
 from __future__ import annotations
 

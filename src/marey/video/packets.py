@@ -1,4 +1,4 @@
-"""What the bytes of files and packets tell without decoding: files cut short, hidden pictures, packed B pictures."""
+"""Facts read from the bytes of files and packets without decoding: truncated files, hidden and packed pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ START_OF_PICTURE = b"\x00\x00\x01\xb6"
 
 
 def cut_short(path: str) -> str | None:
-    """Say how a file ends before its own headers say it does; None where nothing is missing or nobody can tell.
+    """Return how much of a file is missing by its own headers; None where nothing is, or the headers do not say.
 
     Reads the outermost boxes of MP4/MOV, chunks of AVI and segment of Matroska/WebM; sizes of 0 or "unknown" tell
     nothing.
@@ -53,7 +53,7 @@ def _end_of_segment(head: bytes) -> int:
 
 
 def _ebml_size(data: bytes, at: int) -> tuple[int, int]:
-    """(place after the size, size) of an EBML element; size -1 where it is unknown."""
+    """(position after the size, size) of an EBML element; size -1 where it is unknown."""
     if at >= len(data) or data[at] == 0:
         return at + 1, -1
     width = 9 - data[at].bit_length()

@@ -1,4 +1,4 @@
-"""Which frames a clip takes from a video: pure index functions, exact by frame or by time.
+"""Sampling the frames of a clip from a video: pure functions of indices and times.
 
 Legend: L source frames, N frames of the clip, v of V temporal views.
 """

@@ -193,9 +193,9 @@ class VideoFile:
                 done += 1
         if done == len(indices):
             return
-        for place, frame in enumerate(self._decode_all()):
-            if place == indices[done]:
-                yield place, frame
+        for order, frame in enumerate(self._decode_all()):
+            if order == indices[done]:
+                yield order, frame
                 done += 1
                 if done == len(indices):
                     return
@@ -260,6 +260,6 @@ class VideoFile:
     def decode(self, indices: Sequence[int]) -> np.ndarray:
         """Return (n, H, W, 3) uint8 for increasing distinct indices; raises as `stream` does."""
         out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
-        for place, frame in enumerate(self._exact(indices)):
-            out[place] = self._rgb(frame)
+        for order, frame in enumerate(self._exact(indices)):
+            out[order] = self._rgb(frame)
         return out
