@@ -6,6 +6,7 @@ import csv
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -99,6 +100,15 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
     """Write a JSON value and a line break."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Return JSON values with NaN and infinity, which JSON does not have, as None; keys become text."""
+    if isinstance(value, dict):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: str | Path, *, remedy: str = "check the name") -> dict[str, Any]:

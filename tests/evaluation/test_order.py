@@ -44,16 +44,6 @@ class Sum(nn.Module):
         return {"logits": torch.stack([total - 60, 60 - total], dim=1)}
 
 
-class Clock(nn.Module):
-    """Knows the time of a frame by its brightness: its attention is the true sign matrix (with a CLS column)."""
-
-    def forward(self, clip, return_attention=False):
-        times = clip.mean(dim=(2, 3, 4)).argsort(dim=1).argsort(dim=1)
-        signs = order_signs(times)[:, None, None].expand(-1, 3, 2, -1, -1)
-        weights = torch.cat([torch.full_like(signs[..., :1], 9.0), signs], dim=-1)
-        return {"logits": clip.flatten(1)[:, :2], "attention_time": [torch.zeros_like(weights), weights]}
-
-
 def brightening(num_clips, T=5):
     """Clips (B, T, 3, 2, 2) whose frames grow brighter."""
     return (torch.arange(num_clips * T).view(num_clips, T, 1, 1, 1) + torch.zeros(1, 1, 3, 2, 2)).float()
@@ -79,7 +69,7 @@ def tiny_model():
 
 
 def test_order_accuracy_is_one_for_a_model_that_knows_the_time_and_near_chance_for_random_weights():
-    result = order_accuracy_of(Clock(), brightening(5))
+    result = order_accuracy_of(Direction(knows=True), brightening(5))
     assert (result["order_accuracy"], result["clips"], result["shuffles"]) == (1.0, 5, 4)
     clips = torch.rand(60, 4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     result = order_accuracy_of(tiny_model(), clips)
@@ -94,7 +84,8 @@ def test_the_shuffles_do_not_depend_on_the_batch_size():
 
 
 def test_few_clips_are_called_a_rough_number():
-    assert "fewer than 50 clips: a rough number" in describe_order_accuracy(order_accuracy_of(Clock(), brightening(3)))
+    result = order_accuracy_of(Direction(knows=True), brightening(3))
+    assert "fewer than 50 clips: a rough number" in describe_order_accuracy(result)
 
 
 def test_both_methods_are_read_from_the_same_answers():
@@ -110,10 +101,10 @@ def test_both_methods_are_read_from_the_same_answers():
 def test_clips_with_repeated_frames_are_left_out_and_counted():
     clips = brightening(2)
     clips[0, 4] = clips[0, 1]
-    result = order_accuracy_of(Clock(), clips)
+    result = order_accuracy_of(Direction(knows=True), clips)
     assert (result["clips"], result["left_out"]) == (1, 1)
     with pytest.raises(UserError, match=r"no clip to measure the order on \(1 left out for repeated frames\)"):
-        order_accuracy_of(Clock(), clips[:1])
+        order_accuracy_of(Direction(knows=True), clips[:1])
 
 
 def test_a_model_without_temporal_attention_recovers_no_order():

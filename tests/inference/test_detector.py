@@ -8,7 +8,6 @@ import torch
 from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.ava_format import read_box_rows
 from marey.errors import UserError
-from marey.inference.annotate import persons_at
 from marey.inference.detector import Detector
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
@@ -56,16 +55,6 @@ def test_given_boxes_are_kept_and_named(checkpoint, video, tmp_path):
     assert [len(moment.persons) for moment in detections.moments] == [2, 2, 0]      # 0.5 s and 1.5 s are near second 1
     assert detections.moments[0].persons[0].box_xyxy_norm == pytest.approx((.1, .1, .4, .9))
     assert len(detections.moments[0].persons[1].probabilities) == 3
-
-
-def test_between_key_frames_a_box_moves_evenly(checkpoint, video, tmp_path):
-    boxes = tmp_path / "boxes.csv"
-    boxes.write_text("scene,0.5,0.1,0.1,0.4,0.9,,0.9\nscene,1.5,0.2,0.1,0.5,0.9,,0.9\n")
-    detections = Detector.load(checkpoint, persons=str(boxes))(video)
-    [(person, box)] = persons_at(detections, 1.0)
-    assert box == pytest.approx((.15, .1, .45, .9))
-    assert person.track == 1
-    assert persons_at(detections, 2.4) == []
 
 
 def test_a_model_that_finds_nobody_is_refused(tmp_path):

@@ -6,22 +6,38 @@ Standard output carries the answer (one JSON document with `--json`); everything
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import typer
 
-COMMAND_MODULES = ("predict", "train", "data", "order", "detect", "robustness", "explain", "features", "reproduce",
-                   "convert", "serve", "about")
-"""Each module of this package defines `register(app)`, which adds its commands to the app."""
+from marey.cli import (
+    about,
+    convert,
+    data,
+    detect,
+    explain,
+    features,
+    order,
+    predict,
+    reproduce,
+    robustness,
+    serve,
+    train,
+    watch,
+)
+from marey.errors import UserError
+
+COMMAND_MODULES = (predict, watch, train, data, order, detect, robustness, explain, features, reproduce, convert, serve,
+                   about)
+"""In the order of the help; each defines `register(app)`, which adds its commands to the app."""
 
 
 def build_app() -> typer.Typer:
     """Assemble the commands of every module into one app."""
     app = typer.Typer(name="marey", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                       help="Recognise human actions in video, and know how far to trust the answer.")
-    for name in COMMAND_MODULES:
-        importlib.import_module(f"marey.cli.{name}").register(app)
+    for module in COMMAND_MODULES:
+        module.register(app)
     return app
 
 
@@ -32,8 +48,6 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status: 0, 1 (some files failed), 2 (a mistake), 130 (interrupted)."""
-    from marey.errors import UserError
-
     try:
         return build_app()(args=arguments, prog_name="marey", standalone_mode=False) or 0
     except UserError as error:

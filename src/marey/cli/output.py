@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from marey.files import finite
+
 Item = TypeVar("Item")
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document on standard output; NaN and infinity become null, as JSON has neither."""
-    json.dump(_finite(document), sys.stdout, ensure_ascii=False, indent=1)
+    json.dump(finite(document), sys.stdout, ensure_ascii=False, indent=1)
     sys.stdout.write("\n")
 
 
@@ -30,13 +32,3 @@ def progress(items: Iterable[Item], label: str, total: int | None = None) -> Ite
     from rich.progress import track
 
     yield from track(items, description=label, total=total, console=Console(stderr=True), transient=True)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, float) and not (float("-inf") < value < float("inf")):
-        return None
-    return value

@@ -1,4 +1,4 @@
-"""`marey predict` and `marey watch`: what happens in video files, and in a camera or stream."""
+"""`marey predict`: what happens in video files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
     app.command()(predict)
-    app.command()(watch)
 
 
 def predict(
@@ -85,35 +84,6 @@ def predict(
         print_json({"model": answerer.name, "results": [entry for _, entry in results]})
     if any(entry["error"] for _, entry in results):
         raise typer.Exit(1)
-
-
-def watch(
-    source: Annotated[str, typer.Argument(help="Camera number, rtsp:// address, or a file still being written.")],
-    model: Model = "marey-mini",
-    window: Annotated[float, typer.Option(help="Seconds of video each answer looks at.")] = 2.0,
-    step: Annotated[float, typer.Option(help="Seconds between answers.")] = 0.5,
-    smoothing: Annotated[float, typer.Option(help="Weight of the past answers, 0 to below 1.")] = 0.5,
-    idle: Annotated[float, typer.Option(help="Stop when nothing new has come for so many seconds.")] = 10.0,
-    top: Annotated[int, typer.Option(min=1, help="Labels per answer.")] = 3,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document per answer and line.")] = False,
-) -> None:
-    """Answer a camera, a network stream or a growing file continuously."""
-    import json as json_module
-
-    from marey.inference.live import watch as answers
-    from marey.inference.load import load_clip_predictor
-    from marey.video.draw import clock
-    from marey.video.live import iterate_live
-
-    predictor = load_clip_predictor(model, device=device)
-    for answer in answers(predictor, iterate_live(source, idle_seconds=idle), window_seconds=window,
-                          step_seconds=step, smoothing=smoothing, top=top):
-        if json:
-            print(json_module.dumps(answer), flush=True)
-        else:
-            best = "  ".join(f"{entry['label']} {entry['probability']:.0%}" for entry in answer["predictions"])
-            print(f"{clock(answer['seconds']):>8}  {'(unknown) ' if answer['unknown'] else ''}{best}", flush=True)
 
 
 def _split_labels(labels: str | None) -> list[str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from marey.errors import UserError
 from marey.evaluation.classification import Predictions
-from marey.files import write_csv, write_json, write_text
+from marey.files import finite, write_csv, write_json, write_text
 from marey.metrics.comparison import compare
 
 PREDICTIONS = "predictions.jsonl"
@@ -30,15 +29,6 @@ def write_report(folder: Path, report: dict[str, Any], answers: Predictions | No
                                               for name, row in zip(classes, counts, strict=True)])
         draw_confusion(folder / "confusion.png", classes, counts)
     write_json(folder / "report.json", finite(report), indent=1)
-
-
-def finite(value: Any) -> Any:
-    """Return JSON values with NaN and infinity, which JSON does not have, as None."""
-    if isinstance(value, dict):
-        return {str(key): finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

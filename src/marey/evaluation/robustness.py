@@ -6,6 +6,7 @@ computed from those lines (`robustness_summary`).
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -138,7 +139,7 @@ def _attacks(candidate: Candidate, pixels: Tensor, label: int, name: str, config
     labels = candidate.logit_of[label][None]
     for attack_name in config.attacks:
         options = dict(config.attack_options.get(attack_name, {}))
-        if attack_name in ("pgd", "pgd_l2", "sparse", "geo_trap"):
+        if "generator" in inspect.signature(ATTACKS[attack_name]).parameters:
             seed = video_seed(config.seed, name, attack_name, 0)
             options["generator"] = torch.Generator().manual_seed(seed)
         result = attack(model, pixels[None], labels, attack_name, **options)
