@@ -26,7 +26,7 @@ def test_a_clean_set_passes(folder, capsys):
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert (report["num_videos"], report["readable"], report["errors"], report["findings"]) == (10, 10, 0, [])
-    assert "nothing to mend" in printed.err
+    assert "nothing to fix" in printed.err
 
 
 def test_an_unreadable_video_is_named_and_the_status_is_1(folder, capsys):

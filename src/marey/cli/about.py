@@ -1,4 +1,4 @@
-"""`marey doctor` and `marey list`: what this installation can do."""
+"""`marey doctor` and `marey list`: what is installed, and the names that commands take."""
 
 from __future__ import annotations
 

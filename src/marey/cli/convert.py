@@ -30,7 +30,7 @@ def convert(
     overwrite: Annotated[bool, typer.Option(help="Replace a checkpoint that is there.")] = False,
     json: Json = False,
 ) -> None:
-    """Turn a public checkpoint into a checkpoint folder; every tensor must find its place.
+    """Turn a public checkpoint into a checkpoint folder; every tensor must match.
 
     Pickled files are read as weights only: no code in them is run.
     """

@@ -45,7 +45,7 @@ def check(
 ) -> None:
     """List every missing, unreadable, duplicate or mislabelled entry before training.
 
-    Exit status 1 if something would spoil a training or its number, else 0.
+    Exit status 1 if something would make a training or its result wrong, else 0.
     """
     from marey.datasets.check import MEANING, check_dataset, write_findings
     from marey.datasets.open import open_dataset
@@ -60,8 +60,8 @@ def check(
         for finding in report.findings:
             print(f"{finding.kind:<15}{finding.message}")
     counts = report.to_dict()["counts"]
-    told = "; ".join(f"{count} {kind} ({MEANING[kind]})" for kind, count in counts.items()) or "nothing to mend"
-    say(f"{data}: {len(index)} entries, {len(index.class_names)} classes, {report.num_readable} readable: {told}")
+    summary = "; ".join(f"{count} {kind} ({MEANING[kind]})" for kind, count in counts.items()) or "nothing to fix"
+    say(f"{data}: {len(index)} entries, {len(index.class_names)} classes, {report.num_readable} readable: {summary}")
     if index.note:
         say(index.note)
     if report.errors:

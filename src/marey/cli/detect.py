@@ -1,4 +1,4 @@
-"""`marey detect`: who does what, where, second by second."""
+"""`marey detect`: persons, their actions and boxes, second by second."""
 
 from __future__ import annotations
 

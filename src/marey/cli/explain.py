@@ -1,4 +1,4 @@
-"""`marey explain`: maps, profiles and plots that show why."""
+"""`marey explain`: attention maps and frame importance of one answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def explain(
     label: Annotated[str | None, typer.Option(help="Explain this class instead of the first answer.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
-    """Show where and when a model looked, with a score that says whether the map deserves trust."""
+    """Show which patches and frames an answer depends on, with a faithfulness score of the map."""
     from marey.explain.report import explain_video
     from marey.inference.load import load_clip_predictor
 

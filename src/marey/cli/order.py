@@ -1,4 +1,4 @@
-"""`marey order`: put shuffled frames back in order; `marey reliance`: how much a model relies on the order."""
+"""`marey order`: the order of a video's frames; `marey reliance`: how much a model relies on it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def reliance(
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model look at the order?"""
+    """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model use the order?"""
     from marey.checkpoints.load import load_checkpoint
     from marey.cli.output import print_json
     from marey.datasets.index import subset

@@ -1,4 +1,4 @@
-"""What every command shares when it speaks: one JSON document on stdout, everything else on stderr."""
+"""Output of the commands: one JSON document on stdout, everything else on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`marey predict`: what happens in video files."""
+"""`marey predict`: the actions in video files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def predict(
     max_pixels: Annotated[int | None, typer.Option(help="Refuse frames with more pixels than this.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Refuse videos longer than this, in seconds.")] = None,
     save_annotated: Annotated[Path | None, typer.Option(help="Write the video with its answers drawn on it.")] = None,
-    contact_sheet: Annotated[Path | None, typer.Option(help="Write a picture of the frames it looked at.")] = None,
+    contact_sheet: Annotated[Path | None, typer.Option(help="Write a picture of the sampled frames.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the answers (or segments) as CSV.")] = None,
     srt: Annotated[Path | None, typer.Option(help="With --timeline on one video: write subtitles.")] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: spread a folder over workers, into --out.")] = "local",
@@ -132,10 +132,10 @@ def _describe(entry: dict[str, Any]) -> str:
     from marey.video.draw import clock
 
     trust = entry["trust"]
-    lines = [f"{entry['video']}  (looked at {len(entry['frame_seconds'])} frames, {clock(entry['frame_seconds'][0])} "
+    lines = [f"{entry['video']}  ({len(entry['frame_seconds'])} frames, {clock(entry['frame_seconds'][0])} "
              f"to {clock(entry['frame_seconds'][-1])})"]
     if trust.get("unknown"):
-        lines.append(f"  UNKNOWN: unlike anything the model was trained on (strangeness {trust['ood_score']:.2f}, "
+        lines.append(f"  UNKNOWN: unlike the training data (OOD score {trust['ood_score']:.2f}, "
                      f"limit {trust['ood_threshold']:.2f}); its nearest guesses:")
     lines += [f"  {answer['probability']:6.1%}  {'#' * round(30 * answer['probability']):<30}  {answer['label']}"
               for answer in entry["predictions"]]

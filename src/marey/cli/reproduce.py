@@ -24,7 +24,7 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as one JSON document.")] = False,
 ) -> None:
-    """Run a paper's tables and print ours (mean ± spread over seeds) beside the paper's numbers."""
+    """Run a paper's tables and print ours (mean ± standard deviation over seeds) beside the paper's numbers."""
     from marey.papers.cells import ReproduceOptions
     from marey.papers.run import reproduce as run
     from marey.papers.tables import stored_reading, text_table

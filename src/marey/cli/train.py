@@ -1,4 +1,4 @@
-"""`marey train`, `marey evaluate` and `marey compare`: learn from a folder of videos, and believe the number."""
+"""`marey train`, `marey evaluate` and `marey compare`: training, accuracy with intervals, paired tests."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def evaluate(
     unseen: Annotated[bool, typer.Option("--unseen", help="The data has classes never trained on.")] = False,
     hubness: Annotated[bool, typer.Option("--hubness", help="With --unseen: correct for names near to everything.")]
     = False,
-    predictions: Annotated[bool, typer.Option("--predictions", help="Score saved answers again: MODEL is their place.")]
-    = False,
+    predictions: Annotated[bool, typer.Option("--predictions", help="Score saved answers again; MODEL names their file "
+                                                                    "or folder.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips of one forward pass.")] = 8,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",

@@ -1,4 +1,4 @@
-"""`marey watch`: what happens in front of a camera, in a stream, or in a growing file."""
+"""`marey watch`: continuous predictions for a camera, a stream or a growing file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 def watch(
     source: Annotated[str, typer.Argument(help="Camera number, rtsp:// address, or a file still being written.")],
     model: Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")] = "marey-mini",
-    window: Annotated[float, typer.Option(help="Seconds of video each answer looks at.")] = 2.0,
+    window: Annotated[float, typer.Option(help="Seconds of video behind each answer.")] = 2.0,
     step: Annotated[float, typer.Option(help="Seconds between answers.")] = 0.5,
     smoothing: Annotated[float, typer.Option(help="Weight of the past answers, 0 to below 1.")] = 0.5,
     idle: Annotated[float, typer.Option(help="Stop when nothing new has come for so many seconds.")] = 10.0,

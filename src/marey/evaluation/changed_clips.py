@@ -1,4 +1,4 @@
-"""What each model is shown of one video: its own frames and crop, clean and under corruptions; decoded once.
+"""The clips of one video that each model is shown, clean and under corruptions; the video is decoded once.
 
 Pixel kinds change the shown frames at `resolution` x `resolution`, the model's own crop of the picture, which is
 resized to the model afterwards; temporal kinds reorder the source frames before sampling; codecs and frame averages see
@@ -27,7 +27,7 @@ from marey.video.decode import VideoReader, open_video
 
 
 class WindowReader:
-    """The frame times of a stretch of a video, for a sampler; its frames are empty pictures."""
+    """The frame times of a part of a video, for a sampler that needs no pixels; its frames are empty pictures."""
 
     def __init__(self, reader: VideoReader, first: int, num_frames: int) -> None:
         self.fps, self.path = reader.fps, reader.path
@@ -36,20 +36,20 @@ class WindowReader:
         self._end = reader.end_seconds(first + num_frames - 1) - begin
 
     def frame_range(self, start_seconds: float | None = None, end_seconds: float | None = None) -> tuple[int, int]:
-        """The whole stretch."""
+        """Return the whole part."""
         return 0, len(self.frame_seconds)
 
     def end_seconds(self, index: int) -> float:
-        """Time frame `index` stops being shown."""
+        """Return when frame `index` stops being shown."""
         return self.frame_seconds[index + 1] if index + 1 < len(self.frame_seconds) else self._end
 
     def indices_at_seconds(self, seconds: Sequence[float]) -> list[int]:
-        """Index of the frame shown at each time."""
+        """Return the index of the frame shown at each time."""
         last = len(self.frame_seconds) - 1
         return [min(max(bisect_right(self.frame_seconds, t + 1e-6) - 1, 0), last) for t in seconds]
 
     def frames_at(self, indices: Sequence[int]) -> Clip:
-        """Empty pictures with the right indices and times."""
+        """Return empty pictures with the right indices and times."""
         chosen = list(indices)
         return Clip(frames=torch.zeros(len(chosen), 3, 1, 1, dtype=torch.uint8), frame_indices=tuple(chosen),
                     frame_seconds=tuple(self.frame_seconds[i] for i in chosen), fps=self.fps, path=self.path)
@@ -61,7 +61,7 @@ def crop_ratio(preprocess: Preprocess) -> float:
 
 
 def model_view(frames: Tensor, ratio: float, resolution: int) -> Tensor:
-    """Cut what a model with this `crop_ratio` sees, uint8 (T, 3, resolution, resolution)."""
+    """Cut the picture that a model with this `crop_ratio` is shown, uint8 (T, 3, resolution, resolution)."""
     if ratio == 0:
         return functional.resize(frames, resolution, resolution)
     frames = functional.resize_short_side(frames, max(resolution, round(resolution * ratio)))
@@ -72,7 +72,7 @@ def model_view(frames: Tensor, ratio: float, resolution: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedVideo:
-    """A stretch of one video, decoded once."""
+    """A part of one video, decoded once."""
 
     name: str
     """Path below the data set."""
@@ -90,7 +90,7 @@ class DecodedVideo:
 
 def decode_video(name: str, sample: Sample, preprocesses: Sequence[Preprocess], *, resolution: int,
                  max_frames: int) -> DecodedVideo:
-    """Read a video once and cut what each model sees.
+    """Decode a video once and cut the views of all models.
 
     Args:
         preprocesses: of the models.
@@ -112,6 +112,7 @@ def decode_video(name: str, sample: Sample, preprocesses: Sequence[Preprocess], 
             for ratio, frames in parts.items():
                 frames.append(model_view(clip.frames, ratio, resolution))
 
+        # Bit rates of codecs are relative to the file's own, scaled down to the pixels of the view.
         bitrate = None
         if sample.path.is_file() and reader.duration_seconds > 0:
             pixels = resolution ** 2 / (reader.width * reader.height)
@@ -125,10 +126,12 @@ def changed_clips(video: DecodedVideo, change: Corruption, *, seed: int) -> list
     seed = video_seed(seed, video.name, change.name, change.severity)
     L = len(next(iter(video.views.values())))
     models = list(zip(video.ratios, video.indices, strict=True))
+    # A temporal corruption moves whole frames, so the model's frames are looked up in the new order.
     if change.domain == "order":
         order = change.frame_order(L, generator=torch.Generator().manual_seed(seed))
         return [video.views[ratio][[order[index] for index in indices]] for ratio, indices in models]
 
+    # Only a window corruption (a codec, a mean over frames) needs the frames between those that are shown.
     shown: dict[float, tuple[Tensor, dict[int, int]]] = {}
     for ratio, view in video.views.items():
         needed = sorted({index for other, indices in models if other == ratio for index in indices})

@@ -1,4 +1,4 @@
-"""Evaluate any checkpoint, or a run, by what it can do: classes, order, unseen names, persons, features."""
+"""Evaluation of a checkpoint or run by its heads and task: classes, order, unseen classes, persons, features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Order: how well the frames can be put back, and how much a model's answer depends on their order.
+"""Order accuracy, and how much a model's answers depend on the order of the frames.
 
 The two questions of Truong et al., "DirecFormer", CVPR 2022, section 1: is a shuffled clip still given the same label
 (then the model does not use the order), and can the frames be put back so that the answer returns? Both are computed
@@ -72,7 +72,7 @@ def measure_order(answers: Answers, method: str = "path") -> dict[str, Any]:
 
 
 def backwards_of(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the classes that a checkpoint's training turned round, because they are recordings played backwards."""
+    """Return the classes that are recordings played backwards, as the checkpoint's configuration names them."""
     config = checkpoint.extra.get("config") or {}
     return tuple(config.get("objective", {}).get("arguments", {}).get("backwards", ()))
 
@@ -92,8 +92,8 @@ def answer_reliance(checkpoint: Checkpoint, index: DatasetIndex, options: Answer
     Args:
         checkpoint: any model that takes clips, also `hf:` and `torchvision:`.
         options: with shuffles.
-        corrector: the model that puts shuffled frames back; it sees the same frames, prepared its own way. None takes
-            the model itself where it gives temporal attention, else nothing is corrected.
+        corrector: the model that puts shuffled frames back, from the same frames under its own preprocessing. None
+            takes the model itself where it gives temporal attention, else nothing is corrected.
 
     Raises:
         UserError: if the corrector takes another number of frames or has no temporal attention, or no video can be

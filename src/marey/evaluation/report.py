@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: report.json, predictions.jsonl, per_class.csv, confusion.csv and confusion.png."""
+"""The files of an evaluation: report.json, predictions.jsonl, per_class.csv, confusion.csv and confusion.png."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from marey.metrics.comparison import compare
 
 PREDICTIONS = "predictions.jsonl"
 FOLDER = "evaluation"
-"""Where `marey evaluate RUN` writes below the run, and `marey compare` looks."""
+"""Folder below a run that `marey evaluate RUN` writes and `marey compare` reads."""
 
 
 def write_report(folder: Path, report: dict[str, Any], answers: Predictions | None) -> None:
@@ -38,24 +38,24 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 def save_predictions(path: Path, answers: Predictions) -> None:
     """Write one JSON line for the class names and one per video, unreadable ones included."""
     lines: list[dict[str, Any]] = [{"class_names": answers.class_names}]
-    for place, video in enumerate(answers.videos):
-        probs, label = answers.probs[place], answers.labels[place]
+    for row, video in enumerate(answers.videos):
+        probs, label = answers.probs[row], answers.labels[row]
         best = int(probs.argmax())
         lines.append({"video": video, "label": answers.class_names[label], "predicted": answers.class_names[best],
-                      "probability": float(probs[best]), "correct": best == label, "group": answers.groups[place],
-                      "ood": float(answers.ood[place]) if answers.ood is not None else None,
-                      "logits": answers.logits[place].tolist(), "probs": probs.tolist()})
+                      "probability": float(probs[best]), "correct": best == label, "group": answers.groups[row],
+                      "ood": float(answers.ood[row]) if answers.ood is not None else None,
+                      "logits": answers.logits[row].tolist(), "probs": probs.tolist()})
     text = "".join(json.dumps(line) + "\n" for line in lines + answers.unreadable)
     write_text(path, text)
 
 
-def load_predictions(place: str | Path) -> Predictions:
+def load_predictions(source: str | Path) -> Predictions:
     """Read saved answers back, from their file, the folder of an evaluation, or a run.
 
     Raises:
         UserError: if there are none, or the file is damaged.
     """
-    path = find_predictions(Path(place))
+    path = find_predictions(Path(source))
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         names = lines[0]["class_names"]
@@ -71,36 +71,38 @@ def load_predictions(place: str | Path) -> Predictions:
         raise UserError(f"{path}: not predictions written by 'marey evaluate' ({error!r})") from error
 
 
-def find_predictions(place: Path) -> Path:
+def find_predictions(source: Path) -> Path:
     """Return the predictions file of a run, of an evaluation's folder, or the file itself."""
-    for path in (place, place / PREDICTIONS, place / FOLDER / PREDICTIONS):
+    for path in (source, source / PREDICTIONS, source / FOLDER / PREDICTIONS):
         if path.is_file():
             return path
-    raise UserError(f"{place}: no {PREDICTIONS} there or in {FOLDER}/; run 'marey evaluate {place} --data DATA' first")
+    raise UserError(f"{source}: no {PREDICTIONS} there or in {FOLDER}/; run 'marey evaluate {source} --data DATA' "
+                    "first")
 
 
-def compare_predictions(place_a: str | Path, place_b: str | Path, *, seed: int = 0) -> dict[str, Any]:
+def compare_predictions(source_a: str | Path, source_b: str | Path, *, seed: int = 0) -> dict[str, Any]:
     """Compare two models by their saved answers on the videos both answered.
 
     Raises:
         UserError: if they share no video, or disagree about a label.
     """
-    a, b = load_predictions(place_a), load_predictions(place_b)
-    place_in_b = {video: place for place, video in enumerate(b.videos)}
-    shared = [(n, place_in_b[video]) for n, video in enumerate(a.videos) if video in place_in_b]
+    a, b = load_predictions(source_a), load_predictions(source_b)
+    row_in_b = {video: row for row, video in enumerate(b.videos)}
+    shared = [(n, row_in_b[video]) for n, video in enumerate(a.videos) if video in row_in_b]
     if not shared:
-        raise UserError(f"{place_a} and {place_b} have no video in common (first: {a.videos[:1]}, {b.videos[:1]}); "
+        raise UserError(f"{source_a} and {source_b} have no video in common (first: {a.videos[:1]}, {b.videos[:1]}); "
                         "evaluate both on the same --data and --split")
     labels = [a.class_names[a.labels[n]] for n, _ in shared]
     for (n, m), label in zip(shared, labels, strict=True):
         if b.class_names[b.labels[m]] != label:
-            raise UserError(f"{a.videos[n]} is '{label}' in {place_a} but '{b.class_names[b.labels[m]]}' in {place_b}; "
-                            "evaluate both on the same data")
+            other = b.class_names[b.labels[m]]
+            raise UserError(f"{a.videos[n]} is '{label}' in {source_a} but '{other}' in {source_b}; evaluate both on "
+                            "the same data")
     first, second = torch.tensor([pair[0] for pair in shared]), torch.tensor([pair[1] for pair in shared])
     correct_a = a.probs.argmax(1)[first] == torch.tensor(a.labels)[first]
     correct_b = b.probs.argmax(1)[second] == torch.tensor(b.labels)[second]
     groups = [a.groups[n] for n, _ in shared]
-    return {"a": str(place_a), "b": str(place_b), "not_shared": len(a.videos) + len(b.videos) - 2 * len(shared),
+    return {"a": str(source_a), "b": str(source_b), "not_shared": len(a.videos) + len(b.videos) - 2 * len(shared),
             **compare(correct_a, correct_b, labels, groups=groups, seed=seed)}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = ("#1f6fb4", "#c8501e", "#2f8f5b", "#8456a8", "#9a7b12", "#5b6770")
-"""One per model, told apart by colour-blind readers and in print together with the dashes."""
+"""One per model; together with the dashes they can be told apart in print and by colour-blind readers."""
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
 
 

@@ -183,7 +183,7 @@ def _order(report: dict[str, Any], shown: dict[str, str]) -> str:
     return ("<h2>Order of the frames</h2><div class='scroll'><table><tr><th>model</th><th>ordered %</th><th>shuffled %"
             "</th><th>corrected %</th><th>order reliance</th><th>same answer<br>after shuffling %</th></tr>"
             f"{''.join(rows)}</table></div><p class='small'>Order reliance = ordered − shuffled accuracy. Near 0 the "
-            "model does not look at the order: it recognises pictures, not movement. Corrected: the model's own "
+            "model does not use the order: it recognises pictures, not movement. Corrected: the model's own "
             "temporal attention puts the shuffled frames back.</p>")
 
 
@@ -193,7 +193,7 @@ def _settings(report: dict[str, Any]) -> str:
                                      ("kind", "profile", "domain", "coherence")) + "</tr>"
                     for k in report.get("kinds", []))
     table = "" if not kinds else (
-        "<details><summary>Constants and places of every kind</summary><table><tr><th>kind</th>"
+        "<details><summary>Constants and domain of every corruption</summary><table><tr><th>kind</th>"
         "<th style='text-align:left'>constants of</th><th style='text-align:left'>applied to</th>"
         f"<th style='text-align:left'>random draws per</th></tr>{kinds}</table></details>")
     command = f"<p>Made by <code>{html.escape(report['command'])}</code></p>" if report.get("command") else ""

@@ -1,4 +1,4 @@
-"""From the answers of a benchmark run to the numbers of the report."""
+"""The numbers of the robustness report, computed from the answers of a run."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def unseen_accuracies(predicted: Tensor, vectors: Tensor, labels: Tensor, num_se
     Args:
         predicted: ŝ, (N, E).
         vectors: names, (K, E), the seen classes first.
-        labels: int, (N,), places in `vectors`.
+        labels: int, (N,), row of each video's name in `vectors`.
         num_seen: how many classes are seen ones.
         references: (R, E) for the correction of hubs, see `marey.inference.zero_shot.similarity`.
 

@@ -1,4 +1,4 @@
-"""Where a model looked: attention from the class token to patches, raw or rolled out through all blocks.
+"""Attention maps: from the class token to the patches, of one block or rolled out through all blocks.
 
 Legend: B clips, T frames, h x w patch grid, N = h * w, L tokens. Maps are (B, T, h, w), not negative.
 """
@@ -24,7 +24,7 @@ def attention_map(outputs: dict[str, Any], num_frames: int, *, kind: str = "roll
     """Return how much the class token draws on each patch.
 
     "last" is the attention of one layer as it is (mean over heads, or one head). "rollout" follows attention through
-    all blocks, half of each step staying in place for the residual (Abnar and Zuidema, 2020, Eq. 1). That paper knows
+    all blocks, half of each step is the residual connection (Abnar and Zuidema, 2020, Eq. 1). That paper has
     one attention per block; for divided attention we apply the spatial step, then the temporal step, going backwards
     from the class token. Signed (cosine) weights count by their size: a patch that pushes away matters too.
 

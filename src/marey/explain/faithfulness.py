@@ -1,4 +1,4 @@
-"""Whether a map deserves trust: deletion and insertion (Petsiuk et al., 2018, section 4.3), against a random map."""
+"""Faithfulness of a map: deletion and insertion (Petsiuk et al., 2018, section 4.3), against random maps."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _curves(score: Score, clip: Tensor, blurred: Tensor, relevance: Tensor, step
 
 
 def _blur(clip: Tensor) -> Tensor:
-    """Blur a clip so that shapes are gone and the mean colour of each region stays."""
+    """Blur a clip until only the mean colour of each region is left."""
     S = clip.shape[-1]
     small = F.interpolate(clip, size=max(2, S // 32), mode="area")
     return F.interpolate(small, size=tuple(clip.shape[-2:]), mode="bilinear")
@@ -89,7 +89,7 @@ def _blur(clip: Tensor) -> Tensor:
 def frame_importance(score: Score, clip: Tensor) -> Tensor:
     """Return how much the probability falls when each frame is replaced by its neighbour, (T,).
 
-    The frame before stands in (for the first frame, the one after), so nothing appears that the clip did not show.
+    The replacement is the frame before (for the first frame, the one after), so the clip holds no new content.
     """
     T = clip.shape[0]
     whole = score(clip[None])[0]

@@ -1,4 +1,4 @@
-"""Which patches matter by gradients (captum), for any model, with or without attention."""
+"""Relevance of patches by gradients (captum), for models with or without attention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METHODS = ("integrated_gradients", "saliency")
 
 
 class _Logits(nn.Module):
-    """A model whose answer is its logits alone, as captum wants it."""
+    """A model that returns only its logits, as captum needs it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

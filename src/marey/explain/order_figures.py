@@ -1,4 +1,4 @@
-"""The picture of an order correction: the directed matrix with the path on it, and the strips (DirecFormer, Fig. 4)."""
+"""The figure of an order correction: the directed matrix with its path, and the frames (DirecFormer, Fig. 4)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def draw_order(frames: Tensor, path: Tensor, weights: Tensor, out: str | Path, *
                accuracy: float | None = None, title: str = "") -> Path:
     """Draw the directed matrix with the recovered path, and the frames as given and as corrected.
 
-    Truong et al., "DirecFormer", CVPR 2022, Fig. 4. Row t, column t' is green where the frame at place t looks like
-    coming before the one at t', red where after; the numbers are the steps of the Hamiltonian path.
+    Truong et al., "DirecFormer", CVPR 2022, Fig. 4. Row t, column t' is green where the model puts the frame at
+    position t before the one at t', red where after; the numbers are the steps of the Hamiltonian path.
 
     Args:
         frames: uint8, (T, 3, H, W), as given to the model.
-        path: int64, (T,), places in recovered chronological order.
+        path: int64, (T,), positions in recovered chronological order.
         weights: float, (T, T).
         out: the picture to write, .png, .svg or .pdf.
         order: int64, (T,), the permutation applied; adds the frame numbers, and marks those misplaced.
@@ -48,8 +48,8 @@ def draw_order(frames: Tensor, path: Tensor, weights: Tensor, out: str | Path, *
     figure.suptitle("  ".join(text for text in (title, score) if text), fontsize=10)
     rows = right.subplots(2, T, squeeze=False)
     given = list(range(T))
-    for axes, name, places in ((rows[0], "given", given), (rows[1], "corrected", path.tolist())):
-        draw_strip(axes, frames, places, name, order)
+    for axes, name, positions in ((rows[0], "given", given), (rows[1], "corrected", path.tolist())):
+        draw_strip(axes, frames, positions, name, order)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
@@ -65,21 +65,21 @@ def draw_matrix(axis: Any, path: Tensor, weights: Tensor) -> None:
     for number, (earlier, later) in enumerate(steps, start=1):
         axis.text(later, earlier, str(number), ha="center", va="center", fontsize=8,
                   bbox={"boxstyle": "circle", "fc": "white", "ec": "black", "lw": 0.6})
-    axis.set(xlabel="place t'", ylabel="place t", xticks=range(len(path)), yticks=range(len(path)))
+    axis.set(xlabel="position t'", ylabel="position t", xticks=range(len(path)), yticks=range(len(path)))
     axis.set_title("t before t' (green)", fontsize=9)
 
 
-def draw_strip(axes: Any, frames: Tensor, places: list[int], name: str, order: Tensor | None) -> None:
-    """Draw frames side by side under their place, with the true number where it is known (red where not increasing)."""
+def draw_strip(axes: Any, frames: Tensor, positions: list[int], name: str, order: Tensor | None) -> None:
+    """Draw frames side by side under their position, or the true frame number if known (red where not increasing)."""
     previous = -1
-    for column, place in enumerate(places):
+    for column, position in enumerate(positions):
         axis = axes[column]
-        axis.imshow(frames[place].permute(1, 2, 0).numpy())
+        axis.imshow(frames[position].permute(1, 2, 0).numpy())
         axis.set_xticks([])
         axis.set_yticks([])
-        label, colour = f"place {place}", "black"
+        label, colour = f"position {position}", "black"
         if order is not None:
-            time = int(order[place])
+            time = int(order[position])
             label, colour = f"frame {time}", "black" if time > previous else "firebrick"
             previous = time
         axis.set_title(label, fontsize=8, color=colour)

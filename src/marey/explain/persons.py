@@ -1,4 +1,4 @@
-"""What an Action Transformer looked at, and where it is right and wrong.
+"""Figures of an Action Transformer: its keys and attention for one person, and its best and worst detections.
 
 Girdhar et al., "Video Action Transformer Network", CVPR 2019: Fig. 4 (key embeddings as colours, attention of one
 person), Fig. 6 (top predictions per class), Fig. 7 (failures).
@@ -64,7 +64,7 @@ def key_colours(detector: Detector, features: Tensor, layer: int = -1) -> list[T
 @torch.no_grad()
 def explain_person(detector: Detector, video: str | Path, seconds: float, out: str | Path,
                    person: int = 0) -> dict[str, object]:
-    """Draw what one person's query drew on: frames, key colours per head, attention per head of the last layer.
+    """Draw what one person's query attends to: frames, key colours per head, attention per head of the last layer.
 
     Args:
         detector: with a Tx head.
@@ -147,13 +147,13 @@ class Shown:
     """One answer in a gallery."""
 
     key_frame: int
-    """Place in the index."""
+    """Number of the key frame in the index."""
     box_xyxy_norm: Tensor
     score: float
     right: bool
     """The box overlaps a person of this class by half or more."""
     truth: str
-    """What the person there does, or "nobody"."""
+    """The labels of the person in the box, or "nobody"."""
 
 
 @torch.no_grad()
@@ -161,7 +161,7 @@ def class_answers(detector: Detector, index: AvaIndex, label: str, limit: int | 
     """Return every detection of one class over a split, most certain first.
 
     Args:
-        limit: look at this many key frames only.
+        limit: use only the first so many key frames.
 
     Raises:
         UserError: if the class is unknown.
@@ -169,17 +169,17 @@ def class_answers(detector: Detector, index: AvaIndex, label: str, limit: int | 
     names = list(index.class_names)
     if label not in names or names != list(detector.checkpoint.class_names):
         raise UserError(f"class '{label}' is not among the classes that model and data share: {', '.join(names)}")
-    place, dataset, found = names.index(label), AvaDataset(index, detector.preprocess), []
+    class_index, dataset, found = names.index(label), AvaDataset(index, detector.preprocess), []
     for number, key in enumerate(index.key_frames[:limit]):
         outputs = detector.model(dataset[(0, number)]["clip"][None].to(detector.device))
         persons = postprocess(outputs, nms_threshold=detector.model.head_nms)[0]
         boxes = persons["boxes_xyxy_norm"].cpu()
         overlap = box_iou(boxes, key.boxes_xyxy_norm) if len(key.boxes_xyxy_norm) else torch.zeros(len(boxes), 1)
-        for box, score, row in zip(boxes, persons["scores"][:, place].tolist(), overlap, strict=True):
+        for box, score, row in zip(boxes, persons["scores"][:, class_index].tolist(), overlap, strict=True):
             there = len(key.boxes_xyxy_norm) > 0 and float(row.max()) >= 0.5
             labels = key.labels[int(row.argmax())] if there else torch.zeros(len(names))
             truth = ", ".join(names[k] for k in torch.where(labels > 0)[0].tolist()) if there else "nobody"
-            found.append(Shown(key_frame=number, box_xyxy_norm=box, score=score, right=bool(labels[place] > 0),
+            found.append(Shown(key_frame=number, box_xyxy_norm=box, score=score, right=bool(labels[class_index] > 0),
                                truth=truth))
     return sorted(found, key=lambda shown: -shown.score)
 

@@ -1,4 +1,4 @@
-"""`marey explain`: why a model answered what it did, as pictures that have to earn trust, on one page."""
+"""The explanation of one answer: attention map, its faithfulness, frame importance and temporal attention on a page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BLUE, RED, INK = "#2e86c1", "#c0392b", "#333"
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What was found out about one answer."""
+    """Map, faithfulness and frame importance of one answer."""
 
     label: str
     probability: float
@@ -49,7 +49,7 @@ class Explanation:
     scores: dict[str, Any]
     """Deletion and insertion beside random maps."""
     temporal: Tensor | None
-    """(T, T), mean temporal attention of the last block, row = frame that looks; None for models without it."""
+    """(T, T), mean temporal attention of the last block, row = query frame; None for models without it."""
 
 
 def explain(predictor: Predictor, clip: Clip, *, kind: str | None = None, layer: int = -1, head: int | None = None,
@@ -132,26 +132,26 @@ def explain_video(predictor: Predictor, video: str | Path, out: Path, **options:
 
 def _page(found: Explanation, facts: dict[str, Any], times: list[str], sheets: dict[str, Image.Image]) -> str:
     scores = found.scores
-    verdict = ("<b class='good'>It beats random maps on both: changing what it marks changes the answer.</b>"
+    verdict = ("<b class='good'>It beats random maps on both scores: changing what it marks changes the answer.</b>"
                if scores["better_than_random"] else
-               "<b class='bad'>It does not beat random maps on both: do not read much into this picture.</b>")
+               "<b class='bad'>It does not beat random maps on both scores: this map says little about the answer.</b>")
     temporal = "" if found.temporal is None else (
-        "<h2>Which frame looks at which</h2><p>Temporal attention of the last block, mean over heads and places; row = "
-        f"the frame that looks. Red is negative.</p>{matrix(found.temporal.tolist())}")
+        "<h2>Temporal attention</h2><p>Temporal attention of the last block, mean over heads and patches; row = "
+        f"the query frame. Red is negative.</p>{matrix(found.temporal.tolist())}")
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Why {html.escape(found.label)}?</title><style>{STYLE}</style>
 <h1>Why “{html.escape(found.label)}”?</h1>
 <p>{html.escape(facts['model'])} gave {html.escape(found.label)} a probability of {found.probability:.0%} for
 {html.escape(Path(facts['video']).name)}.</p>
-<h2>Where it looked ({html.escape(found.kind.replace('_', ' '))})</h2>
-<p>Warm and coloured: what the map marks. One scale for all frames.</p>{_img(sheets['attention.png'], 'attention')}
-<h2>Does the map deserve trust?</h2>
+<h2>Attention map ({html.escape(found.kind.replace('_', ' '))})</h2>
+<p>Warm and coloured: high relevance. One scale for all frames.</p>{_img(sheets['attention.png'], 'attention')}
+<h2>Faithfulness of the map</h2>
 <table><tr><th></th><th>this map</th><th>random maps</th><th>better is</th></tr>
 <tr><td>deletion (marked patches blurred first)</td><td>{scores['deletion']:.3f}</td>
 <td>{scores['random_deletion']:.3f}</td><td>lower</td></tr>
 <tr><td>insertion (marked patches shown first)</td><td>{scores['insertion']:.3f}</td>
 <td>{scores['random_insertion']:.3f}</td><td>higher</td></tr></table><p>{verdict}</p>
-<h2>Which frames mattered</h2><p>By how much the probability falls when a frame is replaced by its neighbour.</p>
+<h2>Importance of the frames</h2><p>By how much the probability falls when a frame is replaced by its neighbour.</p>
 {bars(found.importance.tolist(), times)}{temporal}
 <h2>The frames</h2>{_img(sheets['frames.png'], 'frames')}</html>"""
 
@@ -174,8 +174,8 @@ def bars(values: Sequence[float], labels: Sequence[str], *, width: int = 640, he
     room = height - 44
     zero = 16 + room * high / span
     parts = [_open(width, height), f"<line x1='0' x2='{width}' y1='{zero:.1f}' y2='{zero:.1f}' stroke='#999'/>"]
-    for place, (value, label) in enumerate(zip(values, labels, strict=True)):
-        x, size = place * step + 0.15 * step, room * abs(value) / span
+    for number, (value, label) in enumerate(zip(values, labels, strict=True)):
+        x, size = number * step + 0.15 * step, room * abs(value) / span
         top = zero - size if value >= 0 else zero
         parts.append(f"<rect x='{x:.1f}' y='{top:.1f}' width='{0.7 * step:.1f}' height='{max(size, 0.5):.1f}' "
                      f"fill='{BLUE if value >= 0 else RED}'/>")
@@ -185,11 +185,11 @@ def bars(values: Sequence[float], labels: Sequence[str], *, width: int = 640, he
 
 
 def matrix(values: Sequence[Sequence[float]], *, path: Sequence[int] = (), cell: int = 44) -> str:
-    """Draw a signed square matrix, row i looking at column j: blue above zero, red below, stronger when larger.
+    """Draw a signed square matrix, row i attending to column j: blue above zero, red below, stronger when larger.
 
     Args:
         values: T rows of T values.
-        path: places in the order a path visits them; its steps (row, column) are framed.
+        path: positions in the order that a path visits them; its steps (row, column) are framed.
     """
     size = len(values)
     largest = max((abs(v) for row in values for v in row), default=1.0) or 1.0

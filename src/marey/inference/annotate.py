@@ -1,4 +1,4 @@
-"""A copy of a video with answers drawn on every frame, H.264 that plays in browsers."""
+"""A copy of a video with the answers drawn on every frame, as H.264 that browsers play."""
 
 from __future__ import annotations
 
@@ -57,10 +57,9 @@ def _drawn(reader: VideoReader, draw: Callable[[Tensor, float], Tensor]) -> Iter
 
 
 def persons_at(detections: Detections, seconds: float) -> list[Drawn]:
-    """Return the persons to draw at a time, boxes moved linearly between the two key frames around it.
+    """Return the persons to draw at a time, their boxes interpolated linearly between the two key frames around it.
 
-    Before the first and after the last key frame that shows a person the box stays where it was, for half a step and
-    at most `HOLD_SECONDS`.
+    A person found in only one of the two is drawn in its half of the time between them, for at most `HOLD_SECONDS`.
     """
     moments = detections.moments
     if not moments:
@@ -69,6 +68,7 @@ def persons_at(detections: Detections, seconds: float) -> list[Drawn]:
     after = next((i for i, t in enumerate(times) if t > seconds), len(times))
     before = max(after - 1, 0)
     after = min(after, len(times) - 1)
+    # `share` is how far the time has gone from the key frame before to the one after, 0 to 1.
     share = 0.0 if times[after] <= times[before] else (seconds - times[before]) / (times[after] - times[before])
     share = min(max(share, 0.0), 1.0)
     first = {person.track: person for person in moments[before].persons}

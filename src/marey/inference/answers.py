@@ -1,4 +1,4 @@
-"""The one pass over videos: a model answers every video once, and all that is measured is computed from its answers.
+"""The one pass over videos: a model answers every video once, and every measure is computed from the stored answers.
 
     answers = answer_videos(load_checkpoint("marey-mini"), index, AnswerOptions(views=(1, 3)))
     answers.logits                    # (N, V, K): N readable videos, V views of each
@@ -51,9 +51,10 @@ class AnswerOptions:
     corrected: bool = False
     """With `shuffles`: also show the shuffled frames put back in the order that temporal attention recovers."""
     seed: int = 0
-    """Seed of the permutations; video i is shuffled alike for every model and batch size."""
+    """Seed of the permutations; the i-th readable video gets the same ones for every model and batch size."""
     backwards: tuple[str, ...] = ()
-    """With `shuffles`: labels whose clips are recordings played backwards; they are turned round before shuffling."""
+    """With `shuffles`: labels whose clips are recordings played backwards; their frames are reversed before
+    shuffling, so that the recovered order is that of the recording."""
     batch_size: int = 8
     """Clips of one forward pass."""
     workers: int = 0
@@ -92,7 +93,7 @@ class Answers:
 
     @property
     def embedding(self) -> Tensor | None:
-        """(N, V, D), the features that the class head reads; None where the model does not return them."""
+        """(N, V, D), the model's "embedding": the features its class head reads. None where it returns none."""
         return self.outputs.get("embedding")
 
     @property
@@ -114,15 +115,15 @@ class Answers:
         Raises:
             UserError: if they are absent or damaged.
         """
-        place = Path(folder)
+        folder = Path(folder)
         try:
-            names = json.loads((place / NAMES).read_text(encoding="utf-8"))
-            answers = cls(outputs=load_file(place / TENSORS), **names)
+            names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
+            answers = cls(outputs=load_file(folder / TENSORS), **names)
         except (OSError, ValueError, TypeError, SafetensorError) as error:
-            raise UserError(f"{place}: no stored answers that can be read ({error}); make them again") from error
+            raise UserError(f"{folder}: no stored answers that can be read ({error}); make them again") from error
         counts = {len(answers.videos), len(answers.labels), len(answers.groups), *map(len, answers.outputs.values())}
         if len(counts) != 1:
-            raise UserError(f"{place}: {TENSORS} and {NAMES} are not of one pass; make them again")
+            raise UserError(f"{folder}: {TENSORS} and {NAMES} are not of one pass; make them again")
         return answers
 
 

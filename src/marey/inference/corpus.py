@@ -1,7 +1,7 @@
-"""A corpus of videos over many workers: Ray Data reads, predicts and streams back, we write Parquet part by part.
+"""Predictions for a large collection of videos by many workers, with Ray Data, written as Parquet files.
 
-What is written is never done again, so a killed job goes on where it stopped; a video that cannot be read is a row with
-its error and never stops the job.
+A video whose answer is already written is skipped, so a killed job resumes where it stopped. A video that cannot be
+read becomes a row with its error and never stops the job.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from marey.files import atomic
 from marey.inference.predictor import Predictor, predict_many, videos_in
 
 PART_ROWS = 64
-"""Rows per Parquet part: what is lost at most when the job is killed, per worker in flight."""
+"""Rows per Parquet file; at most so many answers are lost when the job is killed."""
 
 
 class Worker:
@@ -59,9 +59,9 @@ def predict_corpus(videos: Sequence[str | Path], *, model: str, out: Path | None
     Uses the Ray cluster named by RAY_ADDRESS, or one on this machine.
 
     Args:
-        out: folder for the parts; what it already holds is not done again.
+        out: folder for the Parquet files; videos that it already answers are skipped.
         workers: processes; None is one for every `threads` CPUs of the cluster.
-        say: told how many videos are done.
+        say: called with each line about the progress.
 
     Returns:
         0, or 1 if some videos could not be read.

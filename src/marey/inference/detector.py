@@ -1,4 +1,4 @@
-"""Who does what, where, in a video: the only thing `marey detect` and the web page call for it."""
+"""Detection of persons and their actions at regular moments of a video, linked into tracks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from marey.transforms.functional import crop
 from marey.video.decode import VideoReader, open_video
 
 ZOOM_BELOW = 0.35
-"""Persons from outside who are lower than this share of the frame are looked at through a window around them."""
+"""Persons given from outside whose height is below this share of the frame are classified in an enlarged window."""
 
 ZOOM_HEIGHTS = 2.0
 """Side of that window, in heights of the person."""
@@ -35,11 +35,11 @@ class Person:
     """One person at one moment."""
 
     track: int
-    """Number that stays with the person through the video."""
+    """Number of the person, the same through the whole video."""
     box_xyxy_norm: tuple[float, float, float, float]
     """x1, y1, x2, y2 in [0, 1]."""
     score: float
-    """How sure the source is that this is a person, 0 to 1."""
+    """Score of the source of boxes that this is a person, 0 to 1."""
     probabilities: tuple[float, ...]
     """One per class, independent of each other."""
 
@@ -55,7 +55,7 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Detections:
-    """The answer for one video."""
+    """The persons and actions found in one video."""
 
     video: str
     width: int
@@ -189,12 +189,12 @@ class Detector:
                 boxes = boxes[torch.arange(len(boxes)), answer["scores"].argmax(1)]
             return boxes.cpu(), answer["person_scores"].cpu(), answer["scores"].cpu()
         boxes, scores = self.find(key_frame, video, seconds)
-        probabilities = [self.look_at(frames, box) for box in boxes]
+        probabilities = [self.classify_person(frames, box) for box in boxes]
         empty = torch.zeros(0, len(self.checkpoint.class_names))
         return boxes, scores, torch.stack(probabilities) if probabilities else empty
 
-    def look_at(self, frames: Tensor, box_xyxy_norm: Tensor) -> Tensor:
-        """Return the action probabilities (K,) of one given person; a small one is looked at through a window."""
+    def classify_person(self, frames: Tensor, box_xyxy_norm: Tensor) -> Tensor:
+        """Return the action probabilities (K,) of one given person; a small person is cropped and enlarged first."""
         H, W = frames.shape[-2:]
         x1, y1, x2, y2 = (box_xyxy_norm * torch.tensor([W, H, W, H])).tolist()
         if y2 - y1 < ZOOM_BELOW * H:

@@ -1,4 +1,4 @@
-"""Answers of GAT models: from feature files, and from videos by way of their features."""
+"""Predictions of GAT models, from feature files and from videos through their features."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class FeaturePredictor:
 
     def __call__(self, video: str | Path, *, labels: Sequence[str] | None = None, trust: str = "basic",
                  max_pixels: int | None = None, max_seconds: float | None = None) -> Prediction:
-        """Recognise what happens in a video: features by second, then every class's probability.
+        """Extract features by second from a video and return every class's probability.
 
         Raises:
             VideoError: if the video cannot be read.
@@ -87,7 +87,7 @@ class FeaturePredictor:
 
     @torch.inference_mode()
     def answer(self, example: FrameExample) -> Prediction:
-        """Return what the model says about one example.
+        """Return the prediction for the features of one example.
 
         Raises:
             UserError: if a feature has another width than the model reads.
@@ -104,7 +104,7 @@ class FeaturePredictor:
                           probabilities=probabilities, frame_seconds=seconds, trust=trust)
 
     def unknownness(self, example: FrameExample) -> dict[str, Any]:
-        """Call a video unknown where its pictures are too far from those of training (`ood_distance`)."""
+        """Return the OOD score of a video: how far its frame features lie from those of training (`ood_distance`)."""
         stored, bank = (self.checkpoint.calibration or {}).get("ood"), self.checkpoint.tensors.get("ood_bank")
         if not stored or bank is None:
             return {"ood_score": None, "unknown": None}
@@ -114,17 +114,17 @@ class FeaturePredictor:
 
 
 def ood_distance(pictures: Tensor, bank: Tensor, neighbours: int = 5) -> float:
-    """Return how far a video's seconds lie from the seconds of training: mean cosine distance to the 5th nearest.
+    """Return the mean cosine distance of a video's seconds to their 5th nearest neighbour among those of training.
 
     Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", 2022, on the picture features.
 
     Args:
         pictures: float (T, D).
         bank: float (M, D), seconds of training videos, rows of length 1.
-        neighbours: which neighbour counts.
+        neighbours: which nearest neighbour is taken.
 
     Returns:
-        0 to 2; larger is farther.
+        0 to 2; larger is farther from training.
     """
     similar = torch.nn.functional.normalize(pictures.float(), dim=1) @ bank.float().T
     return float(1 - similar.topk(min(neighbours, len(bank)), dim=1).values[:, -1].mean())
@@ -132,7 +132,7 @@ def ood_distance(pictures: Tensor, bank: Tensor, neighbours: int = 5) -> float:
 
 def predict_features(path: str | Path, model: str | FeaturePredictor = "marey-mini-gat", threshold: float = 0.2,
                      top: int = 3) -> dict[str, Any]:
-    """Answer for one video, or for every record of one .tfrecord file.
+    """Predict for one video, or for every record of one .tfrecord file.
 
     Args:
         path: a video (its features are made first) or a feature file.
@@ -160,7 +160,7 @@ def predict_features(path: str | Path, model: str | FeaturePredictor = "marey-mi
 
 def predict_files(paths: Sequence[str | Path], model: str = "marey-mini-gat", threshold: float = 0.2,
                   top: int = 3) -> list[dict[str, Any]]:
-    """Answer for several videos and feature files, one entry a video or record, the model loaded once."""
+    """Predict for several videos and feature files, one entry a video or record, with the model loaded once."""
     predictor = FeaturePredictor(load_checkpoint(model))
     answers = [predict_features(path, predictor, threshold, top) for path in paths]
     return [entry for answer in answers for entry in answer.get("records", [answer])]

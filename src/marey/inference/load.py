@@ -1,4 +1,4 @@
-"""Load a model as what answers with it: a predictor of clips, a predictor of features, or a detector of persons."""
+"""Load a model as the class that its task needs: a predictor of clips or of features, or a detector of persons."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load_answerer(model: str | Path, *, views: int = 3,
 
 
 def load_clip_predictor(model: str | Path, *, device: str | torch.device = "cpu") -> Predictor:
-    """Load a model for what looks at single clips: timelines, streams, maps.
+    """Load a model for timelines, streams and attention maps, which need single clips.
 
     Raises:
         UserError: if there is no such model, or it takes no clips.

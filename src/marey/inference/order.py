@@ -1,4 +1,4 @@
-"""From a video file to the recovered order of its frames: what `marey order` prints."""
+"""The order of a video's frames, recovered from a model's temporal attention."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class VideoOrder:
     order: Tensor
     """int64, (T,), the permutation applied; 0, 1, ... where nothing was shuffled."""
     path: Tensor
-    """int64, (T,), places of `frames` in recovered chronological order."""
+    """int64, (T,), positions in `frames`, in recovered chronological order."""
     weights: Tensor
     """float32, (T, T), the directed graph the path was found on."""
     frame_seconds: tuple[float, ...]
@@ -105,7 +105,7 @@ def distinct_indices(reader: VideoReader, preprocess: Preprocess,
         own = preprocess.sampling.indices(reader.num_frames, fps=reader.fps)
         if len(set(own)) == T and own == sorted(own):
             return own
-    return [first + int((place + 0.5) * (stop - first) / T) for place in range(T)]
+    return [first + int((part + 0.5) * (stop - first) / T) for part in range(T)]
 
 
 def order_many(checkpoint: Checkpoint, videos: Sequence[str | Path],

@@ -1,4 +1,4 @@
-"""The answer for one video: labels with probabilities, and how far to trust them."""
+"""The prediction for one video: labels with probabilities, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from marey.video.clip import Clip
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model says about one video, and how far to trust it."""
+    """The labels and probabilities of one video, and how far to trust them."""
 
     video: str
     model: str

@@ -1,4 +1,4 @@
-"""From a video file to named answers and how far to trust them; the only thing the command line and the page call."""
+"""Predictions for video files: sampling, preprocessing, the model, and how far its answer can be trusted."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
 
 OTHER_COMMANDS = {"features": ", it answers 'marey predict --features'",
                   "detection": ", it answers 'marey detect'"}
-"""Tasks of models that take no clips, with the command that asks them."""
+"""Task of a model that takes no clips -> the command that runs it."""
 
 
 class Predictor:
-    """A model with the preprocessing, class names and calibration it was saved with."""
+    """A classifier of clips with the preprocessing, class names and calibration it was saved with."""
 
     def __init__(self, checkpoint: Checkpoint, *, views: int = 3, device: str | torch.device = "cpu") -> None:
         if checkpoint.preprocess is None or checkpoint.task in OTHER_COMMANDS:
@@ -123,12 +123,12 @@ class Predictor:
                           frame_seconds=seconds, trust=trust, clips=clips)
 
     def unknownness(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Return how far the outputs of some views lie from what the model was trained on.
+        """Return how far the outputs of some views lie from those of the training clips.
 
         Returns:
-            "ood_score" (mean over views, in units of the stored threshold: above 1 is "unknown"), the larger of two
-            signs where the model has a pretrained stem: what the clip shows, and how it looks. "unknown" is None where
-            the checkpoint has no out-of-distribution model.
+            "ood_score": mean over views, scaled so that 1 is the stored threshold; for a model with a pretrained stem
+            the larger of two scores, of its embedding and of its stem's mean feature. "unknown": whether it is above 1;
+            None where the checkpoint has no OOD detector.
         """
         stored = (self.checkpoint.calibration or {}).get("ood")
         if not stored or outputs.get("embedding") is None:
@@ -136,16 +136,17 @@ class Predictor:
         calibration, tensors = self.checkpoint.calibration or {}, self.checkpoint.tensors
         score = float(ood_score(outputs["embedding"], outputs["logits"], calibration, tensors).mean())
         threshold = float(stored["threshold"])
-        strange = 1 + (score - threshold) / max(abs(threshold), 1e-6)
+        # The distance from the threshold is divided by the threshold's size, so that 1 is the threshold itself.
+        scaled = 1 + (score - threshold) / max(abs(threshold), 1e-6)
         if "ood_stem_mean" in tensors and outputs.get("stem_embedding") is not None:
-            look = float(stem_distance(outputs["stem_embedding"], tensors).mean())
-            strange = max(strange, look / float(stored["stem_threshold"]))
-        return {"ood_score": round(strange, 4), "ood_threshold": 1.0, "unknown": strange > 1}
+            stem = float(stem_distance(outputs["stem_embedding"], tensors).mean())
+            scaled = max(scaled, stem / float(stored["stem_threshold"]))
+        return {"ood_score": round(scaled, 4), "ood_threshold": 1.0, "unknown": scaled > 1}
 
 
 def predict_many(predictor: Predictor | FeaturePredictor, videos: Iterable[str | Path], *, top: int = 5,
                  **options: Any) -> Iterator[tuple[Prediction | None, dict[str, Any]]]:
-    """Answer every readable video of a list and name every unreadable one.
+    """Predict for every readable video of a list and name every unreadable one.
 
     Yields:
         (prediction, its JSON entry); the prediction is None and the entry has an "error" where reading failed.
@@ -160,7 +161,7 @@ def predict_many(predictor: Predictor | FeaturePredictor, videos: Iterable[str |
 
 
 def videos_in(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the videos a user means: files as they are, frame folders as videos, other folders searched for videos.
+    """Return the videos that paths name: files and frame folders as they are, other folders searched for videos.
 
     Raises:
         UserError: if a folder holds no video.

@@ -1,4 +1,4 @@
-"""A long video as time-stamped segments: sliding windows, each frame decoded once, in bounded memory."""
+"""Time-stamped segments of a long video by sliding windows; each frame is decoded once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from marey.video.decode import VideoReader, open_video
 from marey.video.draw import clock
 
 BATCH_WINDOWS = 8
-"""Windows answered in one forward pass; with the frames they share, all that is ever held in memory."""
+"""Windows of one forward pass; only their frames are held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The answer to one stretch of a long video."""
+    """The prediction for one window of a long video."""
 
     start_seconds: float
     end_seconds: float
     probabilities: Tensor
     """(K,), calibrated where the model is."""
     unknown: bool | None
-    """Whether the stretch lies beyond what the model was trained on; None where the model cannot tell."""
+    """Whether the OOD score is above its threshold; None where the checkpoint has no OOD detector."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Neighbouring windows with one answer."""
+    """Neighbouring windows with the same first label."""
 
     start_seconds: float
     end_seconds: float
@@ -61,7 +61,7 @@ def windows_of(duration_seconds: float, window_seconds: float, step_seconds: flo
     if duration_seconds <= window_seconds:
         return [(0.0, duration_seconds)]
     count = int((duration_seconds - window_seconds) / step_seconds + 1e-9) + 1
-    starts = [place * step_seconds for place in range(count)]
+    starts = [number * step_seconds for number in range(count)]
     if starts[-1] + window_seconds < duration_seconds - 1e-6:
         starts.append(duration_seconds - window_seconds)
     return [(start, start + window_seconds) for start in starts]
@@ -69,11 +69,11 @@ def windows_of(duration_seconds: float, window_seconds: float, step_seconds: flo
 
 def iterate_windows(predictor: Predictor, reader: VideoReader, *, window_seconds: float = 2.0,
                     step_seconds: float = 1.0) -> Iterator[Window]:
-    """Answer the windows of an open video in order, a few at a time.
+    """Predict for the windows of an open video in order, a few at a time.
 
     The model's frames are spread evenly over each window. Where the step is a multiple of window / frames (as with
-    the defaults and eight frames) neighbouring windows look at the same frames, and each is decoded once; models of
-    TimeSformer's family also embed each once and run their blocks on the windows.
+    the defaults and eight frames) neighbouring windows share frames, and each frame is decoded once; models of
+    TimeSformer's family also embed each frame once and run only their blocks on every window.
     """
     spans = windows_of(reader.duration_seconds, window_seconds, step_seconds)
     num_frames = predictor.preprocess.sampling.num_frames
@@ -86,9 +86,10 @@ def iterate_windows(predictor: Predictor, reader: VideoReader, *, window_seconds
         if embedded is not None:
             embedded = _embed_missing(predictor, kept, embedded)
         if embedded is not None:
-            clips = [torch.stack([embedded[place] for place in places]) for places in chosen]
+            clips = [torch.stack([embedded[index] for index in indices]) for indices in chosen]
         else:
-            clips = [predictor.preprocess.clip(torch.stack([kept[place] for place in places]))[0] for places in chosen]
+            frames = [torch.stack([kept[index] for index in indices]) for indices in chosen]
+            clips = [predictor.preprocess.clip(window)[0] for window in frames]
         outputs = predictor.outputs(torch.stack(clips))
         for row, (start, end) in enumerate(batch):
             alone = {key: value[row:row + 1] for key, value in outputs.items() if isinstance(value, Tensor)}
@@ -107,35 +108,35 @@ def shares_frames(predictor: Predictor, spans: Sequence[tuple[float, float]], st
 def _embed_missing(predictor: Predictor, frames: dict[int, Tensor],
                    embedded: dict[int, Tensor]) -> dict[int, Tensor] | None:
     """Return the patches of all frames: known ones are kept, the others embedded; None if the model cannot."""
-    missing = [place for place in frames if place not in embedded]
+    missing = [index for index in frames if index not in embedded]
     new: dict[int, Tensor] = {}
     if missing:
-        pixels = predictor.preprocess.clip(torch.stack([frames[place] for place in missing]))[0]
+        pixels = predictor.preprocess.clip(torch.stack([frames[index] for index in missing]))[0]
         patches = predictor.model.embed_frames(pixels.to(predictor.device))          # type: ignore[operator]
         if patches is None:
             return None
         new = dict(zip(missing, patches, strict=True))
-    return {place: new[place] if place in new else embedded[place] for place in frames}
+    return {index: new[index] if index in new else embedded[index] for index in frames}
 
 
 def _frames_in(reader: VideoReader, start: float, end: float, num_frames: int) -> list[int]:
     """Return the indices of the frames shown at `num_frames` times spread evenly over [start, end) seconds."""
-    times = [start + (end - start) * (place + 0.5) / num_frames for place in range(num_frames)]
+    times = [start + (end - start) * (part + 0.5) / num_frames for part in range(num_frames)]
     return [max(0, bisect_right(reader.frame_seconds, time + 1e-6) - 1) for time in times]
 
 
 def _decode_missing(reader: VideoReader, chosen: Sequence[Sequence[int]], kept: dict[int, Tensor]) -> dict[int, Tensor]:
     """Return the frames the windows need: those already decoded are kept, the others decoded, the rest dropped."""
-    needed = sorted({place for places in chosen for place in places})
-    missing = [place for place in needed if place not in kept]
+    needed = sorted({index for indices in chosen for index in indices})
+    missing = [index for index in needed if index not in kept]
     decoded = dict(zip(missing, reader.frames_at(missing).frames, strict=True)) if missing else {}
-    return {place: kept.get(place, decoded.get(place)) for place in needed}  # type: ignore[misc]
+    return {index: kept.get(index, decoded.get(index)) for index in needed}  # type: ignore[misc]
 
 
 def merge_windows(windows: Sequence[Window], class_names: Sequence[str]) -> list[Segment]:
-    """Join neighbouring windows with one answer into segments that do not overlap.
+    """Join neighbouring windows with the same first label into segments that do not overlap.
 
-    Where windows of different answers overlap, the border is the middle of the overlap.
+    Where windows of different labels overlap, the border is the middle of the overlap.
     """
     runs: list[tuple[str, list[Window]]] = []
     for window in windows:
@@ -145,9 +146,9 @@ def merge_windows(windows: Sequence[Window], class_names: Sequence[str]) -> list
         else:
             runs.append((label, [window]))
     segments = []
-    for place, (label, members) in enumerate(runs):
-        start = members[0].start_seconds if place == 0 else _border(runs[place - 1][1][-1], members[0])
-        end = members[-1].end_seconds if place == len(runs) - 1 else _border(members[-1], runs[place + 1][1][0])
+    for number, (label, members) in enumerate(runs):
+        start = members[0].start_seconds if number == 0 else _border(runs[number - 1][1][-1], members[0])
+        end = members[-1].end_seconds if number == len(runs) - 1 else _border(members[-1], runs[number + 1][1][0])
         sure = torch.stack([w.probabilities.max() for w in members]).mean()
         segments.append(Segment(start_seconds=start, end_seconds=end, label=label, probability=float(sure)))
     return segments
@@ -159,7 +160,7 @@ def _border(earlier: Window, later: Window) -> float:
 
 def timeline(predictor: Predictor, video: str | Path, *, window_seconds: float = 2.0,
              step_seconds: float = 1.0, **limits: Any) -> list[Segment]:
-    """Return what happens when in a video, as segments in time order.
+    """Return the actions of a video as segments in time order.
 
     Raises:
         VideoError: if the video cannot be read.
@@ -190,6 +191,6 @@ def _srt_time(seconds: float) -> str:
 
 
 def describe(segment: Segment) -> str:
-    """Return one line a person reads: times as m:ss.s, label, probability."""
+    """Return one line: times as m:ss.s, label, probability."""
     return f"{clock(segment.start_seconds):>8} - {clock(segment.end_seconds):>8}  {segment.label} " \
            f"({segment.probability:.0%})"

@@ -1,4 +1,4 @@
-"""Actions never trained on, recognised by name: labels ranked by similarity to the predicted label embedding ŝ."""
+"""Zero-shot recognition: labels never trained on, ranked by similarity to the predicted label embedding ŝ."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ TEMPERATURE = 0.07
 
 
 def rank_labels(outputs: dict[str, Any], labels: Sequence[str], checkpoint: Checkpoint) -> Tensor:
-    """Return a probability for each label by the similarity of its name to what the model saw.
+    """Return a probability for each label by the similarity of its name to the predicted label embedding.
 
-    These are relative to the list given: they say which of the labels fits best, not that any of them fits.
+    The probabilities are relative to the labels given: they say which of them fits best, not whether any of them fits.
 
     Args:
         outputs: of a model with a label-embedding head: "label_embedding" (V, E).

@@ -1,4 +1,4 @@
-"""`POST /api/predict`: a video in, the JSON of `marey predict --json` out, the right status where it cannot be."""
+"""`POST /api/predict`: an uploaded video in, the JSON of `marey predict --json` out, or a status that says why not."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from marey.web.uploads import TooLargeError, stored
 
 def add_api(app: FastAPI, shelf: ModelShelf, limits: Limits) -> None:
     """Add the API's addresses to the server."""
-    places = asyncio.Semaphore(limits.concurrent)
+    slots = asyncio.Semaphore(limits.concurrent)
     errors: dict[int | str, dict[str, Any]] = {
         400: {"description": "unknown model, or an empty file"},
         413: {"description": f"larger than {limits.max_megabytes:g} MB, longer than {limits.max_seconds:g} s or with "
                              f"frames of more than {limits.max_pixels} pixels"},
         415: {"description": "not a video that can be read"},
-        503: {"description": "all places are taken, or the model cannot be loaded; try again"},
+        503: {"description": "the server is busy, or the model cannot be loaded; try again"},
     }
 
     @app.get("/api/models")
@@ -41,9 +41,9 @@ def add_api(app: FastAPI, shelf: ModelShelf, limits: Limits) -> None:
             raise HTTPException(400, f"model '{model}' is not offered (this server has: {', '.join(shelf.offered)})")
         if int(request.headers.get("content-length", 0)) > limits.max_bytes + 100_000:
             raise HTTPException(413, _too_large(limits))
-        if places.locked():
-            raise HTTPException(503, "all places are taken; try again in a few seconds", {"Retry-After": "5"})
-        async with places:
+        if slots.locked():
+            raise HTTPException(503, "the server is busy; try again in a few seconds", {"Retry-After": "5"})
+        async with slots:
             try:
                 async with stored(video, limits.max_bytes) as path:
                     if path.stat().st_size == 0:
@@ -59,7 +59,7 @@ def _too_large(limits: Limits) -> str:
 
 
 def _answer(shelf: ModelShelf, model: str, path: str, name: str, top: int, limits: Limits) -> dict[str, Any]:
-    """Answer a stored upload under the visitor's name for it, so that no path of the server is told."""
+    """Answer a stored upload under the visitor's name for it, so that no path of the server leaks."""
     try:
         predictor, notice = shelf.get(model)
     except (UserError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The server: `POST /api/predict`, OpenAPI at `/docs`, the page at `/`; nothing it serves calls out.
+"""The server: `POST /api/predict`, OpenAPI at `/docs`, the page at `/`; no page of it makes requests to other hosts.
 
 FastAPI carries both (the paper used Streamlit, whose pages are rerun from the top at every click and which has no HTTP
 API of its own). A content security policy forbids the browser any address but ours: Gradio's page names fonts and
@@ -31,7 +31,7 @@ def create_app(shelf: ModelShelf, limits: Limits | None = None, *, page: bool = 
 
     Args:
         shelf: the models it offers; the first is the default.
-        limits: what it takes.
+        limits: on uploads.
         page: also mount the page at `/`.
         allowed_hosts: names and addresses that requests may come by besides this machine's loopback ones.
 

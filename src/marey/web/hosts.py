@@ -1,4 +1,4 @@
-"""The names a request may call the server by: a page of another site cannot reach it through a name of its own.
+"""A check of the Host header, so that a page of another site cannot reach the server through a name of its own.
 
 Without the check, any web page whose name is made to resolve to 127.0.0.1 (DNS rebinding) may talk to a server that
 listens on this machine alone.

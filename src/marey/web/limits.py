@@ -1,4 +1,4 @@
-"""How much the server takes before it says no."""
+"""Limits on uploads and videos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from marey.video.decode import open_video
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the server takes before it says no."""
+    """Limits of the server; what is beyond them is refused."""
 
     max_megabytes: float = 200.0
     """Largest upload, in 10^6 bytes."""
@@ -19,7 +19,7 @@ class Limits:
     max_pixels: int = 4096 * 2304
     """Largest frame, width times height, in pixels: 4K."""
     concurrent: int = 2
-    """API requests answered at once; one more is told to come back."""
+    """API requests answered at once; one more gets status 503."""
 
     @property
     def max_bytes(self) -> int:

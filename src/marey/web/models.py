@@ -1,4 +1,4 @@
-"""The predictors a server has loaded: each once, the least used dropped first, one forward pass at a time."""
+"""The models that a server has loaded, each once; the least recently used is dropped first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from marey.inference.predictor import Predictor
 Answerer = Predictor | FeaturePredictor | Detector
 
 FALLBACK = "marey-mini"
-"""Answers where the model asked for cannot be loaded, and the page says so."""
+"""Used where the chosen model cannot be loaded; the answer says so."""
 
 
 class ModelShelf:

@@ -1,4 +1,4 @@
-"""The page: a video in, the answer, the frames it rests on, and how far to trust it."""
+"""The web page: a video in; the labels, the sampled frames and how far to trust the answer out."""
 
 from __future__ import annotations
 
@@ -78,10 +78,11 @@ def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
             with gr.Column(min_width=320):
                 answer = gr.Label(num_top_classes=5, label="What happens", elem_id="answer")
                 trust = gr.HTML(label="Trust", elem_id="trust")
-                spoiled = gr.Label(num_top_classes=5, label="Under the corruption", visible=False, elem_id="spoiled")
-        frames = gr.Gallery(label="Frames the answer rests on, and when they are shown", columns=4,
+                corrupted = gr.Label(num_top_classes=5, label="Under the corruption", visible=False,
+                                     elem_id="corrupted")
+        frames = gr.Gallery(label="Sampled frames, and when they are shown", columns=4,
                             object_fit="contain", elem_id="frames")
-        attention = gr.Gallery(label="Where it looked", columns=4, object_fit="contain", visible=False,
+        attention = gr.Gallery(label="Attention", columns=4, object_fit="contain", visible=False,
                                elem_id="attention")
         moments = gr.Dataframe(headers=["from", "to", "action", "probability"], label="Timeline", visible=False,
                                elem_id="timeline", interactive=False)
@@ -96,7 +97,7 @@ def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
                 raise gr.Error(_public(str(error), video), duration=None, print_exception=False) from error
 
         gr.on([button.click], recognise, inputs=[video, model, corruption, severity],
-              outputs=[answer, trust, spoiled, frames, attention, moments, boxes], api_name="predict",
+              outputs=[answer, trust, corrupted, frames, attention, moments, boxes], api_name="predict",
               concurrency_limit=limits.concurrent)
     # Only `launch` sets this, and a mounted page is never launched: without it Gradio takes the path of any file of the
     # server as a visitor's upload (`gradio.processing_utils._check_allowed`).
@@ -114,19 +115,19 @@ def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, mo
     if isinstance(predictor, Detector):
         return _detect(gr, predictor, video)
     prediction = predictor(video)
-    pictures, looked, rows, spoiled = [], [], [], None
+    pictures, attention, rows, corrupted = [], [], [], None
     if isinstance(predictor, Predictor):
         clip = prediction.clips[len(prediction.clips) // 2]
         pictures = [(frame.permute(1, 2, 0).numpy(), clock(seconds))
                     for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True)]
-        looked = _attention(predictor, clip)
+        attention = _attention(predictor, clip)
         rows = _timeline(predictor, video) if duration >= LONG_SECONDS else []
-        spoiled = None if corruption == "none" else _spoiled(predictor, video, corruption, severity)
+        corrupted = None if corruption == "none" else _corrupted(predictor, video, corruption, severity)
     return [dict(_bars(prediction)), _trust_html(prediction, notice),
-            gr.Label(value=dict(_bars(spoiled)) if spoiled else None, visible=spoiled is not None,
+            gr.Label(value=dict(_bars(corrupted)) if corrupted else None, visible=corrupted is not None,
                      label=f"Under {readable(corruption)}, severity {severity}"),
-            pictures, gr.Gallery(value=looked, visible=bool(looked)), gr.Dataframe(value=rows, visible=bool(rows)),
-            gr.Video(value=None, visible=False)]
+            pictures, gr.Gallery(value=attention, visible=bool(attention)),
+            gr.Dataframe(value=rows, visible=bool(rows)), gr.Video(value=None, visible=False)]
 
 
 def _detect(gr: Any, detector: Detector, video: str) -> list[Any]:
@@ -160,7 +161,7 @@ def _trust_html(prediction: Prediction, notice: str) -> str:
     unknown = trust.get("unknown")
     if unknown is not None:
         lines.insert(0, "<b>Unknown action</b>: unlike anything this model was trained on; the names are only its "
-                        "nearest guesses" if unknown else "Not unlike what the model was trained on")
+                        "nearest guesses" if unknown else "Not unlike the training data")
     if notice:
         lines.insert(0, html.escape(notice))
     return f"<div class='trust{' unknown' if unknown else ''}'>{'<br>'.join(lines)}</div>"
@@ -171,7 +172,7 @@ def _timeline(predictor: Predictor, video: str) -> list[list[str]]:
             for s in timeline(predictor, video)]
 
 
-def _spoiled(predictor: Predictor, video: str, corruption: str, severity: int) -> Prediction:
+def _corrupted(predictor: Predictor, video: str, corruption: str, severity: int) -> Prediction:
     """Answer the same window under a corruption, as the robustness benchmark applies it."""
     with open_video(video) as reader:
         clip = predictor.preprocess.sample(reader)

@@ -1,4 +1,4 @@
-"""Uploads: written under a name of our own, limited while they arrive, gone when the answer is given."""
+"""Temporary files of uploads: under a name of our own, limited in size, deleted after the answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class TooLargeError(Exception):
-    """The upload is larger than the server takes."""
+    """The upload is larger than the limit."""
 
 
 class Upload(Protocol):
@@ -27,7 +27,7 @@ class Upload(Protocol):
 async def stored(upload: Upload, max_bytes: int) -> AsyncIterator[Path]:
     """Keep an upload in a folder of its own for as long as the block lasts.
 
-    The visitor's file name is never used as a path; only a plain suffix of it is kept, for readers that look at it.
+    The visitor's file name is never used as a path; only a plain suffix of it is kept, for readers that use it.
 
     Raises:
         TooLargeError: as soon as more than `max_bytes` have come.
