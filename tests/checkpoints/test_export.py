@@ -1,4 +1,4 @@
-"""Exports answer as the eager model does, at any batch; an export that does not is not written."""
+"""Exports give the outputs of the eager model at any batch size; an export that does not is not written."""
 
 from __future__ import annotations
 

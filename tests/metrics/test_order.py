@@ -33,7 +33,7 @@ def naive_common_subsequence(first, second):
     ([0, 1, 2, 3, 4, 5, 6, 7], [1, 0, 2, 3, 4, 5, 6, 7], 0.875),
     ([0, 1, 2, 3, 4, 5, 6, 7], [7, 0, 1, 2, 3, 4, 5, 6], 0.875)])
 def test_reference_examples(o, o_hat, expected):
-    """The table lists two sequences compared with each other; as places, the true path is the first one."""
+    """The table lists two sequences compared with each other; as positions, the true path is the first one."""
     order = torch.tensor([o]).argsort(dim=1)
     assert order_accuracy(torch.tensor([o_hat]), order).tolist() == [expected]
 

@@ -1,4 +1,4 @@
-"""The names of the architectures, and what every model says of itself."""
+"""The names of the architectures, and the task of every model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_a_name_is_its_class():
         model_class("timesfromer")
 
 
-def test_every_model_says_what_it_reads():
+def test_every_model_names_its_task():
     tasks = {name: model_type.task for name, model_type in MODELS.items()}
     assert {name for name, task in tasks.items() if task != "clips"} == {"gat", "action_transformer"}
     assert (tasks["gat"], tasks["action_transformer"]) == ("features", "detection")

@@ -1,4 +1,4 @@
-"""The plain head over a stem: sees places and times, and leaves a stem that other models can start from."""
+"""The plain head over a stem: it uses patch positions and time, and trains a stem that other models can start from."""
 
 from __future__ import annotations
 

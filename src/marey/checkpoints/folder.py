@@ -56,7 +56,7 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """What the model reads: "clips", "features" or "detection"; its class says so."""
+        """What the model reads: "clips", "features" or "detection"; from its class."""
         return str(getattr(self.model, "task", "clips"))
 
     @property

@@ -95,7 +95,7 @@ def load_model(source: str | Path, *, compile: bool = False) -> nn.Module:
 
     Args:
         source: as in `load_checkpoint`.
-        compile: hand it to `compiled`; the first answers then take up to minutes.
+        compile: hand it to `compiled`; the first predictions then take up to minutes.
     """
     model = load_checkpoint(source).model
     return compiled(model) if compile else model
@@ -121,7 +121,7 @@ class CompiledModel(nn.Module):
 
     Args:
         model: the model.
-        fast: what `torch.compile` made of it.
+        fast: the same model, compiled by `torch.compile`.
     """
 
     def __init__(self, model: nn.Module, fast: Any) -> None:
@@ -131,7 +131,7 @@ class CompiledModel(nn.Module):
         self._fast = [fast]                      # in a list, so that its weights are not registered twice
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the model returns."""
+        """Return the model's outputs."""
         if self._fast:
             try:
                 return self._fast[0](*args, **kwargs)

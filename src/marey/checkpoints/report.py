@@ -49,7 +49,7 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
         assign: take the tensors themselves instead of copying.
 
     Returns:
-        The report; what is allowed is in it.
+        The report, with what was allowed.
 
     Raises:
         UserError: with the report's summary, if anything else does not fit.

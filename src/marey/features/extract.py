@@ -1,4 +1,4 @@
-"""`marey features`: own videos -> TFRecords in the YouTube-8M format."""
+"""Encode the videos of a data set and write their features as TFRecords in the YouTube-8M format."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def write_features(data: str | Path, out: str | Path, extractor: FeatureExtracto
     """Encode every video of a data set and write feature files.
 
     Labels come from class folders or a manifest (several for one video: "run;jump"). An `out` that ends in .tfrecord
-    is one file; any other is a folder with train0000, validate0000 and test0000. Beside them stands a JSON description,
-    from which `marey train` and `marey predict --features` know widths, class names and encoders.
+    is one file; any other is a folder with train0000, validate0000 and test0000. A JSON description beside them
+    holds widths, class names and encoders for `marey train` and `marey predict --features`.
 
     Args:
         data: a data set of the data contract, a folder of unlabelled videos, or one video.

@@ -22,7 +22,7 @@ SECONDS_AT_ONCE = 8
 """Seconds that are decoded and encoded together; it bounds the memory."""
 
 UNIT_SCALE = 0.8
-"""Root mean square a clip embedding is brought to, so that [-2, 2] holds 2.5 standard deviations of it."""
+"""Root mean square of a scaled clip embedding, so that [-2, 2] holds 2.5 standard deviations of it."""
 
 
 class FrameEncoder(Protocol):
@@ -72,7 +72,7 @@ class ClipEncoder:
         """Return the times of a clip around the middle of a second.
 
         Frames are as far apart as in training (`sampling.target_fps`), so a clip may reach into the
-        neighbouring seconds; a model without a rate of its own gets the frames of the second evenly.
+        neighbouring seconds; a model without a `target_fps` gets evenly spaced frames of the second.
         """
         sampling = self.preprocess.sampling
         count, rate = sampling.num_frames, sampling.target_fps

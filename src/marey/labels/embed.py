@@ -39,7 +39,7 @@ class LabelEmbeddings:
     source: str
     """Sentence model or file they came from."""
     unknown_words: tuple[str, ...] = ()
-    """Words of the names that the source does not know, each once."""
+    """Words of the names that are not in the source, each once."""
 
     def same_meaning(self, limit: float = SAME_MEANING) -> list[tuple[str, str, float]]:
         """Return the pairs of names whose cosine similarity is at least `limit`, most similar first."""

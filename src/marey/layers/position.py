@@ -9,7 +9,7 @@ from torch import Tensor
 from marey.errors import UserError
 
 RESIZE_MODES = ("nearest", "bicubic")
-"""`nearest` is what the released TimeSformer does; `bicubic` is smooth (linear in time)."""
+"""`nearest`, as the released TimeSformer, or `bicubic`, which is smooth (linear in time)."""
 
 
 def _check_mode(mode: str) -> None:

@@ -10,7 +10,7 @@ from marey.layers.paired_stem import PairedStem
 from marey.layers.patch_embed import ConvStem, LinearPatchEmbed
 
 STEMS = ("linear", "conv", "efficientnet_lite0", "conv+efficientnet_lite0")
-"""The names `build_stem` knows."""
+"""The names that `build_stem` takes."""
 
 
 def build_stem(stem: str, patch_size: int, embed_dim: int, *, stage: int | None = None,

@@ -121,7 +121,7 @@ class DividedBlock(JointBlock):
     def _project_time(self, context: Tensor) -> Tensor:
         """Apply the temporal projection γ-time (Eq. 7), in one product instead of two where no gradient is wanted.
 
-        With gradients too, where the product of the two weights costs less than it saves, and nothing random lies
+        With gradients only where the product of the two weights costs less than it saves, and no dropout is
         between them: temporal_fc(proj(x)) = (W₂W₁)x + (W₂b₁ + b₂) is differentiated through both.
         """
         first, second = self.temporal_attn.proj, self.temporal_fc
@@ -143,7 +143,7 @@ class DividedBlock(JointBlock):
         """
         first, second = self.temporal_attn.proj, self.temporal_fc
         sources = (first.weight, first.bias, second.weight, second.bias)
-        if torch.compiler.is_compiling():                            # a tracer sees constants, folded beforehand
+        if torch.compiler.is_compiling():                            # traced as constants, folded beforehand
             state = None
             if self._folded is not None:
                 return self._folded[1], self._folded[2]

@@ -29,7 +29,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, class_weights: Tensor | None 
     """Return the mean cross-entropy of logits against target distributions.
 
     With weights w the mean is sum_b sum_k w_k t_bk (-log p_bk) / B: a batch of rare classes counts more than one of
-    frequent classes, which `F.cross_entropy` hides by dividing by the batch's own weight.
+    frequent classes. `F.cross_entropy` divides by the batch's total weight instead.
 
     Args:
         logits: float, (B, K).

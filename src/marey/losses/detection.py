@@ -45,7 +45,7 @@ def box_loss(deltas: Tensor, delta_targets: Tensor, is_positive: Tensor, labels:
     """
     if deltas.ndim == 3:
         if labels is None:
-            raise ValueError("class-specific deltas (P, K, 4) need labels (P, K) to say which classes count")
+            raise ValueError("class-specific deltas (P, K, 4) need labels (P, K), which select the classes that count")
         counts = labels.bool() & is_positive[:, None]
         delta_targets = delta_targets[:, None].expand_as(deltas)
     else:

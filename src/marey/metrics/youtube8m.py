@@ -150,7 +150,7 @@ class YouTube8MEvaluator:
             "num_labels": positive.sum(1).astype(np.int32), "labels": np.nonzero(positive)[1].astype(np.int32)})
 
     def state(self) -> dict[str, NDArray]:
-        """Return what was gathered, as arrays that travel between processes."""
+        """Return the gathered values as arrays, to be sent between processes."""
         if not self._batches:
             raise UserError("no video was evaluated; the data set or split is empty")
         merged = {key: np.concatenate([batch[key] for batch in self._batches]) for key in self._batches[0]}
@@ -158,13 +158,13 @@ class YouTube8MEvaluator:
         return merged
 
     def merge(self, states: Sequence[Mapping[str, NDArray]]) -> YouTube8MEvaluator:
-        """Add what other processes gathered (their `state()`)."""
+        """Add the values gathered by other processes (their `state()`)."""
         self._batches += [dict(state) for state in states]
         return self
 
     @property
     def num_videos(self) -> int:
-        """Number of videos seen."""
+        """Number of videos added."""
         return sum(len(batch["hit"]) for batch in self._batches)
 
     def compute(self, videos: NDArray | slice | None = None) -> dict[str, float]:
@@ -185,7 +185,7 @@ class YouTube8MEvaluator:
     def partitions(self, count: int = 5) -> dict[str, dict[str, float]]:
         """Return mean and standard deviation of each metric over equal parts of the videos (the paper's Table 1).
 
-        Parts are consecutive runs of videos in the order they were seen; the standard deviation divides by n - 1.
+        Parts are consecutive runs of videos in the order they were added; the standard deviation divides by n - 1.
         """
         if self.num_videos < count:
             raise UserError(f"{self.num_videos} videos cannot be cut into {count} parts")

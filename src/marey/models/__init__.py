@@ -1,7 +1,7 @@
 """Every architecture under its name.
 
 A model is an `nn.Module` that takes plain keyword arguments, keeps them in `model.arguments` (JSON types only, so a
-checkpoint can rebuild it), says in `model.task` what it reads, and returns `model(clip) -> dict` as docs/conventions.md
+checkpoint can rebuild it), names its input in `model.task`, and returns `model(clip) -> dict` as docs/conventions.md
 describes.
 """
 

@@ -211,7 +211,7 @@ class ActionTransformer(nn.Module):
     @torch.no_grad()
     def sample(self, proposals: list[Tensor], targets: Targets, keep_all: bool) -> tuple[list[Tensor],
                                                                                         dict[str, Tensor]]:
-        """Match proposals to persons, choose those the head learns from, and give each its labels and box target.
+        """Match proposals to persons, sample those the head is trained on, and assign labels and box targets.
 
         A proposal is positive at IoU >= `positive_iou` and takes all actions of the person it overlaps most; all
         others are negatives with all-zero labels. The persons' own boxes join the proposals, unless `keep_all`.
@@ -293,16 +293,16 @@ def postprocess(outputs: dict[str, Any], *, nms_threshold: float = 0.6, score_th
 
     # One box per person to suppress by: with class-specific boxes that of the best class.
     flat = boxes if boxes.ndim == 2 else boxes[torch.arange(len(boxes)), scores.argmax(dim=1)]
-    answers, start = [], 0
+    persons, start = [], 0
     for count in outputs["counts"]:
         rows = torch.arange(start, start + count, device=scores.device)
         start += count
         has_area = (flat[rows, 2] > flat[rows, 0]) & (flat[rows, 3] > flat[rows, 1])
         rows = rows[has_area & (ranking[rows] >= score_threshold)]
         keep = rows[nms(flat[rows].float(), ranking[rows].float(), nms_threshold)[:max_boxes]]
-        answers.append({"boxes_xyxy_norm": boxes[keep], "scores": scores[keep], "person_scores": ranking[keep],
+        persons.append({"boxes_xyxy_norm": boxes[keep], "scores": scores[keep], "person_scores": ranking[keep],
                         "keep": keep})
-    return answers
+    return persons
 
 
 def count_parameters(model: nn.Module) -> dict[str, float]:

@@ -24,7 +24,7 @@ class DirecFormerConfig(TimeSformerConfig):
     cls_in_time: bool = True
 
     num_orders: int = 1000
-    """P, the permutations the order head tells apart; 0 leaves that head out."""
+    """P, the number of classes of the order head; 0 leaves that head out."""
 
     shared_norm: bool = False
     """One last norm for both heads."""

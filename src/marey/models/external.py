@@ -57,7 +57,7 @@ class ExternalClassifier(nn.Module):
         """Classify clips.
 
         Args:
-            clip: float, (B, T, C, S, S), normalised as the model wants.
+            clip: float, (B, T, C, S, S), normalised as in the model's training.
             return_attention: also return "attention_joint" (transformers only): a list, one (B, heads, L, L) tensor per
                 block, over all L tokens of the clip.
 

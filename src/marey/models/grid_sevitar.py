@@ -135,7 +135,7 @@ def ridge(values: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Ten
 
 
 class RidgeChoice(NamedTuple):
-    """A setting of the linear map, with what cross-validation says of it."""
+    """A setting of the linear map, with its cross-validated measures."""
 
     cross_entropy: float
     strength: float

@@ -118,7 +118,7 @@ class I3D(nn.Module):
         """Classify.
 
         Args:
-            clip: float, (B, T, 3, H, W), published weights want [-1, 1].
+            clip: float, (B, T, 3, H, W), in [-1, 1] for the published weights.
             return_attention: accepted for the common interface; a convolution has none to return.
 
         Returns:

@@ -48,7 +48,7 @@ class SeViTARConfig(TimeSformerConfig):
     """Stop the classification loss at ŝ."""
 
     num_orders: int = 0
-    """P, permutations the order head tells apart; 0 leaves it out."""
+    """P, the number of classes of the order head; 0 leaves that head out."""
 
     shared_norm: bool = False
     """One last norm for the class and the order head."""

@@ -160,7 +160,7 @@ class TimeSformer(nn.Module):
         return stem.features(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
 
     def fit_head(self, features: Tensor, labels: Tensor) -> dict[str, float]:
-        """Fit what has a closed-form solution, before training; this model has nothing of the kind.
+        """Fit the parts of the head that have a closed-form solution, before training; here there are none.
 
         Args:
             features: float, (M, V, T, N, C), stem features of V augmentations of each of M clips.
@@ -245,7 +245,7 @@ class TimeSformer(nn.Module):
 
     def _run_block(self, block: nn.Module, tokens: Tensor, T: int,
                    return_attention: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Run a block, keeping or computing again its activations as `activation_checkpointing` says."""
+        """Run a block, with activation checkpointing if it is set."""
         policy = self.config.activation_checkpointing
         if policy and self.training and torch.is_grad_enabled():
             out = checkpoint(block, tokens, T, return_attention, use_reentrant=False, **CHECKPOINTING[policy])
@@ -254,8 +254,8 @@ class TimeSformer(nn.Module):
         return cast(tuple[Tensor, Tensor | None, Tensor | None], out)
 
     def features(self, clip: Tensor, return_attention: bool = False) -> dict[str, Any]:
-        """Return what the heads look at: "tokens" (as `encode`, after the last norm) and "embedding" (B, D), the
-        class token's; with `return_attention` also the keys of `encode`."""
+        """Return the input of the heads: "tokens" (as `encode`, after the last norm) and "embedding" (B, D), the class
+        token's; with `return_attention` also the keys of `encode`."""
         outputs = self.encode(clip, return_attention)
         outputs["tokens"] = self.norm(outputs["tokens"])
         outputs["embedding"] = outputs["tokens"][:, 0]

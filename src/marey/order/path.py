@@ -105,7 +105,7 @@ def beam_path(weights: Tensor, *, width: int = 512) -> tuple[Tensor, Tensor]:
 
     Of partial paths over the same nodes with the same end only the heaviest is kept, so with a width of at least
     T * C(T-1, T/2) the search is exact. No bound holds for smaller widths; so that weights that are (nearly) the signs
-    of one order give that order back at any T, the nodes sorted by outgoing minus incoming weight are tried as well,
+    of one order recover that order at any T, the nodes sorted by outgoing minus incoming weight are tried as well,
     and the heavier path wins. Time and memory grow with B * width * T.
 
     Args, Returns, Raises: as `hamiltonian_path`.

@@ -30,7 +30,7 @@ def link_similarity(before: Tensor, after: Tensor) -> Tensor:
     return similarity.masked_fill((ratio > 0.8) | (distance > 1.0), float("-inf"))
 
 
-def link_persons(moments: Sequence[Tensor], seconds: Sequence[float], *,
+def link_persons(boxes_of_frames: Sequence[Tensor], seconds: Sequence[float], *,
                  max_gap_seconds: float = 2.5) -> list[list[int]]:
     """Give every box a track number that stays with the person.
 
@@ -38,7 +38,7 @@ def link_persons(moments: Sequence[Tensor], seconds: Sequence[float], *,
     starts a new track. Numbers count from 1 and are never used again.
 
     Args:
-        moments: for each frame, boxes (P, 4) of which x, y, width and height share one unit, best person first.
+        boxes_of_frames: for each frame, boxes (P, 4) of which x, y, width and height share one unit, best person first.
         seconds: time of each frame.
         max_gap_seconds: how long a person may be unseen before the track ends; frames further apart are not linked.
 
@@ -49,19 +49,19 @@ def link_persons(moments: Sequence[Tensor], seconds: Sequence[float], *,
     last_box: dict[int, Tensor] = {}
     last_seen: dict[int, float] = {}
     following = 1
-    for now, boxes in zip(seconds, moments, strict=True):
+    for now, boxes in zip(seconds, boxes_of_frames, strict=True):
         alive = [track for track, seen in last_seen.items() if now - seen <= max_gap_seconds]
-        mine = [0] * len(boxes)
+        assigned = [0] * len(boxes)
         if alive and len(boxes):
             similarity = link_similarity(torch.stack([last_box[track] for track in alive]), boxes)
             # Greedy: the most similar pair of track and box first; both are then taken.
             while torch.isfinite(similarity).any():
                 row, column = divmod(int(similarity.argmax()), similarity.shape[1])
-                mine[column] = alive[row]
+                assigned[column] = alive[row]
                 similarity[row], similarity[:, column] = float("-inf"), float("-inf")
         for index, box in enumerate(boxes):
-            if not mine[index]:
-                mine[index], following = following, following + 1
-            last_box[mine[index]], last_seen[mine[index]] = box, now
-        numbers.append(mine)
+            if not assigned[index]:
+                assigned[index], following = following, following + 1
+            last_box[assigned[index]], last_seen[assigned[index]] = box, now
+        numbers.append(assigned)
     return numbers
