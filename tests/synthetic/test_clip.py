@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from marey.errors import UserError
-from marey.synthetic.clip import background_offsets, composite, draw_cameras, mask_box, render_clip, spoil
+from marey.synthetic.clip import background_offsets, composite, degrade, draw_cameras, mask_box, render_clip
 
 needs_pybullet = pytest.mark.skipif(importlib.util.find_spec("pybullet") is None,
                                     reason="rendering needs pybullet (the extra mocap)")
@@ -62,7 +62,7 @@ def test_a_person_covers_the_wall_and_the_wall_moves_with_its_offset():
 
 def test_a_cheap_camera_keeps_shape_and_type_and_repeats_by_its_seed():
     frames = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    first, again, other = (spoil(frames, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (degrade(frames, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert (first.shape, first.dtype) == (frames.shape, frames.dtype)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
