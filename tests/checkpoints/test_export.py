@@ -36,7 +36,7 @@ def clips(batch: int) -> torch.Tensor:
     return torch.randn(batch, 2, 3, 16, 16, generator=torch.Generator().manual_seed(5))
 
 
-def test_onnx_answers_alike_and_carries_its_labels(tmp_path):
+def test_onnx_gives_equal_outputs_and_carries_its_labels(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="runs the file")
     pytest.importorskip("onnxscript", reason="writes the file")
     source = checkpoint(tmp_path / "model", num_orders=4)
@@ -53,7 +53,7 @@ def test_onnx_answers_alike_and_carries_its_labels(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "x.onnx"]
 
 
-def test_torch_export_answers_alike_at_any_batch(tmp_path):
+def test_torch_export_gives_equal_outputs_at_any_batch(tmp_path):
     source = checkpoint(tmp_path / "model", num_orders=4)
     assert export_checkpoint(source, "torch-export", tmp_path / "x.pt2") < 1e-4
     extra = {"marey.json": ""}
@@ -67,7 +67,7 @@ def test_the_transformers_layout_is_checked(tmp_path):
     assert export_checkpoint(checkpoint(tmp_path / "m", "timesformer"), "hf", tmp_path / "hf") < 1e-4
 
 
-def test_answers_that_differ_are_refused():
+def test_outputs_that_differ_are_refused():
     class Dict(nn.Module):
         names = ("logits",)
 

@@ -27,7 +27,7 @@ def clip() -> torch.Tensor:
 @pytest.mark.parametrize(("name", "more"), [
     ("timesformer", {"stem": "conv"}), ("direcformer", {"num_orders": 4}),
     ("sevitar", {"label_dim": 5, "num_orders": 2})])
-def test_a_round_trip_gives_equal_answers_and_everything_else(tmp_path, name, more):
+def test_a_round_trip_gives_equal_outputs_and_everything_else(tmp_path, name, more):
     model = marey.create_model(name, **TINY, **more).eval()
     save_checkpoint(tmp_path / "best", model, class_names=["run", "walk", "jump"], preprocess=PREPROCESS,
                     calibration={"temperature": 1.5}, extra={"note": "x"}, tensors={"permutations": torch.arange(2)})

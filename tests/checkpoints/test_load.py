@@ -52,7 +52,7 @@ def test_bundled_checkpoints_load_and_stay_small():
 
 
 @pytest.mark.parametrize("where", ["at once", "at the first forward"])
-def test_a_compiler_that_fails_is_replaced_by_the_model_with_a_word(monkeypatch, where):
+def test_a_compiler_that_fails_is_replaced_by_the_model_with_a_warning(monkeypatch, where):
     model = marey.create_model("timesformer", **TINY).eval()
 
     def broken(*args, **kwargs):
@@ -64,7 +64,7 @@ def test_a_compiler_that_fails_is_replaced_by_the_model_with_a_word(monkeypatch,
     assert torch.equal(answer["logits"], model(clip())["logits"])
 
 
-def test_the_eager_backend_of_the_compiler_gives_equal_answers(monkeypatch):
+def test_the_eager_backend_of_the_compiler_gives_equal_outputs(monkeypatch):
     model = marey.create_model("direcformer", **TINY, num_orders=3).eval()
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend="eager"))

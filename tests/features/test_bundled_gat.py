@@ -25,7 +25,7 @@ def test_the_bundle_is_at_most_10_megabytes():
     assert sum(path.stat().st_size for path in files) <= 10_000_000
 
 
-def test_it_answers_on_a_video_file_in_python(video):
+def test_it_classifies_a_video_file_in_python(video):
     import marey
 
     prediction = marey.Predictor.load("marey-mini-gat")(video)
@@ -35,7 +35,7 @@ def test_it_answers_on_a_video_file_in_python(video):
 
 
 @pytest.mark.parametrize("options", [["--features"], ["--model", "marey-mini-gat"]])
-def test_it_answers_on_the_command_line(video, options):
+def test_it_classifies_a_video_file_on_the_command_line(video, options):
     from marey.cli import build_app
 
     done = CliRunner().invoke(build_app(), ["predict", str(video), *options, "--json"])

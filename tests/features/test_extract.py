@@ -135,7 +135,7 @@ def test_an_output_in_use_is_refused(videos, encoder, tmp_path):
         write_features(videos, tmp_path / "f.tfrecord", FeatureExtractor(encoder))
 
 
-def test_features_train_a_gat_that_answers_on_videos(trained, videos):
+def test_features_train_a_gat_that_classifies_videos(trained, videos):
     for label in ("dark", "light"):
         answer = predict_features(videos / label / "2.mp4", str(trained / "run" / "best"), threshold=0.0, top=1)
         assert answer["error"] is None
@@ -145,7 +145,7 @@ def test_features_train_a_gat_that_answers_on_videos(trained, videos):
     assert predictor(videos / "dark" / "2.mp4").frame_seconds == (0.0, 1.0, 2.0)
 
 
-def test_feature_files_are_answered_record_by_record(trained):
+def test_feature_files_are_classified_record_by_record(trained):
     model, path = str(trained / "run" / "best"), trained / "f.tfrecord"
     entries = predict_files([path], model, threshold=0.2, top=3)
     assert len(entries) == 6
@@ -153,7 +153,7 @@ def test_feature_files_are_answered_record_by_record(trained):
     assert all(answer["probability"] > 0.2 for entry in entries for answer in entry["predictions"])
 
 
-def test_video_and_feature_file_give_the_same_answer(trained, videos):
+def test_video_and_feature_file_give_the_same_prediction(trained, videos):
     model = str(trained / "run" / "best")
     direct = predict_features(videos / "light" / "1.mp4", model, 0.0)["predictions"]
     stored = next(entry for entry in predict_files([trained / "f.tfrecord"], model, 0.0)

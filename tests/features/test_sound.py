@@ -65,7 +65,7 @@ def test_patches_keep_step_with_the_seconds():
     assert torch.allclose(patches[[0, 1, 3]], torch.tensor(math.log(0.01)))
 
 
-def test_the_summary_is_mean_and_deviation_by_band_inside_the_quantised_range():
+def test_the_summary_is_mean_and_standard_deviation_by_band_inside_the_quantised_range():
     silent, loud = log_mel_summary(sound_patches(None, 1)), log_mel_summary(sound_patches(tone(440, 1.0), 1))
     assert silent.shape == (1, 128)
     assert silent[0, 0].item() == pytest.approx((math.log(0.01) + 1.3) / 1.65, abs=1e-5)

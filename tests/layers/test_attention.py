@@ -30,7 +30,7 @@ def test_equals_multihead_attention_of_pytorch():
 
 
 @pytest.mark.parametrize("cls_as_key", [False, True])
-def test_over_time_is_attention_within_each_place(cls_as_key):
+def test_over_time_is_attention_within_each_patch_position(cls_as_key):
     torch.manual_seed(0)
     B, T, N, D = 2, 3, 4, 16
     attention = SoftmaxAttention(D, 2)

@@ -5,7 +5,7 @@ import torch
 from marey.layers.location_embedding import LocationEmbedding
 
 
-def test_features_stay_and_the_place_is_added():
+def test_features_stay_and_the_location_is_added():
     layer = LocationEmbedding(8, time_half_steps=2)
     features = torch.randn(2, 5, 4, 3, 3)
     out = layer(features)

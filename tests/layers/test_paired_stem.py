@@ -50,7 +50,7 @@ def test_only_the_convolutions_learn():
     assert all(parameter.grad is not None for parameter in stem.trunk.convs.parameters())
 
 
-def test_a_model_answers_features_as_it_answers_the_clip():
+def test_stored_features_give_the_logits_of_the_clip():
     model = create_model("sevitar", num_classes=3, num_frames=2, image_size=48, patch_size=24, embed_dim=16, depth=1,
                          num_heads=2, stem="conv+efficientnet_lite0", label_hidden=[8], class_hidden=[8]).eval()
     clip = torch.randn(2, 2, 3, 48, 48)

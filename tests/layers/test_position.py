@@ -10,7 +10,7 @@ from marey.errors import UserError
 from marey.layers.position import resize_joint_embedding, resize_position_embedding, resize_time_embedding
 
 
-def test_nearest_repeats_places_and_keeps_the_class_token():
+def test_nearest_repeats_positions_and_keeps_the_class_token():
     embedding = torch.tensor([9.0, 0, 1, 2, 3]).view(1, 5, 1)
     stretched = resize_position_embedding(embedding, (2, 2), (4, 4))
     assert stretched[0, 0] == 9

@@ -16,7 +16,7 @@ def test_a_box_around_everything_of_a_constant_map_is_that_constant(operator):
     torch.testing.assert_close(out[1:], torch.ones(2, 3, 7, 7))
 
 
-def test_align_reads_the_place_the_box_says():
+def test_align_reads_the_region_of_the_box():
     ramp = torch.arange(16.).expand(1, 1, 16, 16) + .5                   # value = x in cells
     out = pool_boxes(ramp, [torch.tensor([[.25, 0, .75, 1]])], "align")[0, 0, 0]
     expected = 4 + (torch.arange(7) + .5) * 8 / 7                        # the middle of each seventh of [4, 12)

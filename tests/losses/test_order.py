@@ -72,7 +72,7 @@ def test_the_true_direction_is_its_minimum_by_gradient():
     assert torch.allclose(weights.grad[0, 0, 0], -order_signs(order)[0] / 9)
 
 
-def test_the_shortcut_of_a_set_is_what_attention_by_place_alone_gains():
+def test_the_shortcut_of_a_set_is_what_attention_by_position_alone_gains():
     assert position_shortcut(all_permutations(4)) == pytest.approx(0.0, abs=1e-7)
     assert position_shortcut(torch.tensor([[2, 0, 1]])) == 1.0
     rows = make_permutation_set(31, 6)

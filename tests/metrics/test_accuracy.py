@@ -34,7 +34,7 @@ def test_top_k_equals_a_full_sort_and_more_than_all_classes_is_always_right() ->
     assert topk_accuracy(scores, labels, 10) == 1.0
 
 
-def test_a_constant_answer_is_right_for_one_class_only() -> None:
+def test_a_constant_prediction_is_right_for_one_class_only() -> None:
     labels = torch.tensor([0, 1, 2, 3])
     assert topk_correct(torch.zeros(4, 4), labels, 1).tolist() == [True, False, False, False]
 

@@ -46,7 +46,7 @@ def test_every_published_number_is_reproduced(golden, case, truth, detections, o
             assert scores["per_class"][key.split("IOU/", 1)[1]] == pytest.approx(value, abs=1e-9)
 
 
-def test_a_label_map_file_says_the_same_as_the_built_in_classes(golden):
+def test_a_label_map_file_equals_the_built_in_classes(golden):
     files = golden / "ava_gt.csv", golden / "ava_det.csv"
     assert (evaluate_csv(*files, label_map=golden / "ava_labelmap_v2.1_60classes.pbtxt")["mAP"]
             == evaluate_csv(*files)["mAP"])
@@ -103,7 +103,7 @@ def random_rows(generator, count, num_images, num_classes):
 
 
 @pytest.mark.parametrize("threshold", [.3, .5, .75])
-def test_the_vectorised_answer_equals_the_loops(threshold):
+def test_the_vectorised_matching_equals_the_loops(threshold):
     generator = np.random.default_rng(3)
     truth, detections = random_rows(generator, 60, 6, 3), random_rows(generator, 600, 6, 3)   # about 100 an image
     ours = evaluate(truth, detections, {1: "a", 2: "b", 3: "c"}, iou_threshold=threshold)["mAP"]

@@ -69,7 +69,7 @@ def test_the_score_is_the_weighted_mean_in_standard_deviations() -> None:
     assert score.tolist() == pytest.approx([0.25, (1 + 0.5**0.5 + 5**0.5 / 2) / 2])
 
 
-def test_a_checkpoint_without_detector_says_so() -> None:
+def test_a_checkpoint_without_detector_is_an_error() -> None:
     with pytest.raises(UserError, match=r"no OOD detector; train it with train\.calibrate=true"):
         ood_score(torch.zeros(1, 2), torch.zeros(1, 2), {"temperature": 1.0}, {})
 

@@ -104,12 +104,12 @@ def test_best_and_worst_classes_are_ranked_by_gain():
     assert [row["class"] for row in (*found["best"], *found["worst"])] == ["a", "b"]
 
 
-def test_a_nan_score_is_refused_with_its_place():
+def test_a_nan_score_is_refused_with_its_row_and_class():
     with pytest.raises(UserError, match="video 1, class 0 is nan"):
         youtube8m_metrics([[.1, .2], [np.nan, .3]], [[0, 1], [1, 0]])
 
 
-def test_an_empty_evaluator_says_so():
+def test_an_empty_evaluator_is_an_error():
     with pytest.raises(UserError, match="no video was evaluated"):
         YouTube8MEvaluator(3).compute()
 

@@ -57,7 +57,7 @@ def test_a_unit_equals_its_equations_written_for_one_person():
 
 @pytest.mark.parametrize("changes", [{"head": "tx"}, {"head": "i3d"}, {"head": "tx+i3d"}, {"query": "lowres"},
                                      {"class_specific_boxes": True}, {"background": True}, {"roi_operator": "align"}])
-def test_every_variant_trains_and_answers(changes):
+def test_every_variant_trains_and_predicts(changes):
     model = tiny(**changes).train()
     outputs = model(clips(), targets=targets())
     terms = detection_loss(outputs)

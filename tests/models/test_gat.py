@@ -48,7 +48,7 @@ def test_outputs_have_the_documented_shapes():
 
 
 @pytest.mark.parametrize("windows", [[None], [None, 4], [None, 4, 3]])
-def test_padding_never_changes_the_answer(windows):
+def test_padding_never_changes_the_logits(windows):
     net, features = model(windows=windows), batch()
     plain = net(features)["logits"]
     padded = {name: torch.cat([x, torch.full((3, 6, x.shape[2]), float("inf"))], 1) for name, x in features.items()}
@@ -56,7 +56,7 @@ def test_padding_never_changes_the_answer(windows):
     assert torch.allclose(net(padded, mask)["logits"], plain, atol=1e-5)
 
 
-def test_a_video_without_frames_gives_a_finite_answer_and_gradient():
+def test_a_video_without_frames_gives_finite_logits_and_gradients():
     net, features = model().train(), batch()
     mask = torch.ones(3, 9, dtype=torch.bool)
     mask[1] = False
@@ -85,7 +85,7 @@ def test_a_narrower_encoder_projects_its_features():
 
 @pytest.mark.parametrize("options", [{"position": "learned"}, {"position": "none"}, {"depth": 2},
                                      {"gating": "tree", "windows": [None, 8, 4]}])
-def test_options_build_and_answer(options):
+def test_options_build_and_predict(options):
     assert torch.isfinite(model(**options)(batch())["logits"]).all()
 
 

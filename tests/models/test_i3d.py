@@ -97,7 +97,7 @@ def test_frozen_norm_survives_train_and_gradients_reach_the_first_layer():
     assert model.arguments["width"] == .125
 
 
-def test_the_answer_does_not_depend_on_the_batch_and_does_on_frame_order():
+def test_logits_do_not_depend_on_the_batch_but_on_frame_order():
     model = randomised(I3D(num_classes=3, width=.125))
     clips = torch.randn(2, 8, 3, 32, 32)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from marey.training.initialise import copy_weights
 ARGUMENTS = {"num_frames": 4, "image_size": 32, "patch_size": 16, "embed_dim": 16, "stem": "conv"}
 
 
-def test_logits_see_the_order_of_frames_and_the_places():
+def test_logits_depend_on_the_order_of_frames_and_on_patch_positions():
     torch.manual_seed(0)
     model = create_model("stem_classifier", num_classes=3, hidden=8, **ARGUMENTS).eval()
     clip = torch.randn(2, 4, 3, 32, 32)

@@ -71,7 +71,7 @@ def test_sizes_of_the_base_model(monkeypatch):
     {}, {"attention": "joint"}, {"attention": "space"}, {"position_embedding": "joint"}, {"stem": "conv"},
     {"time_attention": "cosine", "cls_in_time": True}, {"space_attention": "cosine"}, {"cls_in_time": True},
     {"attention": "joint", "time_attention": "cosine", "space_attention": "cosine"}])
-def test_every_form_answers_the_same_with_and_without_attention_weights(arguments):
+def test_every_form_gives_equal_outputs_with_and_without_attention_weights(arguments):
     model = strong(TimeSformer(**TINY, **arguments))
     with_weights, without = model(clip(), return_attention=True), model(clip())
     torch.testing.assert_close(with_weights["logits"], without["logits"], atol=1e-4, rtol=1e-4)
@@ -208,7 +208,7 @@ def test_arguments_that_do_not_fit_are_named(arguments, message):
 
 
 @pytest.mark.parametrize("embedding", ["separable", "joint"])
-def test_weights_stretched_to_another_clip_answer_as_run_time_stretching_does(embedding):
+def test_weights_stretched_to_another_clip_equal_stretching_at_run_time(embedding):
     source = strong(TimeSformer(**TINY, position_embedding=embedding, resize_embeddings="nearest"))
     target = TimeSformer(**TINY | {"num_frames": 6, "image_size": 48}, position_embedding=embedding).eval()
     target.load_state_dict(stretched_state(source, target))

@@ -41,7 +41,7 @@ def tiny_model(**arguments):
     return model
 
 
-def test_the_matrix_is_the_last_block_averaged_over_places_and_heads_without_the_cls_column():
+def test_the_matrix_is_the_last_block_averaged_over_patches_and_heads_without_the_cls_column():
     weights = torch.randn(2, 3, 2, 4, 5)
     matrix = order_matrix([torch.zeros_like(weights), weights], 4)
     assert torch.allclose(matrix, weights[..., 1:].mean(dim=(1, 2)))
@@ -77,7 +77,7 @@ def test_repeated_frames_and_single_frames_are_refused():
         check_distinct_frames(frames[:1])
 
 
-def test_a_model_without_temporal_attention_says_which_model_has_it():
+def test_a_model_without_temporal_attention_names_one_that_has_it():
     with pytest.raises(NoTemporalAttentionError, match="Identity gives no temporal attention.*marey-mini"):
         recover_order(nn.Identity(), brightening(1))
     joint = create_model("timesformer", num_classes=3, num_frames=4, image_size=16, patch_size=8, embed_dim=16, depth=1,

@@ -88,7 +88,7 @@ def test_bad_weights_are_named():
         hamiltonian_path(torch.zeros(1, 4, 5))
 
 
-def test_sorting_hears_every_pair_and_beats_the_path_where_each_weight_says_little():
+def test_sorting_uses_every_pair_and_beats_the_path_where_weights_are_noisy():
     order = random_permutations(300, 8, torch.Generator().manual_seed(9))
     assert torch.equal(sorted_path(order_signs(order))[0], order.argsort(dim=1))
     noisy = order_signs(order) + 4 * torch.randn(300, 8, 8, generator=torch.Generator().manual_seed(10))

@@ -29,7 +29,7 @@ def test_a_file_gives_the_boxes_of_the_nearest_second(tmp_path):
         find(FRAME, "other.mp4", 1.0)
 
 
-def test_a_torchvision_detector_answers_in_fractions_of_the_frame():
+def test_a_torchvision_detector_returns_fractions_of_the_frame():
     find = TorchvisionPersons("ssdlite320_mobilenet_v3_large", weights=None, min_score=0.0)
     boxes, scores = find(FRAME, "clip.mp4", 0.0)
     assert boxes.shape == (len(scores), 4)
