@@ -369,8 +369,8 @@ NARROW_AVA = (
 )
 STEM = "model.init_from={runs}/mini_stem/last"
 PROPOSALS = "model.init_from={runs}/action_transformer_mini_proposals/last"
-TEACHER = "objective.arguments.teacher={runs}/timesformer_hmdb_simp/last"
-MIXING = "objective.mixup_alpha=0.4 objective.cutmix_alpha=1.0"
+TEACHER = "objective.teacher.checkpoint={runs}/timesformer_hmdb_simp/last"
+MIXING = "objective.classification.mixup_alpha=0.4 objective.classification.cutmix_alpha=1.0"
 
 RUNS: dict[str, Run] = {
     "mini_stem": Run("mocap"),

@@ -151,6 +151,19 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:12]
 
 
+def file_identity(path: str | Path) -> list[Any]:
+    """Return what changes when a file does: absolute path, size in bytes, time of the last change in nanoseconds.
+
+    For a folder of frames: the number of its files and the latest of their times.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        files = [entry.stat() for entry in os.scandir(path)]
+        return [str(path), len(files), max((file.st_mtime_ns for file in files), default=0)]
+    stat = path.stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
 def _disk_is_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in FULL:
         return True

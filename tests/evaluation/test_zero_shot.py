@@ -16,8 +16,10 @@ from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions
 from marey.evaluation.evaluate import evaluate
 from marey.evaluation.zero_shot import harmonic_mean, unseen_accuracies
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig, override
+from marey.training.data_config import DataConfig
 from marey.training.loop import train
+from marey.training.objective_config import LabelConfig, ObjectiveConfig
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
@@ -47,10 +49,11 @@ def config(root: Path, *, training: str = "joint", unseen: tuple[str, ...] = ("d
     return TrainConfig(
         model=ModelConfig(name="sevitar", arguments=tiny),
         data=DataConfig(path=str(root), preprocess=preprocess, val_fraction=0.0,
-                        arguments={"unseen_classes": list(unseen)}),
+                        unseen_classes=unseen),
         optim=OptimConfig(lr=1e-2, schedule="constant"),
-        objective=ObjectiveConfig(kind="label_embedding", weights={"class": 1.0, "label": 1.0},
-                                  arguments={"label_source": str(root / "labels.json"), "training": training}),
+        objective=ObjectiveConfig(weights={"class": 1.0, "label": 1.0},
+                                  label=LabelConfig(source=str(root / "labels.json"),
+                                                    stage_shares=(0.5, 0.25, 0.25) if training == "staged" else None)),
         train=RunConfig(max_steps=steps, batch_size=18, eval_every=steps, device="cpu", tensorboard=False,
                         calibrate=False, threads=1))
 
@@ -114,8 +117,8 @@ def test_joint_and_staged_runs_predict_export_and_resume(run: Path, clips: Path,
     assert (first["logits"].shape, first["label_embedding"].shape) == ((1, 3), (1, 2))
     export_torch(load_checkpoint(run / "last"), tmp_path / "model.pt2")
     assert (tmp_path / "model.pt2").stat().st_size > 0
-    staged = json.loads((run / "config.json").read_text())["objective"]["arguments"]["training"]
-    halves = config(clips, training=staged, steps=8)
+    training = load_checkpoint(run / "last").extra["label_training"]
+    halves = config(clips, training=training, steps=8)
     train(halves, tmp_path / "whole", quiet=True)
     half = replace(halves, train=replace(halves.train, save_every=5))
 
@@ -152,14 +155,11 @@ def test_the_command_prints_chance_beside_the_accuracy(run: Path, clips: Path) -
 
 
 def test_mistakes_are_named(run: Path, clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"unknown class in data.arguments.unseen_classes 'dask'; did you mean 'dusk'"):
+    with pytest.raises(UserError, match=r"unknown class in data.unseen_classes 'dask'; did you mean 'dusk'"):
         train(config(clips, unseen=("dask",)), tmp_path / "a", quiet=True)
     wrong = config(clips)
-    with pytest.raises(UserError, match=r"setting of data.arguments 'unseen'; did you mean 'unseen_classes'"):
-        train(replace(wrong, data=replace(wrong.data, arguments={"unseen": []})), tmp_path / "b", quiet=True)
-    text = replace(wrong, data=replace(wrong.data, arguments={"unseen_classes": "dusk"}))
-    with pytest.raises(UserError, match="unseen_classes is a list of class names, got 'dusk'"):
-        train(text, tmp_path / "c", quiet=True)
+    with pytest.raises(UserError, match="unknown setting of 'data': 'unseen'; did you mean 'unseen_classes'"):
+        override(wrong, ["data.unseen=[]"])
     whole = tmp_path / "whole"
     train(config(clips, unseen=(), steps=1), whole, quiet=True)
     with pytest.raises(UserError, match="was trained on all 4 labels of these videos; leave some out"):

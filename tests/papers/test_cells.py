@@ -17,7 +17,7 @@ def test_a_row_changes_what_it_names_and_nothing_else():
     config = row.configure(base)
     assert config.model.arguments == {**base.model.arguments, "time_attention": "softmax"}
     assert config.optim.lr == 0.01
-    assert config.objective.weights == {"class": 1.0, "order": 1.0}
+    assert config.objective.weights == {"class": 1.0, "order": 1.0, "guided": 0.0}
     assert config.data == base.data
     assert config.train == base.train
     assert Row(name="as it is").configure(base) == base

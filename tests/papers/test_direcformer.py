@@ -50,7 +50,7 @@ def test_the_full_cells_train_the_paper_s_lines():
     assert whole.objective.weights == {"class": 1.0, "order": 1.0, "guided": 1.0}
     assert whole.data.dataset == "kinetics400"
     plain = lines["SSv2 S-S"]
-    assert plain.objective.weights == {"class": 1.0}
+    assert plain.objective.weights == {"class": 1.0, "order": 0.0, "guided": 0.0}
     assert plain.model.arguments["time_attention"] == "softmax"
     assert {name for name, cell in ((c.name, c) for c in cells) if cell.priority == 0} == {
         "Jester S-S", "Jester C-C +L_ord+L_self", "SSv2 S-S", "SSv2 C-C", "K400 S-S", "K400 C-C"}

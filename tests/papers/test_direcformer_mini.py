@@ -28,7 +28,7 @@ def test_cells_are_recipes_with_the_attention_and_losses_of_their_name():
     config = study.mini_config(ROWS["C-S +L_ord"], 2)
     assert config.model.arguments["time_attention"] == "cosine"
     assert config.model.arguments["space_attention"] == "softmax"
-    assert config.objective.weights == {"class": 1.0, "order": 1.0}
+    assert config.objective.weights == {"class": 1.0, "order": 1.0, "guided": 0.0}
     assert (config.train.seed, config.train.max_steps) == (2, study.MINI_STEPS)
 
 

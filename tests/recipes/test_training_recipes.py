@@ -14,7 +14,7 @@ from marey.training.tasks import TASKS
 def test_every_recipe_is_a_whole_configuration_under_its_name(name: str) -> None:
     config = get_recipe(name)
     assert config.recipe == name
-    assert config.objective.kind in TASKS
+    assert config.objective.task in TASKS
     assert TrainConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
 
 

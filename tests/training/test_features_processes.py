@@ -13,7 +13,8 @@ pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 from marey.synthetic.youtube8m import render_youtube8m_mini
 
 SETTINGS = ["train.max_steps=2", "train.batch_size=4", "train.eval_every=2", "train.log_every=1", "train.device=cpu",
-            "model.arguments.dropout=0.0", 'objective.arguments.adversarial={"attention": "js"}']
+            "model.arguments.dropout=0.0", "objective.weights.adversarial=1", "objective.weights.attention=0.01",
+            "objective.adversarial.distance=js"]
 
 
 def logged(folder: Path, processes: int, data: Path) -> list[dict]:

@@ -17,11 +17,14 @@ from toy_training import AdversarialToy, adversarial_toy, shared_toy, toy_config
 
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
-from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, TrainConfig
 from marey.training.logs import Quiet
 from marey.training.loop import Run, train
+from marey.training.objective_config import ClassificationConfig, ObjectiveConfig
 from marey.training.step import Stepper
 from marey.training.task import Batch
+
+MIXING = ObjectiveConfig(classification=ClassificationConfig(mixup_alpha=0.4, cutmix_alpha=0.4))
 
 
 class KilledError(Exception):
@@ -62,7 +65,7 @@ def test_a_run_leaves_best_last_config_and_log(tmp_path: Path) -> None:
     assert result.best >= 0.9
     checkpoint = load_checkpoint(tmp_path / "run" / "best")
     assert checkpoint.class_names == ["bright", "dark", "grey"]
-    assert checkpoint.extra["task"] == "classification"
+    assert checkpoint.extra["task"] == "clips"
     assert TrainConfig.from_dict(checkpoint.extra["config"]) == config
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "eval"] == [4, 8, 12, 15, 19, 23]
@@ -78,7 +81,7 @@ def test_a_run_leaves_best_last_config_and_log(tmp_path: Path) -> None:
 ])
 def test_a_run_killed_at_any_step_resumes_to_the_same_bits(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, settings: dict, optim: OptimConfig) -> None:
-    config = toy_config(optim=optim, objective=ObjectiveConfig(mixup_alpha=0.4, cutmix_alpha=0.4), **settings)
+    config = toy_config(optim=optim, objective=MIXING, **settings)
     train(config, tmp_path / "whole", task=toy_task(config), quiet=True)
     run_until(config, tmp_path / "cut", step, monkeypatch)
     result = train(config, tmp_path / "cut", task=toy_task(config), resume=True, quiet=True)

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from marey.datasets.clips import collate_clips, sample_generator
-from marey.training.config import ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.objective_config import ObjectiveConfig
 from marey.training.task import Batch, Objective, Outputs, Task, Terms
-from marey.training.tasks.clips import ClassificationEvaluator, ClassificationObjective
+from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective
+from marey.training.terms.classification import ClassTerm
 
 CLASSES = ("bright", "dark", "grey")
 
@@ -43,8 +45,10 @@ def toy_model(**changes: Any) -> ModelConfig:
 def toy_task(config: TrainConfig, num_samples: int = 30, unreadable: tuple[int, ...] = (),
              describes_clips: bool = False) -> Task:
     train, val = ToyClips(num_samples, unreadable=unreadable), ToyClips(18, seed=1)
-    return Task(train_data=train, val_data=val, objective=ClassificationObjective(config.objective, 3, train.labels),
-                make_evaluator=lambda: ClassificationEvaluator(CLASSES), class_names=CLASSES, collate=collate_clips,
+    objective = ClipsObjective(config.objective.weights, {"class": ClassTerm()}, num_classes=3,
+                               classification=config.objective.classification)
+    return Task(train_data=train, val_data=val, objective=objective,
+                make_evaluator=lambda: ClipsEvaluator(CLASSES), class_names=CLASSES, collate=collate_clips,
                 labels=train.labels, describes_clips=describes_clips)
 
 

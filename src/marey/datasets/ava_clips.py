@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from marey.datasets.ava import AvaIndex, KeyFrame, Source, outside_video
+from marey.files import file_identity
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import VideoReader, open_video
@@ -66,6 +67,13 @@ class AvaDataset(Dataset[dict[str, Any]]):
                                                            self.min_visible)
         item = {"clip": clip, "boxes_xyxy_norm": boxes, "labels": labels, "sample": i}
         return item if proposals is None else {**item, "proposals": proposals}
+
+    def identity(self, i: int) -> list[Any]:
+        """Return what item i is made of, in JSON types: the key of features stored of it."""
+        key = self.index.key_frames[i]
+        draw = [repr(self.augment), self.seed, i] if self.augment is not None else None
+        return [file_identity(self.index.csv_path), file_identity(self.index.sources[key.video].path), key.video,
+                key.seconds, self.index.class_names, repr(self.preprocess), draw]
 
     def frames(self, key: KeyFrame) -> Tensor:
         """Decode the frames around a key frame: uint8 (T, 3, H, W).

@@ -136,14 +136,14 @@ def describe_splits(index: DatasetIndex) -> list[dict[str, object]]:
 
 
 def without_classes(index: DatasetIndex, names: Sequence[str]) -> DatasetIndex:
-    """Leave out all samples of some classes and their names: `data.arguments.unseen_classes` of label-embedding runs.
+    """Leave out all samples of some classes and their names: `data.unseen_classes` of label-embedding runs.
 
     Raises:
         UserError: if the data has no such class.
     """
     for name in names:
         if name not in index.class_names:
-            raise unknown_name("class in data.arguments.unseen_classes", name, index.class_names)
+            raise unknown_name("class in data.unseen_classes", name, index.class_names)
     kept = subset(index, [position for position, sample in enumerate(index.samples) if sample.label not in names])
     return replace(kept, class_names=tuple(name for name in index.class_names if name not in names))
 

@@ -107,11 +107,11 @@ def evaluate_by_task(checkpoint: Checkpoint, data: str | Path, options: Evaluate
         raise UserError(f"{checkpoint.source}: does not say how it was trained, so it cannot be scored; "
                         "evaluate a checkpoint written by 'marey train'")
     config = TrainConfig.from_dict(saved)
-    arguments = dict(config.data.arguments)
-    if options.split not in (None, "all") and checkpoint.task == "detection":
-        arguments["val_split"] = options.split
+    detection = config.data.detection
+    if options.split is not None and options.split != "all":
+        detection = replace(detection, val_split=options.split)
     config = replace(config, data=replace(
-        config.data, path=str(data), arguments=arguments, preprocess=config.data.preprocess or checkpoint.preprocess,
+        config.data, path=str(data), detection=detection, preprocess=config.data.preprocess or checkpoint.preprocess,
         val_fraction=1.0 if options.split == "all" else config.data.val_fraction))
     task = build_task(config)
     if list(task.class_names) != list(checkpoint.class_names):

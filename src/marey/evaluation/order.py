@@ -19,6 +19,7 @@ from marey.errors import UserError, unknown_name
 from marey.inference.answers import AnswerOptions, Answers, Tick, answer_videos
 from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
 from marey.order.correction import METHODS, NoTemporalAttentionError
+from marey.training.config import TrainConfig
 
 FEWEST_CLIPS = 50
 """Number of clips from which a mean OrderAcc is worth quoting (with 4 shuffles each: about 2 percentage points)."""
@@ -73,8 +74,8 @@ def measure_order(answers: Answers, method: str = "path") -> dict[str, Any]:
 
 def backwards_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return the classes that are recordings played backwards, as the checkpoint's configuration names them."""
-    config = checkpoint.extra.get("config") or {}
-    return tuple(config.get("objective", {}).get("arguments", {}).get("backwards", ()))
+    saved = checkpoint.extra.get("config")
+    return () if saved is None else TrainConfig.from_dict(saved).objective.order.backwards
 
 
 def describe_order_accuracy(result: dict[str, Any]) -> str:

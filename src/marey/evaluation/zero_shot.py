@@ -1,6 +1,6 @@
 """Accuracy on actions never trained on: `marey evaluate --unseen`, and the same numbers for class splits.
 
-Classes are held out of training by `data.arguments.unseen_classes`; a label of the evaluated data that the model has no
+Classes are held out of training by `data.unseen_classes`; a label of the evaluated data that the model has no
 class for is unseen. Every video is given the label, of all or of the unseen ones, whose name is nearest to ŝ.
 """
 
@@ -64,7 +64,7 @@ def unseen_classes(checkpoint: Checkpoint, index: DatasetIndex) -> list[str]:
     unseen = sorted({str(sample.label) for sample in index.samples} - seen)
     if not unseen:
         raise UserError(f"{index.root}: the model {checkpoint.source} was trained on all {len(seen)} labels of these "
-                        "videos; leave some out with 'marey train ... --set data.arguments.unseen_classes=[...]', or "
+                        "videos; leave some out with 'marey train ... --set data.unseen_classes=[...]', or "
                         "evaluate without --unseen")
     return unseen
 

@@ -159,18 +159,6 @@ class TimeSformer(nn.Module):
             return None
         return stem.features(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
 
-    def fit_head(self, features: Tensor, labels: Tensor) -> dict[str, float]:
-        """Fit the parts of the head that have a closed-form solution, before training; here there are none.
-
-        Args:
-            features: float, (M, V, T, N, C), stem features of V augmentations of each of M clips.
-            labels: int64, (M,).
-
-        Returns:
-            What was chosen, by name; empty here.
-        """
-        return {}
-
     def _position(self, T: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the class token with its position (1, 1, D), and what is added to the patches (1, T or 1, N, D)."""
         config = self.config

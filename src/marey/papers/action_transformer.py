@@ -350,7 +350,7 @@ def full_config(variant: Variant, seed: int, options: ReproduceOptions) -> Train
     arguments = {"num_proposals": 64, **variant.model}
     settings = [f"train.seed={seed}", f"train.device={options.train_device}"]
     if variant.boxes == "truth":
-        settings += ["objective.arguments.boxes=truth", "train.max_steps=300000"]
+        settings += ["objective.detection.boxes=truth", "train.max_steps=300000"]
     config = override(action_transformer_ava(), settings)
     model = replace(config.model, arguments={**config.model.arguments, **arguments,
                                              **({"frozen_norm": False} if variant.scratch else {})})

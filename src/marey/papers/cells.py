@@ -55,7 +55,8 @@ class Row:
     set: Mapping[str, Any] = field(default_factory=dict)
     """Setting -> value, as `marey train --set` takes them: {"optim.lr": 0.0035}."""
     terms: tuple[str, ...] | None = None
-    """Loss terms that are trained, weighted as in the base configuration; None: all that it has."""
+    """Loss terms that are trained, weighted as in the base configuration; None: all that it has. The heads of the
+    others are built all the same."""
     paper: Mapping[str, float] | None = None
     """The paper's numbers by metric; None where the paper has no such line."""
     note: str = ""
@@ -68,7 +69,8 @@ class Row:
             UserError: if a setting is unknown or its value has another type.
         """
         if self.terms is not None:
-            weights = {term: base.objective.weights[term] for term in self.terms}
+            weights = dict(base.objective.weights)
+            weights |= {term: 0.0 for term in weights if term not in self.terms}
             base = replace(base, objective=replace(base.objective, weights=weights))
         return override(base, [f"{key}={json.dumps(value)}" for key, value in self.set.items()])
 

@@ -26,7 +26,6 @@ from marey.files import atomic
 from marey.inference.answers import AnswerOptions, answer_clips
 from marey.metrics.accuracy import topk_accuracy
 from marey.models import create_model
-from marey.order.permutations import make_permutation_set
 from marey.papers.cells import ReproduceOptions, Row
 from marey.recipes.direcformer import direcformer_mini
 from marey.synthetic.dataset import RenderPlan, render_dataset
@@ -35,7 +34,8 @@ from marey.training.config import TrainConfig
 from marey.training.initialise import fill_stem
 from marey.training.loop import train
 from marey.training.task import Task
-from marey.training.terms.order import OrderArguments, OrderEvaluator, OrderObjective
+from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective, Parts, add_order
+from marey.training.terms.classification import ClassTerm
 from marey.transforms.preprocess import Preprocess
 
 MINI_RECORDINGS = (
@@ -100,10 +100,9 @@ def mini_config(
 ) -> TrainConfig:
     """Return the recipe `direcformer_mini` with the attention kinds and losses of a row."""
     config = row.configure(direcformer_mini())
-    backwards = [reversed_name(action) for action in MINI_RECORDINGS]
-    objective = replace(
-        config.objective, arguments={**config.objective.arguments, "backwards": backwards}
-    )
+    backwards = tuple(reversed_name(action) for action in MINI_RECORDINGS)
+    order = replace(config.objective.order, backwards=backwards)
+    objective = replace(config.objective, order=order)
     settings = replace(
         config.train,
         max_steps=times * MINI_STEPS,
@@ -282,12 +281,14 @@ def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False)
     preprocess = config.data.preprocess
     assert preprocess is not None
     names, T = clips.class_names(), preprocess.sampling.num_frames
-    given = config.objective.arguments
-    given = {key: value for key, value in given.items() if key not in ("inner", "variants")}
+    settings = config.objective
     if as_played:
-        given["backwards"] = []
-    arguments = OrderArguments.from_dict(given)
-    rows = make_permutation_set(arguments.num_permutations, T, rule=arguments.rule)
+        settings = replace(settings, order=replace(settings.order, backwards=()))
+    parts = Parts(terms={"class": ClassTerm()})
+    add_order(parts, settings, names, T)
+    objective = ClipsObjective(
+        settings.weights, parts.terms, num_classes=len(names), permuted_clips=parts.permuted_clips
+    )
 
     return Task(
         train_data=BothWays(clips.split("train")),
@@ -295,16 +296,15 @@ def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False)
         collate=collate_clips,
         class_names=names,
         preprocess=preprocess,
-        objective=OrderObjective(config.objective.weights, rows, arguments, names),
-        make_evaluator=lambda: OrderEvaluator(names),
-        tensors={"permutations": rows},
+        objective=objective,
+        make_evaluator=lambda: ClipsEvaluator(names, parts.measures),
+        tensors=parts.tensors,
         build_model=build_mini_model,
-        extra={"task": "order"},
         model_arguments={
             "num_frames": T,
             "image_size": preprocess.image_size,
             "num_classes": len(names),
-            "num_orders": len(rows),
+            **parts.model_arguments,
         },
     )
 

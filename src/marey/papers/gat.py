@@ -29,7 +29,6 @@ from marey.errors import UserError
 from marey.files import atomic_folder
 from marey.layers.gated_attention import global_profile, local_profile
 from marey.losses.attention_regularisation import attention_regularisation
-from marey.losses.multilabel import MultilabelLoss
 from marey.metrics.youtube8m import METRICS, YouTube8MEvaluator, best_and_worst_classes
 from marey.papers.cells import Cell, ReproduceOptions
 from marey.recipes.gat import VARIANTS, gat_youtube8m, gat_youtube8m_mini, variant_of
@@ -39,6 +38,7 @@ from marey.training.loop import train
 from marey.training.task import Batch
 from marey.training.tasks.features import FeatureObjective, collate_videos
 from marey.training.terms.adversarial import perturb
+from marey.training.terms.classification import MultilabelTerm
 
 PAPER: dict[str, tuple[float, float, float, float]] = {
     "SA-CE": (91.48, 91.29, 89.46, 94.84), "GMSA-CE": (92.18, 92.32, 90.03, 95.02),
@@ -134,7 +134,7 @@ def _cell(study: Study, name: str, config: TrainConfig, seed: int, table: str, p
           paper: Mapping[str, float] | None = None, note: str = "") -> Cell:
     return Cell(name=name, seed=seed, run=functools.partial(measure, study, name, config, seed),
                 estimate_seconds=seconds, paper=dict(paper) if paper else None, table=table, priority=priority,
-                note=note, settings={"model": config.model.arguments, "objective": config.objective.arguments,
+                note=note, settings={"model": config.model.arguments, "objective": config.to_dict()["objective"],
                           "epochs": config.train.epochs, "lr": config.optim.peak_lr,
                           "data": study.options.data or "youtube8m-mini"})
 
@@ -177,7 +177,7 @@ def evaluate_under_attack(model: nn.Module, data: FeatureSet, eps: float) \
         Both evaluators, and the mean Frobenius distance of the global maps between the two, summed over modalities.
     """
     clean, attacked = (YouTube8MEvaluator(len(data.space.class_names)) for _ in range(2))
-    objective, distances = FeatureObjective({"class": 1.0}, MultilabelLoss()), []
+    objective, distances = FeatureObjective({"class": 1.0}, {"class": MultilabelTerm()}), []
     for batch in batches_of_test(data):
         outputs, moved = answer_clean_and_attacked(model, objective, batch, eps)
         for evaluator, answer in ((clean, outputs), (attacked, moved)):
@@ -203,7 +203,7 @@ def profiles(study: Study, seed: int) -> dict[str, Any]:
         profile (1 is equal); `profiles` holds the curves of the first video. A picture is written beside the models.
     """
     data, curves, results = open_feature_set(study.data()), {}, {}
-    objective = FeatureObjective({"class": 1.0}, MultilabelLoss())
+    objective = FeatureObjective({"class": 1.0}, {"class": MultilabelTerm()})
     for name in ("GMSA-CE", "GMSA-Adv", "GAT-AdvFr"):
         model = load_checkpoint(study.trained(name, variant_of(study.config, name), seed)).model
         batch = next(iter(batches_of_test(data)))

@@ -33,6 +33,7 @@ from marey.papers.tables import Result, stored_reading
 from marey.recipes.hmdb_study import timesformer_hmdb_simp, vivit_hmdb_simp
 from marey.recipes.mini import mini_preprocess
 from marey.training.config import ModelConfig, OptimConfig, TrainConfig
+from marey.training.data_config import FeatureCacheConfig
 from marey.training.loop import train
 from marey.training.tasks import build_task
 from marey.video.sampling import ClipSampling
@@ -136,11 +137,10 @@ def mini_base() -> TrainConfig:
         base,
         recipe="hmdb_study mini",
         model=ModelConfig(init_from="marey-mini", freeze=("patch_embed",)),
-        data=replace(base.data, preprocess=replace(mini_preprocess(), sampling=sampling)),
-        objective=replace(
-            base.objective,
-            kind="frozen_stem",
-            arguments={"inner": "classification", "variants": 1},
+        data=replace(
+            base.data,
+            preprocess=replace(mini_preprocess(), sampling=sampling),
+            feature_cache=FeatureCacheConfig(variants=1),
         ),
         train=replace(base.train, epochs=EPOCHS, patience=None, calibrate=False),
     )
@@ -154,9 +154,8 @@ def scratch(name: str, arguments: dict[str, Any]) -> TrainConfig:
     return replace(
         base,
         model=ModelConfig(name=name, arguments=arguments),
-        data=replace(base.data, preprocess=preprocess),
+        data=replace(base.data, preprocess=preprocess, feature_cache=None),
         optim=OptimConfig(name="adamw", lr=1e-3, schedule="cosine", clip_norm=1.0),
-        objective=replace(base.objective, kind="classification", arguments={}),
     )
 
 
@@ -267,11 +266,12 @@ def run_line(
         data=replace(config.data, path=str(manifest), val_fraction=0.0),
         train=replace(config.train, seed=seed, device=options.train_device),
     )
-    if config.objective.kind == "frozen_stem":
-        arguments = {**config.objective.arguments, "cache": str(options.cache / "stem")}
-        config = replace(config, objective=replace(config.objective, arguments=arguments))
+    cache_settings = config.data.feature_cache
+    if cache_settings is not None:
+        in_cache = replace(cache_settings, folder=str(options.cache / "stem"))
+        config = replace(config, data=replace(config.data, feature_cache=in_cache))
     task = build_task(config)
-    if config.objective.kind == "classification":
+    if cache_settings is None:
         task = replace(task, train_data=Remembered(task.train_data))
     out = run_folder(options.cache, name, seed)
     shutil.rmtree(out, ignore_errors=True)  # what an interrupted cell left

@@ -34,8 +34,8 @@ from marey.papers.sevitar_lines import (
 from marey.papers.sevitar_mini import Part, open_mini_set, split_index
 from marey.papers.unseen import fold_cells
 from marey.recipes import get_recipe
-from marey.training.config import ObjectiveConfig
 from marey.training.loop import train
+from marey.training.objective_config import ObjectiveConfig
 from marey.video.decode import open_video
 
 TABLE_1: dict[str, dict[str, float]] = {

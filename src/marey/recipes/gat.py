@@ -5,20 +5,33 @@ Source: Sahu et al., section 4.1 and Table 1.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from marey.errors import unknown_name
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig, FeaturesData
+from marey.training.objective_config import AdversarialConfig, ObjectiveConfig
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "SA-CE": {"windows": [None]},
-    "GMSA-CE": {},
-    "GMSA-Adv": {"adversarial": {}},
-    "GAT-AdvJS": {"adversarial": {"attention": "js"}},
-    "GAT-AdvFr": {"adversarial": {"attention": "frobenius"}},
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A column of Table 1: what differs from GMSA trained with cross-entropy."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    """Alpha and beta of Algorithm 1, section 4.1."""
+    distance: Literal["frobenius", "js"] = "frobenius"
+
+
+VARIANTS: dict[str, Variant] = {
+    "SA-CE": Variant(model={"windows": [None]}),
+    "GMSA-CE": Variant(),
+    "GMSA-Adv": Variant(weights={"adversarial": 1.0}),
+    "GAT-AdvJS": Variant(weights={"adversarial": 1.0, "attention": 0.01}, distance="js"),
+    "GAT-AdvFr": Variant(weights={"adversarial": 1.0, "attention": 0.001}),
 }
-"""Columns of Table 1: what differs from GMSA trained with cross-entropy."""
+"""Columns of Table 1 by name."""
 
 
 def gat_youtube8m() -> TrainConfig:
@@ -32,10 +45,10 @@ def gat_youtube8m() -> TrainConfig:
     return TrainConfig(
         recipe="gat_youtube8m",
         model=ModelConfig(name="gat", arguments={"windows": [None, 20], "num_heads": 8, "depth": 1}),
-        data=DataConfig(arguments={"stream": True, "max_val_videos": 64_000, "on_corrupt": "skip"}),
+        data=DataConfig(features=FeaturesData(stream=True, max_val_videos=64_000, on_corrupt="skip")),
         optim=OptimConfig(name="adam", lr=2e-4, weight_decay=0.0, schedule="plateau", gamma=0.1, plateau_patience=3),
-        objective=ObjectiveConfig(kind="features", weights={"class": 1.0}, arguments={
-            "adversarial": {"eps": 0.5, "alpha": 1.0, "attention": "frobenius", "beta": 0.001}}),
+        objective=ObjectiveConfig(task="features", weights={"class": 1.0, "adversarial": 1.0, "attention": 0.001},
+                                  adversarial=AdversarialConfig(eps=0.5, distance="frobenius")),
         train=RunConfig(epochs=50, batch_size=64, eval_every=10_000, save_every=10_000, patience=5, log_every=100,
                         calibrate=False),
     )
@@ -52,7 +65,7 @@ def gat_youtube8m_mini() -> TrainConfig:
         model=ModelConfig(name="gat", arguments={"windows": [None, 8], "num_heads": 4, "hidden_dim": 128,
                                                  "ffn_ratio": 2.0, "dropout": 0.1}),
         optim=OptimConfig(name="adam", lr=3e-3, weight_decay=0.0, schedule="onecycle", warmup=0.1),
-        objective=ObjectiveConfig(kind="features", weights={"class": 1.0}),
+        objective=ObjectiveConfig(task="features"),
         train=RunConfig(epochs=11, batch_size=16, eval_every=275, save_every=825, eval_batch_size=64, log_every=25,
                         calibrate=False, tensorboard=False),
     )
@@ -68,19 +81,20 @@ def gat_features() -> TrainConfig:
         model=ModelConfig(name="gat", arguments={"windows": [None, 8], "num_heads": 4, "hidden_dim": 128,
                                                  "ffn_ratio": 2.0, "dim": {"rgb": 64, "audio": 64}}),
         optim=OptimConfig(name="adam", lr=1e-3, weight_decay=0.0, schedule="cosine", warmup=0.1),
-        objective=ObjectiveConfig(kind="features", weights={"class": 1.0},
-                                  arguments={"adversarial": {"eps": 0.5, "attention": "frobenius"}}),
+        objective=ObjectiveConfig(task="features", weights={"class": 1.0, "adversarial": 1.0, "attention": 0.001}),
         train=RunConfig(epochs=20, batch_size=16, calibrate=False),
     )
 
 
-def variant_of(config: TrainConfig, name: str, **adversarial: Any) -> TrainConfig:
+def variant_of(config: TrainConfig, name: str, *, eps: float = 0.5, alpha: float | None = None,
+               beta: float | None = None) -> TrainConfig:
     """Return a recipe as one column of Table 1.
 
     Args:
         config: a recipe that trains a GAT.
         name: one of `VARIANTS`.
-        adversarial: settings of `AdversarialConfig` that replace the paper's.
+        eps: length of the perturbation; the paper's is 0.5.
+        alpha, beta: weights of the terms "adversarial" and "attention"; None: the paper's.
 
     Raises:
         UserError: if the variant is unknown.
@@ -88,9 +102,9 @@ def variant_of(config: TrainConfig, name: str, **adversarial: Any) -> TrainConfi
     if name not in VARIANTS:
         raise unknown_name("variant", name, VARIANTS)
     variant = VARIANTS[name]
-    arguments = {key: value for key, value in config.objective.arguments.items() if key != "adversarial"}
-    if "adversarial" in variant:
-        arguments["adversarial"] = {**variant["adversarial"], **adversarial}
-    model = {**config.model.arguments, **({"windows": variant["windows"]} if "windows" in variant else {})}
-    return replace(config, model=replace(config.model, arguments=model),
-                   objective=replace(config.objective, arguments=arguments))
+    given = {name: weight for name, weight in (("adversarial", alpha), ("attention", beta)) if weight is not None}
+    adversarial = AdversarialConfig(eps=eps, distance=variant.distance)
+    objective = replace(config.objective, weights={"class": 1.0, **variant.weights, **given},
+                        adversarial=adversarial)
+    model = replace(config.model, arguments={**config.model.arguments, **variant.model})
+    return replace(config, model=model, objective=objective)

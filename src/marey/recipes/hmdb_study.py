@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig
+from marey.training.objective_config import ObjectiveConfig
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
@@ -52,7 +54,7 @@ def vivit_hmdb_simp() -> TrainConfig:
 def distil_small() -> TrainConfig:
     """Distil a fine-tuned model into a small TimeSformer (the study's future work, section 6).
 
-    Give the teacher with `--set objective.arguments.teacher=RUN/best`; it must know the same classes. The student has
+    Give the teacher with `--set objective.teacher.checkpoint=RUN/best`; it must know the same classes. The student has
     112 pixels, width 192 and 6 blocks: 4.1 M parameters against TimeSformer-B's 121 M, and about a hundredth of its
     arithmetic.
     """
@@ -65,5 +67,5 @@ def distil_small() -> TrainConfig:
                    data=replace(base.data, preprocess=preprocess),
                    optim=OptimConfig(name="adamw", lr=1e-3, weight_decay=0.05, schedule="cosine", warmup=0.1,
                                      clip_norm=1.0),
-                   objective=ObjectiveConfig(kind="distillation", weights={"class": 0.5, "teacher": 0.5}),
+                   objective=ObjectiveConfig(weights={"class": 0.5, "teacher": 0.5}),
                    train=replace(base.train, epochs=30, batch_size=16))

@@ -6,7 +6,9 @@ from typing import Any
 
 from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.synthetic.motion import REVERSALS, list_actions
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig, FeatureCacheConfig
+from marey.training.objective_config import ClassificationConfig, LabelConfig, ObjectiveConfig, OrderConfig
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
@@ -39,6 +41,12 @@ def mini_augment(preprocess: Preprocess) -> Augment:
                    brightness=0.3, contrast=0.3, grey=0.15)
 
 
+def mini_order_config() -> OrderConfig:
+    """Return how the order is learned from motion capture; the reasons are in `direcformer.direcformer_mini`."""
+    return OrderConfig(num_permutations=1000, rule="farthest", mask_diagonal=True,
+                       backwards=tuple(sorted(REVERSALS.values())))
+
+
 def mini_stem() -> TrainConfig:
     """First half of `marey-mini`: the convolutions under a plain head (`models/stem_classifier.py`).
 
@@ -51,7 +59,7 @@ def mini_stem() -> TrainConfig:
         data=DataConfig(preprocess=preprocess),
         augment=mini_augment(preprocess),
         optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
-        objective=ObjectiveConfig(label_smoothing=0.05),
+        objective=ObjectiveConfig(classification=ClassificationConfig(label_smoothing=0.05)),
         train=RunConfig(epochs=6, batch_size=128, precision="bf16", eval_batch_size=64, eval_every=400,
                         calibrate=False),
     )
@@ -71,10 +79,11 @@ def mini_mocap() -> TrainConfig:
         data=DataConfig(preprocess=preprocess),
         augment=mini_augment(preprocess),
         optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0),
-        objective=ObjectiveConfig(kind="label_embedding", label_smoothing=0.05,
-                                  weights={"class": 1.0, "label": 0.5, "order": 0.1, "guided": 0.25},
-                                  arguments={"base": "order", "label_loss": "cosine", "num_permutations": 1000,
-                                             "backwards": sorted(REVERSALS.values()), "order_from": 0.8}),
+        objective=ObjectiveConfig(weights={"class": 1.0, "label": 0.5, "order": 0.1, "guided": 0.25},
+                                  start={"order": 0.8, "guided": 0.8},
+                                  classification=ClassificationConfig(label_smoothing=0.05),
+                                  order=OrderConfig(num_permutations=1000, backwards=tuple(sorted(REVERSALS.values()))),
+                                  label=LabelConfig(loss="cosine")),
         train=RunConfig(epochs=11, batch_size=128, precision="bf16", eval_batch_size=64, eval_every=500,
                         unused_parameters=True),
     )
@@ -92,13 +101,10 @@ def mini_order() -> TrainConfig:
         recipe="mini_order",
         model=ModelConfig(name="direcformer", start="glorot", arguments={
             **STEM_ARGUMENTS, "stem_stage": 1, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0, "freeze_stem_norm": True}),
-        data=DataConfig(preprocess=preprocess),
+        data=DataConfig(preprocess=preprocess, feature_cache=FeatureCacheConfig(variants=1)),
         augment=mini_augment(preprocess),
         optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0),
-        objective=ObjectiveConfig(kind="frozen_stem", weights={"class": 1.0, "order": 1.0, "guided": 10.0},
-                                  arguments={"inner": "order", "variants": 1, "num_permutations": 1000,
-                                             "rule": "farthest", "mask_diagonal": True,
-                                             "backwards": sorted(REVERSALS.values())}),
+        objective=ObjectiveConfig(weights={"class": 1.0, "order": 1.0, "guided": 10.0}, order=mini_order_config()),
         train=RunConfig(max_steps=3000, batch_size=32, precision="bf16", eval_batch_size=64, eval_every=3000,
                         calibrate=False),
     )

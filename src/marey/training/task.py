@@ -1,13 +1,13 @@
-"""What the training loop needs to know about a kind of learning: its data, its losses, its metric.
+"""The types that the training loop and the tasks share: data, objective, evaluator, task.
 
-A task is a module with one function, named in `TASKS`:
+A task is a function, named in `tasks.TASKS`:
 
     def build(config: TrainConfig) -> Task
 
 The loop then does, for every part of a step, on every process:
 
     outputs, terms = task.objective(model, batch)          # terms: {"name": unweighted scalar}
-    loss = sum(config.objective.weights[name] * term)      # backward, clip, optimiser step: the loop's work
+    loss = task.objective.total(terms)                     # backward, clip, optimiser step: the loop's work
 
 * `objective` always sees the plain module, never a DDP wrapper: the wrapper sits around model and objective together.
   It may call the model several times and `torch.autograd.grad` with respect to inputs, also in several processes.
@@ -20,12 +20,13 @@ The loop then does, for every part of a step, on every process:
 * Evaluation feeds every process its share of `val_data[(0, i)]`, merges the states of the evaluators in rank order and
   computes once. An item must carry `"sample": i`, so that merged rows can be put in order.
 
-`classification.py` is the shortest example.
+`tasks/features.py` has the shortest objective.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +35,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from marey.errors import unknown_name
+from marey.training.stages import Stage, stage_at
 from marey.transforms.preprocess import Preprocess
 
 Batch = dict[str, Any]
@@ -41,7 +43,6 @@ Batch = dict[str, Any]
 Outputs = dict[str, Any]
 
 Terms = dict[str, Tensor]
-
 
 
 class Data(Protocol):
@@ -52,7 +53,6 @@ class Data(Protocol):
     def __getitem__(self, key: tuple[int, int], /) -> Any: ...
 
 
-
 class DataStream(Protocol):
     """Batches of data that has no random access, such as shards of records."""
 
@@ -61,28 +61,82 @@ class DataStream(Protocol):
     def batches(self, first_part: int, part_size: int, rank: int, world: int) -> Iterator[Batch]: ...
 
 
+Losses = Callable[..., tuple[Outputs, Terms]]
+"""(batch, return_attention=False) -> outputs and unweighted terms of one forward pass."""
+
 
 class Objective(nn.Module):
-    """Everything that is minimised, from ONE call per part of a step; a module, so that its buffers follow the device.
+    """A sum of named loss terms, all computed from one forward pass of a part of a step.
 
-    Subclasses override `forward(model, batch) -> (outputs, terms)`. `outputs` is what the evaluator reads; `terms` are
-    unweighted scalars (mean over the batch), one for every name in the weights. A term whose weight is 0 may be left
-    out. Before every step the loop sets `step` and `total_steps`, for objectives that change with time.
+    A term is a module `(outputs, batch) -> unweighted scalar` (mean over the batch). Subclasses say what happens before
+    the forward pass (`prepare`) and how the model is called (`answer`). A module, so that the buffers of the terms
+    follow the device. Before every step the loop sets `step` and `total_steps`, which decide the stage.
+
+    Args:
+        weights: factor of each term; a term of weight 0 is not computed.
+        terms: name -> term, in the order of the sum.
+        stages: which terms count when; empty: all of them, always.
     """
 
     step: int = 0
     total_steps: int = 1
+    adversarial: Callable[[Losses, Callable[[Terms], Tensor], Batch], tuple[Outputs, Terms]] | None = None
+    """Algorithm 1 of GAT: computes the terms on clean and on moved inputs; None: on clean inputs alone."""
+    evaluation_terms: tuple[str, ...] = ("class",)
+    """Terms that are computed in evaluation, where nothing is minimised."""
 
-    def __init__(self, weights: dict[str, float]) -> None:
+    def __init__(self, weights: dict[str, float], terms: Mapping[str, nn.Module] | None = None,
+                 stages: Sequence[Stage] = ()) -> None:
         super().__init__()
-        self.weights = dict(weights)
+        self.weights, self.stages = dict(weights), tuple(stages)
+        self.terms = nn.ModuleDict(terms or {})
+        self.trainable: set[str] | None = None
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
-        """Return the model's outputs and the unweighted loss terms."""
+        """Return the model's outputs and the unweighted terms that count in this step."""
+        names = self.enter_stage(model) if model.training else self.evaluation_terms
+        batch = self.prepare(model, batch, names)
+        losses = functools.partial(self.losses, model, names)
+        if self.adversarial is not None and model.training and torch.is_grad_enabled():
+            return self.adversarial(losses, self.total, batch)
+        return losses(batch)
+
+    def enter_stage(self, model: nn.Module) -> tuple[str, ...]:
+        """Return the names of the terms that count now, and let only the parameters of the stage learn.
+
+        What the configuration froze stays frozen. A parameter without gradient is moved by no optimiser, neither by
+        momentum nor by weight decay.
+        """
+        weighed = [name for name in self.terms if self.weights.get(name)]
+        if not self.stages:
+            return tuple(weighed)
+        stage = stage_at(self.stages, self.step, self.total_steps)
+        if stage.learns is not None:
+            if self.trainable is None:
+                self.trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(stage.learns(name) and name in self.trainable)
+        return tuple(name for name in weighed if name in stage.terms)
+
+    def prepare(self, model: nn.Module, batch: Batch, names: Sequence[str]) -> Batch:
+        """Return the batch as the model and the terms of these names take it."""
+        return batch
+
+    def answer(self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool) -> Outputs:
+        """Call the model on a prepared batch."""
         raise NotImplementedError
 
+    def losses(self, model: nn.Module, names: Sequence[str], batch: Batch,
+               return_attention: bool = False) -> tuple[Outputs, Terms]:
+        """Return the outputs for a prepared batch and the unweighted terms of these names."""
+        outputs = self.answer(model, batch, names, return_attention)
+        return outputs, {name: self.terms[name](outputs, batch) for name in names}
+
     def total(self, terms: Terms) -> Tensor:
-        """Weigh and sum the terms.
+        r"""Weigh and sum the terms.
+
+        Truong et al., "DirecFormer", CVPR 2022, Eq. 14: L = lambda_cls L_cls + lambda_ord L_ord + lambda_self L_self,
+        the terms "class", "order" and "guided"; the text has lost the paper's values of lambda.
 
         Raises:
             UserError: if a term has no weight in `objective.weights`.
@@ -90,8 +144,19 @@ class Objective(nn.Module):
         for name in terms:
             if name not in self.weights:
                 raise unknown_name("loss term (give objective.weights one factor for each)", name, self.weights)
-        return torch.stack([self.weights[name] * term.float() for name, term in terms.items()]).sum()
+        weighted = [self.weights[name] * term.float() for name, term in terms.items()]
+        return torch.stack(weighted).sum()                                                      # Eq. 14
 
+
+def check_terms(weights: Mapping[str, float], known: Sequence[str]) -> None:
+    """Raise a UserError where `objective.weights` names a term that a task has not."""
+    for name in weights:
+        if name not in (*known, *ADVERSARIAL_TERMS):
+            raise unknown_name("loss term in objective.weights", name, (*known, *ADVERSARIAL_TERMS))
+
+
+ADVERSARIAL_TERMS = ("adversarial", "attention")
+"""Terms that every task can have, see `terms.adversarial`."""
 
 
 class Evaluator:
@@ -110,11 +175,11 @@ class Evaluator:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take in one batch."""
-        for place, sample in enumerate(batch["sample"].tolist()):
-            self.rows[sample] = self.row_of(outputs, batch, place)
+        for position, sample in enumerate(batch["sample"].tolist()):
+            self.rows[sample] = self.row_of(outputs, batch, position)
 
-    def row_of(self, outputs: Outputs, batch: Batch, place: int) -> dict[str, Any]:
-        """Return what is kept of the sample at `place` of a batch: CPU tensors and plain values."""
+    def row_of(self, outputs: Outputs, batch: Batch, position: int) -> dict[str, Any]:
+        """Return what is kept of the sample at a position of the batch: CPU tensors and plain values."""
         raise NotImplementedError
 
     def compute(self) -> dict[str, Any]:
@@ -129,7 +194,6 @@ class Evaluator:
         """Replace this evaluator's rows by those of all processes, ordered by sample number, each sample once."""
         together = {sample: row for state in states for sample, row in state.items()}
         self.rows = dict(sorted(together.items()))
-
 
 
 @dataclass(kw_only=True)
@@ -163,3 +227,5 @@ class Task:
     """Called once with the module before the first step (not on resume), e.g. to copy label embeddings into it."""
     describes_clips: bool = True
     """The model reads batch["clip"] and gives "embedding" and "logits", so trust can be fitted."""
+    store_features: Callable[[Task], Task] | None = None
+    """Return the same task on stored features of its frozen stem (`data.feature_cache`); None where it has no stem."""

@@ -12,9 +12,12 @@ import torch
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.split import check_classes, hold_out, limited
 from marey.errors import UserError
-from marey.training.config import DataConfig, ObjectiveConfig, TrainConfig, override
-from marey.training.tasks import TASKS, build_task
-from marey.training.tasks.clips import ClassificationEvaluator, ClassificationObjective, open_splits, preprocess_of
+from marey.training.config import TrainConfig, override
+from marey.training.data_config import DataConfig
+from marey.training.objective_config import ClassificationConfig
+from marey.training.tasks import build_task
+from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective, open_splits, preprocess_of
+from marey.training.terms.classification import ClassTerm, mix_clips
 
 
 def index_of(rows: list[tuple[str, str | None]]) -> DatasetIndex:
@@ -95,9 +98,8 @@ def test_no_data_no_preprocessing_and_unknown_kinds_are_errors() -> None:
         build_task(TrainConfig())
     with pytest.raises(UserError, match="no preprocessing: set data.preprocess"):
         preprocess_of(TrainConfig())
-    with pytest.raises(UserError, match=r"unknown objective\.kind 'classify'; did you mean 'classification'"):
-        build_task(override(TrainConfig(), ["objective.kind=classify"]))
-    assert "classification" in TASKS
+    with pytest.raises(UserError, match="objective.task should be 'clips', 'features' or 'detection'"):
+        override(TrainConfig(), ["objective.task=clip"])
 
 
 class Fixed(torch.nn.Module):
@@ -109,7 +111,8 @@ class Fixed(torch.nn.Module):
 
 
 def test_training_mixes_and_smooths_and_evaluation_does_not() -> None:
-    objective = ClassificationObjective(ObjectiveConfig(mixup_alpha=1.0, label_smoothing=0.2), 2, [0, 1])
+    objective = ClipsObjective({"class": 1.0}, {"class": ClassTerm()}, num_classes=2,
+                               classification=ClassificationConfig(mixup_alpha=1.0, label_smoothing=0.2))
     batch = {"clip": torch.randn(4, 2, 3, 4, 4), "label": torch.tensor([0, 1, 0, 1])}
     model = Fixed().eval()
     _, terms = objective(model, batch)
@@ -120,16 +123,15 @@ def test_training_mixes_and_smooths_and_evaluation_does_not() -> None:
 
 def test_mixing_follows_the_global_seed_and_its_probability() -> None:
     clip, targets = torch.randn(4, 2, 3, 8, 8), torch.eye(4)
-    config = ObjectiveConfig(mixup_alpha=1.0, cutmix_alpha=1.0)
-    objective = ClassificationObjective(config, 4, [0, 1, 2, 3])
+    config = ClassificationConfig(mixup_alpha=1.0, cutmix_alpha=1.0)
     torch.manual_seed(0)
-    first = objective.mix(clip, targets)
+    first = mix_clips(clip, targets, config)
     torch.manual_seed(0)
-    again = objective.mix(clip, targets)
+    again = mix_clips(clip, targets, config)
     assert torch.equal(first[0], again[0])
     torch.testing.assert_close(first[1].sum(1), torch.ones(4))
-    never = ClassificationObjective(ObjectiveConfig(mixup_alpha=1.0, mix_probability=0.0), 4, [0, 1, 2, 3])
-    assert never.mix(clip, targets)[0] is clip
+    never = ClassificationConfig(mixup_alpha=1.0, mix_probability=0.0)
+    assert mix_clips(clip, targets, never)[0] is clip
 
 
 def test_evaluators_merge_without_duplicates_in_sample_order() -> None:
@@ -138,10 +140,10 @@ def test_evaluators_merge_without_duplicates_in_sample_order() -> None:
 
     parts = []
     for samples in ([0, 2, 4], [1, 3, 0]):
-        evaluator = ClassificationEvaluator(("a", "b"))
+        evaluator = ClipsEvaluator(("a", "b"))
         evaluator.update({"logits": torch.eye(2)[[0] * 3]}, batch(samples))
         parts.append(evaluator.state())
-    merged = ClassificationEvaluator(("a", "b"))
+    merged = ClipsEvaluator(("a", "b"))
     merged.merge(parts)
     assert list(merged.rows) == [0, 1, 2, 3, 4]
     metrics = merged.compute()
@@ -150,4 +152,4 @@ def test_evaluators_merge_without_duplicates_in_sample_order() -> None:
 
 def test_an_evaluation_of_nothing_is_an_error() -> None:
     with pytest.raises(UserError, match="no validation video could be read"):
-        ClassificationEvaluator(("a", "b")).compute()
+        ClipsEvaluator(("a", "b")).compute()

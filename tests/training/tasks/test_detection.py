@@ -43,14 +43,14 @@ def scenes(tmp_path):
 def config(scenes, *settings):
     recipe = get_recipe("action_transformer_mini")
     recipe = replace(recipe, model=replace(recipe.model, arguments=TINY),
-                     data=replace(recipe.data, path=str(scenes), arguments={}))
+                     data=replace(recipe.data, path=str(scenes), feature_cache=None))
     return override(recipe, ["data.preprocess.image_size=32", "train.batch_size=2", "train.max_steps=2",
                              "train.tensorboard=false", *settings])
 
 
 @pytest.mark.parametrize("boxes", ["own", "truth"])
 def test_the_mini_recipe_trains_evaluates_and_saves(scenes, tmp_path, boxes):
-    result = train(config(scenes, f"objective.arguments.boxes={boxes}"), tmp_path / "run", quiet=True)
+    result = train(config(scenes, f"objective.detection.boxes={boxes}"), tmp_path / "run", quiet=True)
     assert set(result.metrics) >= {"map", "localisation_50", "localisation_75", "persons_50", "persons_75"}
     if boxes == "truth":
         assert result.metrics["localisation_75"] == 1
@@ -73,7 +73,7 @@ def test_stored_stem_features_train_what_clips_train(scenes, tmp_path, monkeypat
     image = ["model.arguments.trunk=efficientnet_lite0", 'model.arguments.trunk_arguments={"channels": 16}',
              "train.average=none"]
     augment = ["augment.crop=none", "augment.flip=0", "augment.brightness=0", "augment.contrast=0"]
-    stored = [f"data.arguments.cache={tmp_path / 'stems'}", "data.arguments.variants=1"]
+    stored = [f"data.feature_cache.folder={tmp_path / 'stems'}", "data.feature_cache.variants=1"]
     assert "localisation_50" in train(config(scenes, *image, *augment, *stored), tmp_path / "run", quiet=True).metrics
     clips, features = (build_task(config(scenes, *image, *augment, *more)) for more in ([], stored))
     model = load(tmp_path / "run")
@@ -82,9 +82,9 @@ def test_stored_stem_features_train_what_clips_train(scenes, tmp_path, monkeypat
                                            for task in (clips, features))
         assert size == kept_size == (32, 32)
         torch.testing.assert_close(kept, seen, rtol=1e-2, atol=1e-2)     # kept in half precision
-    assert len(list((tmp_path / "stems").glob("stem-*.pt"))) == 2
-    with pytest.raises(UserError, match="variants stores the features of model.arguments.trunk=efficientnet_lite0"):
-        build_task(config(scenes, "data.arguments.variants=1"))
+    assert len(list((tmp_path / "stems").glob("*/*.safetensors"))) == 6       # four clips to train on, two to validate
+    with pytest.raises(UserError, match="stores the features of model.arguments.trunk=efficientnet_lite0"):
+        build_task(config(scenes, "data.feature_cache.variants=1"))
     learning = 'model.arguments.trunk_arguments={"channels": 16, "trained_stages": 1}'
     with pytest.raises(UserError, match="stores the features of a stem that does not learn"):
         build_task(config(scenes, *image, learning, *stored))
@@ -99,18 +99,19 @@ def load(run):
 def test_mistakes_are_named(scenes, tmp_path):
     with pytest.raises(UserError, match="detection needs --data with a folder in AVA's layout"):
         build_task(config(tmp_path))
-    with pytest.raises(UserError, match=r"unknown setting of data.arguments: 'mosaik'; did you mean 'mosaic'"):
-        build_task(config(scenes, "data.arguments.mosaik=x"))
-    with pytest.raises(UserError, match="boxes 'trut'; did you mean 'truth'"):
-        build_task(config(scenes, "objective.arguments.boxes=trut"))
-    with pytest.raises(UserError, match="objective.arguments.only 'rpn'"):
-        build_task(config(scenes, "objective.arguments.only=rpn"))
+    with pytest.raises(UserError, match=r"unknown setting of 'data.detection': 'mosaik'; did you mean 'mosaic'"):
+        build_task(config(scenes, "data.detection.mosaik=x"))
+    with pytest.raises(UserError, match="boxes should be 'own', 'truth' or 'predicted', got 'trut'"):
+        build_task(config(scenes, "objective.detection.boxes=trut"))
+    with pytest.raises(UserError, match="unknown loss term in objective.weights 'boxes'; did you mean 'box'"):
+        build_task(config(scenes, "objective.weights.boxes=1.0"))
     with pytest.raises(UserError, match="resize_mode=stretch"):
         build_task(config(scenes, "data.preprocess.resize_mode=short_side", "data.preprocess.short_side=64"))
 
 
 def test_proposals_alone_then_heads_on_a_trunk_that_stays(scenes, tmp_path):
-    train(config(scenes, "objective.arguments.only=proposals", "model.freeze=[]"), tmp_path / "first", quiet=True)
+    alone = 'objective.weights={"rpn_objectness": 1.0, "rpn_box": 4.0}'
+    train(config(scenes, alone, "model.freeze=[]"), tmp_path / "first", quiet=True)
     train(config(scenes, f"model.init_from={tmp_path / 'first' / 'last'}"), tmp_path / "second", quiet=True)
     first, second = load(tmp_path / "first").state_dict(), load(tmp_path / "second").state_dict()
     for name in first:

@@ -12,6 +12,8 @@ from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.recipes.gat import gat_youtube8m_mini, variant_of
 from marey.synthetic.youtube8m import render_youtube8m_mini
+from marey.training.config import override
+from marey.training.data_config import FeaturesData
 from marey.training.loop import train
 from marey.training.tasks import build_task
 
@@ -24,7 +26,7 @@ def folder(tmp_path_factory):
 
 def config(folder, steps=3, **data):
     base = gat_youtube8m_mini()
-    return replace(base, data=replace(base.data, path=str(folder), arguments=data),
+    return replace(base, data=replace(base.data, path=str(folder), features=FeaturesData(**data)),
                    train=replace(base.train, max_steps=steps, batch_size=8, eval_every=None, log_every=1, device="cpu"))
 
 
@@ -66,12 +68,12 @@ def test_streamed_shards_train_and_resume_bit_for_bit(folder, tmp_path):
 def test_a_single_file_is_split_by_seed(folder):
     task = build_task(replace(config(folder / "train0000.tfrecord"),
                               data=replace(config(folder / "train0000.tfrecord").data, val_fraction=0.25,
-                                           arguments={"features": {"rgb": 32, "audio": 16}})))
+                                           features=FeaturesData(widths={"rgb": 32, "audio": 16}))))
     assert (len(task.train_data), len(task.val_data)) == (9, 3)
 
 
 def test_one_modality_alone_can_be_trained(folder):
-    task = build_task(config(folder, features={"audio": 16}))
+    task = build_task(config(folder, widths={"audio": 16}))
     assert set(task.train_data[(0, 0)]["features"]) == {"audio"}
     assert task.model_arguments["features"] == {"audio": 16}
 
@@ -84,11 +86,13 @@ def test_nan_features_never_reach_the_optimiser(folder):
         task.objective(torch.nn.Identity(), batch)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"windows": 3}, "unknown setting of data.arguments 'windows'"),
-                                                    ({"features": {"rgb": 31}}, "expected one string of 31 bytes")])
-def test_wrong_settings_are_named(folder, arguments, message):
-    with pytest.raises(UserError, match=message):
-        build_task(config(folder, **arguments)).train_data[(0, 0)]
+def test_wrong_settings_are_named(folder):
+    with pytest.raises(UserError, match="unknown setting of 'data.features': 'windows'"):
+        override(config(folder), ["data.features.windows=3"])
+    with pytest.raises(UserError, match="expected one string of 31 bytes"):
+        build_task(config(folder, widths={"rgb": 31})).train_data[(0, 0)]
+    with pytest.raises(UserError, match="no frozen stem to store features of; set data.feature_cache=null"):
+        build_task(override(config(folder), ["data.feature_cache.variants=1"]))
 
 
 def test_no_data_says_where_to_get_some():

@@ -5,10 +5,14 @@ import torch
 from torch import nn
 
 from marey.errors import UserError
-from marey.losses.multilabel import MultilabelLoss
+from marey.losses.multilabel import multilabel_loss
 from marey.models.gat import GAT
+from marey.training.config import TrainConfig, override
+from marey.training.objective_config import AdversarialConfig
 from marey.training.task import Objective
-from marey.training.terms.adversarial import AdversarialConfig, AdversarialObjective, perturb
+from marey.training.tasks.features import FeatureObjective
+from marey.training.terms.adversarial import AdversarialTraining, perturb
+from marey.training.terms.classification import MultilabelTerm
 
 
 class Counted(GAT):
@@ -24,10 +28,9 @@ class Counted(GAT):
         return outputs
 
 
-class Plain(Objective):
-    def forward(self, model, batch):
-        outputs = model(batch["features"], batch["mask"])
-        return outputs, MultilabelLoss()(outputs, batch["targets"])
+class LabelTerm(nn.Module):
+    def forward(self, outputs, batch):
+        return nn.functional.cross_entropy(outputs["logits"], batch["label"])
 
 
 class ClipClassifier(nn.Module):
@@ -40,9 +43,20 @@ class ClipClassifier(nn.Module):
 
 
 class ClipObjective(Objective):
-    def forward(self, model, batch):
-        outputs = model(batch["clip"])
-        return outputs, {"class": nn.functional.cross_entropy(outputs["logits"], batch["label"])}
+    def answer(self, model, batch, names, return_attention):
+        return model(batch["clip"])
+
+
+def plain():
+    return FeatureObjective({"class": 1.0}, {"class": MultilabelTerm()})
+
+
+def adversarial(objective, attention=None, **options):
+    weights = {None: {}, "frobenius": {"attention": 0.001}, "js": {"attention": 0.01}}[attention]
+    objective.weights |= {"adversarial": 1.0, **weights}
+    config = AdversarialConfig(**options, **({"distance": attention} if attention else {}))
+    objective.adversarial = AdversarialTraining(config, compare_attention=attention is not None)
+    return objective
 
 
 def setting(attention=None, dropout=0.0, **options):
@@ -52,8 +66,8 @@ def setting(attention=None, dropout=0.0, **options):
     batch = {"features": {"rgb": torch.randn(4, 7, 8), "audio": torch.randn(4, 7, 4)},
              "mask": torch.arange(7)[None] < torch.tensor([7, 5, 3, 1])[:, None],
              "targets": torch.randint(0, 2, (4, 3)).float()}
-    config = AdversarialConfig(attention=attention, **options)
-    return model, batch, AdversarialObjective(Plain({"class": 1.0}), config)
+    batch["ids"] = ["a", "b", "c", "d"]
+    return model, batch, adversarial(plain(), attention, **options)
 
 
 @pytest.mark.parametrize("attention", [None, "frobenius", "js"])
@@ -66,27 +80,22 @@ def test_a_step_costs_two_forward_and_two_backward_passes(attention):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_the_weights_are_the_papers():
-    for attention, beta in ((None, 0.0), ("frobenius", 0.001), ("js", 0.01)):
-        assert setting(attention)[2].weights == {"class": 1.0, "adversarial": 1.0, "attention": beta}
-
-
 def test_the_terms_equal_algorithm_1_written_out():
     model, batch, objective = setting("frobenius")
     _, terms = objective(model, batch)
     inputs = {name: x.clone().requires_grad_() for name, x in batch["features"].items()}
     outputs = model(inputs, batch["mask"], return_attention=True)
-    loss = MultilabelLoss()(outputs, batch["targets"])["class"]
+    loss = multilabel_loss(outputs["logits"], batch["targets"])
     moved = {}
     for name, gradient in zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True):
         norm = gradient.norm(dim=2, keepdim=True)
         moved[name] = inputs[name] + torch.where(norm > 0, 0.5 * gradient / norm, torch.zeros_like(gradient))
-    adversarial = model(moved, batch["mask"], return_attention=True)
+    moved_outputs = model(moved, batch["mask"], return_attention=True)
     l_f = sum((outputs["attention"][name][0]["global_map"].mean(1)
-               - adversarial["attention"][name][0]["global_map"].mean(1)).flatten(1).norm(dim=1).mean()
+               - moved_outputs["attention"][name][0]["global_map"].mean(1)).flatten(1).norm(dim=1).mean()
               for name in inputs)
     assert terms["class"].item() == pytest.approx(loss.item())
-    expected = MultilabelLoss()(adversarial, batch["targets"])["class"].item()
+    expected = multilabel_loss(moved_outputs["logits"], batch["targets"]).item()
     assert terms["adversarial"].item() == pytest.approx(expected, abs=1e-5)
     assert terms["attention"].item() == pytest.approx(l_f.item(), abs=1e-5)
 
@@ -103,7 +112,8 @@ def test_padding_does_not_change_the_terms():
     _, terms = objective(model, batch)
     longer = {"features": {name: torch.cat([x, torch.randn(4, 5, x.shape[2])], 1)
                            for name, x in batch["features"].items()},
-              "mask": torch.cat([batch["mask"], torch.zeros(4, 5, dtype=torch.bool)], 1), "targets": batch["targets"]}
+              "mask": torch.cat([batch["mask"], torch.zeros(4, 5, dtype=torch.bool)], 1), "targets": batch["targets"],
+              "ids": batch["ids"]}
     _, again = objective(model, longer)
     assert {name: term.item() for name, term in again.items()} == pytest.approx(
         {name: term.item() for name, term in terms.items()}, abs=1e-5)
@@ -120,7 +130,7 @@ def test_evaluation_takes_one_forward_pass():
 
 def test_clips_are_trained_adversarially_too():
     torch.manual_seed(0)
-    objective = AdversarialObjective(ClipObjective({"class": 1.0}), AdversarialConfig(eps=1.0))
+    objective = adversarial(ClipObjective({"class": 1.0}, {"class": LabelTerm()}), eps=1.0)
     batch = {"clip": torch.randn(2, 4, 3, 5, 5), "label": torch.tensor([0, 1])}
     _, terms = objective(ClipClassifier(), batch)
     assert terms["adversarial"] > terms["class"]
@@ -128,23 +138,24 @@ def test_clips_are_trained_adversarially_too():
 
 def test_an_attack_raises_the_loss_and_leaves_padding_and_gradients_alone():
     model, batch, _ = setting()
-    attacked = perturb(Plain({"class": 1.0}), model.eval(), batch, eps=0.1)
+    attacked = perturb(plain(), model.eval(), batch, eps=0.1)
     move = attacked["features"]["rgb"] - batch["features"]["rgb"]
     assert torch.allclose(move.norm(dim=2)[batch["mask"]], torch.tensor(0.1), atol=1e-5)
     assert (move[~batch["mask"]] == 0).all()
     assert all(p.grad is None for p in model.parameters())
-    objective = Plain({"class": 1.0})
+    objective = plain()
     assert objective(model, attacked)[1]["class"] > objective(model, batch)[1]["class"]
 
 
-@pytest.mark.parametrize(("values", "message"), [({"epsilon": 1}, "did you mean 'eps'"), ({"eps": 0}, "eps above 0"),
-                                                 ({"attention": "l2"}, "null, 'frobenius' or 'js'")])
-def test_settings_that_have_no_meaning_are_named(values, message):
+@pytest.mark.parametrize(("assignment", "message"), [
+    ("epsilon=1", "did you mean 'eps'"), ("eps=0", "eps should be greater than 0"),
+    ("distance=l2", "distance should be 'frobenius' or 'js'")])
+def test_settings_that_have_no_meaning_are_named(assignment, message):
     with pytest.raises(UserError, match=message):
-        AdversarialConfig.from_dict(values)
+        override(TrainConfig(), [f"objective.adversarial.{assignment}"])
 
 
 def test_a_batch_without_inputs_is_refused():
-    model, _, objective = setting()
+    objective = adversarial(ClipObjective({"class": 1.0}, {"class": LabelTerm()}))
     with pytest.raises(UserError, match="moves the inputs clip, features, but a batch of this task has label"):
-        objective(model, {"label": torch.zeros(1)})
+        objective(ClipClassifier(), {"label": torch.zeros(1)})

@@ -12,7 +12,9 @@ import torch
 
 from marey.errors import UserError
 from marey.models import create_model
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from marey.training.config import ModelConfig, TrainConfig
+from marey.training.data_config import DataConfig
+from marey.training.objective_config import ObjectiveConfig, OrderConfig, TeacherConfig
 from marey.training.tasks import build_task
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
@@ -29,8 +31,8 @@ def config(root: Path, teacher: Path, labels: tuple[str, str] = ("bright", "dark
                             mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     return TrainConfig(model=ModelConfig(name="timesformer"),
                        data=DataConfig(path=str(root), preprocess=preprocess, val_fraction=0.0),
-                       objective=ObjectiveConfig(kind="distillation", weights={"class": 0.5, "teacher": 0.5},
-                                                 arguments={"teacher": str(teacher)}))
+                       objective=ObjectiveConfig(weights={"class": 0.5, "teacher": 0.5},
+                                                 teacher=TeacherConfig(checkpoint=str(teacher))))
 
 
 def test_the_teacher_sees_the_clip_in_its_own_size_and_normalisation(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -38,7 +40,7 @@ def test_the_teacher_sees_the_clip_in_its_own_size_and_normalisation(tmp_path: P
 
     task = build_task(config(tmp_path / "d", tiny_checkpoint))
     batch = task.collate([task.train_data[(0, i)] for i in range(2)])
-    translated = task.objective.translate(batch["clip"])
+    translated = task.objective.terms["teacher"].translate(batch["clip"])
     theirs = load_checkpoint(tiny_checkpoint).preprocess
     white = torch.full((4, 3, 32, 32), 235, dtype=torch.uint8)
     assert translated.shape == (2, 4, 3, 32, 32)
@@ -54,17 +56,29 @@ def test_only_the_student_learns_and_evaluation_asks_no_teacher(tmp_path: Path, 
     assert set(terms) == {"class", "teacher"}
     task.objective.total(terms).backward()
     assert student.head.weight.grad is not None
-    assert all(parameter.grad is None for parameter in task.objective.teacher.parameters())
+    assert all(parameter.grad is None for parameter in task.objective.terms["teacher"].teacher.parameters())
     assert set(task.objective(student.eval(), batch)[1]) == {"class"}
 
 
 def test_mistakes_are_named(tmp_path: Path, tiny_checkpoint: Path) -> None:
     plain = config(tmp_path / "d", tiny_checkpoint)
     with pytest.raises(UserError, match="distillation needs a teacher"):
-        build_task(replace(plain, objective=replace(plain.objective, arguments={})))
-    with pytest.raises(UserError, match="'temprature'; did you mean 'temperature'"):
-        build_task(replace(plain, objective=replace(plain.objective, arguments={"temprature": 1})))
+        build_task(replace(plain, objective=replace(plain.objective, teacher=TeacherConfig())))
     with pytest.raises(UserError, match="knows 2 classes, other than the 2 of the data"):
         build_task(config(tmp_path / "e", tiny_checkpoint, labels=("run", "eat")))
     with pytest.raises(UserError, match="the teacher takes 4 frames, the student 6"):
         build_task(config(tmp_path / "f", tiny_checkpoint, frames=6))
+
+
+def test_the_teacher_sees_the_ordered_clips_only(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    plain = config(tmp_path / "d", tiny_checkpoint)
+    weights, order = {"class": 1.0, "order": 1.0, "teacher": 0.5}, OrderConfig(num_permutations=5)
+    task = build_task(replace(plain, objective=replace(plain.objective, weights=weights, order=order)))
+    student = create_model("direcformer", embed_dim=16, depth=1, num_heads=2, patch_size=16, **task.model_arguments)
+    batch = task.collate([task.train_data[(0, i)] for i in range(4)])
+    _, terms = task.objective(student.train(), batch)
+    with torch.no_grad():
+        teacher = task.objective.terms["teacher"]
+        alone = teacher(student(batch["clip"]), batch)
+    assert list(terms) == ["class", "order", "teacher"]
+    torch.testing.assert_close(terms["teacher"].detach(), alone)

@@ -12,7 +12,9 @@ import torch
 
 from marey.errors import UserError
 from marey.models import create_model
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, TrainConfig
+from marey.training.config import ModelConfig, TrainConfig, override
+from marey.training.data_config import DataConfig
+from marey.training.objective_config import ClassificationConfig, LabelConfig, ObjectiveConfig, OrderConfig
 from marey.training.tasks import build_task
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
@@ -20,7 +22,7 @@ from marey.video.sampling import ClipSampling
 TINY = {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 16, "label_hidden": [8], "class_hidden": [8]}
 
 
-def config(root: Path, **arguments: object) -> TrainConfig:
+def config(root: Path, *, with_order: bool = False, **label: object) -> TrainConfig:
     frames = np.random.default_rng(0).integers(0, 255, (6, 4, 3, 16, 16), dtype=np.uint8)
     np.save(root / "frames.npy", frames)
     (root / "packed.json").write_text(json.dumps({"format": 1, "fps": 8.0}))
@@ -28,18 +30,17 @@ def config(root: Path, **arguments: object) -> TrainConfig:
     (root / "manifest.csv").write_text("path,label\n" + rows)
     (root / "labels.json").write_text(json.dumps({"run": [3, 4, 0], "eat": [0, 0, 2]}))
     preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=4), short_side=16, image_size=16)
-    weights = {"class": 1.0, "label": 1.0} | ({"order": 1.0, "guided": 1.0} if arguments.get("base") == "order" else {})
+    weights = {"class": 1.0, "label": 1.0} | ({"order": 1.0, "guided": 1.0} if with_order else {})
     return TrainConfig(model=ModelConfig(name="sevitar", arguments=TINY),
                        data=DataConfig(path=str(root), preprocess=preprocess, val_fraction=0.0),
-                       objective=ObjectiveConfig(kind="label_embedding", weights=weights,
-                                                 arguments={"label_source": str(root / "labels.json"), **arguments}))
+                       objective=ObjectiveConfig(weights=weights, order=OrderConfig(num_permutations=5),
+                                                 label=LabelConfig(source=str(root / "labels.json"), **label)))
 
 
-@pytest.mark.parametrize("base", ["classification", "order"])
-def test_every_head_gets_a_gradient_from_one_forward(tmp_path: Path, base: str) -> None:
-    extra = {"base": "order", "num_permutations": 5} if base == "order" else {}
-    task = build_task(config(tmp_path, **extra))
-    arguments = TINY | task.model_arguments | ({"time_attention": "cosine"} if base == "order" else {})
+@pytest.mark.parametrize("with_order", [False, True])
+def test_every_head_gets_a_gradient_from_one_forward(tmp_path: Path, with_order: bool) -> None:
+    task = build_task(config(tmp_path, with_order=with_order))
+    arguments = TINY | task.model_arguments | ({"time_attention": "cosine"} if with_order else {})
     model = create_model("sevitar", **arguments)
     calls = []
     batch = task.collate([task.train_data[(0, i)] for i in range(4)])
@@ -72,7 +73,7 @@ def test_the_evaluator_counts_the_nearest_label(tmp_path: Path) -> None:
 
 
 def test_staged_training_moves_one_part_after_the_other(tmp_path: Path) -> None:
-    task = build_task(config(tmp_path, training="staged", stage_shares=[0.5, 0.25, 0.25]))
+    task = build_task(config(tmp_path, stage_shares=(0.5, 0.25, 0.25)))
     torch.manual_seed(0)
     model = create_model("sevitar", **(TINY | task.model_arguments)).train()
     optimiser = torch.optim.AdamW(model.parameters(), 0.01)
@@ -93,17 +94,14 @@ def test_staged_training_moves_one_part_after_the_other(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown objective.arguments.base 'orders'; did you mean 'order'"):
-        build_task(config(tmp_path, base="orders"))
-    with pytest.raises(UserError, match="objective.arguments 'label_los'; did you mean 'label_loss'"):
-        build_task(config(tmp_path, label_los="mse"))
-    with pytest.raises(UserError, match="unknown objective.arguments.training 'stages'; did you mean 'staged'"):
-        build_task(config(tmp_path, training="stages"))
-    with pytest.raises(UserError, match="stage_shares=.* are three shares above 0 that sum to 1"):
-        build_task(config(tmp_path, training="staged", stage_shares=[1.0, 0.5, 0.5]))
+    with pytest.raises(UserError, match="objective.label.loss should be 'mse' or 'cosine', got 'mae'"):
+        override(config(tmp_path), ["objective.label.loss=mae"])
+    with pytest.raises(UserError, match=r"stage_shares=\[1.0, 0.5, 0.5\] must have sum 1"):
+        override(config(tmp_path), ["objective.label.stage_shares=[1.0, 0.5, 0.5]"])
     plain = config(tmp_path)
-    with pytest.raises(UserError, match="a mixed clip has no one label to mean"):
-        build_task(replace(plain, objective=replace(plain.objective, mixup_alpha=0.2)))
+    with pytest.raises(UserError, match="a mixed clip has no one order and no one label to mean"):
+        build_task(replace(plain, objective=replace(plain.objective,
+                                                    classification=ClassificationConfig(mixup_alpha=0.2))))
     task = build_task(plain)
     batch = task.collate([task.train_data[(0, i)] for i in range(2)])
     classifier = create_model("timesformer", num_classes=2, num_frames=4, image_size=16, embed_dim=16, depth=1,

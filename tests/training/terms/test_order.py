@@ -12,9 +12,14 @@ from marey.models import create_model
 from marey.order.permutations import make_permutation_set
 from marey.recipes.direcformer import direcformer_jester, direcformer_kinetics400, direcformer_mini
 from marey.recipes.mini import mini_order
-from marey.training.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
+from marey.training.config import ModelConfig, RunConfig, TrainConfig, override
+from marey.training.data_config import DataConfig
 from marey.training.loop import train
-from marey.training.terms.order import OrderArguments, OrderEvaluator, OrderObjective, build
+from marey.training.objective_config import ObjectiveConfig, OrderConfig
+from marey.training.tasks import build_task
+from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective
+from marey.training.terms.classification import ClassTerm
+from marey.training.terms.order import GuidedTerm, OrderMeasure, OrderTerm, PermutedClips
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
@@ -42,15 +47,15 @@ def tiny_config(path, **objective):
     preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=T), short_side=16, image_size=16)
     return TrainConfig(model=ModelConfig(name="direcformer", arguments=dict(TINY)),
                        data=DataConfig(path=str(path), preprocess=preprocess),
-                       objective=ObjectiveConfig(kind="order", weights={"class": 1.0, "order": 1.0, "guided": 1.0},
-                                                 arguments={"num_permutations": 6, **objective}),
+                       objective=ObjectiveConfig(weights={"class": 1.0, "order": 1.0, "guided": 1.0},
+                                                 order=OrderConfig(**{"num_permutations": 6, **objective})),
                        train=RunConfig(max_steps=2, batch_size=4, calibrate=False, tensorboard=False, device="cpu"))
 
 
-def make_objective(weights=None, **arguments):
-    rows = make_permutation_set(6, T)
-    return OrderObjective(weights or {"class": 1.0, "order": 1.0, "guided": 1.0}, rows,
-                          OrderArguments.from_dict(arguments), ("left", "right"))
+def make_objective(weights=None, backwards=()):
+    terms = {"class": ClassTerm(), "order": OrderTerm(), "guided": GuidedTerm()}
+    return ClipsObjective(weights or {"class": 1.0, "order": 1.0, "guided": 1.0}, terms, num_classes=2,
+                          permuted_clips=PermutedClips(make_permutation_set(6, T), ("left", "right"), backwards))
 
 
 def tiny_model(num_orders=6):
@@ -83,8 +88,6 @@ def test_terms_without_weight_are_left_out_and_save_the_permuted_pass():
     assert (calls, list(terms)) == ([4], ["class"])
     terms["class"].backward()
     assert all(parameter.grad is not None for parameter in model.parameters())    # the order head too, with zeros
-    with pytest.raises(UserError, match="unknown loss term 'ordre'"):
-        make_objective({"ordre": 1.0})
 
 
 def test_the_ordered_half_is_what_the_model_says_of_the_ordered_clips():
@@ -106,14 +109,14 @@ def test_evaluation_shuffles_every_sample_alike_whatever_the_batch():
     model, objective = tiny_model().eval(), make_objective()
     whole, part = batch(), {key: value[2:] for key, value in batch().items()}
     with torch.no_grad():
-        orders, again = objective(model, whole)[0]["order"], objective(model, part)[0]["order"]
+        orders, again = (objective(model, clips)[0]["permuted"]["order"] for clips in (whole, part))
     assert torch.equal(orders[2:], again)
     assert (orders.sort(dim=1).values == torch.arange(T)).all()
 
 
 def test_clips_played_backwards_are_turned_round_for_the_order_terms_alone():
     objective, clips = make_objective(backwards=["left"]), batch()
-    turned = objective.as_recorded(clips["clip"], clips["label"])
+    turned = objective.permuted_clips.as_recorded(clips["clip"], clips["label"])
     assert torch.equal(turned[0], clips["clip"][0].flip(0))
     assert torch.equal(turned[1], clips["clip"][1])
     model = tiny_model()
@@ -121,7 +124,8 @@ def test_clips_played_backwards_are_turned_round_for_the_order_terms_alone():
 
 
 def test_the_evaluator_reports_order_accuracy_beside_its_chance_level():
-    model, objective, evaluator = tiny_model().eval(), make_objective(), OrderEvaluator(("left", "right"))
+    model, objective = tiny_model().eval(), make_objective()
+    evaluator = ClipsEvaluator(("left", "right"), [OrderMeasure()])
     with torch.no_grad():
         evaluator.update(objective(model, batch())[0], batch())
     metrics = evaluator.compute()
@@ -146,15 +150,17 @@ def test_a_run_stores_its_permutations_and_is_evaluated_with_order_accuracy(tmp_
 
 def test_settings_that_do_not_fit_are_named(tmp_path):
     data = packed_clips(tmp_path / "data")
-    with pytest.raises(UserError, match="unknown setting of objective.arguments 'num_perms'"):
-        build(tiny_config(data, num_perms=3))
-    with pytest.raises(UserError, match=r"unknown class in objective.arguments.backwards 'lft'; did you mean 'left'"):
-        build(tiny_config(data, backwards=["lft"]))
+    with pytest.raises(UserError, match="unknown setting of 'objective.order': 'num_perms'"):
+        override(tiny_config(data), ["objective.order.num_perms=3"])
+    with pytest.raises(UserError, match="unknown loss term in objective.weights 'ordre'; did you mean 'order'"):
+        build_task(override(tiny_config(data), ["objective.weights.ordre=1"]))
+    with pytest.raises(UserError, match=r"unknown class in objective.order.backwards 'lft'; did you mean 'left'"):
+        build_task(tiny_config(data, backwards=("lft",)))
     with pytest.raises(UserError, match="24 permutations asked for, but 4 frames have 23"):
-        build(tiny_config(data, num_permutations=24))
+        build_task(tiny_config(data, num_permutations=24))
     np.save(tmp_path / "eight.npy", make_permutation_set(5, 8).numpy())
     with pytest.raises(UserError, match="have 8 frames, but the model takes clips of 4"):
-        build(tiny_config(data, permutation_file=str(tmp_path / "eight.npy")))
+        build_task(tiny_config(data, permutation_file=str(tmp_path / "eight.npy")))
 
 
 def test_recipes_hold_the_papers_settings():
@@ -167,6 +173,6 @@ def test_recipes_hold_the_papers_settings():
     for recipe in (jester, kinetics, direcformer_mini(), mini_order()):
         paper = recipe in (jester, kinetics)
         assert recipe.objective.weights == {"class": 1.0, "order": 1.0, "guided": 1.0 if paper else 10.0}
-        assert recipe.objective.arguments["rule"] == ("closest" if paper else "farthest")
+        assert recipe.objective.order.rule == ("closest" if paper else "farthest")
         assert TrainConfig.from_dict(recipe.to_dict()) == recipe
     assert replace(jester, train=jester.train).recipe == "direcformer_jester"

@@ -1,43 +1,38 @@
-"""The task of a configuration, by `objective.kind`."""
+"""The task of a configuration: its data, objective and evaluator."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
+from collections.abc import Callable
 
-from marey.errors import unknown_name
+from marey.errors import UserError
 from marey.training.config import TrainConfig
 from marey.training.task import Task
+from marey.training.tasks import clips, detection, features
+from marey.training.terms.adversarial import AdversarialTraining
 
-TASKS: dict[str, str] = {
-    "classification": "marey.training.tasks.clips:build",
-    "order": "marey.training.terms.order:build",
-    "label_embedding": "marey.training.terms.label_embedding:build",
-    "features": "marey.training.tasks.features:build",
-    "detection": "marey.training.tasks.detection:build",
-    "distillation": "marey.training.terms.distillation:build",
-    "frozen_stem": "marey.training.feature_cache:build",
+TASKS: dict[str, Callable[[TrainConfig], Task]] = {
+    "clips": clips.build,
+    "features": features.build,
+    "detection": detection.build,
 }
-"""Kind of task (`objective.kind`) -> the function that builds it from a TrainConfig."""
+"""`objective.task` -> the function that builds it."""
 
 
 def build_task(config: TrainConfig) -> Task:
-    """Build the task named in `config.objective.kind`.
-
-    `objective.arguments["adversarial"]` is no argument of the task: it wraps whatever objective the task has.
+    """Build the task of a configuration, with what every task can have: stored features, adversarial training.
 
     Raises:
-        UserError: if the kind is unknown, or the data does not fit it.
+        UserError: if the data does not fit the task.
     """
-    if config.objective.kind not in TASKS:
-        raise unknown_name("objective.kind", config.objective.kind, TASKS)
-    module, function = TASKS[config.objective.kind].split(":")
-    arguments = dict(config.objective.arguments)
-    adversarial = arguments.pop("adversarial", None)
-    plain = dataclasses.replace(config, objective=dataclasses.replace(config.objective, arguments=arguments))
-    task: Task = getattr(importlib.import_module(module), function)(plain)
-    if adversarial is not None:
-        from marey.training.terms.adversarial import AdversarialConfig, AdversarialObjective
+    task = TASKS[config.objective.task](config)
+    if config.data.feature_cache is not None:
+        if task.store_features is None:
+            raise UserError(f"objective.task={config.objective.task} has no frozen stem to store features of; set "
+                            "data.feature_cache=null")
+        task = task.store_features(task)
 
-        task.objective = AdversarialObjective(task.objective, AdversarialConfig.from_dict(adversarial))
+    weights = config.objective.weights
+    if weights.get("adversarial") or weights.get("attention"):
+        task.objective.adversarial = AdversarialTraining(config.objective.adversarial,
+                                                         compare_attention=bool(weights.get("attention")))
     return task

@@ -1,129 +1,127 @@
-"""Detection: every person of a key frame with box and actions.
-
-With a frozen image stem (`trunk="efficientnet_lite0"`) and `data.arguments.variants`, the stem runs once per clip and
-variant before training and its features are stored; the rest of the network then trains in a fraction of the time.
-"""
+"""The task "detection": every person of a key frame, with a box and actions."""
 
 from __future__ import annotations
 
-import hashlib
+import functools
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import ConcatDataset
 
-from marey.datasets.ava import is_ava, open_ava, read_predicted_boxes
+from marey.checkpoints.load import load_model
+from marey.datasets.ava import AvaIndex, is_ava, open_ava, read_predicted_boxes
 from marey.datasets.ava_clips import AvaDataset, collate_scenes
-from marey.errors import UserError, unknown_name
-from marey.files import atomic
+from marey.errors import UserError
+from marey.features.cache import FeatureCache, cache_key
+from marey.files import weights_digest
 from marey.layers.efficientnet_lite import load_imagenet_stem
-from marey.losses.detection import detection_loss
 from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import postprocess
 from marey.models.trunks import FrameTrunk
 from marey.synthetic.mosaic import MosaicScenes
 from marey.training.config import TrainConfig
-from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, Terms
+from marey.training.data_config import DetectionData
+from marey.training.feature_cache import StoredFeatures, store_items
+from marey.training.stages import Stage, build_stages
+from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, check_terms
 from marey.training.tasks.clips import augment_of, preprocess_of
+from marey.training.terms.detection import detection_terms
+from marey.transforms.preprocess import Preprocess
 
-DATA_ARGUMENTS = ("cache", "label_map", "mosaic", "mosaic_scenes", "predicted_boxes", "train_split", "val_split",
-                  "variants")
-OBJECTIVE_ARGUMENTS = ("boxes", "only")
-BOXES = ("own", "truth", "predicted")
+HEAD_TERMS, PROPOSAL_TERMS = ("class", "box"), ("rpn_objectness", "rpn_box")
 
 
 def build(config: TrainConfig) -> Task:
-    """Build the detection task: AVA's layout, optionally with pasted scenes of single-person clips.
+    """Build the task for a folder in AVA's layout, optionally with pasted scenes of single-person clips.
 
-    `data.arguments`: "label_map" (.pbtxt), "mosaic" (packed single-person clips to paste scenes from),
-    "mosaic_scenes" (how many an epoch), "predicted_boxes" (CSV with an outside detector's boxes, "{split}" in its name
-    is replaced), "train_split", "val_split"; "variants" (stored augmentations of each clip's stem features, 0: none
-    stored) and "cache" (folder that keeps them). `objective.arguments`: "boxes", where the head finds them: "own"
-    proposals, the "truth" (Table 1), or "predicted"; "only": "proposals" trains trunk and proposal network alone, a
-    fifth of the work of a whole step, to start the heads from.
+    With `data.feature_cache` a frozen image stem (`trunk="efficientnet_lite0"`) runs once per clip and variant before
+    training; the rest of the network then trains in a fraction of the time.
 
     Raises:
         UserError: if the data does not fit, naming file and line.
     """
-    data, objective = dict(config.data.arguments), dict(config.objective.arguments)
-    for given, known, kind in ((data, DATA_ARGUMENTS, "data.arguments"),
-                               (objective, OBJECTIVE_ARGUMENTS, "objective.arguments")):
-        for key in given:
-            if key not in known:
-                raise unknown_name(f"setting of {kind}:", key, known)
-    boxes = objective.get("boxes", "own")
-    if boxes not in BOXES:
-        raise unknown_name("objective.arguments.boxes", boxes, BOXES)
-    if objective.get("only") not in (None, "proposals"):
-        raise unknown_name("objective.arguments.only", str(objective["only"]), ("proposals",))
+    check_terms(config.objective.weights, (*HEAD_TERMS, *PROPOSAL_TERMS))
     if config.data.path is None or not is_ava(config.data.path):
         raise UserError(f"detection needs --data with a folder in AVA's layout (ava_train.csv, frames/), got "
                         f"{config.data.path}")
-    preprocess, seed = preprocess_of(config), config.train.seed
+    preprocess = preprocess_of(config)
     if preprocess.resize_mode != "stretch":
         raise UserError("detection keeps the whole frame: set data.preprocess.resize_mode=stretch")
-    train = open_ava(config.data.path, data.get("train_split", "train"), label_map=data.get("label_map"))
-    val = _open_val(config.data.path, data)
-    proposals = {split: _predicted(data, split, boxes) for split in ("train", "val")}
-    train_data: Any = AvaDataset(train, preprocess, augment_of(config, preprocess), seed=seed,
-                                 proposals=proposals["train"])
-    if "mosaic" in data:
-        mosaic = MosaicScenes(data["mosaic"], preprocess, length=data.get("mosaic_scenes"), seed=seed)
-        if mosaic.class_names != train.class_names:
-            raise UserError(f"{data['mosaic']}: its {len(mosaic.class_names)} classes are not the "
-                            f"{len(train.class_names)} of {config.data.path}; render both with the same actions")
-        train_data = Joined(train_data, mosaic)
-    val_data: Any = AvaDataset(val, preprocess, proposals=proposals["val"]) if val is not None else None
-    image_trunk = config.model.arguments.get("trunk") == "efficientnet_lite0"
-    if data.get("variants"):
-        if not image_trunk or boxes == "predicted":
-            raise UserError("data.arguments.variants stores the features of model.arguments.trunk=efficientnet_lite0, "
-                            "for boxes of one's own or the truth; set variants=0")
-        if config.model.arguments.get("trunk_arguments", {}).get("trained_stages"):
-            raise UserError("data.arguments.variants stores the features of a stem that does not learn; set "
-                            "variants=0, or model.arguments.trunk_arguments.trained_stages=0")
-        store = FeatureStore(config, Path(data["cache"]) if "cache" in data else None)
-        train_data = store.stored(train_data, int(data["variants"]))
-        val_data = store.stored(val_data, 1) if val_data is not None else None
+
+    data = config.data.detection
+    train = open_ava(config.data.path, data.train_split, label_map=data.label_map)
+    val = open_val(config.data.path, data)
+    train_data, val_data = open_scenes(config, preprocess, train, val)
+    has_image_trunk = config.model.arguments.get("trunk") == "efficientnet_lite0"
     return Task(train_data=train_data, val_data=val_data,
-                prepare_model=load_image_stem if image_trunk and config.model.init_from is None else None,
-                objective=DetectionObjective(config.objective.weights, boxes, objective.get("only")),
+                prepare_model=load_image_stem if has_image_trunk and config.model.init_from is None else None,
+                objective=DetectionObjective(config.objective.weights, config.objective.detection.boxes,
+                                             build_stages(config.objective)),
                 make_evaluator=lambda: DetectionEvaluator(train.class_names),
                 model_arguments={"num_classes": len(train.class_names),
                                  "num_frames": preprocess.sampling.num_frames},
                 class_names=train.class_names, preprocess=preprocess, collate=collate_scenes, describes_clips=False,
+                store_features=functools.partial(store_scene_features, config),
                 extra={"data": {"train_key_frames": len(train.key_frames),
                                 "val_key_frames": len(val.key_frames) if val is not None else 0,
                                 "class_counts": {str(k): v for k, v in train.class_counts().items()}}})
 
 
-def _open_val(root: str, data: dict[str, Any]) -> Any:
-    split = data.get("val_split", "val")
-    return open_ava(root, split, label_map=data.get("label_map")) if any(Path(root).glob(f"ava_{split}*.csv")) else None
-
-
-def _predicted(data: dict[str, Any], split: str, boxes: str) -> dict[tuple[str, float], Tensor] | None:
-    if boxes != "predicted":
+def open_val(root: str, data: DetectionData) -> AvaIndex | None:
+    """Return the validation key frames, None where there are none."""
+    if not any(Path(root).glob(f"ava_{data.val_split}*.csv")):
         return None
-    if "predicted_boxes" not in data:
-        raise UserError("objective.arguments.boxes=predicted needs data.arguments.predicted_boxes, a CSV of boxes")
-    return read_predicted_boxes(str(data["predicted_boxes"]).replace("{split}", split))
+    return open_ava(root, data.val_split, label_map=data.label_map)
 
 
-class Joined(torch.utils.data.Dataset[dict[str, Any]]):
-    """Two sources of (epoch, i) items, one after the other; sample numbers run on."""
+def open_scenes(config: TrainConfig, preprocess: Preprocess, train: AvaIndex, val: AvaIndex | None) -> tuple[Any, Any]:
+    """Return training and validation items; pasted scenes come after the training key frames.
 
-    def __init__(self, first: Any, second: Any) -> None:
-        self.first, self.second = first, second
+    Raises:
+        UserError: if the pasted clips have other classes, or the outside detector's boxes are missing.
+    """
+    data, seed = config.data.detection, config.train.seed
+    augment = augment_of(config, preprocess)
+    train_data: Any = AvaDataset(train, preprocess, augment, seed=seed, proposals=predicted_boxes(config, "train"))
+    if data.mosaic is not None:
+        mosaic = MosaicScenes(data.mosaic, preprocess, length=data.mosaic_scenes, seed=seed)
+        if mosaic.class_names != train.class_names:
+            raise UserError(f"{data.mosaic}: its {len(mosaic.class_names)} classes are not the "
+                            f"{len(train.class_names)} of {config.data.path}; render both with the same actions")
+        train_data = Joined([train_data, mosaic])
+    val_boxes = predicted_boxes(config, "val")
+    return train_data, AvaDataset(val, preprocess, proposals=val_boxes) if val is not None else None
 
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
 
-    def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]:
-        epoch, i = where
-        item = self.first[(epoch, i)] if i < len(self.first) else self.second[(epoch, i - len(self.first))]
-        return {**item, "sample": i}
+def predicted_boxes(config: TrainConfig, split: str) -> dict[tuple[str, float], Tensor] | None:
+    """Return the outside detector's boxes (R, 4) by video and second, None where they are not used."""
+    if config.objective.detection.boxes != "predicted":
+        return None
+    if config.data.detection.predicted_boxes is None:
+        raise UserError("objective.detection.boxes=predicted needs data.detection.predicted_boxes, a CSV of boxes")
+    return read_predicted_boxes(config.data.detection.predicted_boxes.replace("{split}", split))
+
+
+class Joined(ConcatDataset[dict[str, Any]]):
+    """Several sources of (epoch, i) items, one after the other; sample numbers run on."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:  # type: ignore[override]
+        source, own = self._source_of(key[1])
+        return {**source[(key[0], own)], "sample": key[1]}
+
+    def identity(self, i: int) -> list[Any]:
+        """Return what item i is made of."""
+        source, own = self._source_of(i)
+        return source.identity(own)
+
+    def _source_of(self, i: int) -> tuple[Any, int]:
+        number = bisect_right(self.cumulative_sizes, i)
+        return self.datasets[number], i - (self.cumulative_sizes[number - 1] if number else 0)
 
 
 def load_image_stem(model: nn.Module) -> None:
@@ -131,92 +129,101 @@ def load_image_stem(model: nn.Module) -> None:
     load_imagenet_stem(model.trunk.stem)  # type: ignore[arg-type, union-attr]
 
 
-class FeatureStore:
-    """Stem features of whole data sets, computed once and kept in memory and, with a folder, on disk.
+# ---- stored features of the image stem ------------------------------------------------------------------------------
 
-    Args:
-        config: decides the stem (ImageNet's, or that of `model.init_from`) and the names of the files.
-        folder: where files are kept; None keeps nothing.
+def store_scene_features(config: TrainConfig, task: Task) -> Task:
+    """Return a detection task, its clips replaced by stored stem features.
+
+    Raises:
+        UserError: if the stem learns, or the boxes are not the detector's own or the truth.
     """
+    settings, arguments = config.data.feature_cache, config.model.arguments
+    assert settings is not None
+    if arguments.get("trunk") != "efficientnet_lite0" or config.objective.detection.boxes == "predicted":
+        raise UserError("data.feature_cache stores the features of model.arguments.trunk=efficientnet_lite0, for boxes "
+                        "of one's own or the truth; set data.feature_cache=null")
+    if arguments.get("trunk_arguments", {}).get("trained_stages"):
+        raise UserError("data.feature_cache stores the features of a stem that does not learn; set "
+                        "data.feature_cache=null, or model.arguments.trunk_arguments.trained_stages=0")
+    stem = SceneStem(image_trunk(config), FeatureCache(settings.folder))
+    return replace(task, train_data=stem.store(task.train_data, settings.variants),
+                   val_data=None if task.val_data is None else stem.store(task.val_data, 1))
 
-    def __init__(self, config: TrainConfig, folder: Path | None) -> None:
-        self.config, self.folder = config, folder
-        self.trunk = FrameTrunk()
-        if config.model.init_from is None:
-            load_imagenet_stem(self.trunk.stem)
-        else:
-            from marey.checkpoints.load import load_model
 
-            self.trunk.stem.load_state_dict(load_model(config.model.init_from).trunk.stem.state_dict())  # type: ignore[union-attr]
-        self.trunk.eval()
+def image_trunk(config: TrainConfig) -> FrameTrunk:
+    """Return the trunk with the stem of `model.init_from`, or ImageNet's, in evaluation mode."""
+    trunk = FrameTrunk()
+    if config.model.init_from is None:
+        load_imagenet_stem(trunk.stem)
+    else:
+        trained: Any = load_model(config.model.init_from)
+        trunk.stem.load_state_dict(trained.trunk.stem.state_dict())
+    return trunk.eval()
 
-    def stored(self, data: Any, variants: int) -> StoredFeatures:
-        """Return a data set of features; variant v of item i is `data[(v, i)]`."""
-        told = f"{self.config.data} {self.config.augment} {self.config.model.init_from} {self.config.train.seed}"
-        digest = hashlib.sha256(f"{told} {len(data)} {variants}".encode()).hexdigest()[:12]
-        path = self.folder / f"stem-{digest}.pt" if self.folder is not None else None
-        if path is not None and path.is_file():
-            return StoredFeatures(torch.load(path, weights_only=True), len(data))
-        rows = [self.row(data[(variant, i)]) for variant in range(variants) for i in range(len(data))]
-        kept: dict[str, Any] = {name: torch.stack([row[name] for row in rows]) for name in ("fine", "coarse")}
-        kept |= {name: [row[name] for row in rows] for name in ("boxes_xyxy_norm", "labels")}
-        if path is not None:
-            with atomic(path) as temporary:
-                torch.save(kept, temporary)
-        return StoredFeatures(kept, len(data))
+
+class SceneStem:
+    """Stores scenes as a frozen image stem sees them, variant by variant: variant v of item i is `data[(v, i)]`."""
+
+    def __init__(self, trunk: FrameTrunk, cache: FeatureCache) -> None:
+        self.trunk, self.cache = trunk, cache
+        self.digest = weights_digest(trunk.stem.state_dict())
+
+    def store(self, data: Any, variants: int) -> StoredFeatures:
+        """Send the items through the stem that are not in the cache yet."""
+        keys = [[cache_key(weights=self.digest, scene=data.identity(i), variant=number) for number in range(variants)]
+                for i in range(len(data))]
+        return store_items(self.cache, keys, lambda i: [self.encode(data[(number, i)]) for number in range(variants)])
 
     @torch.no_grad()
-    def row(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Return one item with half-precision features in place of its clip."""
+    def encode(self, item: dict[str, Any]) -> dict[str, Tensor]:
+        """Return boxes and labels of an item, and in place of its clip its features in half precision."""
         fine, coarse = self.trunk.stem_features(item["clip"])
-        return {**item, "fine": fine.half(), "coarse": coarse.half()}
+        return {"boxes_xyxy_norm": item["boxes_xyxy_norm"], "labels": item["labels"], "fine": fine.half(),
+                "coarse": coarse.half()}
 
 
-class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
-    """Items of stored features; epoch e shows variant (e + i) modulo their number of item i."""
-
-    def __init__(self, kept: dict[str, Any], length: int) -> None:
-        self.kept, self.length = kept, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]:
-        epoch, i = where
-        variants = len(self.kept["labels"]) // self.length
-        row = (epoch + i) % variants * self.length + i
-        return {**{name: values[row] for name, values in self.kept.items()}, "sample": i}
-
+# ---- objective ------------------------------------------------------------------------------------------------------
 
 class DetectionObjective(Objective):
-    """The four losses of the detector; boxes from its own proposals, the truth, or an outside detector."""
+    """The sum of the losses of the detector's heads and of its proposal network.
 
-    def __init__(self, weights: dict[str, float], boxes: str = "own", only: str | None = None) -> None:
-        super().__init__(weights)
-        self.boxes, self.only = boxes, only
+    Args:
+        weights: factor of each term; without those of "class" and "box" only trunk and proposal network are trained,
+            a fifth of the work of a whole step, to start the heads from.
+        boxes: where the head finds persons: "own" proposals, the "truth", or "predicted" by an outside detector. Boxes
+            from elsewhere leave the proposal network without a loss.
+        stages: see `Objective`.
+    """
 
-    def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
-        """Return the model's outputs, and in training the unweighted terms."""
+    evaluation_terms = ()
+
+    def __init__(self, weights: dict[str, float], boxes: str = "own", stages: Sequence[Stage] = ()) -> None:
+        trained = [name for name in weights if boxes == "own" or name not in PROPOSAL_TERMS]
+        super().__init__(weights, {name: term for name, term in detection_terms().items() if name in trained}, stages)
+        self.boxes = boxes
+
+    def answer(self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool) -> Outputs:
+        """Return the model's outputs, in training with what the terms compare them to."""
         given = {"own": None, "truth": batch["boxes_xyxy_norm"], "predicted": batch.get("proposals")}[self.boxes]
         features, size = self.features(model, batch)
+        detector: Any = model
         if not model.training:
-            return model.detect_from_features(features, size, boxes_xyxy_norm=given), {}  # type: ignore[operator]
+            return detector.detect_from_features(features, size, boxes_xyxy_norm=given)
+
         targets = [{"boxes_xyxy_norm": boxes, "labels": labels}
                    for boxes, labels in zip(batch["boxes_xyxy_norm"], batch["labels"], strict=True)]
-        if self.only == "proposals":
-            proposals, losses = model.propose(features, size, targets)  # type: ignore[operator]
-            return {"proposals": proposals}, {"rpn_objectness": losses["loss_objectness"],
-                                              "rpn_box": losses["loss_rpn_box"]}
-        outputs = model.detect_from_features(features, size, boxes_xyxy_norm=given,  # type: ignore[operator]
-                                             targets=targets)
-        return outputs, detection_loss(outputs)
+        if {*HEAD_TERMS} & set(names):
+            return detector.detect_from_features(features, size, boxes_xyxy_norm=given, targets=targets)
+        proposals, losses = detector.propose(features, size, targets)
+        return {"proposals": proposals, **losses}
 
     def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, tuple[int, int]]:
         """Return the trunk's map and the frame size in pixels, from clips or from stored stem features."""
+        detector: Any = model
         if "fine" not in batch:
-            return model.features(batch["clip"]), tuple(batch["clip"].shape[-2:])  # type: ignore[operator]
-        fine, coarse = batch["fine"].float(), batch["coarse"].float()
-        return model.trunk.mix(fine, coarse), (8 * fine.shape[-2], 8 * fine.shape[-1])  # type: ignore[operator, union-attr]
+            return detector.features(batch["clip"]), tuple(batch["clip"].shape[-2:])
+        fine, coarse = batch["fine"], batch["coarse"]
+        return detector.trunk.mix(fine, coarse), (8 * fine.shape[-2], 8 * fine.shape[-1])
 
 
 class DetectionEvaluator(Evaluator):
@@ -231,17 +238,16 @@ class DetectionEvaluator(Evaluator):
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take in one batch: suppress overlapping boxes and keep what is left."""
         persons = postprocess(outputs, nms_threshold=self.nms_threshold)
-        for place, sample in enumerate(batch["sample"].tolist()):
-            self.rows[sample] = {"truth": batch["boxes_xyxy_norm"][place].cpu(), "labels": batch["labels"][place].cpu(),
-                                 "boxes": persons[place]["boxes_xyxy_norm"].cpu(),
-                                 "scores": persons[place]["scores"].cpu(),
-                                 "person_scores": persons[place]["person_scores"].cpu()}
+        for position, sample in enumerate(batch["sample"].tolist()):
+            found = {name: persons[position][name].cpu() for name in ("boxes_xyxy_norm", "scores", "person_scores")}
+            self.rows[sample] = {**found, "true_boxes": batch["boxes_xyxy_norm"][position].cpu(),
+                                 "labels": batch["labels"][position].cpu()}
 
     def evaluator(self) -> AvaEvaluator:
         """Return the metric's own collector, filled with all rows in order of sample."""
         collected = AvaEvaluator(self.class_names)
         for _, row in sorted(self.rows.items()):
-            collected.add_image(row["truth"].numpy(), row["labels"].numpy(), row["boxes"].numpy(),
+            collected.add_image(row["true_boxes"].numpy(), row["labels"].numpy(), row["boxes_xyxy_norm"].numpy(),
                                 row["scores"].numpy(), row["person_scores"].numpy())
         return collected
 

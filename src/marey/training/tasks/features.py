@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from marey.datasets.tfrecord import OnCorrupt
 from marey.datasets.youtube8m_loading import IndexedExamples, StreamedExamples, collate_features
 from marey.datasets.youtube8m_shards import FeatureSet, open_feature_set
-from marey.errors import UserError, unknown_name
-from marey.losses.multilabel import MultilabelLoss
+from marey.errors import UserError
 from marey.metrics.youtube8m import YouTube8MEvaluator
 from marey.training.config import TrainConfig
-from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, Terms
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureData:
-    """What `data.arguments` may hold for the kind "features"."""
-
-    features: dict[str, int] | None = None
-    """Feature name -> width, to read some of what the records hold; None reads what their description names."""
-    level: Literal["frame", "video"] = "frame"
-    """Frame-level or video-level records."""
-    vocabulary: str | None = None
-    """Vocabulary CSV; None looks beside the data."""
-    hierarchy: str | None = None
-    """CSV that maps labels to a hierarchical label space; None looks beside the data."""
-    max_frames: int = 300
-    """Later seconds are dropped."""
-    max_val_videos: int | None = None
-    """Validate on the first so many videos (the paper: 64,000)."""
-    stream: bool = False
-    """Read training shards in order with a shuffle buffer, for data too large to be read at random."""
-    shuffle_buffer: int = 2048
-    """Records of that buffer."""
-    on_corrupt: OnCorrupt = "raise"
-    """Refuse damaged records, or skip them."""
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> FeatureData:
-        """Build from `data.arguments`; an unknown name is an error."""
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise unknown_name("setting of data.arguments", name, known)
-        return cls(**values)
+from marey.training.data_config import FeaturesData
+from marey.training.stages import build_stages
+from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, check_terms
+from marey.training.terms.classification import MultilabelTerm
 
 
 def build(config: TrainConfig) -> Task:
@@ -65,13 +32,15 @@ def build(config: TrainConfig) -> Task:
     if config.data.path is None:
         raise UserError("no data: give --data a folder of YouTube-8M shards or a .tfrecord file "
                         "(marey data render youtube8m-mini makes one, marey features DIR another)")
-    settings = FeatureData.from_dict(config.data.arguments)
-    loss = MultilabelLoss(**{"over_classes": "mean", **config.objective.arguments})
-    data = open_feature_set(config.data.path, features=settings.features, vocabulary=settings.vocabulary,
+    settings = config.data.features
+    check_terms(config.objective.weights, ("class",))
+    terms = {"class": MultilabelTerm(config.objective.classification.over_classes)}
+    data = open_feature_set(config.data.path, features=settings.widths, vocabulary=settings.vocabulary,
                             hierarchy=settings.hierarchy)
     train, val = open_records(data, settings, config)
     space = data.space
-    return Task(train_data=train, val_data=val, objective=FeatureObjective(config.objective.weights, loss),
+    return Task(train_data=train, val_data=val,
+                objective=FeatureObjective(config.objective.weights, terms, build_stages(config.objective)),
                 make_evaluator=lambda: FeatureEvaluator(len(space.class_names)),
                 model_arguments={"num_classes": len(space.class_names), "features": data.features,
                                  "max_frames": settings.max_frames},
@@ -80,7 +49,7 @@ def build(config: TrainConfig) -> Task:
                        "data": {"train_videos": len(train), "val_videos": len(val) if val is not None else 0}})
 
 
-def open_records(data: FeatureSet, settings: FeatureData, config: TrainConfig) -> tuple[Any, Any]:
+def open_records(data: FeatureSet, settings: FeaturesData, config: TrainConfig) -> tuple[Any, Any]:
     """Return training and validation data of a feature set."""
     options: dict[str, Any] = {"features": data.features, "level": settings.level, "max_frames": settings.max_frames,
                                "on_corrupt": settings.on_corrupt}
@@ -89,7 +58,7 @@ def open_records(data: FeatureSet, settings: FeatureData, config: TrainConfig) -
         train = StreamedTraining(StreamedExamples(train_shards, data.space, shuffle_buffer=settings.shuffle_buffer,
                                                   seed=config.train.seed, **options), config.train.workers)
         if val_shards == train_shards:
-            raise UserError(f"{data.root}: data.arguments.stream needs validation shards of their own "
+            raise UserError(f"{data.root}: data.features.stream needs validation shards of their own "
                             "(validate*.tfrecord)")
         return train, first_videos(IndexedExamples(val_shards, data.space, **options), settings.max_val_videos)
     whole = IndexedExamples(train_shards, data.space, **options)
@@ -155,15 +124,10 @@ class StreamedTraining:
 
 
 class FeatureObjective(Objective):
-    """Binary cross-entropy of the class logits."""
+    """The sum of the terms of videos given as features by second: "class"."""
 
-    def __init__(self, weights: dict[str, float], loss: MultilabelLoss) -> None:
-        """Keep the loss."""
-        super().__init__(weights)
-        self.loss = loss
-
-    def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
-        """Return the model's outputs and {"class": loss}.
+    def prepare(self, model: nn.Module, batch: Batch, names: Sequence[str]) -> Batch:
+        """Refuse features that are no finite numbers.
 
         Raises:
             UserError: if a feature of a real second is not a finite number; the video is named.
@@ -174,8 +138,12 @@ class FeatureObjective(Objective):
                 video = int(bad.any(1).nonzero()[0])
                 raise UserError(f"video '{batch['ids'][video]}': feature '{name}' holds a value that is not a finite "
                                 "number; make the features again")
-        outputs = model(batch["features"], batch["mask"])
-        return outputs, self.loss(outputs, batch["targets"])
+        return batch
+
+    def answer(self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool) -> Outputs:
+        """Call the model on features and mask."""
+        options = {"return_attention": True} if return_attention else {}
+        return model(batch["features"], batch["mask"], **options)
 
 
 class FeatureEvaluator(Evaluator):

@@ -1,88 +1,61 @@
-"""Adversarial training as an option of every task: an objective around another objective.
+"""The terms "adversarial" and "attention": adversarial training, for every task (Sahu et al., Algorithm 1).
 
-Source: Sahu et al., Algorithm 1. `--set objective.arguments.adversarial='{"eps": 0.5}'` turns it on for any recipe. A
-step costs two forward passes (clean, adversarial) and two backward passes (inputs, parameters).
+A step costs two forward passes (clean, moved) and two backward passes (inputs, parameters).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from marey.errors import UserError, unknown_name
+from marey.errors import UserError
 from marey.losses.adversarial import Norm, adversarial_perturbation
-from marey.losses.attention_regularisation import AttentionRegularisation, Levels
-from marey.training.task import Batch, Objective, Outputs, Terms
+from marey.losses.attention_regularisation import attention_regularisation
+from marey.training.objective_config import AdversarialConfig
+from marey.training.task import Batch, Losses, Objective, Outputs, Terms
 
 INPUT_KEYS = ("clip", "features")
 """Entries of a batch that are inputs of a model, where they occur: a float tensor (B, T, ...) or a dict of such."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdversarialConfig:
-    """How inputs are moved and what is asked of the moved ones; the defaults are the paper's."""
+class AdversarialTraining:
+    """The terms of clean inputs, and beside them "adversarial" and "attention" of moved inputs (Algorithm 1).
 
-    eps: float = 0.5
-    """Length of the perturbation, in units of the input the model reads (for clips: after normalisation)."""
-    alpha: float = 1.0
-    """Weight of the loss on adversarial inputs."""
-    norm: Norm = "frame"
-    """One length a frame, or one for the whole clip."""
-    attention: Literal["frobenius", "js"] | None = None
-    """Which distance of attention maps is added; None adds none (L_Adv)."""
-    beta: float | None = None
-    """Weight of that distance; None is the paper's: 0.001 for "frobenius", 0.01 for "js"."""
-    levels: Levels = "global"
-    """Which maps of a gated attention are compared."""
-    layer_weights: tuple[float, ...] | None = None
-    """Factor of each layer's distance; None is 1."""
+    L = L_clean + alpha * L_clean(X + R) + beta * distance of the attention maps, where alpha and beta are the weights
+    of the two terms and L_clean is the weighted sum of the other terms.
 
-    @property
-    def attention_weight(self) -> float:
-        """The weight in force."""
-        return self.beta if self.beta is not None else {"frobenius": 0.001, "js": 0.01}.get(self.attention or "", 0.0)
+    Args:
+        config: how inputs are moved.
+        compare_attention: whether the term "attention" is computed.
+    """
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> AdversarialConfig:
-        """Build from `objective.arguments["adversarial"]`.
+    def __init__(self, config: AdversarialConfig, *, compare_attention: bool) -> None:
+        self.config, self.compare_attention = config, compare_attention
 
-        Raises:
-            UserError: if a key is unknown or a value has no meaning.
+    def __call__(self, losses: Losses, total: Callable[[Terms], Tensor], batch: Batch) -> tuple[Outputs, Terms]:
+        """Return the outputs for the clean inputs and all terms.
+
+        Args:
+            losses: outputs and terms of a prepared batch.
+            total: the weighted sum of terms.
+            batch: prepared: its inputs are what the model reads.
         """
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise unknown_name("setting of objective.arguments.adversarial:", key, known)
-        typed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
-                                 for key, value in values.items()}
-        config = cls(**typed)
-        if not config.eps > 0 or config.alpha < 0 or config.attention not in (None, "frobenius", "js") \
-                or config.norm not in ("frame", "clip"):
-            raise UserError("objective.arguments.adversarial takes eps above 0, alpha of 0 or more, norm 'frame' or "
-                            f"'clip' and attention null, 'frobenius' or 'js', got {dict(values)}")
-        return config
+        inputs = {path: tensor.detach().requires_grad_() for path, tensor in input_tensors(batch).items()}
+        with same_randomness(next(iter(inputs.values())).device):                                # dropout repeats
+            outputs, terms = losses(with_inputs(batch, inputs), return_attention=self.compare_attention)
 
+        moves = adversarial_perturbation(total(terms), list(inputs.values()), self.config.eps, self.config.norm)
+        moved = move_inputs(inputs, moves)
+        adversarial, adversarial_terms = losses(with_inputs(batch, moved), return_attention=self.compare_attention)
 
-class AskForAttention(nn.Module):
-    """A model that is always asked for its maps; used for one call and not kept."""
-
-    def __init__(self, model: nn.Module) -> None:
-        """Stand in for `model`."""
-        super().__init__()
-        object.__setattr__(self, "inner", model)               # no submodule: its parameters belong to the model alone
-        self.training = model.training
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever else is asked is the model's."""
-        return getattr(object.__getattribute__(self, "inner"), name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model with `return_attention=True`."""
-        return self.inner(*args, **{**kwargs, "return_attention": True})
+        terms = {**terms, "adversarial": total(adversarial_terms)}
+        if self.compare_attention:
+            terms["attention"] = attention_regularisation(outputs, adversarial, batch.get("mask"),
+                                                          kind=self.config.distance)
+        return outputs, terms
 
 
 def input_tensors(batch: Batch) -> dict[tuple[str, ...], Tensor]:
@@ -115,33 +88,9 @@ def with_inputs(batch: Batch, inputs: Mapping[tuple[str, ...], Tensor]) -> Batch
     return changed
 
 
-class AdversarialObjective(Objective):
-    """L = L_base + alpha * L_base(X + R) + beta * distance of the attention maps (Algorithm 1)."""
-
-    def __init__(self, base: Objective, config: AdversarialConfig) -> None:
-        """Wrap an objective; terms "adversarial" and "attention" get the weights alpha and beta."""
-        super().__init__({**base.weights, "adversarial": config.alpha, "attention": config.attention_weight})
-        self.base, self.config = base, config
-        self.regularisation = (AttentionRegularisation(config.attention, config.levels, config.layer_weights)
-                               if config.attention else None)
-
-    def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
-        """Return the outputs for the clean inputs and all terms; without gradients (evaluation) the base's alone."""
-        self.base.step, self.base.total_steps = self.step, self.total_steps
-        if not (model.training and torch.is_grad_enabled()):
-            return self.base(model, batch)
-        asked = AskForAttention(model) if self.regularisation else model
-        inputs = {path: tensor.detach().requires_grad_() for path, tensor in input_tensors(batch).items()}
-        with same_randomness(next(iter(inputs.values())).device):                          # dropout and mixup repeat
-            outputs, terms = self.base(asked, with_inputs(batch, inputs))
-        moves = adversarial_perturbation(self.base.total(terms), list(inputs.values()), self.config.eps,
-                                         self.config.norm)
-        moved = {path: (tensor + move).detach() for (path, tensor), move in zip(inputs.items(), moves, strict=True)}
-        adversarial, adversarial_terms = self.base(asked, with_inputs(batch, moved))
-        terms = {**terms, "adversarial": self.base.total(adversarial_terms)}
-        if self.regularisation is not None:
-            terms |= self.regularisation(outputs, adversarial, batch.get("mask"))
-        return outputs, terms
+def move_inputs(inputs: Mapping[tuple[str, ...], Tensor], moves: list[Tensor]) -> dict[tuple[str, ...], Tensor]:
+    """Return X + R, without a graph."""
+    return {path: (tensor + move).detach() for (path, tensor), move in zip(inputs.items(), moves, strict=True)}
 
 
 def same_randomness(device: torch.device) -> Any:
@@ -158,5 +107,4 @@ def perturb(objective: Objective, model: nn.Module, batch: Batch, eps: float, no
         inputs = {path: tensor.detach().requires_grad_() for path, tensor in input_tensors(batch).items()}
         _, terms = objective(model, with_inputs(batch, inputs))
         moves = adversarial_perturbation(objective.total(terms), list(inputs.values()), eps, norm, retain_graph=False)
-    return with_inputs(batch, {path: (tensor + move).detach()
-                               for (path, tensor), move in zip(inputs.items(), moves, strict=True)})
+    return with_inputs(batch, move_inputs(inputs, moves))
