@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from marey.errors import UserError
 from marey.metrics.calibration import (
-    auroc,
     expected_calibration_error,
     fit_temperature,
     ood_features,
@@ -77,9 +76,3 @@ def test_a_checkpoint_without_detector_is_an_error() -> None:
 def test_an_embedding_of_another_width_is_an_error() -> None:
     with pytest.raises(UserError, match="embedding has 3 numbers but the OOD detector was fitted on 2"):
         ood_score(torch.zeros(1, 3), torch.zeros(1, 2), CALIBRATION, TENSORS)
-
-
-def test_auroc_by_hand_with_ties() -> None:
-    assert auroc(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])) == 1.0
-    assert auroc(torch.tensor([1.0, 3.0]), torch.tensor([2.0])) == 0.5
-    assert auroc(torch.tensor([1.0, 1.0]), torch.tensor([1.0])) == 0.5

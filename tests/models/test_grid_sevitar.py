@@ -65,8 +65,7 @@ def test_a_clip_and_its_stem_features_give_the_same_logits():
 
 
 def test_other_models_have_nothing_to_fit():
-    settings = {name: value for name, value in TINY.items() if name != "label_dim"}
-    assert TimeSformer(**settings).fit_head(stem_features(3, 1), torch.arange(3)) == {}
+    assert not hasattr(TimeSformer, "fit_head")
 
 
 def test_a_stem_without_features_is_refused():

@@ -151,13 +151,3 @@ def stem_distance(stem_embedding: Tensor, tensors: Mapping[str, Tensor]) -> Tens
     """
     centred = stem_embedding.double() - tensors["ood_stem_mean"].double()
     return (centred @ tensors["ood_stem_whitening"].double()).norm(dim=-1)
-
-
-def auroc(known: Tensor, unknown: Tensor) -> float:
-    """Return the chance that an unknown sample scores higher than a known one; ties count one half."""
-    both = torch.cat([known, unknown]).double()
-    below = torch.searchsorted(both.sort().values, both, right=False)
-    up_to = torch.searchsorted(both.sort().values, both, right=True)
-    ranks = (below + 1 + up_to).double() / 2                                     # mean rank of a value among its ties
-    n, m = len(known), len(unknown)
-    return ((ranks[n:].sum() - m * (m + 1) / 2) / max(1, n * m)).item()
