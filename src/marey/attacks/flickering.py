@@ -53,6 +53,7 @@ def flickering(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 
     clean = clip.float() / 255
     offset = torch.zeros(B, T, 3, device=clip.device, requires_grad=True)
     adam = torch.optim.Adam([offset], lr=lr)
+
     for _ in range(steps):
         bounded = offset.clamp(-eps, eps)
         logits = worst.score((clean + bounded[..., None, None]).clamp(0, 1))
@@ -60,6 +61,8 @@ def flickering(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 
         adam.zero_grad()
         offset.grad, = torch.autograd.grad(loss.sum(), offset)
         adam.step()
+
+    # The last step has not been scored yet.
     with torch.no_grad():
         worst.score((clean + offset.clamp(-eps, eps)[..., None, None]).clamp(0, 1))
     return worst.result()

@@ -85,16 +85,20 @@ def geo_trap(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 10
         return flicker_loss(logits, labels)
 
     with torch.no_grad():
-        for _ in range(max_queries // 3):
+        for _ in range(max_queries // 3):                         # two probes and one score a step
             noise = torch.randn(B, C, H, W, generator=generator, device=clip.device)
             parameters = torch.randn(B, T, FREEDOM[transform], generator=generator, device=clip.device)
             direction = warp(noise, transform_matrices(parameters, transform))
             if bool(worst.won.all()):
                 break
             ahead, behind = (_per_frame_unit(gradient + sign * exploration * direction) for sign in (1, -1))
+
+            # The slope along the direction, from two answers, moves the running estimate of the gradient.
             difference = loss(model(moved + probe * ahead)) - loss(model(moved + probe * behind))
             slope = (difference / (exploration * probe)).view(-1, 1, 1, 1, 1)
             gradient = gradient + rate * slope * direction
+
+            # Samples that are won stay as they are; the others step and return into the box.
             moved = torch.where(worst.won.view(-1, 1, 1, 1, 1), moved, moved - step * gradient.sign())
             moved = torch.minimum(torch.maximum(moved, clean - eps), clean + eps).clamp(0, 1)
             worst.score(moved)

@@ -68,9 +68,12 @@ def pgd(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255
         if random_start or restart > 0:
             start = torch.rand(clean.shape, generator=generator, device=clean.device).mul_(2 * eps).sub_(eps)
             moved = (clean + start).clamp(0, 1)
+
         for _ in range(steps):
             moved = moved + step * _ascent(worst, moved, labels, targets).sign()
             moved = torch.minimum(torch.maximum(moved, clean - eps), clean + eps).clamp(0, 1)
+
+        # Each step scored the candidate it started from, so the last one is still to be scored.
         with torch.no_grad():
             worst.score(moved)
     return worst.result()
@@ -98,10 +101,12 @@ def pgd_l2(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 4.0,
         if random_start or restart > 0:
             direction = torch.randn(clean.shape, generator=generator, device=clean.device)
             moved = (clean + eps * direction / _norm(direction)).clamp(0, 1)
+
         for _ in range(steps):
             gradient = _ascent(worst, moved, labels, targets)
             change = moved + step * gradient / _norm(gradient).clamp(min=1e-12) - clean
             moved = (clean + change * (eps / _norm(change).clamp(min=1e-12)).clamp(max=1)).clamp(0, 1)
+
         with torch.no_grad():
             worst.score(moved)
     return worst.result()

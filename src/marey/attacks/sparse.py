@@ -38,10 +38,14 @@ def sparse(model: PixelModel, clip: Tensor, labels: Tensor, *, num_frames: int =
     worst = WorstCase(model, clip, labels, targets)
     clean = clip.float() / 255
     wanted, sign = (labels, -1.0) if targets is None else (targets, 1.0)
+
+    # The mask M: the frames with the largest gradient on the clean clip.
     first = clean.clone().requires_grad_(True)
     gradient, = torch.autograd.grad(F.cross_entropy(worst.score(first), wanted, reduction="sum"), first)
     chosen = gradient.flatten(2).norm(dim=2).topk(num_frames, dim=1).indices                     # (B, num_frames)
     mask = torch.zeros(B, T, device=clip.device).scatter_(1, chosen, 1.0).view(B, T, 1, 1, 1)
+
+    # At E = 0 the L2,1 norm has no gradient, so E starts at small noise.
     change = torch.randn(clean.shape, generator=generator, device=clip.device).mul_(1e-3).requires_grad_(True)
     adam = torch.optim.Adam([change], lr=lr)
     for _ in range(steps):

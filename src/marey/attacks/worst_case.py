@@ -68,6 +68,7 @@ class WorstCase:
         """Return logits of candidates rounded to whole levels; the gradient passes the rounding as if it were not
         there. Keeps a candidate that is worse than the sample's worst so far."""
         levels = whole_levels(moved.detach(), self.clean)
+        # Straight-through: forward the rounded clip, backward the identity.
         straight = moved + (levels.float() / 255 - moved).detach()
         logits = self.model(straight)
         margin = margins(logits.detach(), self.labels, self.targets)

@@ -26,11 +26,14 @@ def disk_kernel(radius: float, alias_sigma: float) -> Tensor:
     axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
     disk = (axis[:, None].square() + axis.square() <= radius ** 2).double()
     disk /= disk.sum()
+
     offsets = torch.arange(taps, dtype=torch.float64) - taps // 2
     line = torch.exp(-offsets.square() / (2 * alias_sigma ** 2))
     smoother = torch.outer(line, line) / line.sum() ** 2
     padded = F.pad(disk[None, None], [taps // 2] * 4, mode="reflect")
     kernel = F.conv2d(padded, smoother[None, None])[0, 0]
+
+    # Rows of zeros at the border cost time in the convolution and change nothing.
     spare = reach
     for edge in range(reach):
         if kernel[edge].abs().max() > 1e-9:
@@ -71,7 +74,8 @@ def defocus_blur(frames: Tensor, *, radius: float, alias_sigma: float) -> Tensor
     def change(chunk: Tensor) -> Tensor:
         padded = F.pad(chunk.float(), [reach] * 4, mode="reflect")
         blurred = torch.fft.irfft2(torch.fft.rfft2(padded, s=padded_size).mul_(spectrum), s=padded_size)
-        return truncate(blurred[..., :H, :W].add_(1e-3))                  # whole results must not fall by one
+        # Truncation must not turn 41.9999 of float arithmetic into 41.
+        return truncate(blurred[..., :H, :W].add_(1e-3))
 
     return map_chunks(change, frames)
 
@@ -84,6 +88,8 @@ def motion_taps(radius: float, sigma: float, degrees: float) -> list[tuple[float
     width = 2 * round(radius) + 1
     weights = [math.exp(-i * i / (2 * sigma * sigma)) for i in range(width)]
     rise, run = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+
+    # ceil(v - 0.5) rounds halves down, as ImageMagick does.
     return [(weight / sum(weights), -math.ceil(i * rise - 0.5), -math.ceil(i * run - 0.5))
             for i, weight in enumerate(weights)]
 
@@ -95,9 +101,11 @@ def motion_blur_at(frame: Tensor, *, radius: float, sigma: float, degrees: float
     top, bottom = max(dy for _, dy, _ in taps), -min(dy for _, dy, _ in taps)
     left, right = max(dx for _, _, dx in taps), -min(dx for _, _, dx in taps)
     padded = F.pad(frame.float()[None], [left, right, top, bottom], mode="replicate")[0]
+
     blurred = torch.zeros(frame.shape, dtype=torch.float32, device=frame.device)
     for weight, dy, dx in taps:
-        if abs(dy) >= H or abs(dx) >= W:                                   # the source stops at the border too
+        # The released code also stops at the first tap beyond the frame.
+        if abs(dy) >= H or abs(dx) >= W:
             break
         blurred.add_(padded[:, top - dy:top - dy + H, left - dx:left - dx + W], alpha=weight)
     return truncate(blurred.add_(1e-3))
@@ -117,8 +125,10 @@ def neighbour_average(frames: Tensor, *, half_window: int) -> Tensor:
     The source drops the first and last c frames; ours keeps them, averaging the frames of the window that exist.
     """
     T = frames.shape[0]
+    # total[i] is the sum of the frames before i, so any window is one difference.
     total = torch.zeros((T + 1, *frames.shape[1:]), dtype=torch.int32, device=frames.device)
     torch.cumsum(frames, 0, dtype=torch.int32, out=total[1:])
+
     first = torch.arange(T, device=frames.device).sub(half_window).clamp_(min=0)
     last = torch.arange(T, device=frames.device).add(half_window).clamp_(max=T)
     count = (last - first).view(-1, 1, 1, 1)
@@ -142,8 +152,10 @@ def zoom_blur(frames: Tensor, *, stop: float, step: float) -> Tensor:
             size = (round(h * factor), round(w * factor))
             zoomed = F.interpolate(clean[..., top:top + h, left:left + w], size=size, mode="bilinear",
                                    align_corners=True)
+            # ceil makes the crop a little larger than the frame after zooming: cut it to the middle.
             trim_y, trim_x = (size[0] - H) // 2, (size[1] - W) // 2
             total += zoomed[..., trim_y:trim_y + H, trim_x:trim_x + W]
+        # The clean frame counts once more beside zoom factor 1, as published.
         return truncate(total.div_(len(factors) + 1).add_(1e-3))
 
     return map_chunks(change, frames)
@@ -155,6 +167,8 @@ def _gaussian_matrix(size: int, sigma: float, device: torch.device) -> Tensor:
     reach = int(4 * sigma + 0.5)
     weights = torch.exp(-torch.arange(-reach, reach + 1, dtype=torch.float64).square() / (2 * sigma ** 2))
     weights /= weights.sum()
+
+    # Row i gathers from i - reach to i + reach; indices beyond the border fall on the edge pixel.
     source = (torch.arange(size)[:, None] + torch.arange(-reach, reach + 1)).clamp_(0, size - 1)
     matrix = torch.zeros(size, size, dtype=torch.float64)
     matrix.scatter_add_(1, source, weights.expand(size, -1))

@@ -24,6 +24,8 @@ def rotate_nearest(frames: Tensor, degrees: float) -> Tensor:
         return frames.clone()
     if angle == 180 or (angle in (90, 270) and H == W):
         return torch.rot90(frames, int(angle // 90), dims=(-2, -1)).contiguous()
+
+    # Output pixel (x, y) shows input (a x + b y + c, d x + e y + f); the centre stays where it is.
     radians = -math.radians(angle)
     a, b = round(math.cos(radians), 15), round(math.sin(radians), 15)
     d, e = round(-math.sin(radians), 15), round(math.cos(radians), 15)
@@ -37,6 +39,7 @@ def rotate_nearest(frames: Tensor, degrees: float) -> Tensor:
     y = torch.arange(H, device=frames.device)[:, None]
     source_x = (fixed(c + a / 2 + b / 2) + y * fixed(b) + x * fixed(a)) >> 16
     source_y = (fixed(f + d / 2 + e / 2) + y * fixed(e) + x * fixed(d)) >> 16
+
     inside = (source_x >= 0) & (source_x < W) & (source_y >= 0) & (source_y < H)
     index = source_y.clamp(0, H - 1) * W + source_x.clamp(0, W - 1)
     return frames.flatten(2).index_select(2, index.flatten()).view(frames.shape) * inside

@@ -87,9 +87,10 @@ def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str
     context.width, context.height, context.pix_fmt = even.shape[3], even.shape[2], "yuv420p"
     rate = Fraction(fps).limit_denominator(1000)
     context.time_base, context.framerate = 1 / rate, rate
+
     settings = dict(options or {})
     if encoder == "libx264":
-        settings["x264-params"] = "threads=1:mbtree=0"                      # x264's macroblock tree is not repeatable
+        settings["x264-params"] = "threads=1:mbtree=0"            # the macroblock tree is not repeatable
     if bit_rate is not None:
         context.bit_rate = bit_rate
         settings |= {"maxrate": str(bit_rate), "bufsize": str(bit_rate)}
@@ -97,6 +98,7 @@ def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str
         settings |= {"qmin": str(qscale), "qmax": str(qscale)}
     context.options = settings
     context.thread_count = 1
+
     packets = []
     images = even.permute(0, 2, 3, 1).contiguous().numpy()
     for index, image in enumerate(images):
@@ -118,14 +120,16 @@ def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
     context = av.CodecContext.create(stream.codec, "r")
     context.thread_count = 1
     context.width, context.height = stream.width, stream.height
-    context.options = {"flags": "+output_corrupt", "flags2": "+showall"}     # what the ffmpeg command shows too
+    # The ffmpeg command shows damaged frames too.
+    context.options = {"flags": "+output_corrupt", "flags2": "+showall"}
     if stream.header:
         context.extradata = stream.header
+
     shown: dict[int, np.ndarray] = {}
     for index, data in [*stream.packets, (-1, b"")]:
         packet = None
         if data:
-            packet = av.Packet(len(data))                                   # allocated with the decoder's padding
+            packet = av.Packet(len(data))                         # allocated with the decoder's padding
             packet.update(data)
             packet.pts = packet.dts = index
         try:
@@ -133,7 +137,8 @@ def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
                 if frame.pts is not None and 0 <= frame.pts < num_frames:
                     shown[frame.pts] = frame.to_ndarray(format="rgb24")
         except av.error.FFmpegError:
-            continue
+            continue                                              # a damaged packet: its frame repeats another
+
     result = torch.zeros(num_frames, 3, height, width, dtype=torch.uint8)
     good = sorted(index for index in shown if shown[index].shape[:2] == (stream.height, stream.width))
     for i in range(num_frames):
@@ -203,6 +208,7 @@ def frame_rate(frames: Tensor, *, kept_fps: int, fps: float) -> Tensor:
     A clip whose rate is already at or below `kept_fps` keeps all its frames.
     """
     T = len(frames)
+    # Frame i falls into slot floor(i kept_fps / fps); the first frame of each slot is kept.
     slots = [math.floor(i * min(kept_fps, fps) / fps + 1e-9) for i in range(T)]
     kept = [i for i in range(T) if i == 0 or slots[i] != slots[i - 1]]
     coded = _through(frames[kept], "libx265", options={"x265-params": _QUIET_X265}, fps=float(min(kept_fps, fps)))

@@ -16,7 +16,8 @@ def jpeg_compression(frames: Tensor, *, quality: int) -> Tensor:
     """Write and read every frame as a JPEG of `quality` (1 to 100), chroma at half resolution, on the CPU."""
     changed = torch.empty(frames.shape, dtype=torch.uint8)
     for target, frame in zip(changed, frames.cpu(), strict=True):
-        pixels = torch.stack(tuple(frame), -1).permute(2, 0, 1)             # interleaved, as the encoder wants it
+        # (3, H, W) over memory in the order (H, W, 3), as the encoder wants it.
+        pixels = torch.stack(tuple(frame), -1).permute(2, 0, 1)
         target.copy_(decode_jpeg(encode_jpeg(pixels, quality=quality), mode=ImageReadMode.RGB))
     return changed.to(frames.device)
 
@@ -31,6 +32,7 @@ def contrast(frames: Tensor, *, factor: float) -> Tensor:
         mean = chunk.flatten(2).sum(2, dtype=torch.int64).double() / (255 * H * W)
         levels = torch.arange(256, dtype=torch.float64, device=chunk.device) / 255
         table = ((levels - mean[..., None]) * factor + mean[..., None]).clamp_(0, 1).mul_(255).to(torch.uint8)
+        # One lookup for all channels: row c of the flattened table begins at 256 c.
         offset = torch.arange(n * C, dtype=torch.int32, device=chunk.device).mul_(256).view(n, C, 1, 1)
         return table.flatten().index_select(0, (chunk.int() + offset).flatten()).view(chunk.shape)
 
@@ -45,7 +47,7 @@ def brightness(frames: Tensor, *, shift: float) -> Tensor:
     value = torch.arange(256, dtype=torch.float64, device=frames.device)
     brighter = (value / 255 + shift).clamp_(max=1) * 255
     scale = (brighter / value.clamp(min=1)).float()
-    scale[0] = 0
+    scale[0] = 0                                                  # black has no hue to scale
     black = brighter[0].item()
 
     def change(chunk: Tensor) -> Tensor:
@@ -69,6 +71,7 @@ def saturate(frames: Tensor, *, factor: float, shift: float) -> Tensor:
         ratio = (saturation * factor + shift).clamp_(0, 1).div_(saturation.clamp(min=1e-9))
         changed = torch.addcmul(value, value - pixels, ratio, value=-1)
         if shift > 0:
+            # Hue 0 is red: R keeps its value, G and B lose the new saturation.
             grey = value * (1 - shift) * (spread == 0)
             changed[:, 1:] = torch.where(spread == 0, grey, changed[:, 1:])
         return truncate(changed.add_(1e-3))
@@ -84,6 +87,7 @@ def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
     centre = (torch.arange(small, dtype=torch.float64) + 0.5) * scale
     first = (centre - scale * 0.5 + 0.5).int().clamp(min=0)
     last = (centre + scale * 0.5 + 0.5).int().clamp(max=size)
+
     taps = first + torch.arange(int((last - first).max()))[:, None]
     position = (taps - centre + 0.5) * (1 / scale)
     counts = (taps < last) & (position > -0.5) & (position <= 0.5)

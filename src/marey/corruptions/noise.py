@@ -21,6 +21,7 @@ def _normal_quantiles(device: torch.device) -> Tensor:
     """Return the 65,536 equally likely values of a standard normal, scaled to variance 1."""
     levels = (torch.arange(65_536, dtype=torch.float64) + 0.5) / 65_536
     quantiles = torch.special.ndtri(levels)
+    # Cutting the tails off makes the variance a little too small.
     return (quantiles / quantiles.square().mean().sqrt()).float().to(device)
 
 
@@ -44,6 +45,7 @@ def speckle_noise(frames: Tensor, *, std: float, generator: Generator) -> Tensor
 
 def impulse_noise(frames: Tensor, *, amount: float, generator: Generator) -> Tensor:
     """Set a share `amount` of the values to 0 or 255, half each (salt and pepper)."""
+    # The lowest and the highest `half` of the 65,536 values are hit.
     half = round(amount * 32_768)
 
     def change(chunk: Tensor) -> Tensor:
@@ -58,10 +60,12 @@ def impulse_noise(frames: Tensor, *, amount: float, generator: Generator) -> Ten
 def _poisson_table(photons: int, device: torch.device) -> Tensor:
     """Return the noisy grey level for (clean grey level, uniform of 14 bits), 256 * 2**14 uint8, row after row."""
     levels = 2 ** _POISSON_BITS
+    # Twelve standard deviations above the mean: what lies beyond is less likely than one level.
     counts = torch.arange(int(photons + 12 * photons ** 0.5 + 20), dtype=torch.float64)
     rate = torch.arange(256, dtype=torch.float64)[:, None] * (photons / 255)
     log_mass = torch.xlogy(counts, rate) - rate - torch.lgamma(counts + 1)
     cumulative = log_mass.exp().cumsum(1)
+
     uniform = ((torch.arange(levels, dtype=torch.float64) + 0.5) / levels).expand(256, levels).contiguous()
     drawn = torch.searchsorted(cumulative.contiguous(), uniform)
     return (drawn.double() / photons).clamp_(0, 1).mul_(255).to(torch.uint8).flatten().to(device)

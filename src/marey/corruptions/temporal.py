@@ -50,6 +50,7 @@ def freeze(num_frames: int, *, kept_share: float, kept_least: int, generator: Ge
     """
     kept = min(num_frames, max(int(kept_share * num_frames), kept_least))
     shown = sorted(_shuffled(num_frames, generator)[:kept])
+
     order, current = [], 0
     for i in range(num_frames):
         if current + 1 < len(shown) and i >= shown[current + 1]:

@@ -40,7 +40,7 @@ def make_splits(index: DatasetIndex, *, val: float = 0.18, test: float = 0.1, gr
     shares = {"train": 1 - val - test, "val": val, "test": test}
     together: dict[str, list[int]] = defaultdict(list)
     for position in order:
-        together[names[position] or f"\0{position}"].append(position)      # \0: a group of its own
+        together[names[position] or f"\0{position}"].append(position)      # \0: a group of one
     grouped = any(len(positions) > 1 for positions in together.values())
     chosen = _place_groups(index, together, shares) if grouped else _place_samples(index, order, shares)
     samples = tuple(replace(sample, split=chosen[position], group=names[position] if group else sample.group)
@@ -89,12 +89,15 @@ def _place_samples(index: DatasetIndex, order: list[int], shares: dict[str, floa
         positions = by_class[label]
         exact = {name: share * len(positions) for name, share in shares.items()}
         counts = {name: int(value + 1e-9) for name, value in exact.items()}
+
+        # What rounding down left over goes where most is missing, earlier classes included.
         left = len(positions) - sum(counts.values())
         rest = {name: exact[name] - counts[name] + owed[name] for name in shares}
         for name in sorted(rest, key=lambda name: -rest[name])[:left]:
             counts[name] += 1
         for name in shares:
             owed[name] += exact[name] - counts[name]
+
         names = [name for name in shares for _ in range(counts[name])]
         chosen.update(zip(positions, names, strict=True))
     return chosen

@@ -55,6 +55,8 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
     if size < 8 or num_frames < 1 or fps <= 0:
         raise UserError(f"cannot render {num_frames} frames of {size} pixels at {fps} frames per second; "
                         "expected at least 1 frame, 8 pixels and a positive rate")
+
+    # The order of the draws is part of the format: a change of it changes every clip.
     motion = load_motion(action)
     generator = torch.Generator().manual_seed(seed)
     body = draw_body(split, generator)
@@ -66,6 +68,7 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
     light, scene_size = draw_light(generator), size * (2 if size <= 96 else 1)
     wall = draw_background(2 * size, split, generator, backgrounds)
     offsets = background_offsets(cameras, depth=4.0 + 8.0 * float(torch.rand((), generator=generator)))
+
     frames, masks = [], []
     with Stage([body]) as stage:
         for row, camera, offset in zip(rows, cameras, offsets, strict=True):
@@ -74,6 +77,7 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
             frames.append(composite(picture, persons >= 0, wall, offset, size))
             mask = torch.from_numpy(persons >= 0).float()[None, None]
             masks.append(F.interpolate(mask, size=(size, size), mode="area")[0, 0] >= 0.5)
+
     stacked = torch.stack(masks)
     clip = Clip(frames=degrade(torch.stack(frames), generator), frame_indices=tuple(range(num_frames)),
                 frame_seconds=tuple(float(s) for s in seconds), fps=fps,
@@ -128,6 +132,8 @@ def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tup
         offset: the wall's shift in frame widths and heights, right and down.
     """
     height = height or size
+
+    # Coordinates of the frame's pixels on the wall, in [-1, 1] of the wall.
     S = wall.shape[-1]
     y = (torch.arange(height) + 0.5) / height * 2 - 1
     x = (torch.arange(size) + 0.5) / size * 2 - 1
@@ -136,6 +142,8 @@ def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tup
                                     indexing="ij")
     behind = F.grid_sample(wall[None], torch.stack([grid_x, grid_y], -1)[None].float(), mode="bilinear",
                            padding_mode="reflection", align_corners=False)
+
+    # Averaging a larger picture, premultiplied by its mask, smooths the outline.
     alpha = torch.from_numpy(person).float()[None, None]
     colour = torch.from_numpy(picture).permute(2, 0, 1).float()[None] / 255 * alpha
     if alpha.shape[-2:] != (height, size):

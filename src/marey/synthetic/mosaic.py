@@ -100,6 +100,8 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
         u = torch.rand(4, generator=generator).tolist()
         if u[3] < 0.5:
             frames, x1, x2 = frames.flip(-1), s - x2, s - x1
+
+        # A window of the tile's shape, at least 5 % wider than the person and inside the frame.
         aspect = width / height
         need = max(x2 - x1, (y2 - y1) * aspect)                          # width of the tightest window
         full = s * min(1.0, aspect)

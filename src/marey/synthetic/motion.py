@@ -117,6 +117,8 @@ class Motion:
         positions = np.clip((times - cycles * self.seconds) / self.row_seconds, 0.0, len(self.rows) - 1.0)
         before = np.minimum(positions.astype(int), len(self.rows) - 2)
         fraction = (positions - before)[:, None]
+
+        # q and -q are one rotation: choose the sign that is nearer, interpolate linearly, normalise.
         first, second = self.rows[before], self.rows[before + 1].copy()
         for start in QUATERNIONS:
             columns = slice(start - 1, start + 3)
@@ -126,11 +128,13 @@ class Motion:
         for start in QUATERNIONS:
             columns = slice(start - 1, start + 3)
             rows[:, columns] /= np.linalg.norm(rows[:, columns], axis=1, keepdims=True)
+
         return np.stack([self._after_cycles(row, int(cycle)) for row, cycle in zip(rows, cycles, strict=True)])
 
     def _after_cycles(self, row: np.ndarray, cycles: int) -> np.ndarray:
         if cycles == 0:
             return row
+        # One cycle moves the root along the floor and turns it: add that once per cycle; the height stays.
         first, last = self.rows[0], self.rows[-1]
         turn = _heading(last[3:7]) - _heading(first[3:7])
         row = row.copy()

@@ -253,6 +253,7 @@ def shake_joints(rows: np.ndarray, seconds: np.ndarray, radians: float, generato
         if stop - start == 1:
             rows[:, start] += swing
             continue
+
         axis = u[3:6] * 2 - 1
         axis /= max(float(np.linalg.norm(axis)), 1e-6)
         for t, angle in enumerate(swing):

@@ -125,7 +125,9 @@ class Augment:
                 top = int(torch.randint(0, height - h + 1, (), generator=generator))
                 left = int(torch.randint(0, width - w + 1, (), generator=generator))
                 return top, left, h, w
-        side = min(height, width)                                   # no draw fitted: the largest central square
+
+        # No draw fitted: the largest central square.
+        side = min(height, width)
         return (height - side) // 2, (width - side) // 2, side, side
 
     def apply(self, frames: Tensor, geometry: Geometry, generator: torch.Generator) -> Tensor:

@@ -82,6 +82,7 @@ def normalise(frames: Tensor, mean: Sequence[float], std: Sequence[float], *, re
     clip = frames.to(torch.float32)
     if channel_order == "bgr":
         clip = clip.flip(-3)
+    # (x * rescale - mean) / std as one product and one sum: x * (rescale / std) + (-mean / std).
     scale = torch.tensor([rescale / s for s in std], dtype=torch.float32, device=clip.device).view(-1, 1, 1)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32,
                          device=clip.device).view(-1, 1, 1)

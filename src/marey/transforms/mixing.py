@@ -18,7 +18,6 @@ def mixup(clip: Tensor, targets: Tensor, share: float, partner: Tensor) -> tuple
     return share * clip + (1 - share) * clip[partner], share * targets + (1 - share) * targets[partner]
 
 
-
 def cutmix(clip: Tensor, targets: Tensor, share: float, partner: Tensor,
            centre: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Paste one box of the partner, the same in all frames, covering 1 - share of the area (less at the border).
@@ -34,5 +33,7 @@ def cutmix(clip: Tensor, targets: Tensor, share: float, partner: Tensor,
     top, bottom = (min(H, max(0, round(centre[1] * H + side * half_height))) for side in (-1, 1))
     mixed = clip.clone()
     mixed[..., top:bottom, left:right] = clip[partner][..., top:bottom, left:right]
+
+    # The box may reach beyond the frame: count the pixels that were pasted, not the share that was drawn.
     kept = 1 - (bottom - top) * (right - left) / (H * W)
     return mixed, kept * targets + (1 - kept) * targets[partner]

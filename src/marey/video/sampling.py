@@ -90,12 +90,14 @@ class ClipSampling:
             raise UserError(f"a clip needs at least 1 source frame, got {L}")
         if not 0 <= view < num_views:
             raise UserError(f"view counts from 0 to num_views - 1, got view {view} of {num_views}")
+
         need = math.ceil(self.span_frames(fps))
         if need > L and self.short == "error":
             raise UserError(f"the video has {L} frames and the sampler needs {need}; use a smaller stride_frames or "
                             "num_frames, or another short-clip policy (repeat_last, loop, extend)")
         if need > L and self.short == "extend":
             L = need
+
         if self.kind == "uniform":
             chosen = self._uniform(L, fps, generator, view, num_views)
         elif self.kind == "equidistant":
@@ -104,6 +106,8 @@ class ClipSampling:
             chosen = random_indices(L, N, generator or torch.Generator().manual_seed(view))
         else:
             chosen = segment_indices(L, N, generator=generator, view=view, num_views=num_views)
+
+        # Indices beyond the end exist only in a video that is too short.
         if self.short == "loop":
             return [index % L for index in chosen]
         return [min(index, L - 1) for index in chosen]
@@ -113,9 +117,10 @@ class ClipSampling:
         span = self.span_frames(fps)
         start = view_start(L, span, view=view, num_views=num_views, rule=self.view_start, generator=generator)
         if self.spacing == "linspace":
-            # float32, as released
+            # In float32 and truncated, as in the released code.
             return torch.linspace(start, start + span - 1, self.num_frames).clamp(min=0).long().tolist()
         stride = self._stride(fps)
+        # Without the small number, 2.9999999 of float arithmetic would become frame 2.
         return [int(start + i * stride + 1e-6) for i in range(self.num_frames)]
 
     def seconds(self, duration_seconds: float, *, fps: float, generator: torch.Generator | None = None, view: int = 0,
