@@ -9,11 +9,13 @@ from types import ModuleType
 
 
 class UserError(ValueError):
-    """A mistake that the user can fix; the command line prints it as one line and exits with status 2."""
+    """A mistake that the user can fix; the command line prints it as one line and exits with status
+    2."""
 
 
 class VideoError(UserError):
-    """A video that cannot be read; the message starts with its path. In a batch it is counted and named."""
+    """A video that cannot be read; the message starts with its path. In a batch it is counted and
+    named."""
 
 
 class PixelLimitError(VideoError):
@@ -21,7 +23,8 @@ class PixelLimitError(VideoError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Build the error for a name that is not in a list, with the nearest known name as the remedy."""
+    """Build the error for a name that is not in a list, with the nearest known name as the
+    remedy."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ""

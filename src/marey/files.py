@@ -1,4 +1,5 @@
-"""Writing files whole or not at all (under a temporary name, then renamed), JSON, CSV, and digests of weights."""
+"""Writing files whole or not at all (under a temporary name, then renamed), JSON, CSV, and digests
+of weights."""
 
 from __future__ import annotations
 
@@ -25,12 +26,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def atomic_files(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
-    """Give a temporary path for each file; at the end of the block they are renamed in the order given.
+    """Give a temporary path for each file; at the end of the block they are renamed in the order
+    given.
 
     Every temporary file is complete and flushed to disk before the first one is renamed.
 
     Args:
-        paths: the final names; missing folders are made. A temporary name keeps the suffix, which some writers need.
+        paths: the final names; missing folders are made. A temporary name keeps the suffix, which
+            some writers need.
 
     Raises:
         UserError: if the disk is full; nothing under the final names has changed then.
@@ -65,7 +68,8 @@ def atomic_files(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path for one file, which is renamed to `path` at the end of the block (`atomic_files`)."""
+    """Give a temporary path for one file, which is renamed to `path` at the end of the block
+    (`atomic_files`)."""
     with atomic_files(path) as (temporary,):
         yield temporary
 
@@ -103,7 +107,8 @@ def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Return JSON values with NaN and infinity, which JSON does not have, as None; keys become text."""
+    """Return JSON values with NaN and infinity, which JSON does not have, as None; keys become
+    text."""
     if isinstance(value, dict):
         return {str(key): finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -140,7 +145,8 @@ def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """Return a short name for some weights: the first 12 hexadecimal digits of the SHA-256 over names and values.
+    """Return a short name for some weights: the first 12 hexadecimal digits of the SHA-256 over
+    names and values.
 
     Args:
         state: name -> tensor, as of `state_dict()`; the order does not matter.

@@ -2,9 +2,10 @@
 
     result = attack(PixelModel(model, preprocess), clip, labels, "pgd", eps=8 / 255, steps=10)
 
-Budgets are in pixel units, [0, 1] per value; 8 / 255 is eight grey levels. What an attack returns is a uint8 clip:
-every candidate is rounded to whole grey levels before it is scored, and the worst for the model of all candidates
-(every iterate, every restart, and the clean clip) is kept per sample, so more steps or restarts never look weaker.
+Budgets are in pixel units, [0, 1] per value; 8 / 255 is eight grey levels. What an attack returns
+is a uint8 clip: every candidate is rounded to whole grey levels before it is scored, and the worst
+for the model of all candidates (every iterate, every restart, and the clean clip) is kept per
+sample, so more steps or restarts never look weaker.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "flickering": flickering,
     "geo_trap": geo_trap,
 }
-"""Attack name -> its function. The attack on frame features of GAT, `marey.attacks.features.gat_feature_attack`, moves
-features, not pixels."""
+"""Attack name -> its function. The attack on frame features of GAT,
+`marey.attacks.features.gat_feature_attack`, moves features, not pixels."""
 
 
 def list_attacks() -> list[str]:

@@ -10,7 +10,8 @@ from marey.attacks.worst_case import AttackResult, WorstCase
 
 
 def flicker_loss(logits: Tensor, labels: Tensor, targets: Tensor | None = None, margin: float = 0.05) -> Tensor:
-    """Return the adversarial loss of each sample, (B,), 0 once the attack has won by `margin` in probability.
+    """Return the adversarial loss of each sample, (B,), 0 once the attack has won by `margin` in
+    probability.
 
     Pony et al., CVPR 2021:  l = max(0, min(lm^2 / m, lm)),  lm = p_y - max_{j != y} p_j + m.
     """
@@ -28,7 +29,8 @@ def thickness(offset: Tensor) -> Tensor:
 
 
 def roughness(offset: Tensor) -> Tensor:
-    """Return the mean squared first and second difference in time, cyclic, of each sample; offset is (B, T, 3)."""
+    """Return the mean squared first and second difference in time, cyclic, of each sample; offset
+    is (B, T, 3)."""
     first = offset - offset.roll(1, dims=1)
     second = offset.roll(-1, dims=1) - 2 * offset + offset.roll(1, dims=1)
     return (first.square() + second.square()).mean((1, 2))
@@ -38,8 +40,9 @@ def flickering(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 
                lr: float = 5e-3, steps: int = 60, targets: Tensor | None = None) -> AttackResult:
     """Find the offsets by Adam on  l_adv + weight (thickness / 2 + roughness / 2).
 
-    Pony et al., "Over-the-Air Adversarial Flickering Attacks against Video Recognition Networks", CVPR 2021. The paper
-    takes Adam with lr 1e-3 and many more steps; ours bounds the offset instead, for a budget in pixel units.
+    Pony et al., "Over-the-Air Adversarial Flickering Attacks against Video Recognition Networks",
+    CVPR 2021. The paper takes Adam with lr 1e-3 and many more steps; ours bounds the offset
+    instead, for a budget in pixel units.
 
     Args:
         model, clip, labels, targets: as in `marey.attacks.attack`.

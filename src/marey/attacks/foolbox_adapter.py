@@ -1,4 +1,5 @@
-"""Foolbox's attacks on our models, scored as ours are: whole grey levels, never weaker than the clean clip."""
+"""Foolbox's attacks on our models, scored as ours are: whole grey levels, never weaker than the
+clean clip."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from marey.errors import import_extra
 
 
 def foolbox_model(model: PixelModel) -> Any:
-    """Return the model as `foolbox.PyTorchModel` with bounds (0, 1); it takes clips (B, T, 3, H, W).
+    """Return the model as `foolbox.PyTorchModel` with bounds (0, 1); it takes clips
+    (B, T, 3, H, W).
 
     Raises:
         UserError: if Foolbox is not installed.

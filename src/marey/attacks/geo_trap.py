@@ -1,4 +1,5 @@
-"""Geo-TRAP: a black-box attack that moves one noise frame by random geometric transforms from frame to frame."""
+"""Geo-TRAP: a black-box attack that moves one noise frame by random geometric transforms from frame
+to frame."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ FREEDOM = {"translation": 2, "dilation": 1, "rigid": 3, "translation_dilation": 
 
 
 def transform_matrices(parameters: Tensor, transform: str) -> Tensor:
-    """Return 3 x 3 matrices, (..., 3, 3), of parameters (..., freedom), in coordinates [-1, 1], as released."""
+    """Return 3 x 3 matrices, (..., 3, 3), of parameters (..., freedom), in coordinates [-1, 1], as
+    released."""
     p = parameters.unbind(-1)
     one, zero = torch.ones_like(p[0]), torch.zeros_like(p[0])
     rows = {
@@ -36,7 +38,8 @@ def transform_matrices(parameters: Tensor, transform: str) -> Tensor:
 
 
 def warp(frame: Tensor, matrices: Tensor) -> Tensor:
-    """Look at one frame through each matrix: (B, C, H, W), (B, T, 3, 3) -> (B, T, C, H, W), zero outside."""
+    """Look at one frame through each matrix: (B, C, H, W), (B, T, 3, 3) -> (B, T, C, H, W), zero
+    outside."""
     B, C, H, W = frame.shape
     T = matrices.shape[1]
     y, x = torch.meshgrid(torch.linspace(-1, 1, H, device=frame.device), torch.linspace(-1, 1, W, device=frame.device),
@@ -58,13 +61,18 @@ def geo_trap(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 10
              generator: Generator | None = None) -> AttackResult:
     r"""Estimate the gradient from three answers a step, along noise that moves like a camera.
 
-    Li et al., "Adversarial Attacks on Black Box Video Classifiers: Leveraging the Power of Geometric Transformations",
-    NeurIPS 2021; constants of the released code:  r_t = warp(noise, phi_t);  w_{1,2} = g +- exploration r;
-    g += rate (l(X + probe w_1 / |w_1|) - l(X + probe w_2 / |w_2|)) / (exploration probe) r;  X -= step sign(g),
-    projected on +- eps; |.| is the L2 norm of a frame. The loss is that of `flickering`, cross-entropy for a target.
+    Li et al., "Adversarial Attacks on Black Box Video Classifiers: Leveraging the Power of
+    Geometric Transformations", NeurIPS 2021; constants of the released code:
+
+        r_t = warp(noise, phi_t),  w_{1,2} = g +- exploration r
+        g += rate (l(X + probe w_1 / |w_1|) - l(X + probe w_2 / |w_2|)) / (exploration probe) r
+        X -= step sign(g), projected on +- eps
+
+    |.| is the L2 norm of a frame. The loss is that of `flickering`, cross-entropy for a target.
 
     Args:
-        model, clip, labels, targets: as in `marey.attacks.attack`; only answers are used, no gradients.
+        model, clip, labels, targets: as in `marey.attacks.attack`; only answers are used, no
+            gradients.
         eps: largest change of a value, in [0, 1].
         step, probe, exploration, rate: see the equations.
         max_queries: answers per clip (the paper's cap is 60,000, for a target 200,000).

@@ -27,7 +27,9 @@ def _norm(values: Tensor) -> Tensor:
 
 def fgsm(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255,
          targets: Tensor | None = None) -> AttackResult:
-    """Take one step along the sign of the gradient.  X' = clip(X + eps sign(grad_X l)); towards a target: minus.
+    """Take one step along the sign of the gradient.
+
+        X' = clip(X + eps sign(grad_X l)), towards a target: minus
 
     Goodfellow et al., ICLR 2015, Eq. of section 3.
 
@@ -46,7 +48,9 @@ def fgsm(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 25
 def pgd(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255, step: float = 2 / 255,
         steps: int = 10, restarts: int = 1, random_start: bool = True, targets: Tensor | None = None,
         generator: Generator | None = None) -> AttackResult:
-    """Climb the loss inside a box.  X_0 = X + U(-eps, eps); X_k+1 = Proj_eps(X_k + step sign(grad))
+    """Climb the loss inside a box.
+
+        X_0 = X + U(-eps, eps),  X_k+1 = Proj_eps(X_k + step sign(grad))
 
     Madry et al., ICLR 2018, Eq. (2).
 
@@ -82,9 +86,12 @@ def pgd(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255
 def pgd_l2(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 4.0, step: float = 1.0, steps: int = 10,
            restarts: int = 1, random_start: bool = False, targets: Tensor | None = None,
            generator: Generator | None = None) -> AttackResult:
-    """Climb the loss inside a ball.  X_k+1 = Proj(X_k + step g / ||g||_2), projected on ||X - X_0||_2 <= eps
+    """Climb the loss inside a ball.
 
-    A change below one grey level everywhere vanishes in the uint8 clip and scores as the clean one.
+        X_k+1 = Proj(X_k + step g / ||g||_2), projected on ||X - X_0||_2 <= eps
+
+    Madry et al., ICLR 2018, Eq. (2), with the L2 norm. A change below one grey level everywhere
+    vanishes in the uint8 clip and scores as the clean one.
 
     Args:
         model, clip, labels, steps, restarts, targets, generator: as in `pgd`.

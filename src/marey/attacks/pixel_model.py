@@ -1,4 +1,5 @@
-"""A model of pixels: it normalises its input itself, so budgets and gradients are in pixel units."""
+"""A model of pixels: it normalises its input itself, so budgets and gradients are in pixel
+units."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from marey.transforms.preprocess import Preprocess
 
 
 class PixelModel(nn.Module):
-    """Map clips in [0, 1], RGB, (B, T, 3, H, W), to logits (B, K), counting the clips it is asked about.
+    """Map clips in [0, 1], RGB, (B, T, 3, H, W), to logits (B, K), counting the clips it is asked
+    about.
 
-    The gradient flows through rescaling, mean, standard deviation and channel order: a pixel budget on
-    normalised input would be another budget for each channel.
+    The gradient flows through rescaling, mean, standard deviation and channel order: a pixel budget
+    on normalised input would be another budget for each channel.
     """
 
     def __init__(self, model: nn.Module, preprocess: Preprocess | None = None, *,

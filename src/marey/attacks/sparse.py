@@ -18,9 +18,9 @@ def sparse(model: PixelModel, clip: Tensor, labels: Tensor, *, num_frames: int =
 
     ||E||_{2,1} = sum_t ||E_t||_2.
 
-    Wei et al., "Sparse Adversarial Perturbations for Videos", AAAI 2019. With targets the loss towards the target is
-    added instead. The frames of the mask M are those with the largest gradient on the clean clip (the paper fixes
-    them by hand); a sample stops moving when it is won.
+    Wei et al., "Sparse Adversarial Perturbations for Videos", AAAI 2019. With targets the loss
+    towards the target is added instead. The frames of the mask M are those with the largest
+    gradient on the clean clip (the paper fixes them by hand); a sample stops moving when it is won.
 
     Args:
         model, clip, labels, targets: as in `marey.attacks.attack`.

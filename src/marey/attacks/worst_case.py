@@ -23,13 +23,15 @@ class AttackResult:
     success: Tensor
     """bool, (B,): the answer is not the label, or with a target is the target."""
     margin: Tensor
-    """float, (B,): highest wrong logit minus the label's (or target's minus the highest other); above 0 is success."""
+    """float, (B,): highest wrong logit minus the label's (or target's minus the highest other);
+    above 0 is success."""
     queries: int
     """Clips the model was asked about, gradients included, over the whole batch."""
 
 
 def margins(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return how far each sample is beyond the decision border, (B,): above 0 the attack has won."""
+    """Return how far each sample is beyond the decision border, (B,): above 0 the attack has
+    won."""
     wanted = labels if targets is None else targets
     own = logits.gather(1, wanted[:, None])[:, 0]
     others = logits.scatter(1, wanted[:, None], -torch.inf).amax(1)
@@ -37,7 +39,8 @@ def margins(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Te
 
 
 def whole_levels(moved: Tensor, clean: Tensor) -> Tensor:
-    """Round candidates in [0, 1] to whole grey levels, towards the clean clip so that no budget grows.
+    """Round candidates in [0, 1] to whole grey levels, towards the clean clip so that no budget
+    grows.
 
     Args:
         moved: float, (B, T, 3, H, W).
@@ -65,8 +68,8 @@ class WorstCase:
         self.margin = margins(logits, labels, targets)
 
     def score(self, moved: Tensor) -> Tensor:
-        """Return logits of candidates rounded to whole levels; the gradient passes the rounding as if it were not
-        there. Keeps a candidate that is worse than the sample's worst so far."""
+        """Return logits of candidates rounded to whole levels; the gradient passes the rounding as
+        if it were not there. Keeps a candidate that is worse than the sample's worst so far."""
         levels = whole_levels(moved.detach(), self.clean)
         # Straight-through: forward the rounded clip, backward the identity.
         straight = moved + (levels.float() / 255 - moved).detach()

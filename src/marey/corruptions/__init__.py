@@ -1,9 +1,11 @@
-"""Natural changes of a clip as values: thirty-two kinds at severities 1 to 5 with the constants of three papers.
+"""Natural changes of a clip as values: thirty-two kinds at severities 1 to 5 with the constants of
+three papers.
 
     fog = corruption("fog", severity=3, profile="rose")
     foggy = fog(clip, generator=generator)
 
-A name is resolved once, into a `Corruption`, which is then passed on. `marey.corrupt` does both at once.
+A name is resolved once, into a `Corruption`, which is then passed on. `marey.corrupt` does both at
+once.
 """
 
 from __future__ import annotations
@@ -25,14 +27,16 @@ __all__ = ["CATEGORIES", "KINDS", "PROFILES", "SEVERITIES", "Corruption", "Kind"
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
-    """One kind at one severity with one paper's constants: a function from a clip to a clip of the same shape."""
+    """One kind at one severity with one paper's constants: a function from a clip to a clip of the
+    same shape."""
 
     name: str
     """One of `list_corruptions()`."""
     severity: int
     """1 (mild) to 5."""
     profile: str
-    """Whose constants these are: another profile than the one asked for where that one lacks the kind."""
+    """Whose constants these are: another profile than the one asked for where that one lacks the
+    kind."""
     kind: Kind = field(repr=False)
     """Its function, and how that is applied."""
     strength: dict[str, Any] = field(hash=False)
@@ -45,7 +49,8 @@ class Corruption:
 
     @property
     def domain(self) -> str:
-        """Return what it changes: "pixels" of shown frames, the "order" of source frames, or a whole "window"."""
+        """Return what it changes: "pixels" of shown frames, the "order" of source frames, or a
+        whole "window"."""
         return self.kind.domain
 
     @property
@@ -55,13 +60,16 @@ class Corruption:
 
     def __call__(self, clip: Tensor, *, generator: Generator | None = None, fps: float = 30.0,
                  reference_bitrate: float | None = None) -> Tensor:
-        """Return a corrupted copy, on the clip's device (codecs and JPEG work on the CPU and copy back).
+        """Return a corrupted copy, on the clip's device
+        (codecs and JPEG work on the CPU and copy back).
 
-        The caller decides which frames to give: the shown ones for the domain "pixels", all consecutive ones otherwise.
+        The caller decides which frames to give: the shown ones for the domain "pixels", all
+        consecutive ones otherwise.
 
         Args:
             clip: uint8, (T, 3, H, W), RGB.
-            generator: randomness; a fresh one with seed 0 when absent. Same generator state, same result.
+            generator: randomness; a fresh one with seed 0 when absent. Same generator state, same
+                result.
             fps: frames per second of the clip, for rate control and `frame_rate`.
             reference_bitrate: bits per second of the source, for the average-bit-rate kinds.
 
@@ -101,7 +109,8 @@ class Corruption:
         return self._apply(num_frames, generator=generator)
 
     def _apply(self, clip: Any, *, generator: Generator | None, **available: Any) -> Any:
-        """Call the kind's function with its constants and with those of the other arguments that it takes."""
+        """Call the kind's function with its constants and with those of the other arguments that it
+        takes."""
         if generator is None:
             generator = torch.Generator().manual_seed(0)
         available["generator"] = generator
@@ -117,8 +126,9 @@ def corruption(name: str, severity: int = 3, profile: str = "rose") -> Corruptio
     Args:
         name: one of `list_corruptions()`.
         severity: 1 (mild) to 5.
-        profile: whose constants: "rose", "imagenet-c" or "mini-kinetics-c". A kind that the profile lacks takes those
-            of the first other profile that has it, which `Corruption.profile` then names.
+        profile: whose constants: "rose", "imagenet-c" or "mini-kinetics-c". A kind that the profile
+            lacks takes those of the first other profile that has it, which `Corruption.profile`
+            then names.
 
     Raises:
         UserError: if name, profile or severity are unknown.
@@ -132,7 +142,8 @@ def corruption(name: str, severity: int = 3, profile: str = "rose") -> Corruptio
 
 def corrupt(clip: Tensor, kind: str, severity: int = 3, *, generator: Generator | None = None, profile: str = "rose",
             fps: float = 30.0, reference_bitrate: float | None = None) -> Tensor:
-    """Return a corrupted copy of a clip, uint8 (T, 3, H, W): `corruption(kind, severity, profile)(clip, ...)`.
+    """Return a corrupted copy of a clip, uint8 (T, 3, H, W):
+    `corruption(kind, severity, profile)(clip, ...)`.
 
     Raises:
         UserError: if the clip is not uint8 (T, 3, H, W), or kind, profile or severity are unknown.

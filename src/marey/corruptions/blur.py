@@ -1,6 +1,7 @@
 """Blur corruptions: defocus, motion, zoom, Gaussian, and the average of neighbouring frames.
 
-Radii are pixels at a short side of 224 and scale with the frame. Values are float32 in [0, 255], truncated at the end.
+Radii are pixels at a short side of 224 and scale with the frame. Values are float32 in [0, 255],
+truncated at the end.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from marey.corruptions.pixels import map_chunks, side_scale, truncate
 
 
 def disk_kernel(radius: float, alias_sigma: float) -> Tensor:
-    """Return the anti-aliased disk of ImageNet-C's defocus blur, cut to its non-zero square, (k, k) float64, sum 1.
+    """Return the anti-aliased disk of ImageNet-C's defocus blur, cut to its non-zero square, (k, k)
+    float64, sum 1.
 
-    A disk on a 17 x 17 grid (2 radius + 1 beyond radius 8), normalised, then smoothed by a 3 x 3 (5 x 5) Gaussian that
-    reflects at the border of the grid.
+    A disk on a 17 x 17 grid (2 radius + 1 beyond radius 8), normalised, then smoothed by a 3 x 3
+    (5 x 5) Gaussian that reflects at the border of the grid.
     """
     reach, taps = (8, 3) if radius <= 8 else (math.ceil(radius), 5)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
@@ -81,9 +83,11 @@ def defocus_blur(frames: Tensor, *, radius: float, alias_sigma: float) -> Tensor
 
 
 def motion_taps(radius: float, sigma: float, degrees: float) -> list[tuple[float, int, int]]:
-    """Return (weight, dy, dx) of each tap: half a Gaussian over 2 radius + 1 whole pixels along a line.
+    """Return (weight, dy, dx) of each tap: half a Gaussian over 2 radius + 1 whole pixels along a
+    line.
 
-    ImageMagick's motion blur as `imagecorruptions` writes it; output (y, x) shows input (y - dy, x - dx).
+    ImageMagick's motion blur as `imagecorruptions` writes it; output (y, x) shows input
+    (y - dy, x - dx).
     """
     width = 2 * round(radius) + 1
     weights = [math.exp(-i * i / (2 * sigma * sigma)) for i in range(width)]
@@ -95,7 +99,8 @@ def motion_taps(radius: float, sigma: float, degrees: float) -> list[tuple[float
 
 
 def motion_blur_at(frame: Tensor, *, radius: float, sigma: float, degrees: float) -> Tensor:
-    """Blur one frame (C, H, W) along a line at `degrees`; beyond the border the edge pixel repeats."""
+    """Blur one frame (C, H, W) along a line at `degrees`; beyond the border the edge pixel
+    repeats."""
     _, H, W = frame.shape
     taps = motion_taps(radius, sigma, degrees)
     top, bottom = max(dy for _, dy, _ in taps), -min(dy for _, dy, _ in taps)
@@ -112,7 +117,8 @@ def motion_blur_at(frame: Tensor, *, radius: float, sigma: float, degrees: float
 
 
 def motion_blur(frames: Tensor, *, radius: float, sigma: float, generator: Generator) -> Tensor:
-    """Blur every frame along a line whose angle is drawn anew for each frame from U(-45, 45) degrees."""
+    """Blur every frame along a line whose angle is drawn anew for each frame from U(-45, 45)
+    degrees."""
     scale = side_scale(frames)
     degrees = torch.rand(len(frames), generator=generator, device=generator.device).mul_(90).sub_(45).tolist()
     return torch.stack([motion_blur_at(frame, radius=max(1.0, radius * scale), sigma=max(0.3, sigma * scale),
@@ -120,9 +126,11 @@ def motion_blur(frames: Tensor, *, radius: float, sigma: float, generator: Gener
 
 
 def neighbour_average(frames: Tensor, *, half_window: int) -> Tensor:
-    """Replace source frame i by the mean of frames i - c to i + c - 1 (Yi et al.: motion blur on consecutive frames).
+    """Replace source frame i by the mean of frames i - c to i + c - 1
+    (Yi et al.: motion blur on consecutive frames).
 
-    The source drops the first and last c frames; ours keeps them, averaging the frames of the window that exist.
+    The source drops the first and last c frames; ours keeps them, averaging the frames of the
+    window that exist.
     """
     T = frames.shape[0]
     # total[i] is the sum of the frames before i, so any window is one difference.

@@ -1,6 +1,7 @@
 """Camera corruptions: a fixed rotation, a random rotation per frame, a shifted view.
 
-Rotation takes the nearest pixel and fills with black, bit for bit what Pillow's `rotate` does on a frame.
+Rotation takes the nearest pixel and fills with black, bit for bit what Pillow's `rotate` does on a
+frame.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from marey.corruptions.pixels import side_scale, uniform_int
 
 
 def rotate_nearest(frames: Tensor, degrees: float) -> Tensor:
-    """Rotate every frame counter-clockwise about its centre, same size, nearest pixel, black outside.
+    """Rotate every frame counter-clockwise about its centre, same size, nearest pixel, black
+    outside.
 
     Pillow's fixed-point loop, with its 16 fractional bits, written as index arithmetic.
     """
@@ -59,8 +61,9 @@ def random_rotate(frames: Tensor, *, max_degrees: int, generator: Generator) -> 
 def translate(frames: Tensor, *, max_shift: int, generator: Generator) -> Tensor:
     """Move the view right and down by one shift per clip, black beyond the frame.
 
-    The source crops 224 from 256 at an origin drawn from [0, max_shift - 1] on each axis. Ours keeps the size and shows
-    input (y + dy, x + dx) at (y, x); its clean clip is the origin, so a greater severity is a greater shift.
+    The source crops 224 from 256 at an origin drawn from [0, max_shift - 1] on each axis. Ours
+    keeps the size and shows input (y + dy, x + dx) at (y, x); its clean clip is the origin, so a
+    greater severity is a greater shift.
     """
     H, W = frames.shape[-2:]
     dy, dx = (min(side - 1, round(shift * side_scale(frames))) for shift, side in

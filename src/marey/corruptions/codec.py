@@ -1,8 +1,10 @@
-"""Codec corruptions: the consecutive frames of a whole window go through a real encoder and decoder, in memory.
+"""Codec corruptions: the consecutive frames of a whole window go through a real encoder and
+decoder, in memory.
 
-Never give these the few frames a model samples: a codec predicts each frame from its neighbours. Every kind keeps the
-length: a frame that the bitstream lost repeats the last good one. One thread, and x264 without its macroblock tree
-(whose decisions differ between runs), so that the same clip and generator give the same bytes.
+Never give these the few frames a model samples: a codec predicts each frame from its neighbours.
+Every kind keeps the length: a frame that the bitstream lost repeats the last good one. One thread,
+and x264 without its macroblock tree (whose decisions differ between runs), so that the same clip
+and generator give the same bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ PACKET_BYTES = 1400
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """An encoded window: one packet a frame in decoding order, with what the decoder needs to start."""
+    """An encoded window: one packet a frame in decoding order, with what the decoder needs to
+    start."""
 
     codec: str
     """Decoder name."""
@@ -78,7 +81,8 @@ def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str
         encoder: an FFmpeg encoder, for example "libx264".
         fps: shown frames per second, for the rate control.
         options: private options of the encoder.
-        bit_rate: bits per second for average-bit-rate control, also the maximum and the buffer size.
+        bit_rate: bits per second for average-bit-rate control, also the maximum and the buffer
+            size.
         qscale: fixed quantiser, 1 to 31 (FFmpeg limits greater values to 31).
     """
     require_encoder(encoder)
@@ -114,8 +118,8 @@ def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str
 def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
     """Decode a stream that may be damaged, (num_frames, 3, height, width) uint8.
 
-    A frame that does not come out repeats the last good one; before the first good frame, the first good one is
-    shown; when nothing decodes, all frames are black.
+    A frame that does not come out repeats the last good one; before the first good frame, the first
+    good one is shown; when nothing decodes, all frames are black.
     """
     context = av.CodecContext.create(stream.codec, "r")
     context.thread_count = 1
@@ -188,7 +192,8 @@ def _target(frames: Tensor, divisor: int, fps: float, reference_bitrate: float |
 
 
 def h264_abr(frames: Tensor, *, divisor: int, fps: float, reference_bitrate: float | None) -> Tensor:
-    """Encode with x264 at an average bit rate of the reference divided by `divisor` (bits per second).
+    """Encode with x264 at an average bit rate of the reference divided by `divisor`
+    (bits per second).
 
     Without a reference bit rate, x264's rate at its default quality stands in.
     """
@@ -197,13 +202,15 @@ def h264_abr(frames: Tensor, *, divisor: int, fps: float, reference_bitrate: flo
 
 
 def h265_abr(frames: Tensor, *, divisor: int, fps: float, reference_bitrate: float | None) -> Tensor:
-    """Encode with x265 at an average bit rate of the reference divided by `divisor` (bits per second)."""
+    """Encode with x265 at an average bit rate of the reference divided by `divisor`
+    (bits per second)."""
     target = _target(frames, divisor, fps, reference_bitrate)
     return _through(frames, "libx265", bit_rate=target, fps=fps, options={"x265-params": _QUIET_X265})
 
 
 def frame_rate(frames: Tensor, *, kept_fps: int, fps: float) -> Tensor:
-    """Drop to `kept_fps` frames per second, encode with x265, and show each kept frame until the next.
+    """Drop to `kept_fps` frames per second, encode with x265, and show each kept frame until the
+    next.
 
     A clip whose rate is already at or below `kept_fps` keeps all its frames.
     """
@@ -218,8 +225,8 @@ def frame_rate(frames: Tensor, *, kept_fps: int, fps: float) -> Tensor:
 def bit_error(frames: Tensor, *, bytes_per_error: int, fps: float, generator: Generator) -> Tensor:
     """Replace on average one byte in `bytes_per_error` of an x264 stream by a random one.
 
-    The source runs FFmpeg's `noise` bitstream filter over the file; ours encodes the window at x264's default quality
-    first, so small frames, with few bytes, meet few errors.
+    The source runs FFmpeg's `noise` bitstream filter over the file; ours encodes the window at
+    x264's default quality first, so small frames, with few bytes, meet few errors.
     """
     stream = encode(frames, "libx264", options={"crf": str(BASE_CRF)}, fps=fps)
     damaged = []
@@ -235,9 +242,10 @@ def bit_error(frames: Tensor, *, bytes_per_error: int, fps: float, generator: Ge
 def packet_loss(frames: Tensor, *, loss: float, fps: float, generator: Generator) -> Tensor:
     """Lose each network packet of an x264 stream with probability `loss`.
 
-    The source streams over a simulated two-switch network. Here the stream has a key frame a second, a frame travels
-    in packets of 1,400 bytes and parameter sets arrive safely; what is lost is missing from the frame's bytes, and
-    the decoder conceals it. A frame that loses its first packet, with the header, is lost.
+    The source streams over a simulated two-switch network. Here the stream has a key frame a
+    second, a frame travels in packets of 1,400 bytes and parameter sets arrive safely; what is lost
+    is missing from the frame's bytes, and the decoder conceals it. A frame that loses its first
+    packet, with the header, is lost.
     """
     key = str(max(1, round(fps)))
     stream = encode(frames, "libx264", options={"crf": str(BASE_CRF), "g": key}, fps=fps)

@@ -13,7 +13,8 @@ from marey.corruptions.pixels import map_chunks, truncate
 
 
 def jpeg_compression(frames: Tensor, *, quality: int) -> Tensor:
-    """Write and read every frame as a JPEG of `quality` (1 to 100), chroma at half resolution, on the CPU."""
+    """Write and read every frame as a JPEG of `quality` (1 to 100), chroma at half resolution, on
+    the CPU."""
     changed = torch.empty(frames.shape, dtype=torch.uint8)
     for target, frame in zip(changed, frames.cpu(), strict=True):
         # (3, H, W) over memory in the order (H, W, 3), as the encoder wants it.
@@ -61,7 +62,8 @@ def brightness(frames: Tensor, *, shift: float) -> Tensor:
 def saturate(frames: Tensor, *, factor: float, shift: float) -> Tensor:
     """Change the S of HSV to clip(S factor + shift, 0, 1), hue and value kept.
 
-    RGB moves away from V by S' / S; a grey pixel has hue 0, so with a positive shift it turns red, as published.
+    RGB moves away from V by S' / S; a grey pixel has hue 0, so with a positive shift it turns red,
+    as published.
     """
     def change(chunk: Tensor) -> Tensor:
         pixels = chunk.float()
@@ -81,8 +83,8 @@ def saturate(frames: Tensor, *, factor: float, shift: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Pillow's box filter from `size` to `small`: source rows (taps, small), which of them count (taps, small),
-    and the nearest small row of each of the `size` rows on the way back."""
+    """Return Pillow's box filter from `size` to `small`: source rows (taps, small), which of them
+    count (taps, small), and the nearest small row of each of the `size` rows on the way back."""
     scale = size / small
     centre = (torch.arange(small, dtype=torch.float64) + 0.5) * scale
     first = (centre - scale * 0.5 + 0.5).int().clamp(min=0)
@@ -96,7 +98,8 @@ def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _shrink_rows(rows: Tensor, small: int) -> Tensor:
-    """Average runs of the second-last axis (n, C, size, L) down to `small`, rounded half up, uint8."""
+    """Average runs of the second-last axis (n, C, size, L) down to `small`, rounded half up,
+    uint8."""
     taps, counts, _ = (part.to(rows.device) for part in _box_taps(rows.shape[-2], small))
     total = rows.index_select(-2, taps[0]).to(torch.int16)
     total *= counts[0].view(-1, 1)
@@ -107,7 +110,8 @@ def _shrink_rows(rows: Tensor, small: int) -> Tensor:
 
 
 def pixelate(frames: Tensor, *, scale: float) -> Tensor:
-    """Shrink to `scale` by a box filter and enlarge back by the nearest pixel, as Pillow does (columns, then rows)."""
+    """Shrink to `scale` by a box filter and enlarge back by the nearest pixel, as Pillow does
+    (columns, then rows)."""
     H, W = frames.shape[-2:]
     h, w = max(1, int(H * scale)), max(1, int(W * scale))
     up_rows = _box_taps(H, h)[2].to(frames.device)

@@ -1,4 +1,5 @@
-"""The thirty-two kinds of corruption by name: the function of each, and how it is applied to a clip."""
+"""The thirty-two kinds of corruption by name: the function of each, and how it is applied to a
+clip."""
 
 from __future__ import annotations
 
@@ -16,22 +17,26 @@ class Kind:
     """One kind of corruption, without its strength."""
 
     function: Callable[..., Any]
-    """Takes a clip uint8 (T, 3, H, W), or a number of frames in the domain "order", and the strength by keyword."""
+    """Takes a clip uint8 (T, 3, H, W), or a number of frames in the domain "order", and the
+    strength by keyword."""
     category: str
     """noise, blur, digital, weather, codec, temporal or camera; averages are taken per category."""
     domain: str
     """What the function is applied to:
 
-    * `pixels`: each shown frame, at short side 256 and centre crop 224; other sizes scale the radii.
+    * `pixels`: each shown frame, at short side 256 and centre crop 224; other sizes scale the
+      radii.
     * `order`: the indices of the SOURCE frames, before a model's frames are sampled.
-    * `window`: the consecutive source frames of the whole window (codecs; the average of neighbouring frames).
+    * `window`: the consecutive source frames of the whole window
+      (codecs; the average of neighbouring frames).
     """
     coherence: str
     """frame: drawn anew for each frame; clip: one draw for all frames; none: no randomness."""
     monotone: bool = True
-    """Whether a higher severity moves the clip further from the clean one, on average. The exceptions: qscale stops at
-    31; saturate first greys, then floods; fog 4 is as dense as fog 3; at 90 degrees a rotation has no black corners;
-    jumble disturbs less with every severity, box_jumble and reversal depend on the length."""
+    """Whether a higher severity moves the clip further from the clean one, on average. The
+    exceptions: qscale stops at 31; saturate first greys, then floods; fog 4 is as dense as fog 3;
+    at 90 degrees a rotation has no black corners; jumble disturbs less with every severity,
+    box_jumble and reversal depend on the length."""
 
 
 KINDS: dict[str, Kind] = {
@@ -80,7 +85,8 @@ _KINDS_OF_ONE_PROFILE = {
 
 
 def kind_of(name: str, profile: str) -> tuple[Kind, str]:
-    """Return what a name means in a profile, and the profile whose constants it takes (`source_profile`).
+    """Return what a name means in a profile, and the profile whose constants it takes
+    (`source_profile`).
 
     Raises:
         UserError: if the name or the profile is unknown; the nearest known one is named.

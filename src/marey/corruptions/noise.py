@@ -1,7 +1,8 @@
 """Noise corruptions: every frame, pixel and channel has its own draw, as in UCF101-P and its like.
 
-Random numbers come by inverse transform of 16 random bits (14 for Poisson) through a table: the distribution function
-is off by less than 2**-16 (2**-14), far below one grey level, and it is many times faster than drawing floats.
+Random numbers come by inverse transform of 16 random bits (14 for Poisson) through a table: the
+distribution function is off by less than 2**-16 (2**-14), far below one grey level, and it is many
+times faster than drawing floats.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def impulse_noise(frames: Tensor, *, amount: float, generator: Generator) -> Ten
 
 @lru_cache(maxsize=8)
 def _poisson_table(photons: int, device: torch.device) -> Tensor:
-    """Return the noisy grey level for (clean grey level, uniform of 14 bits), 256 * 2**14 uint8, row after row."""
+    """Return the noisy grey level for (clean grey level, uniform of 14 bits), 256 * 2**14 uint8,
+    row after row."""
     levels = 2 ** _POISSON_BITS
     # Twelve standard deviations above the mean: what lies beyond is less likely than one level.
     counts = torch.arange(int(photons + 12 * photons ** 0.5 + 20), dtype=torch.float64)

@@ -1,6 +1,7 @@
 """Parts shared by the corruptions of pixels: truncation to uint8, cache-sized chunks, random bits.
 
-The published code computes in floats, clips, multiplies by 255 and truncates (`np.uint8`), so we truncate too.
+The published code computes in floats, clips, multiplies by 255 and truncates (`np.uint8`), so we
+truncate too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 _CHUNK_VALUES = 200_000
-"""Pixel values worked on at a time on a CPU: one 224 x 224 RGB frame in float32 stays in the second-level cache."""
+"""Pixel values worked on at a time on a CPU: one 224 x 224 RGB frame in float32 stays in the
+second-level cache."""
 
 
 def truncate(values: Tensor) -> Tensor:
@@ -20,7 +22,8 @@ def truncate(values: Tensor) -> Tensor:
 
 
 def chunks(frames: Tensor, times: int = 1) -> Iterator[Tensor]:
-    """Yield runs of frames (n, C, H, W): cache-sized (or `times` as large) on a CPU, whole on an accelerator."""
+    """Yield runs of frames (n, C, H, W): cache-sized (or `times` as large) on a CPU, whole on an
+    accelerator."""
     if frames.device.type != "cpu":
         yield frames
         return
@@ -38,7 +41,8 @@ def map_chunks(change: Callable[[Tensor], Tensor], frames: Tensor, times: int = 
 
 
 def random_int16(shape: torch.Size | tuple[int, ...], generator: Generator, device: torch.device) -> Tensor:
-    """Draw int16 values, every one of the 65,536 equally likely; four per 64-bit draw, which is what makes it fast."""
+    """Draw int16 values, every one of the 65,536 equally likely; four per 64-bit draw, which is
+    what makes it fast."""
     count = torch.Size(shape).numel()
     words = torch.empty((count + 3) // 4, dtype=torch.int64, device=generator.device)
     words.random_(torch.iinfo(torch.int64).min, None, generator=generator)
@@ -51,5 +55,6 @@ def uniform_int(low: int, high: int, count: int, generator: Generator) -> list[i
 
 
 def side_scale(frames: Tensor) -> float:
-    """Return short side / 224: the tables hold for 224 x 224, other sizes scale radii and shifts by this."""
+    """Return short side / 224: the tables hold for 224 x 224, other sizes scale radii and shifts by
+    this."""
     return min(frames.shape[-2:]) / 224

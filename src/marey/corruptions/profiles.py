@@ -1,13 +1,14 @@
 """The constants of every corruption at severities 1 to 5, one table per paper.
 
-The same name means different strengths in different papers, so a strength is always (profile, kind, severity):
+The same name means different strengths in different papers, so a strength is always
+(profile, kind, severity):
 
-* `rose`: Schiappa et al., "A Large-scale Robustness Analysis of Video Action Recognition Models", CVPR 2023
-  (UCF101-P, HMDB51-P, Kinetics400-P; the ROSE challenge). Numbers of the released code.
-* `imagenet-c`: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-  Perturbations", ICLR 2019. Numbers of the released code at 224 x 224.
-* `mini-kinetics-c`: Yi et al., "Benchmarking the Robustness of Spatial-Temporal Models Against Corruptions",
-  NeurIPS 2021 (Mini Kinetics-C). Numbers of the released code.
+* `rose`: Schiappa et al., "A Large-scale Robustness Analysis of Video Action Recognition Models",
+  CVPR 2023 (UCF101-P, HMDB51-P, Kinetics400-P; the ROSE challenge). Numbers of the released code.
+* `imagenet-c`: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
+  Corruptions and Perturbations", ICLR 2019. Numbers of the released code at 224 x 224.
+* `mini-kinetics-c`: Yi et al., "Benchmarking the Robustness of Spatial-Temporal Models Against
+  Corruptions", NeurIPS 2021 (Mini Kinetics-C). Numbers of the released code.
 """
 
 from __future__ import annotations
@@ -94,13 +95,15 @@ PROFILES: dict[str, dict[str, Strengths]] = {
 }
 """Profile -> kind -> the arguments of the kind's function at severities 1 to 5.
 
-Zoom factors are `np.arange(1, stop, step)`, whose float rounding includes 1.11 at severity 1 (12 factors)."""
+Zoom factors are `np.arange(1, stop, step)`, whose float rounding includes 1.11 at severity 1
+(12 factors)."""
 
 
 def source_profile(kind: str, profile: str) -> str:
     """Return the profile whose constants `kind` takes when `profile` is asked for.
 
-    A kind that the profile's paper does not have takes the numbers of the first other paper that has it.
+    A kind that the profile's paper does not have takes the numbers of the first other paper that
+    has it.
 
     Raises:
         UserError: if the profile or the kind is unknown.

@@ -1,7 +1,8 @@
 """Temporal corruptions: index functions that say which source frame is shown at each moment.
 
-Each function takes the number of SOURCE frames and returns that many indices; sampling for the model comes after.
-Where a source shortens the clip, ours keeps the length by showing the last kept frame longer.
+Each function takes the number of SOURCE frames and returns that many indices; sampling for the
+model comes after. Where a source shortens the clip, ours keeps the length by showing the last kept
+frame longer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def _shuffled(count: int, generator: Generator) -> list[int]:
 def jumble(num_frames: int, *, segment: int, generator: Generator) -> list[int]:
     """Shuffle the frames inside consecutive segments; the segments stay in order.
 
-    In the source's table a higher severity has shorter segments, so it disturbs less: severity 1 is the hardest.
+    In the source's table a higher severity has shorter segments, so it disturbs less: severity 1 is
+    the hardest.
     """
     order: list[int] = []
     for start in range(0, num_frames, segment):

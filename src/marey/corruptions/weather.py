@@ -12,7 +12,8 @@ from marey.corruptions.pixels import chunks, truncate, uniform_int
 
 
 def plasma(count: int, size: int, decay: float, generator: Generator, device: torch.device) -> Tensor:
-    """Draw `count` cloud maps by diamond-square, (count, size, size) float32 in [0, 1]; size is a power of two.
+    """Draw `count` cloud maps by diamond-square, (count, size, size) float32 in [0, 1]; size is a
+    power of two.
 
     Hendrycks and Dietterich's code: roughness 100, divided by `decay` at each halving of the step.
     """
@@ -47,7 +48,8 @@ def plasma(count: int, size: int, decay: float, generator: Generator, device: to
 def fog(frames: Tensor, *, amount: float, decay: float, per_clip: bool, generator: Generator) -> Tensor:
     """Mix in a cloud map: x' = (x + a p) m / (m + a), m the brightest value of the frame.
 
-    `per_clip` keeps one map for the whole clip (Yi et al.); otherwise every frame has its own (ImageNet-C).
+    `per_clip` keeps one map for the whole clip (Yi et al.); otherwise every frame has its own
+    (ImageNet-C).
     """
     H, W = frames.shape[-2:]
     size = 2 ** math.ceil(math.log2(max(H, W)))
@@ -65,7 +67,8 @@ def fog(frames: Tensor, *, amount: float, decay: float, per_clip: bool, generato
 
 
 def _drop_mask(H: int, W: int, drops: int, length: int, generator: Generator, device: torch.device) -> Tensor:
-    """Draw `drops` lines, one pixel wide, one pixel left over their length, (H, W) float32, grey 220 where wet."""
+    """Draw `drops` lines, one pixel wide, one pixel left over their length, (H, W) float32, grey
+    220 where wet."""
     # The slant only limits where drops begin; see `rain`.
     slant = uniform_int(-10, 9, 1, generator)[0]
     low, high = (slant, W - 1) if slant < 0 else (0, max(0, W - slant - 1))
@@ -84,8 +87,9 @@ def _drop_mask(H: int, W: int, drops: int, length: int, generator: Generator, de
 def rain(frames: Tensor, *, area_per_drop: int, length: int, darken: float, generator: Generator) -> Tensor:
     """Draw rain on every frame and lower the contrast around each channel's mean by `darken`.
 
-    Yi et al.: drops of grey 220 added where the frame is dark, blurred 3 x 3, shown only along the drops. Each frame
-    has its own drops; the lines lean by one pixel whatever slant was drawn, as in the released code.
+    Yi et al.: drops of grey 220 added where the frame is dark, blurred 3 x 3, shown only along the
+    drops. Each frame has its own drops; the lines lean by one pixel whatever slant was drawn, as in
+    the released code.
     """
     H, W = frames.shape[-2:]
     length = max(2, min(round(length * min(H, W) / 224), H - 1))

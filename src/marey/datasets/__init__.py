@@ -1,4 +1,5 @@
-"""Data sets: their index (`open_dataset`), and clips of them as tensors (`marey.datasets.clips`)."""
+"""Data sets: their index (`open_dataset`), and clips of them as tensors
+(`marey.datasets.clips`)."""
 
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.open import open_dataset

@@ -1,12 +1,14 @@
-"""AVA (v2.1, v2.2, and our own scenes in its layout): the key frames of a split, with everybody's box and actions.
+"""AVA (v2.1, v2.2, and our own scenes in its layout): the key frames of a split, with everybody's
+box and actions.
 
-    <root>/ava_<split>[_v2.x].csv                          video_id,second,x1,y1,x2,y2,action_id,person_id
-    <root>/ava_<split>_excluded_timestamps[_v2.x].csv      video_id,second: left out
-    <root>/ava_included_timestamps[_v2.x].txt              seconds that may be used, one a line
-    <root>/*action_list*.pbtxt                             id -> name; the 60-class list comes before the 80-class one
-    <root>/frames/<video>/<video>_000001.jpg ...           30 frames a second from second 900 on, or
-    <root>/videos/<video>.mp4 (.mkv .webm ...)             the whole movie, or videos_15min/ cut at second 900
-    <root>/scenes.csv                                      only rendered scenes: video,split,fps,key_frame,num_frames
+    <root>/ava_<split>[_v2.x].csv                  video_id,second,x1,y1,x2,y2,action_id,person_id
+    <root>/ava_<split>_excluded_timestamps*.csv    video_id,second: left out
+    <root>/ava_included_timestamps*.txt            seconds that may be used, one a line
+    <root>/*action_list*.pbtxt                     id -> name; the 60 classes before the 80
+    <root>/frames/<video>/<video>_000001.jpg ...   30 frames a second from second 900 on, or
+    <root>/videos/<video>.mp4 (.mkv .webm ...)     the movie, or videos_15min/ cut at second 900
+    <root>/scenes.csv                              video,split,fps,key_frame,num_frames of rendered
+                                                   scenes; absent in the official data
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from marey.datasets.ava_format import (
 from marey.errors import UserError
 
 FRAMES_FPS, FIRST_SECOND = 30.0, 900.0
-"""Frame folders of AVA hold 30 frames a second and start at second 900: key frame of second s is (s - 900) * 30."""
+"""Frame folders of AVA hold 30 frames a second and start at second 900: key frame of second s is
+(s - 900) * 30."""
 
 VIDEO_FOLDERS = {"videos": 0.0, "videos_15min": FIRST_SECOND}
 """Folder of movie files -> the second of the movie its files begin at."""
@@ -88,7 +91,8 @@ class AvaIndex:
         return dict(zip(self.class_ids, self.class_names, strict=True))
 
     def class_counts(self) -> dict[int, int]:
-        """Return how many persons carry each action id (Fig. 5 of the Action Transformer needs the training ones)."""
+        """Return how many persons carry each action id (Fig. 5 of the Action Transformer needs the
+        training ones)."""
         total = sum((key.labels.sum(0) for key in self.key_frames), torch.zeros(len(self.class_ids)))
         return dict(zip(self.class_ids, total.int().tolist(), strict=True))
 
@@ -107,8 +111,9 @@ def open_ava(root: str | Path, split: str, *, label_map: str | Path | None = Non
         label_map: .pbtxt file; None takes the one in `root`, else the 60 official classes.
 
     Raises:
-        UserError: naming file and line, for malformed rows, boxes without area or outside the image, actions the map
-            lacks, and key frames outside their video; naming the video, where its frames are not found.
+        UserError: naming file and line, for malformed rows, boxes without area or outside the
+            image, actions the map lacks, and key frames outside their video; naming the video,
+            where its frames are not found.
     """
     root = Path(root)
     path = _the_file(root, (f"ava_{split}.csv", f"ava_{split}_v2.2.csv", f"ava_{split}_v2.1.csv"))
@@ -157,7 +162,8 @@ def _timed(rows: BoxRows, root: Path, split: str) -> BoxRows:
 
 
 def _key_frames(rows: BoxRows, class_ids: tuple[int, ...]) -> list[KeyFrame]:
-    """Group rows by image, and within it by person (same number and box); a row's action becomes a label."""
+    """Group rows by image, and within it by person (same number and box); a row's action becomes a
+    label."""
     column_of = {number: i for i, number in enumerate(class_ids)}
     order = np.argsort(rows.image, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(rows.image[order])) + 1) if len(order) else []
@@ -209,13 +215,15 @@ def _check_inside(key: KeyFrame, source: Source, path: Path) -> None:
 
 
 def outside_video(key: KeyFrame, path: Path, has: str) -> UserError:
-    """Return the error of a key frame that its video does not reach; `has` says what the video has."""
+    """Return the error of a key frame that its video does not reach; `has` says what the video
+    has."""
     return UserError(f"{path}:{key.line}: key frame at second {key.seconds:g} is outside video '{key.video}' ({has}); "
                      "correct the second or exclude it")
 
 
 def read_predicted_boxes(path: str | Path, min_score: float = 0.8) -> dict[tuple[str, float], Tensor]:
-    """Read an outside detector's boxes, `video,second,x1,y1,x2,y2,,score` (column 7 empty or a label).
+    """Read an outside detector's boxes, `video,second,x1,y1,x2,y2,,score`
+    (column 7 empty or a label).
 
     Args:
         min_score: boxes below it are left out (0.9 or 0.8 in the public recipes).

@@ -19,7 +19,8 @@ from marey.video.decode import VideoReader, open_video
 
 
 def clip_indices(key_index: int, num_source_frames: int, fps: float, preprocess: Preprocess) -> list[int]:
-    """Return the frames of a clip centred on a key frame: range(c - half, c + half, stride), clamped to the video.
+    """Return the frames of a clip centred on a key frame: range(c - half, c + half, stride),
+    clamped to the video.
 
     Stride is counted at `preprocess.sampling.target_fps` where that is set.
     """
@@ -30,16 +31,19 @@ def clip_indices(key_index: int, num_source_frames: int, fps: float, preprocess:
 
 
 class AvaDataset(Dataset[dict[str, Any]]):
-    """Clips around key frames: `data[(epoch, i)]` -> {"clip", "boxes_xyxy_norm", "labels", "sample"[, "proposals"]}.
+    """Clips around key frames: `data[(epoch, i)]` -> {"clip", "boxes_xyxy_norm", "labels",
+    "sample"[, "proposals"]}.
 
-    "clip" float (T, 3, S, S); "boxes_xyxy_norm" float (P, 4) of the clip's frame after augmentation; "labels" float
-    (P, K). An image may have no person (P = 0).
+    "clip" float (T, 3, S, S); "boxes_xyxy_norm" float (P, 4) of the clip's frame after
+    augmentation; "labels" float (P, K). An image may have no person (P = 0).
 
     Args:
         index: key frames.
         preprocess: frames, size and numbers; the whole frame is kept with `resize_mode="stretch"`.
-        augment: box-aware flips and crops; a person cut to less than `min_visible` of the box is dropped.
-        proposals: (video, seconds) -> boxes (R, 4) of an outside detector, handed on with each item.
+        augment: box-aware flips and crops; a person cut to less than `min_visible` of the box is
+            dropped.
+        proposals: (video, seconds) -> boxes (R, 4) of an outside detector, handed on with each
+            item.
         seed: the augmentation of an item follows from (seed, epoch, i).
     """
 
@@ -88,7 +92,8 @@ class AvaDataset(Dataset[dict[str, Any]]):
             return reader.frames_at(clip_indices(index, reader.num_frames, fps, self.preprocess)).frames
 
     def key_index(self, key: KeyFrame, source: Source, reader: VideoReader) -> int:
-        """Return the key frame's index: by counting in a folder, by the time frames are shown at in a file."""
+        """Return the key frame's index: by counting in a folder, by the time frames are shown at in
+        a file."""
         seconds = key.seconds - source.first_second
         if source.fps is not None:
             return round(seconds * source.fps)

@@ -1,4 +1,5 @@
-"""The files of AVA: rows of boxes, label maps, timestamps. Gu et al., "AVA", CVPR 2018; shared by data set and metric.
+"""The files of AVA: rows of boxes, label maps, timestamps. Gu et al., "AVA", CVPR 2018; shared by
+data set and metric.
 
 Coordinates are fractions of width and height, (0, 0) top left, in the order x1, y1, x2, y2.
 """
@@ -35,7 +36,8 @@ AVA_60_CLASSES: dict[int, str] = {
 """Id -> name of the 60 evaluated classes (`ava_action_list_v2.*_for_activitynet_*.pbtxt`)."""
 
 NUM_AVA_CLASSES = 80
-"""Ids 1..80 may stand in official files; the 20 that `AVA_60_CLASSES` leaves out are annotated but not evaluated."""
+"""Ids 1..80 may stand in official files; the 20 that `AVA_60_CLASSES` leaves out are annotated but
+not evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,8 @@ class BoxRows:
     class_ids: np.ndarray
     """int64, (N,): action id, 0 where the file leaves it empty (a box without action)."""
     last: np.ndarray
-    """float64, (N,): column 8, the score of a detection or the person id of a ground truth row; 1 where absent."""
+    """float64, (N,): column 8, the score of a detection or the person id of a ground truth row; 1
+    where absent."""
     lines: np.ndarray
     """int64, (N,): line of the file, 1-based."""
 
@@ -61,7 +64,8 @@ class BoxRows:
         return len(self.image)
 
     def select(self, rows: np.ndarray) -> BoxRows:
-        """Return some of the rows (mask or indices); `keys` stay, so an image may be left without rows."""
+        """Return some of the rows (mask or indices); `keys` stay, so an image may be left without
+        rows."""
         return replace(self, image=self.image[rows], boxes_xyxy_norm=self.boxes_xyxy_norm[rows],
                        class_ids=self.class_ids[rows], last=self.last[rows], lines=self.lines[rows])
 
@@ -78,12 +82,15 @@ def rows_from_arrays(keys: Iterable[tuple[str, float]], image: np.ndarray, boxes
 
 
 def read_box_rows(path: str | Path) -> BoxRows:
-    """Read a file of boxes: `video_id,seconds[,x1,y1,x2,y2,action_id[,person_id or score]]`, no header.
+    """Read a file of boxes: `video_id,seconds[,x1,y1,x2,y2,action_id[,person_id or score]]`, no
+    header.
 
-    A row of two columns names an image without boxes. `action_id` may be empty (boxes of an outside detector).
+    A row of two columns names an image without boxes. `action_id` may be empty
+    (boxes of an outside detector).
 
     Raises:
-        UserError: naming file and line, if a row has another number of columns or a value that is no number.
+        UserError: naming file and line, if a row has another number of columns or a value that is
+            no number.
     """
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
@@ -126,7 +133,8 @@ def _name_bad_row(path: str | Path, rows: list[list[str]], lines: list[int]) -> 
 def check_box_rows(rows: BoxRows, label_map: Mapping[int, str]) -> None:
     """Refuse a box without area or outside the image, and an action that the label map lacks.
 
-    Ids 1..80 that the official 60-class list leaves out pass (they are dropped later); so does an empty action id.
+    Ids 1..80 that the official 60-class list leaves out pass (they are dropped later); so does an
+    empty action id.
 
     Raises:
         UserError: naming file and line of the first bad row.
@@ -165,7 +173,8 @@ def write_box_rows(path: str | Path, rows: BoxRows, decimals: int = 3) -> None:
 
 
 def read_label_map(path: str | Path) -> dict[int, str]:
-    """Read a label map in either spelling: `item { name: "..." id: 1 }` or `label { name: "..." label_id: 1 }`.
+    """Read a label map in either spelling: `item { name: "..." id: 1 }` or
+    `label { name: "..." label_id: 1 }`.
 
     Raises:
         UserError: if no pair is found, or a name stands without an id.

@@ -1,4 +1,5 @@
-"""Checking a data set before training: missing, unreadable, duplicate and mislabelled entries are named."""
+"""Checking a data set before training: missing, unreadable, duplicate and mislabelled entries are
+named."""
 
 from __future__ import annotations
 
@@ -94,10 +95,12 @@ def check_dataset(index: DatasetIndex, *, decode_all: bool = False, pictures: bo
 
     Args:
         index: the data set.
-        decode_all: decode every frame instead of three, which finds damage in the middle and takes much longer.
+        decode_all: decode every frame instead of three, which finds damage in the middle and takes
+            much longer.
         pictures: look for near-duplicates by fingerprints.
         workers: threads; None takes one per core.
-        progress: wraps the iterator of results to show how far it is: (iterator, total) -> iterator.
+        progress: wraps the iterator of results to show how far it is:
+            (iterator, total) -> iterator.
     """
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         results: Iterator[Any] = pool.map(lambda sample: _look(sample, decode_all, pictures), index.samples)
@@ -158,10 +161,12 @@ def _about_one(index: DatasetIndex, sample: Sample, look: _Look) -> Iterator[Fin
 
 
 def class_in_name(stem: str, class_names: tuple[str, ...]) -> str | None:
-    """Return the class that a UCF101 or HMDB51 file name states, or None where it states none of `class_names`.
+    """Return the class that a UCF101 or HMDB51 file name states, or None where it states none of
+    `class_names`.
 
-    UCF101: v_<Class>_gGG_cCC. HMDB51: <source>_<class>_<body>_<camera>_<people>_<view>_<quality>_<number>, where source
-    and class may contain underscores, so the longest class name that fits is taken. Compared without case.
+    UCF101: v_<Class>_gGG_cCC. HMDB51:
+    <source>_<class>_<body>_<camera>_<people>_<view>_<quality>_<number>, where source and class may
+    contain underscores, so the longest class name that fits is taken. Compared without case.
     """
     known = {name.lower().replace(" ", "_"): name for name in class_names}
     ucf = re.fullmatch(r"v_(.+)_g\d+_c\d+", stem)

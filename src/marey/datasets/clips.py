@@ -1,4 +1,5 @@
-"""The clips of a data set as tensors: one per video and epoch for training, all views for evaluation."""
+"""The clips of a data set as tensors: one per video and epoch for training, all views for
+evaluation."""
 
 from __future__ import annotations
 
@@ -18,17 +19,20 @@ from marey.video.decode import open_video
 
 
 class Augmentation(Protocol):
-    """Training augmentation of one clip, which may also move its label (a mirrored "swiping left")."""
+    """Training augmentation of one clip, which may also move its label
+    (a mirrored "swiping left")."""
 
     def labelled(self, frames: Tensor, label: int, generator: torch.Generator) -> tuple[Tensor, int]:
         """Turn uint8 (T, C, H, W) and a class number into float (T, C, S, S) and a class number."""
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """One clip per sample; the randomness of sample i in epoch e comes from (seed, e, i) and from nothing else.
+    """One clip per sample; the randomness of sample i in epoch e comes from (seed, e, i) and from
+    nothing else.
 
-    Items are asked for as `(epoch, i)`, so that worker processes need no state. With `augment` the clip is sampled and
-    transformed at random; without it, sampling and preprocessing are those of evaluation, one view.
+    Items are asked for as `(epoch, i)`, so that worker processes need no state. With `augment` the
+    clip is sampled and transformed at random; without it, sampling and preprocessing are those of
+    evaluation, one view.
     """
 
     def __init__(self, index: DatasetIndex, preprocess: Preprocess, augment: Augmentation | None = None,
@@ -42,7 +46,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return len(self.index)
 
     def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
-        """Return `{"clip": (T, C, S, S) float, "label": int, "sample": int}`, or `{"error": str, "sample": int}`.
+        """Return `{"clip": (T, C, S, S) float, "label": int, "sample": int}`, or
+        `{"error": str, "sample": int}`.
 
         A video that cannot be read is never replaced: its item holds the error, which
         `collate_clips` passes on in the batch.
@@ -95,8 +100,8 @@ def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Stack the readable items of a batch and name the unreadable ones.
 
     Returns:
-        `{"clip": (B, T, C, S, S), "label": (B,), "sample": (B,), "unreadable": [(sample, message), ...]}`; "clip" is
-        absent where no item could be read.
+        `{"clip": (B, T, C, S, S), "label": (B,), "sample": (B,), "unreadable":
+        [(sample, message), ...]}`; "clip" is absent where no item could be read.
     """
     readable = [item for item in items if "error" not in item]
     batch: dict[str, Any] = {"unreadable": [(item["sample"], item["error"]) for item in items if "error" in item]}

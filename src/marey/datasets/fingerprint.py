@@ -1,11 +1,10 @@
-"""A small fingerprint of what a video shows, to find the same video twice: re-encoded, resized or renamed.
+"""A small fingerprint of what a video shows, to find the same video twice: re-encoded, resized or
+renamed.
 
-Three frames (at 1/6, 1/2 and 5/6 of the video) as 16 x 16 grey thumbnails. Two videos are near-duplicates where, at
-every
-one of the three, the thumbnails differ little on average AND nowhere much: a static camera makes the average small
-between
-different videos, but a person who stands elsewhere makes one cell differ. Cut, mirrored and cropped copies are not
-found.
+Three frames (at 1/6, 1/2 and 5/6 of the video) as 16 x 16 grey thumbnails. Two videos are
+near-duplicates where, at every one of the three, the thumbnails differ little on average AND
+nowhere much: a static camera makes the average small between different videos, but a person who
+stands elsewhere makes one cell differ. Cut, mirrored and cropped copies are not found.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from marey.video.decode import VideoReader
 SIDE = 16
 """Height and width of a thumbnail, in pixels."""
 MEAN_DIFFERENCE = 2.5
-"""Largest mean absolute difference of near-duplicates, in grey levels, after the mean of each thumbnail is taken
-off."""
+"""Largest mean absolute difference of near-duplicates, in grey levels, after the mean of each
+thumbnail is taken off."""
 LARGEST_DIFFERENCE = 14.0
 """Largest difference of any cell of near-duplicates, in grey levels."""
 PLAIN = 6.0
@@ -31,7 +30,8 @@ PLAIN = 6.0
 
 def fingerprint(reader: VideoReader, start_seconds: float | None = None,
                 end_seconds: float | None = None) -> np.ndarray:
-    """Return float32 (3, 16, 16): grey thumbnails in [0, 255] of three frames of a video, or of a stretch of it.
+    """Return float32 (3, 16, 16): grey thumbnails in [0, 255] of three frames of a video, or of a
+    stretch of it.
 
     Raises:
         VideoError: if one of the frames cannot be decoded.
@@ -44,9 +44,11 @@ def fingerprint(reader: VideoReader, start_seconds: float | None = None,
 
 
 def near_duplicates(fingerprints: Sequence[np.ndarray | None]) -> list[tuple[int, int]]:
-    """Return the pairs (i, j), i < j, of near-duplicates; None stands for a video without a fingerprint.
+    """Return the pairs (i, j), i < j, of near-duplicates; None stands for a video without a
+    fingerprint.
 
-    All pairs are compared in blocks: candidates by the mean difference of the first moments, then cell by cell.
+    All pairs are compared in blocks: candidates by the mean difference of the first moments, then
+    cell by cell.
     """
     given = [i for i, print_ in enumerate(fingerprints)
               if print_ is not None and print_.std(axis=(1, 2)).min() >= PLAIN]

@@ -1,7 +1,9 @@
-"""HMDB51 (Kuehne et al., 2011): `<class>/*.avi` and `testTrainMulti_7030_splits/<class>_test_split<N>.txt`.
+"""HMDB51 (Kuehne et al., 2011): `<class>/*.avi` and
+`testTrainMulti_7030_splits/<class>_test_split<N>.txt`.
 
-Quirks handled: 0 = unused, 1 = train, 2 = test; trailing blanks; file names with `#`, `(`, `[` and the like are never
-globbed; class names that are prefixes of others (kick, kick_ball) are matched whole.
+Quirks handled: 0 = unused, 1 = train, 2 = test; trailing blanks; file names with `#`, `(`, `[` and
+the like are never globbed; class names that are prefixes of others (kick, kick_ball) are matched
+whole.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ def recognise(root: Path) -> str | None:
 
 
 def read(root: Path, name: str = "hmdb51", variant: int = 1) -> DatasetIndex:
-    """Read HMDB51 with official split 1, 2 or 3 (`variant`); clips coded 0 (unused in that split) are left out.
+    """Read HMDB51 with official split 1, 2 or 3 (`variant`); clips coded 0 (unused in that split)
+    are left out.
 
     The group of a clip is its source film: clips of one film look alike.
 

@@ -1,8 +1,8 @@
 """HMDB_simp: the 25-class, 1,250-video subset of HMDB51 of Kaur's TimeSformer study.
 
-The study names its videos by ids that cannot be traced to HMDB51 files. So either the user has the study's copy (CSV
-files `class,video_name` beside frame folders), which is read as it is, or 25 x 50 videos are drawn anew from a folder
-of HMDB51 classes at seed 42; the index's note says which.
+The study names its videos by ids that cannot be traced to HMDB51 files. So either the user has the
+study's copy (CSV files `class,video_name` beside frame folders), which is read as it is, or 25 x 50
+videos are drawn anew from a folder of HMDB51 classes at seed 42; the index's note says which.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def recognise(root: Path) -> str | None:
 
 
 def read(root: Path, name: str = "hmdb_simp", variant: int = 1) -> DatasetIndex:
-    """Read the study's copy where its CSVs are, else draw 25 x 50 videos of the user's HMDB51 at seed 42.
+    """Read the study's copy where its CSVs are, else draw 25 x 50 videos of the user's HMDB51 at
+    seed 42.
 
     The drawn set is split 900/225/125 by class: 36 train, 9 val, 5 test videos of each.
 

@@ -1,7 +1,7 @@
 """The index of a data set: its videos with their labels, splits and groups.
 
-`open_dataset` accepts `root/<class>/*`, `root/{train,val,test}/<class>/*`, a `manifest.csv` (or a folder with one),
-a packed folder, or the official layout of a known data set.
+`open_dataset` accepts `root/<class>/*`, `root/{train,val,test}/<class>/*`, a `manifest.csv`
+(or a folder with one), a packed folder, or the official layout of a known data set.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class DatasetIndex:
 
     @property
     def manifest_hash(self) -> str:
-        """SHA-256 over every sample's relative path, label, split, group and stretch, in order; hexadecimal."""
+        """SHA-256 over every sample's relative path, label, split, group and stretch, in order;
+        hexadecimal."""
         digest = hashlib.sha256()
         for sample in self.samples:
             row = [self.relative_path(sample), sample.label, sample.split, sample.group, sample.start_seconds,
@@ -118,7 +119,8 @@ class DatasetIndex:
 
 
 def is_frame_folder(path: Path) -> bool:
-    """Return whether a folder holds the frames of one video as images and nothing that is a video."""
+    """Return whether a folder holds the frames of one video as images and nothing that is a
+    video."""
     if not path.is_dir():
         return False
     suffixes = {entry.suffix.lower() for entry in path.iterdir() if entry.is_file()}
@@ -201,7 +203,8 @@ def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path |
 
 
 def write_manifest(index: DatasetIndex, manifest: Path) -> None:
-    """Write an index as a CSV manifest beside or above its videos; written to a temporary name and renamed."""
+    """Write an index as a CSV manifest beside or above its videos; written to a temporary name and
+    renamed."""
     rows: list[list[Any]] = [["path", "label", "split", "group", "start_seconds", "end_seconds"]]
     base = manifest.parent.resolve()
     for sample in index.samples:

@@ -1,7 +1,8 @@
-"""20BN-Jester V1: `20bn-jester-v1/<id>/00001.jpg` frame folders and semicolon-separated lists without a header.
+"""20BN-Jester V1: `20bn-jester-v1/<id>/00001.jpg` frame folders and semicolon-separated lists
+without a header.
 
-Class order is the line order of `jester-v1-labels.csv` of the user's copy. Mirrored clips change their label here
-(Swiping Left, Swiping Right): recipes on this set never flip.
+Class order is the line order of `jester-v1-labels.csv` of the user's copy. Mirrored clips change
+their label here (Swiping Left, Swiping Right): recipes on this set never flip.
 """
 
 from __future__ import annotations

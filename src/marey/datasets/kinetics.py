@@ -1,7 +1,9 @@
-"""Kinetics-400 and Kinetics-600: `<split>/<label>/<youtube_id>_<start:06d>_<end:06d>.mp4` and the official CSVs.
+"""Kinetics-400 and Kinetics-600: `<split>/<label>/<youtube_id>_<start:06d>_<end:06d>.mp4` and the
+official CSVs.
 
-Quirks handled: labels with commas, quotes and parentheses (a CSV parser reads them); folders with spaces or
-underscores; test clips flat under `test/`; ids that begin with `-`; SlowFast lists `path label` without a header.
+Quirks handled: labels with commas, quotes and parentheses (a CSV parser reads them); folders with
+spaces or underscores; test clips flat under `test/`; ids that begin with `-`; SlowFast lists
+`path label` without a header.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ _SUFFIXES = (".mp4", ".mkv", ".webm", ".avi")
 
 
 def recognise(root: Path) -> str | None:
-    """Return "kinetics400" or "kinetics600" (told by the number of labels) where an official CSV is in the folder."""
+    """Return "kinetics400" or "kinetics600" (told by the number of labels) where an official CSV is
+    in the folder."""
     listings = _listings(root)
     if not listings:
         return None
@@ -26,7 +29,8 @@ def recognise(root: Path) -> str | None:
 
 
 def read(root: Path, name: str = "kinetics400", variant: int = 1) -> DatasetIndex:
-    """Read every official CSV in the folder (or its `annotations/`); class order is ASCII order, as everywhere else.
+    """Read every official CSV in the folder (or its `annotations/`); class order is ASCII order, as
+    everywhere else.
 
     Raises:
         UserError: if there is no official CSV.

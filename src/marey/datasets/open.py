@@ -20,21 +20,26 @@ LAYOUTS: dict[str, Callable[[Path, str, int], DatasetIndex]] = {
     "something_v2": something_v2.read,
     "jester": jester.read,
 }
-"""Name for `--dataset` -> reader of that official layout: (root, name, number of the official split)."""
+"""Name for `--dataset` -> reader of that official layout:
+(root, name, number of the official split)."""
 RECOGNISERS: tuple[Callable[[Path], str | None], ...] = (
     ucf101.recognise, hmdb51.recognise, hmdb_simp.recognise, kinetics.recognise, something_v2.recognise,
     jester.recognise)
-"""Each tells its layout by the annotation files in a folder, and returns its name for `--dataset`."""
+"""Each tells its layout by the annotation files in a folder, and returns its name for
+`--dataset`."""
 
 
 def open_dataset(data: str | Path, *, dataset: str | None = None, split_by: str | None = None) -> DatasetIndex:
     """Read the index of a data set in any layout of the data contract.
 
     Args:
-        data: a folder, or a CSV manifest with the columns path,label[,split,group,start_seconds,end_seconds].
-        dataset: name of an official layout, such as "ucf101" or "ucf101:2" for its second split; None recognises it.
-        split_by: regular expression searched in each relative path; the name of the group that matched is the split
-            ("(?P<train>set1)|(?P<test>set2)"), or the text of its first group ("(train|test)").
+        data: a folder, or a CSV manifest with the columns
+            path,label[,split,group,start_seconds,end_seconds].
+        dataset: name of an official layout, such as "ucf101" or "ucf101:2" for its second split;
+            None recognises it.
+        split_by: regular expression searched in each relative path; the name of the group that
+            matched is the split ("(?P<train>set1)|(?P<test>set2)"), or the text of its first group
+            ("(train|test)").
 
     Raises:
         UserError: if nothing is there, or no layout fits.
@@ -63,13 +68,15 @@ def list_datasets() -> list[str]:
 
 
 def recognise(root: Path) -> str | None:
-    """Return the name of the official layout that a folder has, told by its annotation files, or None."""
+    """Return the name of the official layout that a folder has, told by its annotation files, or
+    None."""
     names = (name_of(root) for name_of in RECOGNISERS)
     return next((name for name in names if name is not None), None)
 
 
 def read_layout(root: Path, name: str) -> DatasetIndex:
-    """Read a folder as the official layout of that name; "ucf101:2" asks for the second official split.
+    """Read a folder as the official layout of that name; "ucf101:2" asks for the second official
+    split.
 
     Raises:
         UserError: if the name or the split is unknown, or the annotation files are missing.

@@ -1,5 +1,5 @@
-"""A copy of a data set made for training: small short side, a key frame every few frames, the same splits and
-labels."""
+"""A copy of a data set made for training: small short side, a key frame every few frames, the same
+splits and labels."""
 
 from __future__ import annotations
 
@@ -54,10 +54,12 @@ class Packing:
 
 def pack_dataset(index: DatasetIndex, out: Path, settings: PackSettings | None = None, *, workers: int | None = None,
                  progress: Callable[[Iterator[Any], int], Iterator[Any]] | None = None) -> Packing:
-    """Write `out/videos/<path>.mp4` for every video and `out/manifest.csv`; files that are there already are kept.
+    """Write `out/videos/<path>.mp4` for every video and `out/manifest.csv`; files that are there
+    already are kept.
 
-    H.264 without B-frames, yuv420p, times preserved: a video of varying frame rate is brought to its average rate, each
-    frame held as long as it was shown. Labels, splits, groups and stretches stay as they are.
+    H.264 without B-frames, yuv420p, times preserved: a video of varying frame rate is brought to
+    its average rate, each frame held as long as it was shown. Labels, splits, groups and stretches
+    stay as they are.
 
     Raises:
         UserError: if the set is packed already, or `out` holds copies made with other settings.
@@ -93,7 +95,8 @@ def _claim(out: Path, settings: PackSettings) -> None:
 
 
 def _inside(index: DatasetIndex, source: Path) -> str:
-    """Name below out/videos: the path below the root; what lies elsewhere gets its parent's name."""
+    """Name below out/videos: the path below the root; what lies elsewhere gets its parent's
+    name."""
     name = index.relative_path(Sample(path=source, label=None))
     return name if not os.path.isabs(name) and ".." not in Path(name).parts else f"{source.parent.name}/{source.name}"
 

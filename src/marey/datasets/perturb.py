@@ -1,4 +1,5 @@
-"""Write a perturbed copy of a data set: UCF101-P, HMDB51-P, Kinetics400-P of any folder of videos."""
+"""Write a perturbed copy of a data set: UCF101-P, HMDB51-P, Kinetics400-P of any folder of
+videos."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def perturb_dataset(index: DatasetIndex, out: str | Path, kinds: Sequence[str], 
         "written", "kept" (from an earlier run), "failed": [{"name", "error"}], "manifests": [path].
 
     Raises:
-        UserError: if the folders are the same, `out` holds something else, or the disk is too small.
+        UserError: if the folders are the same, `out` holds something else, or the disk is too
+            small.
     """
     out = Path(out)
     if out.resolve() == index.root.resolve() or index.root.resolve().is_relative_to(out.resolve()):
@@ -110,14 +112,16 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
 
 
 def _end_with_parent() -> None:
-    """Ask Linux to end this worker when the process that started it is killed; elsewhere nothing happens."""
+    """Ask Linux to end this worker when the process that started it is killed; elsewhere nothing
+    happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)                          # 1 is PR_SET_PDEATHSIG
 
 
 def _write_manifests(index: DatasetIndex, jobs: Sequence[Job], done: dict[str, dict[str, Any]],
                      out: Path) -> list[Path]:
-    """Write one manifest.csv per copy, readable as a data set; rows of failed videos are left out."""
+    """Write one manifest.csv per copy, readable as a data set; rows of failed videos are left
+    out."""
     by_name: dict[str, list[Sample]] = {}
     for sample in index.samples:
         by_name.setdefault(index.relative_path(sample), []).append(sample)

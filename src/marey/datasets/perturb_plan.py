@@ -1,4 +1,5 @@
-"""What a perturbed copy of a data set holds: one job per video and corruption, each with its own seed."""
+"""What a perturbed copy of a data set holds: one job per video and corruption, each with its own
+seed."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from marey.datasets.index import DatasetIndex, Sample
 from marey.errors import UserError, unknown_name
 
 ROSE_RANDOM = "random"
-"""Corruption name that draws one kind and severity per video, as the ROSE challenge's sets have it."""
+"""Corruption name that draws one kind and severity per video, as the ROSE challenge's sets have
+it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,8 @@ def video_seed(seed: int, name: str, kind: str, severity: int) -> int:
 
 
 def draw_corruption(name: str, severities: Sequence[int], profile: str = "rose", seed: int = 0) -> Corruption:
-    """Return the one kind, of those that the profile has, and the one severity that a video's name draws.
+    """Return the one kind, of those that the profile has, and the one severity that a video's name
+    draws.
 
     Raises:
         UserError: if the profile or a severity is unknown.
@@ -59,7 +62,8 @@ def plan(index: DatasetIndex, out: Path, kinds: Sequence[str], severities: Seque
     One kind at one severity goes straight below `out`; several go to `out/<kind>/<severity>/`.
 
     Args:
-        kinds: corruption names, or ["random"] for one draw a video among the profile's kinds and `severities`.
+        kinds: corruption names, or ["random"] for one draw a video among the profile's kinds and
+            `severities`.
 
     Raises:
         UserError: if a name or severity is unknown, or the data set is a packed folder.

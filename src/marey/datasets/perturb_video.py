@@ -1,7 +1,7 @@
 """Write one perturbed video.
 
-Every output depends only on (video, corruption, seed), so runs in any order, on any number of processes, and after a
-kill give the same bytes.
+Every output depends only on (video, corruption, seed), so runs in any order, on any number of
+processes, and after a kill give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from marey.video.encode import write_video
 WINDOW_FRAMES = 512
 """Frames corrupted at a time, which bounds memory; a codec starts anew at each window."""
 STORE_CRF, STORE_OPTIONS = 10, {"x264-params": "mbtree=0:threads=1"}
-"""How the copy is stored: H.264 at a quality that adds little to the corruption, without x264's macroblock tree, whose
-decisions differ between runs."""
+"""How the copy is stored: H.264 at a quality that adds little to the corruption, without x264's
+macroblock tree, whose decisions differ between runs."""
 
 
 def perturbed_frames(job: Job, reader: Any) -> Iterator[Tensor]:
@@ -70,7 +70,8 @@ def write_one(job: Job) -> dict[str, Any]:
 
 
 def estimate_bytes(jobs: Sequence[Job], sample: int = 4) -> int:
-    """Estimate the size of all outputs from the start of a few jobs, written to memory's temporary folder."""
+    """Estimate the size of all outputs from the start of a few jobs, written to memory's temporary
+    folder."""
     if not jobs:
         return 0
     chosen = list(jobs)[::max(1, len(jobs) // sample)][:sample]

@@ -1,8 +1,10 @@
-"""Something-Something V2: `20bn-something-something-v2/<id>.webm` and the JSON files of either distribution.
+"""Something-Something V2: `20bn-something-something-v2/<id>.webm` and the JSON files of either
+distribution.
 
-Quirks handled: ids and label numbers are strings; the key of a label is its template without brackets; the newer
-distribution keeps `labels/{labels,train,validation,test}.json`, the older `something-something-v2-*.json`. Mirrored
-clips change their label here: recipes on this set never flip.
+Quirks handled: ids and label numbers are strings; the key of a label is its template without
+brackets; the newer distribution keeps `labels/{labels,train,validation,test}.json`, the older
+`something-something-v2-*.json`. Mirrored clips change their label here: recipes on this set never
+flip.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ def read(root: Path, name: str = "something_v2", variant: int = 1) -> DatasetInd
     """Read the data set; class order is the number in the labels file.
 
     Raises:
-        UserError: if the labels or the training list are missing, or a template is not in the labels.
+        UserError: if the labels or the training list are missing, or a template is not in the
+            labels.
     """
     labels_file = _annotation(root, "labels")
     if labels_file is None:

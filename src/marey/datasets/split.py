@@ -1,4 +1,5 @@
-"""Making splits that keep every class's share and never divide a group, and choosing samples for training."""
+"""Making splits that keep every class's share and never divide a group, and choosing samples for
+training."""
 
 from __future__ import annotations
 
@@ -19,14 +20,16 @@ def make_splits(index: DatasetIndex, *, val: float = 0.18, test: float = 0.1, gr
                 seed: int = 42) -> DatasetIndex:
     """Give every sample a split; same samples and seed, same splits.
 
-    Without groups each class is divided exactly: 25 x 50 videos at 0.18 and 0.1 become 900 / 225 / 125. With groups the
-    largest groups are placed first, each where its classes miss most, so shares are as near as whole groups allow.
+    Without groups each class is divided exactly: 25 x 50 videos at 0.18 and 0.1 become
+    900 / 225 / 125. With groups the largest groups are placed first, each where its classes miss
+    most, so shares are as near as whole groups allow.
 
     Args:
         index: the data set; splits it has are replaced.
         val, test: shares of all samples, in [0, 1), together below 1.
-        group: what must stay together: a column of the manifest, or a regular expression with one group that is
-            searched in each relative path ("(g[0-9]+)"); None takes the samples' own groups where they have them.
+        group: what must stay together: a column of the manifest, or a regular expression with one
+            group that is searched in each relative path ("(g[0-9]+)"); None takes the samples' own
+            groups where they have them.
         seed: of the random order.
 
     Raises:
@@ -113,7 +116,8 @@ def _place_groups(index: DatasetIndex, together: dict[str, list[int]], shares: d
         classes = Counter(index.samples[position].label for position in positions)
 
         def gain(name: str, classes: Counter = classes) -> float:
-            """How much nearer its shares the split comes; large groups go where much is missing: tests stay varied."""
+            """How much nearer its shares the split comes; large groups go where much is missing:
+            tests stay varied."""
             gaps = ((missing[name][label], missing[name][label] - n, shares[name] * totals[label])
                     for label, n in classes.items())
             return sum((before ** 2 - after ** 2) / share for before, after, share in gaps)
@@ -139,7 +143,8 @@ def describe_splits(index: DatasetIndex) -> list[dict[str, object]]:
 
 
 def without_classes(index: DatasetIndex, names: Sequence[str]) -> DatasetIndex:
-    """Leave out all samples of some classes and their names: `data.unseen_classes` of label-embedding runs.
+    """Leave out all samples of some classes and their names: `data.unseen_classes` of
+    label-embedding runs.
 
     Raises:
         UserError: if the data has no such class.
@@ -162,7 +167,8 @@ def labelled(index: DatasetIndex) -> DatasetIndex:
 
 
 def check_classes(train: DatasetIndex, val: DatasetIndex | None) -> None:
-    """Raise a UserError where the labels cannot be learned: fewer than two classes, or labels only in validation."""
+    """Raise a UserError where the labels cannot be learned: fewer than two classes, or labels only
+    in validation."""
     trained = {sample.label for sample in train.samples}
     if len(trained) < 2:
         raise UserError(f"{train.root}: all {len(train)} training videos have the label '{next(iter(trained))}'; "
@@ -175,9 +181,11 @@ def check_classes(train: DatasetIndex, val: DatasetIndex | None) -> None:
 
 
 def hold_out(index: DatasetIndex, fraction: float, seed: int) -> tuple[DatasetIndex, DatasetIndex | None]:
-    """Split samples in two, per class, never cutting a group; the second part is at most `fraction` of each class.
+    """Split samples in two, per class, never cutting a group; the second part is at most `fraction`
+    of each class.
 
-    A class with a single group stays in training. Returns None for the second part where nothing can be held out.
+    A class with a single group stays in training. Returns None for the second part where nothing
+    can be held out.
     """
     sizes = Counter(sample.label for sample in index.samples)
     groups: dict[str, list[int]] = defaultdict(list)
@@ -204,7 +212,8 @@ def hold_out(index: DatasetIndex, fraction: float, seed: int) -> tuple[DatasetIn
 
 
 def limited(index: DatasetIndex, limit: int, seed: int) -> list[int]:
-    """Return the positions of `limit` samples, drawn round by round one per class, in index order."""
+    """Return the positions of `limit` samples, drawn round by round one per class, in index
+    order."""
     by_class: dict[str, list[int]] = defaultdict(list)
     for position in np.random.default_rng(seed).permutation(len(index)):
         by_class[str(index.samples[position].label)].append(int(position))

@@ -1,8 +1,9 @@
 """TensorFlow's `Example` and `SequenceExample` messages, without TensorFlow.
 
-They are read by protobuf against a schema built here, in which the lists of frames stay raw bytes (a length-delimited
-message and a bytes field look the same on the wire): `feature_matrix` then reads 300 equally long frames as one strided
-view instead of 300 objects, and falls back to protobuf where frames differ.
+They are read by protobuf against a schema built here, in which the lists of frames stay raw bytes
+(a length-delimited message and a bytes field look the same on the wire): `feature_matrix` then
+reads 300 equally long frames as one strided view instead of 300 objects, and falls back to protobuf
+where frames differ.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _OPTIONAL, _REPEATED = 1, 3
 
 @lru_cache(maxsize=1)
 def messages() -> Mapping[str, Any]:
-    """Build the message classes `Example`, `SequenceExample` and `FeatureList` (TensorFlow's example.proto)."""
+    """Build the message classes `Example`, `SequenceExample` and `FeatureList`
+    (TensorFlow's example.proto)."""
     import_extra("google.protobuf", "yt8m", "reading and writing TFRecord files")
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -72,7 +74,8 @@ def _varint(value: int) -> bytes:
 
 
 def _frame_prefix(dim: int) -> bytes:
-    """Return the bytes before each frame: field 1 of FeatureList, of Feature and of BytesList, each with its length."""
+    """Return the bytes before each frame: field 1 of FeatureList, of Feature and of BytesList, each
+    with its length."""
     value = b"\x0a" + _varint(dim)
     listed = b"\x0a" + _varint(len(value) + dim) + value
     return b"\x0a" + _varint(len(listed) + dim) + listed

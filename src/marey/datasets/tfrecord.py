@@ -1,6 +1,7 @@
 """TFRecord files without TensorFlow: their framing and checksums.
 
-A record is `uint64 length, uint32 masked CRC-32C of length, data, uint32 masked CRC-32C of data`, little-endian.
+A record is `uint64 length, uint32 masked CRC-32C of length, data, uint32 masked CRC-32C of data`,
+little-endian.
 """
 
 from __future__ import annotations
@@ -60,13 +61,15 @@ def _crc32c() -> Callable[[bytes], int]:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Return the CRC-32C (Castagnoli) of some bytes, rotated and shifted as TFRecord files store it."""
+    """Return the CRC-32C (Castagnoli) of some bytes, rotated and shifted as TFRecord files store
+    it."""
     crc = _crc32c()(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def write_records(path: str | Path, records: Iterable[bytes]) -> int:
-    """Write records to a new file, under a temporary name until it is whole, and return how many there were."""
+    """Write records to a new file, under a temporary name until it is whole, and return how many
+    there were."""
     count = 0
     with atomic(path) as temporary, temporary.open("wb") as file:
         for data in records:
@@ -81,10 +84,12 @@ def locate_records(path: str | Path, *, on_corrupt: OnCorrupt = "raise", report:
         -> Iterator[RecordLocation]:
     """Walk over the records of a file by their length fields, without reading their data.
 
-    A damaged length field hides where the next record begins, so the rest of that file is lost (one skipped entry).
+    A damaged length field hides where the next record begins, so the rest of that file is lost
+    (one skipped entry).
 
     Raises:
-        RecordError: with `on_corrupt="raise"`, if the file is empty, compressed, cut, or a length field is damaged.
+        RecordError: with `on_corrupt="raise"`, if the file is empty, compressed, cut, or a length
+            field is damaged.
     """
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -140,7 +145,8 @@ def read_records(path: str | Path, *, on_corrupt: OnCorrupt = "raise", report: R
 
     Args:
         path: TFRecord file.
-        on_corrupt: "raise" stops at the first damaged record; "skip" leaves it out and notes it in `report`.
+        on_corrupt: "raise" stops at the first damaged record; "skip" leaves it out and notes it in
+            `report`.
         report: filled while reading.
 
     Raises:

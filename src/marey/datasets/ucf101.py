@@ -1,7 +1,9 @@
-"""UCF101 (Soomro et al., 2012): `UCF-101/<Class>/v_<Class>_gGG_cCC.avi` and `ucfTrainTestlist/*.txt`.
+"""UCF101 (Soomro et al., 2012): `UCF-101/<Class>/v_<Class>_gGG_cCC.avi` and
+`ucfTrainTestlist/*.txt`.
 
-Quirks handled: list files with CRLF; test lists with or without a label; class order from classInd.txt (a sorted
-folder listing swaps Hammering and HammerThrow); stems spelt `v_HandStandPushups` in the folder `HandstandPushups`.
+Quirks handled: list files with CRLF; test lists with or without a label; class order from
+classInd.txt (a sorted folder listing swaps Hammering and HammerThrow); stems spelt
+`v_HandStandPushups` in the folder `HandstandPushups`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ def recognise(root: Path) -> str | None:
 
 
 def read(root: Path, name: str = "ucf101", variant: int = 1) -> DatasetIndex:
-    """Read UCF101 with official split 1, 2 or 3 (`variant`); label = 1-based line number in classInd.txt.
+    """Read UCF101 with official split 1, 2 or 3 (`variant`); label = 1-based line number in
+    classInd.txt.
 
     Raises:
         UserError: if the lists are missing or a line cannot be read.
@@ -50,7 +53,8 @@ def read(root: Path, name: str = "ucf101", variant: int = 1) -> DatasetIndex:
 
 
 def find_ignoring_case(folder: Path, file_name: str) -> Path:
-    """Return the entry of a folder that has this name, whatever its case; the plain path where there is none."""
+    """Return the entry of a folder that has this name, whatever its case; the plain path where
+    there is none."""
     return _entries(folder).get(file_name.lower(), folder / file_name)
 
 

@@ -1,7 +1,8 @@
 """YouTube-8M records: examples read from and written to frame-level and video-level TFRecords.
 
-Format: Abu-El-Haija et al., arXiv 1609.08675, and the starter code's readers (release of May 2018, 3,862 classes).
-A frame-level record holds an id, label ids, and a 1024-byte `rgb` and a 128-byte `audio` string a second, up to 300.
+Format: Abu-El-Haija et al., arXiv 1609.08675, and the starter code's readers
+(release of May 2018, 3,862 classes). A frame-level record holds an id, label ids, and a 1024-byte
+`rgb` and a 128-byte `audio` string a second, up to 300.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ FEATURES = {"rgb": 1024, "audio": 128}
 """Feature name -> bytes a frame, as the data set has them."""
 MAX_FRAMES = 300
 SCALE, BIAS = 4 / 255, 4 / 512 - 2
-"""Dequantisation of the starter code: x = q * 4/255 + (4/512 - 2), from [0, 255] to about [-2, 2]."""
+"""Dequantisation of the starter code: x = q * 4/255 + (4/512 - 2), from [0, 255] to about
+[-2, 2]."""
 
 
 def quantize(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Quantise to 8 bits as the data set's feature extractor: clip to [-2, 2], round((x + 2) * 255 / 4).
+    """Quantise to 8 bits as the data set's feature extractor: clip to [-2, 2],
+    round((x + 2) * 255 / 4).
 
     Raises:
         UserError: if a value is NaN or infinite.
@@ -45,7 +48,8 @@ def quantize(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def dequantize(quantized: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return float32 features; not an exact inverse of `quantize`: a round trip adds 4/512 (as in the starter code)."""
+    """Return float32 features; not an exact inverse of `quantize`: a round trip adds 4/512
+    (as in the starter code)."""
     return quantized.astype(np.float32) * np.float32(SCALE) + np.float32(BIAS)
 
 
@@ -90,8 +94,8 @@ def parse_frames(data: bytes, features: Mapping[str, int] = FEATURES, *, path: s
     """Read a frame-level record (SequenceExample).
 
     Raises:
-        RecordError: naming file and record, if it is no such message, a feature is missing, has another width, or the
-            features differ in length.
+        RecordError: naming file and record, if it is no such message, a feature is missing, has
+            another width, or the features differ in length.
     """
     try:
         message = messages()["SequenceExample"].FromString(data)
@@ -173,14 +177,16 @@ def serialize_video(example: FrameExample) -> bytes:
 
 
 def write_examples(path: str | Path, examples: Iterable[FrameExample], level: str = "frame") -> int:
-    """Write examples to one TFRecord file (`level` "frame" or "video") and return how many there were."""
+    """Write examples to one TFRecord file (`level` "frame" or "video") and return how many there
+    were."""
     serialize = {"frame": serialize_frames, "video": serialize_video}[level]
     return write_records(path, (serialize(example) for example in examples))
 
 
 def read_examples(path: str | Path, features: Mapping[str, int] = FEATURES, *, level: str = "frame",
                   on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None) -> Iterator[FrameExample]:
-    """Give every example of a file; a damaged or malformed record is refused or skipped and noted."""
+    """Give every example of a file; a damaged or malformed record is refused or skipped and
+    noted."""
     with ExampleReader(features, level, on_corrupt, report or ReadReport()) as reader:
         for location in locate_records(path, on_corrupt=on_corrupt, report=reader.report):
             example = reader.example(location)

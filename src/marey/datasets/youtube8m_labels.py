@@ -40,7 +40,8 @@ class LabelSpace:
 
 
 def read_vocabulary(path: str | Path) -> LabelSpace:
-    """Read the data set's vocabulary CSV (`Index,TrainVideoCount,KnowledgeGraphId,Name,...`): one class a row.
+    """Read the data set's vocabulary CSV (`Index,TrainVideoCount,KnowledgeGraphId,Name,...`): one
+    class a row.
 
     A row without a name is called by its KnowledgeGraphId, a repeated name gets its index.
 
@@ -61,11 +62,12 @@ def read_vocabulary(path: str | Path) -> LabelSpace:
 def read_hierarchy(path: str | Path, vocabulary: LabelSpace) -> LabelSpace:
     """Map a vocabulary to a hierarchical label space; a label implies its ancestors.
 
-    The paper trains on 431 hierarchical classes that are not published, so the mapping comes from a file.
+    The paper trains on 431 hierarchical classes that are not published, so the mapping comes from a
+    file.
 
     Args:
-        path: CSV with the columns `Index` (a label id) and `Path` ("Sports:Combat:Wrestling"); several rows may map one
-            label, labels without a row are dropped.
+        path: CSV with the columns `Index` (a label id) and `Path` ("Sports:Combat:Wrestling");
+            several rows may map one label, labels without a row are dropped.
         vocabulary: of the records.
 
     Raises:

@@ -28,10 +28,12 @@ def collate_features(samples: Sequence[dict[str, Any]], pad_to: int | None = Non
 
     Args:
         samples: from `example_tensors`.
-        pad_to: seconds; None pads to the longest of the batch (the answer is the same, a model masks exactly).
+        pad_to: seconds; None pads to the longest of the batch
+            (the answer is the same, a model masks exactly).
 
     Returns:
-        `features`: name -> float (B, T, dim); `mask`: bool (B, T), True at real frames; `targets`: float (B, K);
+        `features`: name -> float (B, T, dim); `mask`: bool (B, T), True at real frames; `targets`:
+            float (B, K);
         `ids`: list.
     """
     lengths = [len(next(iter(sample["features"].values()))) for sample in samples]
@@ -48,11 +50,13 @@ def collate_features(samples: Sequence[dict[str, Any]], pad_to: int | None = Non
 
 
 class IndexedExamples(Dataset):
-    """Records read by number, for data whose order a sampler decides (some millions of records on a local disk)."""
+    """Records read by number, for data whose order a sampler decides
+    (some millions of records on a local disk)."""
 
     def __init__(self, shards: Sequence[str], space: LabelSpace, *, features: Mapping[str, int] = FEATURES,
                  level: str = "frame", max_frames: int = MAX_FRAMES, on_corrupt: OnCorrupt = "raise") -> None:
-        """Find every record by the length fields; with `on_corrupt="skip"` damaged ones are found and left out now."""
+        """Find every record by the length fields; with `on_corrupt="skip"` damaged ones are found
+        and left out now."""
         self.space, self.features, self.level, self.max_frames = space, dict(features), level, max_frames
         self.report = ReadReport()
         self.locations = [location for shard in shards
@@ -66,7 +70,8 @@ class IndexedExamples(Dataset):
         return len(self.locations)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Return the tensors of record i; `(epoch, i)` is accepted, features have no augmentation."""
+        """Return the tensors of record i; `(epoch, i)` is accepted, features have no
+        augmentation."""
         index = key[1] if isinstance(key, tuple) else key
         with ExampleReader(self.features, self.level, "raise", ReadReport()) as reader:
             example = reader.example(self.locations[index])
@@ -76,11 +81,13 @@ class IndexedExamples(Dataset):
 
 
 class StreamedExamples(IterableDataset):
-    """Records streamed from many shards: divided over ranks and workers, shuffled in a bounded buffer, resumable.
+    """Records streamed from many shards: divided over ranks and workers, shuffled in a bounded
+    buffer, resumable.
 
-    With at least as many shards as readers every reader takes whole shards; with fewer, records are dealt out in turn.
-    Either way no record is read twice in an epoch. Order depends on seed, epoch and number of readers only; the
-    buffer holds locations, not data, so a resumed epoch passes over what is done without reading it.
+    With at least as many shards as readers every reader takes whole shards; with fewer, records are
+    dealt out in turn. Either way no record is read twice in an epoch. Order depends on seed, epoch
+    and number of readers only; the buffer holds locations, not data, so a resumed epoch passes over
+    what is done without reading it.
     """
 
     def __init__(self, shards: Sequence[str], space: LabelSpace, *, features: Mapping[str, int] = FEATURES,
@@ -128,7 +135,8 @@ class StreamedExamples(IterableDataset):
                     yield {**example_tensors(example, self.space, self.max_frames), "sample": location.record}
 
     def num_batches(self, batch_size: int, workers: int = 1) -> int:
-        """Return how many batches this epoch gives this rank through a loader with so many workers (0 counts as 1)."""
+        """Return how many batches this epoch gives this rank through a loader with so many workers
+        (0 counts as 1)."""
         return sum(-(-self._part_size(worker, max(workers, 1)) // batch_size) for worker in range(max(workers, 1)))
 
     def num_records(self) -> int:
@@ -165,7 +173,8 @@ class StreamedExamples(IterableDataset):
                 number += 1
 
     def _shuffled(self, worker: int, workers: int, skip: int) -> Iterator[RecordLocation]:
-        """Give locations in shuffled order from the `skip`-th on; what is passed over is not read."""
+        """Give locations in shuffled order from the `skip`-th on; what is passed over is not
+        read."""
         generator = np.random.default_rng([self.seed, self.epoch, self.rank, worker])
         buffer: list[RecordLocation] = []
         done = 0
@@ -180,10 +189,12 @@ class StreamedExamples(IterableDataset):
         yield from buffer[max(skip - done, 0):]
 
     def _where_to_go_on(self, worker: int, workers: int) -> tuple[int, int]:
-        """Return whose part a worker takes over, and how many of its examples the loader had already given.
+        """Return whose part a worker takes over, and how many of its examples the loader had
+        already given.
 
-        A loader takes batches from its workers in turn and passes over those that have no more; the worker whose turn
-        it was must be the first one again. Exact unless damaged records were skipped.
+        A loader takes batches from its workers in turn and passes over those that have no more; the
+        worker whose turn it was must be the first one again. Exact unless damaged records were
+        skipped.
         """
         if workers == 1:
             return 0, self._batches_done * self._batch_size

@@ -34,7 +34,8 @@ def find_shards(data: str | Path, prefix: str = "") -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """Shards with what is needed to read them: widths, label space, and how the features were made."""
+    """Shards with what is needed to read them: widths, label space, and how the features were
+    made."""
 
     root: str
     """The folder, or the one file."""
@@ -45,7 +46,8 @@ class FeatureSet:
     """What made each feature ("rgb": {"model": "marey-mini", ...}); empty for the official data."""
 
     def shards(self, *prefixes: str) -> list[str]:
-        """List the shards whose name begins with the first prefix that any has; a single file is always itself.
+        """List the shards whose name begins with the first prefix that any has; a single file is
+        always itself.
 
         Raises:
             UserError: if there is none.
@@ -64,7 +66,8 @@ def sidecar(data: str | Path) -> Path:
 
 def write_sidecar(data: str | Path, features: Mapping[str, int], class_names: Sequence[str],
                   encoders: Mapping[str, Any] | None = None, **more: Any) -> None:
-    """Describe shards that are not official: widths, class names, and how the features were made."""
+    """Describe shards that are not official: widths, class names, and how the features were
+    made."""
     write_json(sidecar(data), {"features": dict(features), "class_names": list(class_names),
                                "encoders": dict(encoders or {}), **more})
 
@@ -73,9 +76,9 @@ def open_feature_set(data: str | Path, *, features: Mapping[str, int] | None = N
                      vocabulary: str | Path | None = None, hierarchy: str | Path | None = None) -> FeatureSet:
     """Open a folder of shards, or one TFRecord file.
 
-    Widths and class names come from the arguments, else from the description beside the data (features.json of a
-    folder, X.json of X.tfrecord), else from `vocabulary.csv` and `hierarchy.csv` in the folder, else they are those of
-    YouTube-8M with numbered classes.
+    Widths and class names come from the arguments, else from the description beside the data
+    (features.json of a folder, X.json of X.tfrecord), else from `vocabulary.csv` and
+    `hierarchy.csv` in the folder, else they are those of YouTube-8M with numbered classes.
 
     Raises:
         UserError: if there is nothing there, or a file is not what it should be.

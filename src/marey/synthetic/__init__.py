@@ -1,4 +1,5 @@
-"""Clips and scenes of captured human motion, rendered on demand: labels, masks and boxes without a download.
+"""Clips and scenes of captured human motion, rendered on demand: labels, masks and boxes without a
+download.
 
 Each action is ONE recording, so a high score on these clips measures 15 recordings. The splits
 differ by construction (`marey.synthetic.motion.PARTITIONS`) in: camera azimuth (40 of every 60

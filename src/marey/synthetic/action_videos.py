@@ -1,9 +1,11 @@
-"""Longer videos of rendered motions, several actions in a row, with sound: the training data of `marey-mini-gat`.
+"""Longer videos of rendered motions, several actions in a row, with sound: the training data of
+`marey-mini-gat`.
 
-A video is one to five rendered clips, each a person doing one captured motion before another background; its labels are
-their actions. Steps and landings can be heard as thumps in two thirds of the videos that have them, over hum and
-hiss of any strength; a third of all videos has no sound track. Train, val and test come from clips whose bodies, views,
-speeds, phases and backgrounds are drawn from ranges that do not meet (`marey.synthetic`).
+A video is one to five rendered clips, each a person doing one captured motion before another
+background; its labels are their actions. Steps and landings can be heard as thumps in two thirds of
+the videos that have them, over hum and hiss of any strength; a third of all videos has no sound
+track. Train, val and test come from clips whose bodies, views, speeds, phases and backgrounds are
+drawn from ranges that do not meet (`marey.synthetic`).
 """
 
 from __future__ import annotations
@@ -126,7 +128,8 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
 
 
 def draw_shots(labels: Sequence[int], generator: np.random.Generator, allowed: Sequence[int]) -> list[int]:
-    """Choose one to five clips of one to three allowed actions, which are equally frequent; shots in any order."""
+    """Choose one to five clips of one to three allowed actions, which are equally frequent; shots
+    in any order."""
     every, known = np.asarray(labels), np.intersect1d(labels, allowed)
     count = min(int(generator.choice([1, 2, 3], p=[0.4, 0.4, 0.2])), len(known))
     actions = generator.choice(known, size=count, replace=False)

@@ -1,4 +1,5 @@
-"""Backgrounds drawn at random; each split has kinds of its own, so no test background is trained on."""
+"""Backgrounds drawn at random; each split has kinds of its own, so no test background is trained
+on."""
 
 from __future__ import annotations
 
@@ -26,9 +27,10 @@ def draw_background(size: int, split: str, generator: torch.Generator, images: P
 
     Args:
         size: pixels of each side.
-        split: "train", "val" or "test"; chooses the kind (`KINDS`), or the share of the image files.
-        images: folder of JPEG/PNG files to use in half the cases; each file belongs to one split, by its position in
-            the sorted list (eight of ten train, one val, one test).
+        split: "train", "val" or "test"; chooses the kind (`KINDS`), or the share of the image
+            files.
+        images: folder of JPEG/PNG files to use in half the cases; each file belongs to one split,
+            by its position in the sorted list (eight of ten train, one val, one test).
 
     Returns:
         float, (3, size, size), values in [0, 1].
@@ -64,7 +66,8 @@ def _value_noise(size: int, cells: int, generator: torch.Generator) -> Tensor:
 
 
 def _share(size: int, kind: str, generator: torch.Generator) -> Tensor:
-    """Return how much of the second colour each pixel has: (1, size, size) or (3, size, size) in [0, 1]."""
+    """Return how much of the second colour each pixel has: (1, size, size) or (3, size, size) in
+    [0, 1]."""
     axis = torch.linspace(0, 1, size)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     angle = float(_rand(generator=generator)) * 3.1416

@@ -1,4 +1,5 @@
-"""Rendering a clip of one person: motion, body, camera, background, and the damage of a cheap camera."""
+"""Rendering a clip of one person: motion, body, camera, background, and the damage of a cheap
+camera."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class RenderedClip:
     clip: Clip
     """uint8 frames (T, 3, size, size)."""
     boxes_xyxy: Tensor
-    """float, (T, 4), pixels, the tight box of the person's visible pixels [x1, x2) x [y1, y2); zeros when unseen."""
+    """float, (T, 4), pixels, the tight box of the person's visible pixels [x1, x2) x [y1, y2);
+    zeros when unseen."""
     masks: Tensor
     """bool, (T, size, size), the person's pixels."""
     action: str
@@ -41,14 +43,16 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
     Args:
         action: one of `list_actions("all")`.
         seed: where every random parameter comes from.
-        split: "train", "val" or "test": which intervals the parameters are drawn from (`PARTITIONS`).
+        split: "train", "val" or "test": which intervals the parameters are drawn from
+            (`PARTITIONS`).
         size: pixels of each side.
         num_frames: T.
         fps: frames per second of the clip; the default shows 1.75 s.
         backgrounds: optional folder of images, used in half the clips.
 
     Raises:
-        UserError: if the action or split is unknown, a size is not positive, or pybullet is missing.
+        UserError: if the action or split is unknown, a size is not positive, or pybullet is
+            missing.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -87,7 +91,8 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
 
 
 def draw_cameras(roots: np.ndarray, split: str, generator: torch.Generator) -> list[Camera]:
-    """Draw a camera path that keeps a person in view: it follows them loosely, pans, tilts, zooms and shakes a little.
+    """Draw a camera path that keeps a person in view: it follows them loosely, pans, tilts, zooms
+    and shakes a little.
 
     Args:
         roots: (T, 3) the person's root, metres.
@@ -114,7 +119,8 @@ def draw_cameras(roots: np.ndarray, split: str, generator: torch.Generator) -> l
 
 
 def background_offsets(cameras: list[Camera], depth: float) -> list[tuple[float, float]]:
-    """Return how far a wall `depth` metres behind the first target has moved in each frame, in frame widths."""
+    """Return how far a wall `depth` metres behind the first target has moved in each frame, in
+    frame widths."""
     eye, target = np.array(cameras[0].eye), np.array(cameras[0].target)
     anchor = target + depth * (target - eye) / np.linalg.norm(target - eye)
     points = np.concatenate([camera.project(anchor[None]) for camera in cameras])
@@ -123,7 +129,8 @@ def background_offsets(cameras: list[Camera], depth: float) -> list[tuple[float,
 
 def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tuple[float, float], size: int,
               height: int | None = None) -> Tensor:
-    """Put the rendered persons before the background, smooth their edges, and return uint8 (3, height, size).
+    """Put the rendered persons before the background, smooth their edges, and return uint8
+    (3, height, size).
 
     Args:
         picture: uint8 (h, w, 3), rendered at the frame's size or a multiple of it.
@@ -152,7 +159,8 @@ def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tup
 
 
 def degrade(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Change uint8 frames (T, 3, H, W) as a cheap camera does: exposure, blur, sensor noise, JPEG compression."""
+    """Change uint8 frames (T, 3, H, W) as a cheap camera does: exposure, blur, sensor noise, JPEG
+    compression."""
     u = torch.rand(6, generator=generator).tolist()
     values = frames.float() / 255
     values = (values ** (0.75 + 0.55 * u[0])) * (0.75 + 0.4 * u[1])
@@ -168,7 +176,8 @@ def degrade(frames: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mask_box(mask: Tensor) -> Tensor:
-    """Return the tight box (4,) of a bool mask (H, W) in pixels, x1 y1 x2 y2, zeros when the mask is empty."""
+    """Return the tight box (4,) of a bool mask (H, W) in pixels, x1 y1 x2 y2, zeros when the mask
+    is empty."""
     if not bool(mask.any()):
         return torch.zeros(4)
     rows, columns = torch.where(mask.any(1))[0], torch.where(mask.any(0))[0]

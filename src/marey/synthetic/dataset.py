@@ -1,4 +1,5 @@
-"""Rendering many clips into a packed folder or video files, resumable, and reading a packed folder."""
+"""Rendering many clips into a packed folder or video files, resumable, and reading a packed
+folder."""
 
 from __future__ import annotations
 
@@ -61,19 +62,23 @@ class RenderPlan:
 
 def render_dataset(out: Path | str, num_clips: int, plan: RenderPlan | None = None, *, workers: int = 2,
                    progress: Callable[[int, int], None] | None = None) -> Path:
-    """Render a packed folder that `open_dataset` and `PackedClips` read; goes on where a stopped run ended.
+    """Render a packed folder that `open_dataset` and `PackedClips` read; goes on where a stopped
+    run ended.
 
-    The folder holds packed.json, manifest.csv, frames.npy, uint8 (N, T, 3, S, S), and boxes.npy, float32 (N, T, 4).
+    The folder holds packed.json, manifest.csv, frames.npy, uint8 (N, T, 3, S, S), and boxes.npy,
+    float32 (N, T, 4).
 
     Args:
-        out: the folder; rendered before with the same plan, it is kept and only what is missing is rendered.
+        out: the folder; rendered before with the same plan, it is kept and only what is missing is
+            rendered.
         num_clips: clips in all splits together (N).
         plan: sizes, classes and seed; default `RenderPlan()`.
         workers: processes; 0 renders in this one. The bytes do not depend on it.
         progress: called with (clips done, clips wanted).
 
     Raises:
-        UserError: if `out` was rendered with another plan, num_clips is not positive, or pybullet is missing.
+        UserError: if `out` was rendered with another plan, num_clips is not positive, or pybullet
+            is missing.
     """
     plan, out = plan or RenderPlan(), Path(out)
     if num_clips < 1:
@@ -167,7 +172,8 @@ def _write_manifest(out: Path, plan: RenderPlan, num_clips: int) -> None:
 
 
 class PackedClips(torch.utils.data.Dataset[dict[str, Any]]):
-    """The clips of a rendered folder as they are: `{"frames": uint8 (T, 3, S, S), "label": int, "sample": row}`.
+    """The clips of a rendered folder as they are: `{"frames": uint8 (T, 3, S, S), "label": int,
+    "sample": row}`.
 
     Args:
         folder: what `render_dataset` wrote.
@@ -202,7 +208,8 @@ class PackedClips(torch.utils.data.Dataset[dict[str, Any]]):
 
 def render_videos(out: Path | str, num_clips: int, plan: RenderPlan | None = None, *, codec: str = "h264",
                   progress: Callable[[int, int], None] | None = None) -> Path:
-    """Write the clips of a plan as video files, `<out>/<split>/<class>/<number>.mp4`; existing files are kept."""
+    """Write the clips of a plan as video files, `<out>/<split>/<class>/<number>.mp4`; existing
+    files are kept."""
     plan, out = plan or RenderPlan(), Path(out)
     for i in range(num_clips):
         action, split, seed = plan.clip(i)

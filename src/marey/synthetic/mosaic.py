@@ -1,8 +1,9 @@
-"""Scenes composed of rendered single-person clips: several persons and exact boxes without further rendering.
+"""Scenes composed of rendered single-person clips: several persons and exact boxes without further
+rendering.
 
-Each scene is one to four clips, each cut to a window around its person and resized into a tile of the canvas (mosaic
-augmentation, Bochkovskiy et al., "YOLOv4", 2020, over whole clips). Persons do not hide each other here; in
-`marey.synthetic.scenes` they do.
+Each scene is one to four clips, each cut to a window around its person and resized into a tile of
+the canvas (mosaic augmentation, Bochkovskiy et al., "YOLOv4", 2020, over whole clips). Persons do
+not hide each other here; in `marey.synthetic.scenes` they do.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
     """Items as `AvaDataset` gives them, drawn anew for every (epoch, i).
 
     Args:
-        folder: packed clips of one person each, with boxes.npy (`marey.synthetic.dataset.render_dataset`).
+        folder: packed clips of one person each, with boxes.npy
+            (`marey.synthetic.dataset.render_dataset`).
         preprocess: size and normalisation of a scene; its frames are the clips' frames.
         length: scenes called one epoch; None: half as many as there are clips.
         max_persons: tiles of a scene, 1 to 4.
@@ -93,7 +95,8 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
         return {1: [(0, 0, S, S)], 2: two, 3: three, 4: four}[min(count, 4)]
 
     def _cut(self, row: int, width: int, height: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Cut a window that holds the key frame's person, resize it to a tile; the box in the tile's pixels."""
+        """Cut a window that holds the key frame's person, resize it to a tile; the box in the
+        tile's pixels."""
         frames = self.packed.frames(row).float()                         # (T, 3, s, s)
         s, middle = frames.shape[-1], frames.shape[0] // 2
         x1, y1, x2, y2 = self.boxes[row, middle].tolist()

@@ -1,9 +1,11 @@
-"""Captured human motions as functions of time, and the intervals of each split for every rendering parameter.
+"""Captured human motions as functions of time, and the intervals of each split for every rendering
+parameter.
 
-The recordings are the text files of DeepMimic (Peng et al., SIGGRAPH 2018) inside the PyPI package `pybullet`. A row
-holds: duration, root position (3), then rotations in the order chest, neck, right hip, right knee, right ankle, right
-shoulder, right elbow, left hip, left knee, left ankle, left shoulder, left elbow; a joint is a quaternion (w, x, y, z)
-or, for knees and elbows, one angle. The y axis points up; lengths are metres, angles radians.
+The recordings are the text files of DeepMimic (Peng et al., SIGGRAPH 2018) inside the PyPI package
+`pybullet`. A row holds: duration, root position (3), then rotations in the order chest, neck, right
+hip, right knee, right ankle, right shoulder, right elbow, left hip, left knee, left ankle, left
+shoulder, left elbow; a joint is a quaternion (w, x, y, z) or, for knees and elbows, one angle. The
+y axis points up; lengths are metres, angles radians.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ REVERSALS: dict[str, str] = {
     "get up from the back": "lie down on the back", "jump": "jump backwards", "roll": "roll backwards",
     "run": "run backwards", "walk": "walk backwards",
 }
-"""Action -> what it is called when played backwards, where that is another action with a name of its own."""
+"""Action -> what it is called when played backwards, where that is another action with a name of
+its own."""
 
 QUATERNIONS = (4, 8, 12, 16, 21, 25, 30, 35, 39)
 """First column of each quaternion in a row (the root's is the first)."""
@@ -49,7 +52,8 @@ PARTITIONS: dict[str, dict[str, tuple[tuple[float, float], ...]]] = {
               "test": tuple((k / 10 + 0.08, k / 10 + 0.1) for k in range(10))},
     "joint_noise_radians": {"train": ((0.0, 0.08),), "val": ((0.08, 0.1),), "test": ((0.1, 0.12),)},
 }
-"""Parameter -> split -> the intervals its values are drawn from; no value of one split can occur in another."""
+"""Parameter -> split -> the intervals its values are drawn from; no value of one split can occur in
+another."""
 
 SPLITS = ("train", "val", "test")
 
@@ -69,8 +73,9 @@ def list_actions(reversals: str = "named") -> list[str]:
     """Return the action names a renderer takes, sorted.
 
     Args:
-        reversals: "none": the 15 recordings; "named": also the 8 whose reversal is another action ("walk backwards");
-            "all": every recording also played backwards as its own class, 30 in all ("kick reversed").
+        reversals: "none": the 15 recordings; "named": also the 8 whose reversal is another action
+            ("walk backwards"); "all": every recording also played backwards as its own class, 30 in
+            all ("kick reversed").
     """
     if reversals not in ("none", "named", "all"):
         raise unknown_name("kind of reversals", reversals, ("none", "named", "all"))
@@ -83,7 +88,8 @@ def list_actions(reversals: str = "named") -> list[str]:
 
 
 def reversed_name(action: str) -> str:
-    """Return the name of an action played backwards ("walk" <-> "walk backwards", "kick" <-> "kick reversed")."""
+    """Return the name of an action played backwards ("walk" <-> "walk backwards", "kick" <-> "kick
+    reversed")."""
     for forward, backward in REVERSALS.items():
         if action in (forward, backward):
             return backward if action == forward else forward
@@ -97,7 +103,8 @@ class Motion:
     action: str
     """Name as `list_actions` gives it."""
     rows: np.ndarray
-    """float64, (F, 43): root position (3), root quaternion (4), joints; the duration column is dropped."""
+    """float64, (F, 43): root position (3), root quaternion (4), joints; the duration column is
+    dropped."""
     row_seconds: float
     """Seconds from one row to the next."""
     wraps: bool
@@ -111,7 +118,8 @@ class Motion:
         return self.row_seconds * (len(self.rows) - 1)
 
     def poses(self, seconds: np.ndarray) -> np.ndarray:
-        """Return the rows (T, 43) at the given times, interpolated, cycles joined by their travel and turn."""
+        """Return the rows (T, 43) at the given times, interpolated, cycles joined by their travel
+        and turn."""
         times = self.seconds - seconds if self.backwards else seconds
         cycles = np.floor(times / self.seconds) if self.wraps else np.zeros_like(times)
         positions = np.clip((times - cycles * self.seconds) / self.row_seconds, 0.0, len(self.rows) - 1.0)
@@ -148,7 +156,8 @@ class Motion:
         return row
 
     def activity(self, window_seconds: float, starts: np.ndarray) -> np.ndarray:
-        """Return how much the joints move in the window from each start: radians in all, summed over joints."""
+        """Return how much the joints move in the window from each start: radians in all, summed
+        over joints."""
         grid = np.linspace(0.0, window_seconds, 12)
         out = []
         for start in starts:
@@ -181,7 +190,8 @@ def load_motion(action: str) -> Motion:
     """Read the recording behind an action name.
 
     Raises:
-        UserError: if the name is unknown, or `pybullet` (which carries the recordings) is not installed.
+        UserError: if the name is unknown, or `pybullet` (which carries the recordings) is not
+            installed.
     """
     backwards = action not in RECORDINGS
     forward = reversed_name(action) if backwards else action
@@ -200,7 +210,8 @@ def load_motion(action: str) -> Motion:
 
 @functools.lru_cache(maxsize=512)
 def _active_starts(action: str, window_seconds: float) -> np.ndarray:
-    """Return which of 40 start phases (cells of one cycle) see at least 0.7 of the most active window's movement."""
+    """Return which of 40 start phases (cells of one cycle) see at least 0.7 of the most active
+    window's movement."""
     motion = load_motion(action)
     starts = (np.arange(40) + 0.5) / 40 * motion.seconds
     activity = motion.activity(window_seconds, starts)
@@ -208,10 +219,11 @@ def _active_starts(action: str, window_seconds: float) -> np.ndarray:
 
 
 def draw_start(action: str, window_seconds: float, split: str, generator: torch.Generator) -> float:
-    """Draw the second of the recording a clip starts at, by the split's phases, in the active part of the motion.
+    """Draw the second of the recording a clip starts at, by the split's phases, in the active part
+    of the motion.
 
-    A window that sees less than 0.7 of the movement of the most active one (a person lying still before getting up
-    looks the same both ways) is drawn again, at most 60 times.
+    A window that sees less than 0.7 of the movement of the most active one (a person lying still
+    before getting up looks the same both ways) is drawn again, at most 60 times.
     """
     active = _active_starts(action, round(window_seconds, 1))
     phase = draw("phase", split, generator)

@@ -1,7 +1,8 @@
 """Bodies, cameras and lights for captured motions, drawn by pybullet's CPU renderer.
 
-`pybullet` is imported only when something is rendered. The skeleton is that of `humanoid/humanoid.urdf` (same joints,
-same order, metres); its links get closed limbs, clothes and proportions of our own, so that bodies differ.
+`pybullet` is imported only when something is rendered. The skeleton is that of
+`humanoid/humanoid.urdf` (same joints, same order, metres); its links get closed limbs, clothes and
+proportions of our own, so that bodies differ.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ JOINT_COLUMNS = ((7, 11), (11, 15), (15, 19), (19, 20), (20, 24), (24, 28), (28,
                  (38, 42), (42, 43))
 """Columns of a motion row for each joint of `JOINT_LINKS`."""
 JOINT_LINKS = (1, 2, 9, 10, 11, 3, 4, 12, 13, 14, 6, 7)
-"""Link index of chest, neck, right hip/knee/ankle/shoulder/elbow, left the same, in the URDF below."""
+"""Link index of chest, neck, right hip/knee/ankle/shoulder/elbow, left the same, in the URDF
+below."""
 LINKS = ("root", "chest", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
          "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle")
 """Link names in index order, after the base."""
@@ -161,7 +163,8 @@ class Camera:
         return list(_engine()[0].computeProjectionMatrixFOV(self.field_of_view_degrees, aspect, 0.05, 60.0))
 
     def project(self, points: np.ndarray, aspect: float = 1.0) -> np.ndarray:
-        """Return where points (N, 3) fall: (N, 2) in [0, 1] of width and height, from the top left."""
+        """Return where points (N, 3) fall: (N, 2) in [0, 1] of width and height, from the top
+        left."""
         view = np.array(self.view()).reshape(4, 4, order="F")
         projection = np.array(self.projection(aspect)).reshape(4, 4, order="F")
         clip = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ (projection @ view).T
@@ -214,7 +217,8 @@ class Stage:
         return handle
 
     def pose(self, person: int, row: np.ndarray) -> None:
-        """Put a person into one row of a motion (43 values); the root's height follows the body's."""
+        """Put a person into one row of a motion (43 values); the root's height follows the
+        body's."""
         body, handle = self.bodies[person], self.handles[person]
         root = (row[0], row[1] * body.height * (0.4 + 0.6 * body.limbs), row[2])
         self.bullet.resetBasePositionAndOrientation(handle, root, _xyzw(row[3:7]), physicsClientId=self.client)
@@ -245,7 +249,8 @@ def _xyzw(quaternion: np.ndarray) -> list[float]:
 
 
 def shake_joints(rows: np.ndarray, seconds: np.ndarray, radians: float, generator: torch.Generator) -> np.ndarray:
-    """Add a slow random swing of at most `radians` to every joint of rows (T, 43), not to the root."""
+    """Add a slow random swing of at most `radians` to every joint of rows (T, 43), not to the
+    root."""
     rows = rows.copy()
     for start, stop in JOINT_COLUMNS:
         u = torch.rand(6, generator=generator).numpy().astype(np.float64)

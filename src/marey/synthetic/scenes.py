@@ -1,8 +1,8 @@
 """Rendering scenes of several persons with different actions and exact boxes, in the layout of AVA.
 
-Persons stand side by side and behind each other, hide one another, and some walk or run out of the frame. A person's
-box is the tight box of the pixels that are seen; a person of whom less than `MIN_VISIBLE` of the pixels are seen
-(hidden or out of the frame) has no box in that frame.
+Persons stand side by side and behind each other, hide one another, and some walk or run out of the
+frame. A person's box is the tight box of the pixels that are seen; a person of whom less than
+`MIN_VISIBLE` of the pixels are seen (hidden or out of the frame) has no box in that frame.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from marey.video.clip import Clip
 from marey.video.encode import write_video
 
 MIN_VISIBLE = 0.25
-"""Smallest share of a person's pixels (alone, in an unbounded frame) that must be seen for a box."""
+"""Smallest share of a person's pixels (alone, in an unbounded frame) that must be seen for a
+box."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ def render_scene(*, seed: int, split: str = "train", width: int = 112, height: i
         num_frames: T.
         fps: frames per second; 16 frames at 8 show 2 s.
         num_persons: P; None draws 2, 3 or 4. 1 to 6.
-        actions: the names to draw from, without repetition while they last; None: all of `list_actions()`.
+        actions: the names to draw from, without repetition while they last; None: all of
+            `list_actions()`.
         backgrounds: optional folder of images, used in half the scenes.
 
     Raises:
@@ -102,7 +104,8 @@ def render_scene(*, seed: int, split: str = "train", width: int = 112, height: i
 
 def _pixels_alone(stage: Stage, camera: Camera, light: object, person: int, rows: list[np.ndarray], t: int,
                   width: int, height: int) -> float:
-    """Return how many pixels a person would fill alone in an unbounded frame, from the area of their joints' hull.
+    """Return how many pixels a person would fill alone in an unbounded frame, from the area of
+    their joints' hull.
 
     The body is about as large as a standing person at its distance: 0.45 m2 of silhouette.
     """
@@ -155,7 +158,8 @@ def render_ava(out: Path | str, num_scenes: int, *, split: str = "train", seed: 
                height: int = 112, num_frames: int = 16, fps: float = 8.0, videos: bool = False,
                actions: tuple[str, ...] | None = None, backgrounds: Path | None = None, first_second: int = 902,
                progress: Callable[[int, int], None] | None = None) -> Path:
-    """Write scenes as AVA does: one video of one key frame (its middle) each; existing scenes are kept.
+    """Write scenes as AVA does: one video of one key frame (its middle) each; existing scenes are
+    kept.
 
         <out>/frames/<video>/<video>_000001.jpg ...       or <out>/videos/<video>.mp4 with `videos`
         <out>/ava_<split>.csv      video,second,x1,y1,x2,y2,action_id,person_id (fractions; second = `first_second`)

@@ -1,11 +1,14 @@
-"""A small data set in the YouTube-8M format, made here: short local events in long distractors, with sound.
+"""A small data set in the YouTube-8M format, made here: short local events in long distractors,
+with sound.
 
-What a video is about is planted as events of a few seconds in which two visual motifs take turns, second by second,
-while two sound motifs do. The same motifs also stand alone elsewhere for as many seconds as an event shows them, so
-which motifs occur, and for how long, says little; which occur close together says everything. A leaf class is a pair of
-visual motifs, its parent a pair of sound motifs.
+What a video is about is planted as events of a few seconds in which two visual motifs take turns,
+second by second, while two sound motifs do. The same motifs also stand alone elsewhere for as many
+seconds as an event shows them, so which motifs occur, and for how long, says little; which occur
+close together says everything. A leaf class is a pair of visual motifs, its parent a pair of sound
+motifs.
 
-Held out by construction: scenes, drifts and the looks of the motifs come from pools that the partitions do not share.
+Held out by construction: scenes, drifts and the looks of the motifs come from pools that the
+partitions do not share.
 """
 
 from __future__ import annotations
@@ -69,7 +72,8 @@ def unit_rows(values: NDArray) -> NDArray:
 
 
 class Pool:
-    """What one partition draws a modality from: motifs common to all partitions, looks and scenes of its own."""
+    """What one partition draws a modality from: motifs common to all partitions, looks and scenes
+    of its own."""
 
     def __init__(self, world: MiniWorld, modality: int, seed: int, partition: int) -> None:
         """Draw the pool; motifs depend on the seed only."""
@@ -128,7 +132,8 @@ def draw_video(name: str, pools: tuple[Pool, Pool], world: MiniWorld, generator:
 
 def render_youtube8m_mini(out: str | Path, *, videos: Mapping[str, int] | None = None, seed: int = 0,
                           world: MiniWorld | None = None, shards: int = 4) -> Path:
-    """Write the data set: train*, validate* and test* shards, vocabulary, hierarchy, events and a description.
+    """Write the data set: train*, validate* and test* shards, vocabulary, hierarchy, events and a
+    description.
 
     Args:
         out: new folder.

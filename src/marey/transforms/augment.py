@@ -1,4 +1,5 @@
-"""Training augmentation of clips: one random geometry and one random colour for all frames of a clip."""
+"""Training augmentation of clips: one random geometry and one random colour for all frames of a
+clip."""
 
 from __future__ import annotations
 
@@ -29,13 +30,14 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Random crop, flip and colour for training; ends in the same normalisation as the preprocessing it is built on."""
+    """Random crop, flip and colour for training; ends in the same normalisation as the
+    preprocessing it is built on."""
 
     preprocess: Preprocess = field(default_factory=Preprocess)
     """Gives the output size, mean, std, channel order and interpolation."""
     crop: str = "short_side_jitter"
-    """`short_side_jitter` (SlowFast, TimeSformer), `random_resized` (area and shape), or `none` (evaluation's
-    geometry)."""
+    """`short_side_jitter` (SlowFast, TimeSformer), `random_resized` (area and shape), or `none`
+    (evaluation's geometry)."""
     short_side_range: tuple[int, int] = (256, 320)
     """Short side before the random crop, in pixels, drawn uniformly (`short_side_jitter`)."""
     area_range: tuple[float, float] = (0.5, 1.0)
@@ -43,10 +45,11 @@ class Augment:
     aspect_range: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of the crop, drawn log-uniformly (`random_resized`)."""
     flip: float = 0.5
-    """Probability of mirroring left to right; 0 for data sets with left and right classes, unless `flip_pairs` is
-    given."""
+    """Probability of mirroring left to right; 0 for data sets with left and right classes, unless
+    `flip_pairs` is given."""
     flip_pairs: dict[int, int] | None = None
-    """Class that a mirrored clip of a class belongs to, where that is another one (Swiping Left -> Swiping Right)."""
+    """Class that a mirrored clip of a class belongs to, where that is another one
+    (Swiping Left -> Swiping Right)."""
     reverse: float = 0.0
     """Probability of playing a clip backwards, for classes in `reverse_pairs` only."""
     reverse_pairs: dict[int, int] | None = None
@@ -62,7 +65,8 @@ class Augment:
     grey: float = 0.0
     """Probability of taking all colour away."""
     corruption: str = "none"
-    """Robust training: `none`, `temporal`, `spatial`, `mixed` (kinds the robustness test does not hold) or `pixmix`."""
+    """Robust training: `none`, `temporal`, `spatial`, `mixed`
+    (kinds the robustness test does not hold) or `pixmix`."""
     corruption_probability: float = 0.75
     """Probability that a clip is corrupted."""
 
@@ -84,7 +88,8 @@ class Augment:
         return self.apply(frames, self.geometry(height, width, generator), generator)
 
     def labelled(self, frames: Tensor, label: int, generator: torch.Generator) -> tuple[Tensor, int]:
-        """Augment one clip and swap its label where it was mirrored or reversed and the pairs say so."""
+        """Augment one clip and swap its label where it was mirrored or reversed and the pairs say
+        so."""
         height, width = frames.shape[-2:]
         geometry = self.geometry(height, width, generator)
         if geometry.flipped and self.flip_pairs:
@@ -95,7 +100,8 @@ class Augment:
         return self.apply(frames, geometry, generator), label
 
     def boxes(self, boxes_xyxy_norm: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
-        """Take boxes (P, 4) through the same geometry; returns them and the visible part of each (P,), 0 is outside."""
+        """Take boxes (P, 4) through the same geometry; returns them and the visible part of each
+        (P,), 0 is outside."""
         moved, visible = functional.crop_boxes(boxes_xyxy_norm, geometry.size, geometry.window)
         return (functional.flip_boxes(moved) if geometry.flipped else moved), visible
 
@@ -131,7 +137,8 @@ class Augment:
         return (height - side) // 2, (width - side) // 2, side, side
 
     def apply(self, frames: Tensor, geometry: Geometry, generator: torch.Generator) -> Tensor:
-        """Carry out a drawn geometry, then random colour, then the normalisation of `preprocess`."""
+        """Carry out a drawn geometry, then random colour, then the normalisation of
+        `preprocess`."""
         S, interpolation = self.preprocess.image_size, self.preprocess.interpolation
         frames = functional.resize(frames, *geometry.size, interpolation)
         frames = functional.resize(functional.crop(frames, *geometry.window), S, S, interpolation)
@@ -143,7 +150,8 @@ class Augment:
         return self.preprocess.normalise(frames)
 
     def colour(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Jitter brightness, contrast, saturation and hue, the same for every frame; uint8 in and out."""
+        """Jitter brightness, contrast, saturation and hue, the same for every frame; uint8 in and
+        out."""
         if self.brightness:
             frames = tv.adjust_brightness(frames, _uniform(1 - self.brightness, 1 + self.brightness, generator))
         if self.contrast:

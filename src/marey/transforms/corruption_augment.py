@@ -21,7 +21,8 @@ TRAIN_KINDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "mixed": (("jpeg_compression",), ("jumble", "freeze", "frame_sampling"), ("speckle_noise", "gaussian_noise"),
               ("random_rotate",)),
 }
-"""Mode -> groups of kinds to train on; a group is drawn, then a kind of it, then a severity of 1, 2, 3."""
+"""Mode -> groups of kinds to train on; a group is drawn, then a kind of it, then a severity of 1,
+2, 3."""
 TEST_KINDS: dict[str, tuple[str, ...]] = {
     "temporal": ("box_jumble", "reverse_sampling"),
     "spatial": ("shot_noise", "static_rotate", "translate", "impulse_noise"),
@@ -35,9 +36,9 @@ MODES = ("none", *TRAIN_KINDS, "pixmix")
 def corrupt_for_training(frames: Tensor, mode: str, probability: float, generator: Generator) -> Tensor:
     """Change a training clip by a random corruption that the test does not hold.
 
-    Schiappa et al., CVPR 2023, train and test on different kinds and severities. Their "mixed" draws the training
-    kinds from the test's too; ours keeps `TEST_KINDS` out of every mode. Temporal kinds reorder the sampled clip, as
-    theirs do.
+    Schiappa et al., CVPR 2023, train and test on different kinds and severities. Their "mixed"
+    draws the training kinds from the test's too; ours keeps `TEST_KINDS` out of every mode.
+    Temporal kinds reorder the sampled clip, as theirs do.
 
     Args:
         frames: uint8, (T, 3, H, W).
@@ -60,10 +61,12 @@ def corrupt_for_training(frames: Tensor, mode: str, probability: float, generato
 
 
 def pixmix(frames: Tensor, generator: Generator, *, rounds: int = 4, severity: int = 3) -> Tensor:
-    """Mix a clip with augmented copies of itself and with a fractal picture, the same for all its frames.
+    """Mix a clip with augmented copies of itself and with a fractal picture, the same for all its
+    frames.
 
-    Hendrycks et al., "PixMix", CVPR 2022: 0 to `rounds` mixings by a weighted sum or product of either the augmented
-    clip or a picture. Their pictures are a download of fractals; ours are plasma clouds in random colours.
+    Hendrycks et al., "PixMix", CVPR 2022: 0 to `rounds` mixings by a weighted sum or product of
+    either the augmented clip or a picture. Their pictures are a download of fractals; ours are
+    plasma clouds in random colours.
 
     Args:
         frames: uint8, (T, 3, H, W).
@@ -107,7 +110,8 @@ def _augmented(frames: Tensor, severity: int, generator: Generator) -> Tensor:
 
 
 def _weights(severity: int, generator: Generator) -> tuple[float, float]:
-    """Draw the two weights of PixMix: Beta(s, 1) and Beta(1, s), or 1 + Beta(1, s) and -Beta(1, s)."""
+    """Draw the two weights of PixMix: Beta(s, 1) and Beta(1, s), or 1 + Beta(1, s) and
+    -Beta(1, s)."""
     first, second = (float(u) for u in torch.rand(2, generator=generator))
     small = 1 - second ** (1 / severity)
     if _coin(generator):

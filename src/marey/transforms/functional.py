@@ -17,7 +17,8 @@ INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": Interpolati
 
 
 def resize(frames: Tensor, height: int, width: int, interpolation: str = "bilinear") -> Tensor:
-    """Resize to (height, width) with antialiasing, keeping the dtype; the same size comes back untouched.
+    """Resize to (height, width) with antialiasing, keeping the dtype; the same size comes back
+    untouched.
 
     Raises:
         UserError: if `interpolation` is not bilinear, bicubic or nearest.
@@ -30,7 +31,8 @@ def resize(frames: Tensor, height: int, width: int, interpolation: str = "biline
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Size with the short side at `short_side`, the long one floor(long / short * short_side), as SlowFast does."""
+    """Size with the short side at `short_side`, the long one floor(long / short * short_side), as
+    SlowFast does."""
     if height <= width:
         return short_side, max(short_side, math.floor(width / height * short_side))
     return max(short_side, math.floor(height / width * short_side)), short_side
@@ -45,8 +47,9 @@ def resize_short_side(frames: Tensor, short_side: int, interpolation: str = "bil
 def crop_offsets(height: int, width: int, size: int, num_crops: int) -> list[tuple[int, int]]:
     """Top-left corners (top, left) of the official test crops.
 
-    Offsets are ceil((side - size) / 2). One crop: the centre. Three: along the longer side the start, the centre and
-    the end (left/top, centre, right/bottom); the other axis stays centred. A square is cut along its width.
+    Offsets are ceil((side - size) / 2). One crop: the centre. Three: along the longer side the
+    start, the centre and the end (left/top, centre, right/bottom); the other axis stays centred. A
+    square is cut along its width.
 
     Raises:
         UserError: if the frame is smaller than the crop, or `num_crops` is not 1 or 3.
@@ -71,11 +74,13 @@ def crop(frames: Tensor, top: int, left: int, height: int, width: int) -> Tensor
 
 def normalise(frames: Tensor, mean: Sequence[float], std: Sequence[float], *, rescale: float = 1 / 255,
               channel_order: str = "rgb") -> Tensor:
-    """Make float32 model input: (frames * rescale - mean) / std per channel; `bgr` swaps the channels first.
+    """Make float32 model input: (frames * rescale - mean) / std per channel; `bgr` swaps the
+    channels first.
 
     Args:
         frames: uint8 in [0, 255] (or float in the same units), (..., 3, H, W), RGB.
-        mean, std: three numbers each, in the units after `rescale`, in the order of the channels of the output.
+        mean, std: three numbers each, in the units after `rescale`, in the order of the channels of
+            the output.
     """
     if channel_order not in ("rgb", "bgr"):
         raise unknown_name("channel order", channel_order, ("rgb", "bgr"))
@@ -99,7 +104,8 @@ def denormalise(clip: Tensor, mean: Sequence[float], std: Sequence[float], *, re
 
 
 def flip_boxes(boxes_xyxy_norm: Tensor) -> Tensor:
-    """Mirror boxes left to right: x1, x2 become 1 - x2, 1 - x1. (..., 4), in [0, 1] of the frame."""
+    """Mirror boxes left to right: x1, x2 become 1 - x2, 1 - x1. (..., 4), in [0, 1] of the
+    frame."""
     x1, y1, x2, y2 = boxes_xyxy_norm.unbind(-1)
     return torch.stack([1 - x2, y1, 1 - x1, y2], dim=-1)
 
@@ -114,7 +120,8 @@ def crop_boxes(boxes_xyxy_norm: Tensor, frame_size: tuple[int, int],
         window: (top, left, height, width) of the crop in pixels.
 
     Returns:
-        Boxes (P, 4) in [0, 1] of the crop, and the visible part of each one's area (P,) in [0, 1]: 0 is outside.
+        Boxes (P, 4) in [0, 1] of the crop, and the visible part of each one's area (P,) in [0, 1]:
+        0 is outside.
     """
     (H, W), (top, left, height, width) = frame_size, window
     to_crop = boxes_xyxy_norm.new_tensor([W / width, H / height] * 2)

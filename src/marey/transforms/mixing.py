@@ -20,9 +20,11 @@ def mixup(clip: Tensor, targets: Tensor, share: float, partner: Tensor) -> tuple
 
 def cutmix(clip: Tensor, targets: Tensor, share: float, partner: Tensor,
            centre: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Paste one box of the partner, the same in all frames, covering 1 - share of the area (less at the border).
+    """Paste one box of the partner, the same in all frames, covering 1 - share of the area
+    (less at the border).
 
-    Yun et al., "CutMix", ICCV 2019, Eqs. 1-2; the target's share is that of the pixels actually pasted.
+    Yun et al., "CutMix", ICCV 2019, Eqs. 1-2; the target's share is that of the pixels actually
+    pasted.
 
     Args:
         centre: the box's centre as shares of width and height, each in [0, 1).

@@ -1,4 +1,5 @@
-"""Preprocessing from a video to the input of a model; stored in the checkpoint and used wherever the model is."""
+"""Preprocessing from a video to the input of a model; stored in the checkpoint and used wherever
+the model is."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ class Preprocess:
     short_side: int = 256
     """Short side after resizing, in pixels (`resize_mode="short_side"`, one crop)."""
     image_size: int = 224
-    """Height and width of the crop S, in pixels; with three crops the short side is resized to it directly, as SlowFast
-    does."""
+    """Height and width of the crop S, in pixels; with three crops the short side is resized to it
+    directly, as SlowFast does."""
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     """Per-channel mean, in the units after `rescale`."""
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
@@ -36,7 +37,8 @@ class Preprocess:
     channel_order: str = "rgb"
     """`rgb`, or `bgr` for checkpoints trained that way."""
     resize_mode: str = "short_side"
-    """`short_side` keeps the shape and crops; `stretch` resizes straight to the square, the shape lost, nothing cut."""
+    """`short_side` keeps the shape and crops; `stretch` resizes straight to the square, the shape
+    lost, nothing cut."""
     interpolation: str = "bilinear"
     """`bilinear`, `bicubic` or `nearest`; the first two antialiased."""
     crops: int = 1
@@ -64,7 +66,8 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
-        """Build from `to_dict`'s form; an unknown key is an error that names the nearest known one."""
+        """Build from `to_dict`'s form; an unknown key is an error that names the nearest known
+        one."""
         values = dict(values)
         sampling = values.pop("sampling", {})
         for given, owner, kind in ((values, cls, "preprocess key"), (sampling, ClipSampling, "sampling key")):
@@ -113,7 +116,8 @@ class Preprocess:
     def sample(self, reader: VideoReader, *, generator: torch.Generator | None = None, view: int = 0,
                num_views: int = 1,
                start_seconds: float | None = None, end_seconds: float | None = None) -> Clip:
-        """Take one clip of uint8 frames from a video, or from the part [start_seconds, end_seconds) of it."""
+        """Take one clip of uint8 frames from a video, or from the part [start_seconds, end_seconds)
+        of it."""
         return self.sample_views(reader, [view], num_views, generator=generator, start_seconds=start_seconds,
                                  end_seconds=end_seconds)[0]
 
@@ -159,8 +163,8 @@ class Preprocess:
         """Prepare every view of a video, as the official test protocols count them (1 x 3, 10 x 3).
 
         Returns:
-            float32 (V, T, C, S, S) with view index v * num_spatial + s, and the `num_temporal` clips the views were cut
-            from.
+            float32 (V, T, C, S, S) with view index v * num_spatial + s, and the `num_temporal`
+            clips the views were cut from.
         """
         clips = self.sample_views(reader, list(range(num_temporal)), num_temporal, start_seconds=start_seconds,
                                   end_seconds=end_seconds)

@@ -13,7 +13,8 @@ class Clip:
     """Some frames of one video, with their indices and times in it."""
 
     frames: Tensor
-    """uint8, (T, C, H, W), RGB, upright (rotation metadata applied); its memory may lie channels-last."""
+    """uint8, (T, C, H, W), RGB, upright (rotation metadata applied); its memory may lie
+    channels-last."""
     frame_indices: tuple[int, ...]
     """Index of each frame in presentation order, from 0; T entries."""
     frame_seconds: tuple[float, ...]
@@ -29,7 +30,8 @@ class Clip:
         return self.frames.shape[0]
 
     def take(self, positions: Sequence[int]) -> Clip:
-        """Return the clip of some of these frames, by their positions in it: 0 to T - 1, any order, repeats allowed."""
+        """Return the clip of some of these frames, by their positions in it: 0 to T - 1, any order,
+        repeats allowed."""
         return replace(self, frames=self.frames[list(positions)],
                        frame_indices=tuple(self.frame_indices[i] for i in positions),
                        frame_seconds=tuple(self.frame_seconds[i] for i in positions))

@@ -1,8 +1,9 @@
-"""Exact frame access: any frame of any video by its number in presentation order, decoding only what is needed.
+"""Exact frame access: any frame of any video by its number in presentation order, decoding only
+what is needed.
 
-Colour: the matrix and range named in the file are honoured; where it names none, BT.601 limited range, as FFmpeg
-itself, decord and torchcodec do, so frames equal those that public checkpoints were trained on. Non-square pixels are
-left as stored.
+Colour: the matrix and range named in the file are honoured; where it names none, BT.601 limited
+range, as FFmpeg itself, decord and torchcodec do, so frames equal those that public checkpoints
+were trained on. Non-square pixels are left as stored.
 """
 
 from __future__ import annotations
@@ -33,21 +34,24 @@ def open_video(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, ma
     """Open a video file, or a folder of frames, for exact access.
 
     Args:
-        path: any container and codec FFmpeg reads locally, or a folder of JPEG/PNG/... frames in the order of the
-        numbers in their names.
+        path: any container and codec FFmpeg reads locally, or a folder of JPEG/PNG/... frames in
+            the order of the numbers in their names.
         max_pixels: largest width times height, in pixels.
         max_seconds: longest duration, in seconds.
         threads: decoding threads; None takes up to 4, and 1 inside a DataLoader worker.
-        folder_fps: frame rate of a folder of frames, which does not say it (Kinetics, AVA and SSv2 extractions: 30).
+        folder_fps: frame rate of a folder of frames, which does not say it
+            (Kinetics, AVA and SSv2 extractions: 30).
 
     Raises:
-        VideoError: one line that starts with the path, if it is missing, empty, not a video, too large or too long.
+        VideoError: one line that starts with the path, if it is missing, empty, not a video, too
+            large or too long.
     """
     return VideoReader(path, max_pixels=max_pixels, max_seconds=max_seconds, threads=threads, folder_fps=folder_fps)
 
 
 class VideoReader:
-    """A video open for exact access; a context manager. Frames are numbered in presentation order from 0."""
+    """A video open for exact access; a context manager. Frames are numbered in presentation order
+    from 0."""
 
     def __init__(self, path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX_SECONDS,
                  threads: int | None = None, folder_fps: float = 30.0) -> None:
@@ -74,7 +78,8 @@ class VideoReader:
         self.height: int = self._source.height
         """Pixels, after rotation metadata."""
         self.damaged: str | None = self._source.damaged
-        """None, or what is wrong with the file: its readable frames are served, and no other in their place."""
+        """None, or what is wrong with the file: its readable frames are served, and no other in
+        their place."""
         if self.duration_seconds > max_seconds:
             self.close()
             raise VideoError(f"{self.path}: lasts {self.duration_seconds:.0f} s, the limit is {max_seconds:.0f} s; "
@@ -119,7 +124,8 @@ class VideoReader:
         return first, max(first + 1, stop)
 
     def indices_at_seconds(self, seconds: Sequence[float]) -> list[int]:
-        """Index of the frame shown at each time: the last one that started at or before it (within a microsecond)."""
+        """Index of the frame shown at each time: the last one that started at or before it
+        (within a microsecond)."""
         return [min(max(bisect_right(self.frame_seconds, t + 1e-6) - 1, 0), self.num_frames - 1) for t in seconds]
 
     def frames_at(self, indices: Sequence[int]) -> Clip:
@@ -147,7 +153,8 @@ class VideoReader:
         return self.frames_at(self.indices_at_seconds(seconds))
 
     def iterate(self, start: int = 0, stop: int | None = None, step: int = 1, chunk: int = 64) -> Iterator[Clip]:
-        """Stream frames start, start + step, ... below stop, in clips of up to `chunk`, decoding each frame once."""
+        """Stream frames start, start + step, ... below stop, in clips of up to `chunk`, decoding
+        each frame once."""
         stop = self.num_frames if stop is None else min(stop, self.num_frames)
         if start < 0 or step < 1 or chunk < 1:
             raise UserError(f"{self.path}: start counts from 0, step and chunk from 1, got {start}, {step} and {chunk}")

@@ -38,7 +38,8 @@ def draw_answers(frame: Tensor, answers: Sequence[tuple[str, float]], note: str 
 
     Args:
         frame: uint8, (3, H, W).
-        answers: (label, probability) pairs, most probable first; as many as fit in half the frame are drawn.
+        answers: (label, probability) pairs, most probable first; as many as fit in half the frame
+            are drawn.
         note: one line above them, such as a warning that the action is unknown.
     """
     image = to_image(frame)

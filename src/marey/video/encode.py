@@ -35,8 +35,8 @@ def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor],
         path: target; the suffix chooses the container (.mp4, .mkv, .webm, .avi, ...).
         frames: uint8, (T, 3, H, W) RGB, or an iterator of such clips or of single frames (3, H, W).
         fps: frames per second.
-        codec: h264, h265, vp9, mpeg4, av1 or ffv1 (lossless up to the change to yuv). H.264 falls back to another
-        encoder where libx264 is missing.
+        codec: h264, h265, vp9, mpeg4, av1 or ffv1 (lossless up to the change to yuv). H.264 falls
+            back to another encoder where libx264 is missing.
         crf: quality, lower is better (h264, h265, vp9, av1).
         gop: largest distance between key frames; None leaves the encoder's own.
         audio_from: a file whose first audio stream is copied unchanged.
@@ -46,7 +46,8 @@ def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor],
         The name of the encoder used.
 
     Raises:
-        UserError: if the codec is unknown or no encoder for it is present, there is no frame, or the disk refuses.
+        UserError: if the codec is unknown or no encoder for it is present, there is no frame, or
+            the disk refuses.
     """
     if codec not in CODECS:
         raise unknown_name("codec", codec, CODECS)
@@ -133,7 +134,8 @@ def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray
 
 
 def _audio(stack: contextlib.ExitStack, out: Any, source: str | os.PathLike[str] | None) -> Iterator[Any]:
-    """Packets of the source's first audio stream, bound to a copy of it in `out`; none where there is no sound."""
+    """Packets of the source's first audio stream, bound to a copy of it in `out`; none where there
+    is no sound."""
     if source is None:
         return iter(())
     container: Any = stack.enter_context(av.open("file:" + os.fspath(source)))

@@ -35,11 +35,13 @@ def brighten_frames(frames: Tensor, factor: float) -> Tensor:
 
 
 def extend_frames(frames: Tensor, length: int) -> Tensor:
-    """Extend a video to `length` frames: interpolation, then reversal, then brightness, until the length is met.
+    """Extend a video to `length` frames: interpolation, then reversal, then brightness, until the
+    length is met.
 
-    Kaur, "Action Recognition Using Vision Transformers", section 3. One round: put averages between neighbours; append
-    the frames in reverse; append a copy at brightness 0.6, 0.8, 1.2 and 1.4. It stops as soon as there are enough, cuts
-    to exactly `length`, and goes round again (at most five times) where one round is not enough.
+    Kaur, "Action Recognition Using Vision Transformers", section 3. One round: put averages between
+    neighbours; append the frames in reverse; append a copy at brightness 0.6, 0.8, 1.2 and 1.4. It
+    stops as soon as there are enough, cuts to exactly `length`, and goes round again
+    (at most five times) where one round is not enough.
 
     Args:
         frames: uint8, (L, C, H, W), L >= 1.

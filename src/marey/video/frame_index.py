@@ -1,7 +1,8 @@
-"""The index of a video's shown frames: when each is shown, where it lies, and from which key frame it is decoded.
+"""The index of a video's shown frames: when each is shown, where it lies, and from which key frame
+it is decoded.
 
-It is made from packets, without decoding them, where container and codec can be trusted to tell which frames are shown
-and when; else from all frames, decoded once.
+It is made from packets, without decoding them, where container and codec can be trusted to tell
+which frames are shown and when; else from all frames, decoded once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TRUSTED_CODECS = {"h264", "hevc", "av1", "vp9", "vp8", "mpeg4"}
 """Codecs with reordered or hidden frames that are indexed by packets in a trusted container."""
 PLAIN_CODECS = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4", "wmv1", "wmv2", "h263", "flv1", "flv",
                 "png", "ffv1", "huffyuv", "ffvhuff", "prores", "dnxhd", "rawvideo", "dvvideo", "utvideo", "magicyuv"}
-"""Codecs without reordering: every packet is one frame, in order, in any container that gives it a time."""
+"""Codecs without reordering: every packet is one frame, in order, in any container that gives it a
+time."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Entry:
     pts: int | None
     """Presentation time, in time base units; None where the file gives none."""
     order: int
-    """Position of its packet in decoding order; of the frame itself where the index was made by decoding."""
+    """Position of its packet in decoding order; of the frame itself where the index was made by
+    decoding."""
     duration: int
     """In time base units; 0 where unknown."""
 
@@ -45,9 +48,11 @@ class FrameIndex:
     entries: Sequence[Entry]
     """One per shown frame."""
     keys: Sequence[tuple[int, int]]
-    """(pts, order) of every key frame, hidden ones too; empty where the video must be decoded from its start."""
+    """(pts, order) of every key frame, hidden ones too; empty where the video must be decoded from
+    its start."""
     order_of_pts: dict[int, int] = field(default_factory=dict)
-    """Presentation time of a packet -> its position in decoding order; empty where the index was made by decoding."""
+    """Presentation time of a packet -> its position in decoding order; empty where the index was
+    made by decoding."""
 
     def runs(self, indices: Sequence[int]) -> Iterator[tuple[int, int, list[int]]]:
         """Group increasing frame indices by the key frame from which they are decoded.
@@ -69,7 +74,8 @@ class FrameIndex:
 
 
 def packets_can_tell(container: str, codec: str) -> bool:
-    """Return whether the packets of this codec in this container can name the shown frames and their times."""
+    """Return whether the packets of this codec in this container can name the shown frames and
+    their times."""
     in_trusted = container in TRUSTED_CONTAINERS and codec in TRUSTED_CODECS
     return in_trusted or codec in PLAIN_CODECS or (codec == "mpeg4" and container == "avi")
 
@@ -115,7 +121,8 @@ def index_frames(frames: Iterable[Any], *, seekable: bool) -> FrameIndex:
 
     Args:
         frames: all decoded frames, in the order shown.
-        seekable: whether the container finds a key frame by its time; without that there are no key frames.
+        seekable: whether the container finds a key frame by its time; without that there are no key
+            frames.
     """
     entries: list[Entry] = []
     keys: list[tuple[int, int]] = []
@@ -130,7 +137,8 @@ def index_frames(frames: Iterable[Any], *, seekable: bool) -> FrameIndex:
 
 
 def frame_times(entries: Sequence[Entry], time_base: Fraction, rate: float) -> tuple[tuple[float, ...], float, float]:
-    """Return when each frame is first shown, in seconds from the first; the duration in seconds; frames per second.
+    """Return when each frame is first shown, in seconds from the first; the duration in seconds;
+    frames per second.
 
     Args:
         entries: the shown frames, at least one.

@@ -17,14 +17,16 @@ STREAM_SCHEMES = ("rtsp://", "rtmp://", "udp://", "tcp://", "http://", "https://
 
 
 class GrowingFile:
-    """A file read as a stream: at its end, `read` waits for more until nothing has come for `idle_seconds`."""
+    """A file read as a stream: at its end, `read` waits for more until nothing has come for
+    `idle_seconds`."""
 
     def __init__(self, path: str | Path, idle_seconds: float) -> None:
         self.stream = open(path, "rb")  # noqa: SIM115  (closed by close(), which iterate_live calls)
         self.idle_seconds = idle_seconds
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes, waiting for them; empty only when the file has stopped growing."""
+        """Return up to `size` bytes, waiting for them; empty only when the file has stopped
+        growing."""
         give_up = time.monotonic() + self.idle_seconds
         while True:
             data = self.stream.read(size)
@@ -41,8 +43,9 @@ def iterate_live(source: str, *, idle_seconds: float = 10.0) -> Iterator[tuple[f
     """Decode a live source frame by frame, one frame in memory at a time.
 
     Args:
-        source: camera number ("0" is /dev/video0) or device, network address, or a file that may still grow
-            (MPEG-TS, Matroska or fragmented MP4: formats that can be read before they are finished).
+        source: camera number ("0" is /dev/video0) or device, network address, or a file that may
+            still grow (MPEG-TS, Matroska or fragmented MP4: formats that can be read before they
+            are finished).
         idle_seconds: stop when nothing new has come for so long.
 
     Yields:

@@ -1,4 +1,5 @@
-"""The packets of a file's video stream through PyAV: opened within limits, read from the start or from a key frame."""
+"""The packets of a file's video stream through PyAV: opened within limits, read from the start or
+from a key frame."""
 
 from __future__ import annotations
 
@@ -17,11 +18,14 @@ from marey.video.packets import cut_short
 DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,"
             "av1,yuv4mpegpipe,mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,"
             "vc1,swf,dnxhd,wav,mp3,flac,aac")
-"""Formats opened. Playlists and scripts (hls, concat, dash, ...) are not: they can point at any file or address."""
+"""Formats opened. Playlists and scripts (hls, concat, dash, ...) are not: they can point at any
+file or address."""
 DROPS_NONREF = {"h264", "hevc"}
-"""Codecs whose decoder drops an unwanted non-reference frame without changing any other (MPEG-4 part 2 does not)."""
+"""Codecs whose decoder drops an unwanted non-reference frame without changing any other
+(MPEG-4 part 2 does not)."""
 SEEKABLE = ("mpegts", "mpeg", "ogg", "asf", "matroska,webm")
-"""Containers that find a key frame by its time; in others a decoded index is counted from the start."""
+"""Containers that find a key frame by its time; in others a decoded index is counted from the
+start."""
 FILE_ENDS_THERE = ("mov", "matroska", "avi", "flv")
 """Containers in which a packet marked corrupt means that the file broke off inside it."""
 
@@ -36,7 +40,8 @@ class PacketSource:
             path: a local file.
             threads: of the decoder.
             max_pixels: largest width times height that the decoder allocates.
-            drop_nonref: let the decoder drop frames that nobody asked for and no other frame refers to.
+            drop_nonref: let the decoder drop frames that nobody asked for and no other frame refers
+                to.
 
         Raises:
             VideoError: if the file cannot be opened or has no pictures.
@@ -98,7 +103,8 @@ class PacketSource:
                           "re-encode it")
 
     def reason(self, error: BaseException) -> str:
-        """Return what FFmpeg says, in one line; its "invalid argument" stands for two things that a user can fix."""
+        """Return what FFmpeg says, in one line; its "invalid argument" stands for two things that a
+        user can fix."""
         if getattr(error, "errno", None) == errno.EINVAL:
             return f"not a format we open, or a picture beyond {self.max_pixels} pixels"
         return " ".join((getattr(error, "strerror", None) or str(error)).split())
@@ -106,7 +112,8 @@ class PacketSource:
     # ---- packets ----
 
     def packets(self) -> Iterator[Any]:
-        """Yield packets from where the file stands to its end, or to the end of its readable part."""
+        """Yield packets from where the file stands to its end, or to the end of its readable
+        part."""
         ends_there = self._container.format.name.split(",")[0] in FILE_ENDS_THERE
         try:
             for packet in self._container.demux(self.stream):
@@ -150,7 +157,8 @@ class PacketSource:
         return self.packets()
 
     def between(self, first: int, last: int, wanted: set[int], index: FrameIndex) -> Iterator[Any]:
-        """Yield packets first..last in decoding order, the decoder told before each whether it may drop it.
+        """Yield packets first..last in decoding order, the decoder told before each whether it may
+        drop it.
 
         Args:
             first: a key frame's packet.
@@ -173,7 +181,8 @@ class PacketSource:
             yield packet
 
     def _from_key(self, first: int, index: FrameIndex) -> Iterator[tuple[int, Any]]:
-        """Numbered packets from `first` on, found by their times; from the start where seeking lands behind it."""
+        """Numbered packets from `first` on, found by their times; from the start where seeking
+        lands behind it."""
         pts = next(pts for pts, order in index.keys if order == first)
         with contextlib.suppress(av.error.FFmpegError):
             self._seek(pts)
@@ -189,7 +198,8 @@ class PacketSource:
         yield from ((order, packet) for order, packet in enumerate(self.from_start()) if order >= first)
 
     def after_seek(self, pts: int) -> Iterator[Any] | None:
-        """Return the packets from a key frame's time or earlier, the decoder clean; None where seeking fails."""
+        """Return the packets from a key frame's time or earlier, the decoder clean; None where
+        seeking fails."""
         self.context.skip_frame = "DEFAULT"
         try:
             # Some containers seek by decoding time, which is earlier.
@@ -204,7 +214,8 @@ class PacketSource:
 
 
 def keeping(kept: list[Any], items: Iterable[Any], room: int, size_of: Callable[[Any], int]) -> Iterator[Any]:
-    """Pass items on, and keep all of them in a list if they fit into `room` bytes; else the list ends up empty."""
+    """Pass items on, and keep all of them in a list if they fit into `room` bytes; else the list
+    ends up empty."""
     for item in items:
         room -= size_of(item)
         if room >= 0:

@@ -1,4 +1,5 @@
-"""Facts read from the bytes of files and packets without decoding: truncated files, hidden and packed pictures."""
+"""Facts read from the bytes of files and packets without decoding: truncated files, hidden and
+packed pictures."""
 
 from __future__ import annotations
 
@@ -9,10 +10,11 @@ START_OF_PICTURE = b"\x00\x00\x01\xb6"
 
 
 def cut_short(path: str) -> str | None:
-    """Return how much of a file is missing by its own headers; None where nothing is, or the headers do not say.
+    """Return how much of a file is missing by its own headers; None where nothing is, or the
+    headers do not say.
 
-    Reads the outermost boxes of MP4/MOV, chunks of AVI and segment of Matroska/WebM; sizes of 0 or "unknown" tell
-    nothing.
+    Reads the outermost boxes of MP4/MOV, chunks of AVI and segment of Matroska/WebM; sizes of 0 or
+    "unknown" tell nothing.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -62,10 +64,11 @@ def _ebml_size(data: bytes, at: int) -> tuple[int, int]:
 
 
 def one_picture(packet: bytes, allow_b: bool) -> bool:
-    """Whether an MPEG-4 part 2 packet holds exactly one coded picture (no B unless allowed): no packed bitstream.
+    """Whether an MPEG-4 part 2 packet holds exactly one coded picture (no B unless allowed): no
+    packed bitstream.
 
-    The coding type is the two bits after the start code (0 I, 1 P, 2 B, 3 S); a picture of a few bytes may
-    be "not coded".
+    The coding type is the two bits after the start code (0 I, 1 P, 2 B, 3 S); a picture of a few
+    bytes may be "not coded".
     """
     at = packet.find(START_OF_PICTURE)
     return (at >= 0 and len(packet) - at > 16 and (allow_b or packet[at + 4] >> 6 != 2)
@@ -77,9 +80,9 @@ def is_hidden(codec: str, first: int, last: int) -> bool:
 
     Args:
         codec: "vp8" or "vp9"; False for others.
-        first, last: first and last byte of the packet. VP8: bit 4 of the first is show_frame (RFC 6386, 9.1). VP9:
-            after marker and profile come show_existing_frame, frame_type, show_frame; a superframe (last byte
-            110xxxxx) always shows one.
+        first, last: first and last byte of the packet. VP8: bit 4 of the first is show_frame
+            (RFC 6386, 9.1). VP9: after marker and profile come show_existing_frame, frame_type,
+            show_frame; a superframe (last byte 110xxxxx) always shows one.
     """
     if codec == "vp8":
         return not first >> 4 & 1

@@ -9,10 +9,11 @@ from av.video.reformatter import VideoReformatter
 
 
 def quarter_turns(frame: Any) -> tuple[bool, bool, bool]:
-    """Return (transpose, flip left-right, flip up-down) that show a frame as its display matrix asks.
+    """Return (transpose, flip left-right, flip up-down) that show a frame as its display matrix
+    asks.
 
-    The matrix (a b u, c d v, x y w) sends a point to x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 8.3.2); angles
-    are taken to whole quarter turns.
+    The matrix (a b u, c d v, x y w) sends a point to x' = a x + c y, y' = b x + d y
+    (ISO/IEC 14496-12, 8.3.2); angles are taken to whole quarter turns.
     """
     side = frame.side_data.get("DISPLAYMATRIX")
     if side is None:
@@ -23,7 +24,8 @@ def quarter_turns(frame: Any) -> tuple[bool, bool, bool]:
 
 def upright_rgb(frame: Any, size: tuple[int, int], turns: tuple[bool, bool, bool],
                 reformatter: VideoReformatter) -> np.ndarray:
-    """Return the pixels of a frame, (H, W, 3) uint8; a view into the frame's own memory where it is not turned.
+    """Return the pixels of a frame, (H, W, 3) uint8; a view into the frame's own memory where it is
+    not turned.
 
     Args:
         frame: PyAV's decoded frame, of any pixel format and size.

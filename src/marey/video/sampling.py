@@ -20,7 +20,8 @@ SHORT_POLICIES = ("repeat_last", "loop", "extend", "extend_after", "error")
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSampling:
-    """How the frames of a clip are chosen; the same object serves training, evaluation, prediction and export."""
+    """How the frames of a clip are chosen; the same object serves training, evaluation, prediction
+    and export."""
 
     kind: str = "uniform"
     """`uniform` (fixed stride), `equidistant` (whole video), `random` (no repetition, sorted) or
@@ -28,18 +29,23 @@ class ClipSampling:
     num_frames: int = 8
     """Frames per clip (N)."""
     stride_frames: int = 32
-    """`uniform` only: distance between neighbouring frames, in source frames (at `target_fps`, where that is set)."""
+    """`uniform` only: distance between neighbouring frames, in source frames
+    (at `target_fps`, where that is set)."""
     target_fps: float | None = None
-    """`uniform` only: the frame rate `stride_frames` is meant at; a source at another rate is strided in proportion."""
+    """`uniform` only: the frame rate `stride_frames` is meant at; a source at another rate is
+    strided in proportion."""
     spacing: str = "stride"
-    """`uniform` only: `stride` (start + i * stride) or `linspace` (SlowFast, TimeSformer: N points over the clip's
-    span)."""
+    """`uniform` only: `stride` (start + i * stride) or `linspace` (SlowFast, TimeSformer: N points
+    over the clip's span)."""
     view_start: str = "spread"
-    """`uniform` only: view v of V starts at `spread` delta * v / V (V = 1: frame 0), or `offset` (V = 1: centre)."""
+    """`uniform` only: view v of V starts at `spread` delta * v / V (V = 1: frame 0), or `offset`
+    (V = 1: centre)."""
     unit: str = "frames"
-    """`frames` counts frames; `seconds` takes the frame shown at each time, which differs at variable frame rate."""
+    """`frames` counts frames; `seconds` takes the frame shown at each time, which differs at
+    variable frame rate."""
     short: str = "repeat_last"
-    """A video too short: `repeat_last` frame, `loop`, `extend` it (study, before sampling), `extend_after`, `error`."""
+    """A video too short: `repeat_last` frame, `loop`, `extend` it (study, before sampling),
+    `extend_after`, `error`."""
 
     def __post_init__(self) -> None:
         for field, value, known in (("sampling kind", self.kind, KINDS),
@@ -56,7 +62,8 @@ class ClipSampling:
             raise UserError(f"target_fps is a rate above 0 in frames per second, got {self.target_fps}")
 
     def span_frames(self, fps: float | None = None) -> float:
-        """Number of source frames the clip covers: N * stride, scaled by fps / target_fps; N for the other kinds."""
+        """Number of source frames the clip covers: N * stride, scaled by fps / target_fps; N for
+        the other kinds."""
         if self.kind != "uniform":
             return float(self.num_frames)
         return self._stride(fps) * self.num_frames
@@ -79,11 +86,13 @@ class ClipSampling:
             view, num_views: temporal view v of V, 0-based.
 
         Returns:
-            N indices in [0, L), never decreasing except under `short="loop"`. Under `short="extend"` a video shorter
-            than `span_frames` gives indices into the video extended to that length (see `video.extension`).
+            N indices in [0, L), never decreasing except under `short="loop"`. Under
+            `short="extend"` a video shorter than `span_frames` gives indices into the video
+            extended to that length (see `video.extension`).
 
         Raises:
-            UserError: if L < 1, the view does not exist, or the video is too short and `short="error"`.
+            UserError: if L < 1, the view does not exist, or the video is too short and
+                `short="error"`.
         """
         L, N = num_source_frames, self.num_frames
         if L < 1:
@@ -127,8 +136,9 @@ class ClipSampling:
                 num_views: int = 1) -> list[float]:
         """Choose the N times of one clip, for sources whose frames are not equally spaced.
 
-        The video is treated as one of constant rate `target_fps` (`fps` where that is None); frame i of it is shown at
-        (i + 1/2) / rate, the middle of its time, so that rounding never falls on a border.
+        The video is treated as one of constant rate `target_fps` (`fps` where that is None); frame
+        i of it is shown at (i + 1/2) / rate, the middle of its time, so that rounding never falls
+        on a border.
 
         Returns:
             N times in seconds from the first frame, in [0, duration_seconds).
@@ -143,9 +153,9 @@ def view_start(num_source_frames: int, span_frames: float, *, view: int = 0, num
                generator: torch.Generator | None = None) -> float:
     """Place a clip of `span_frames` in a video, as SlowFast, TimeSformer and DirecFormer do.
 
-    delta = max(L - span, 0). Training: uniform in [0, delta]. Evaluation, `spread`: delta * v / V, so the last of ten
-    views starts at 0.9 delta; `offset` (USE_OFFSET_SAMPLING): floor(delta / 2) for one view, else
-    v * floor(delta / (V - 1)).
+    delta = max(L - span, 0). Training: uniform in [0, delta]. Evaluation, `spread`: delta * v / V,
+    so the last of ten views starts at 0.9 delta; `offset` (USE_OFFSET_SAMPLING): floor(delta / 2)
+    for one view, else v * floor(delta / (V - 1)).
     """
     delta = max(num_source_frames - span_frames, 0.0)
     if generator is not None:
@@ -156,10 +166,12 @@ def view_start(num_source_frames: int, span_frames: float, *, view: int = 0, num
 
 
 def equidistant_indices(num_source_frames: int, num_frames: int, *, view: int = 0, num_views: int = 1) -> list[int]:
-    """Spread N frames over the whole video, the first and last included; further views shift by a part of the step.
+    """Spread N frames over the whole video, the first and last included; further views shift by a
+    part of the step.
 
-    One view: round_half_even(i * (L - 1) / (N - 1)), the middle frame for N = 1. V views: view v takes the frame at
-    (i + (v + 1/2) / V) / N of the video, so that together the views are again equidistant.
+    One view: round_half_even(i * (L - 1) / (N - 1)), the middle frame for N = 1. V views: view v
+    takes the frame at (i + (v + 1/2) / V) / N of the video, so that together the views are again
+    equidistant.
     """
     L, N = num_source_frames, num_frames
     if num_views == 1:
@@ -168,7 +180,8 @@ def equidistant_indices(num_source_frames: int, num_frames: int, *, view: int = 
 
 
 def random_indices(num_source_frames: int, num_frames: int, generator: torch.Generator) -> list[int]:
-    """Draw N frames without repetition, in order of time; where L < N every frame once and then on past the end."""
+    """Draw N frames without repetition, in order of time; where L < N every frame once and then on
+    past the end."""
     L, N = num_source_frames, num_frames
     if L < N:
         return list(range(N))
@@ -177,11 +190,12 @@ def random_indices(num_source_frames: int, num_frames: int, generator: torch.Gen
 
 def segment_indices(num_source_frames: int, num_frames: int, *, generator: torch.Generator | None = None, view: int = 0,
                     num_views: int = 1) -> list[int]:
-    """Take one frame of each of N equal segments, as TimeSformer, DirecFormer and SlowFast do on SSv2 and Jester.
+    """Take one frame of each of N equal segments, as TimeSformer, DirecFormer and SlowFast do on
+    SSv2 and Jester.
 
-    seg = (L - 1) / N; segment i is [round(seg * i), round(seg * (i + 1))], numpy's round (half to even). Training draws
-    an integer in the closed interval, evaluation takes (start + end) // 2; view v of V takes
-    start + (end - start) * (v + 1) // (V + 1).
+    seg = (L - 1) / N; segment i is [round(seg * i), round(seg * (i + 1))], numpy's round
+    (half to even). Training draws an integer in the closed interval; evaluation takes the middle,
+    rounded down; view v of V takes start + (end - start) * (v + 1) // (V + 1).
     """
     edges = np.round((num_source_frames - 1) / num_frames * np.arange(num_frames + 1)).astype(int)
     chosen = []
@@ -196,7 +210,8 @@ def segment_indices(num_source_frames: int, num_frames: int, *, generator: torch
 
 
 def frames_at_rate(frame_seconds: Sequence[float], rate_fps: float) -> list[int]:
-    """Index of the frame shown at the middle of each tick of a clock of `rate_fps`, over the whole video."""
+    """Index of the frame shown at the middle of each tick of a clock of `rate_fps`, over the whole
+    video."""
     if not frame_seconds:
         return []
     times = np.asarray(frame_seconds) - frame_seconds[0]

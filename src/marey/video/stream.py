@@ -1,8 +1,9 @@
 """The frames of one video file: indexed, and decoded where they are asked for.
 
-Wanted frames are reached from the key frame before them; in H.264 and HEVC the decoder drops, undecoded, frames that
-nobody asked for and no other frame refers to. Whatever does not come out that way is looked for once more by decoding
-everything from the start; what is still missing is an error that names the frame.
+Wanted frames are reached from the key frame before them; in H.264 and HEVC the decoder drops,
+undecoded, frames that nobody asked for and no other frame refers to. Whatever does not come out
+that way is looked for once more by decoding everything from the start; what is still missing is an
+error that names the frame.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from marey.video.packet_source import PacketSource, keeping
 from marey.video.rgb import quarter_turns, upright_rgb
 
 CACHE_BYTES = 32 << 20
-"""Compressed packets are kept in memory up to this size, so that a short clip is read from disk once; frames decoded to
-build an index up to twice that, so that it is decoded once."""
+"""Compressed packets are kept in memory up to this size, so that a short clip is read from disk
+once; frames decoded to build an index up to twice that, so that it is decoded once."""
 
 
 class VideoFile:
-    """The video stream of one file; `frame_seconds`, `fps`, sizes and `damaged` are set on construction."""
+    """The video stream of one file; `frame_seconds`, `fps`, sizes and `damaged` are set on
+    construction."""
 
     def __init__(self, path: str, *, threads: int, max_pixels: int, max_seconds: float, cache_bytes: int = CACHE_BYTES,
                  drop_nonref: bool = True) -> None:
@@ -96,7 +98,8 @@ class VideoFile:
     # ---- index ----
 
     def _index_frames(self, cache_bytes: int) -> FrameIndex:
-        """Decode the file once and list the frames, which are kept if they fit into `cache_bytes`."""
+        """Decode the file once and list the frames, which are kept if they fit into
+        `cache_bytes`."""
         kept: list[Any] = []
         frames = keeping(kept, self._checked(self._decode_all()), cache_bytes,
                          lambda frame: sum(plane.buffer_size for plane in frame.planes))
@@ -133,7 +136,8 @@ class VideoFile:
     # ---- decoding ----
 
     def _feed(self, packets: Iterable[Any]) -> Iterator[Any]:
-        """Frames out of packets, the decoder drained at the end; undecodable packets are noted and passed over."""
+        """Frames out of packets, the decoder drained at the end; undecodable packets are noted and
+        passed over."""
         source = self._source                                      # whose decoder is another after a new start
         for packet in packets:
             try:
@@ -152,7 +156,8 @@ class VideoFile:
         return self._feed(packets)
 
     def _frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Yield (index, frame) for increasing distinct indices; frames that cannot be decoded are left out."""
+        """Yield (index, frame) for increasing distinct indices; frames that cannot be decoded are
+        left out."""
         if not self.by_packets:
             yield from self._count_frames(indices)
             return
@@ -180,7 +185,8 @@ class VideoFile:
                     return
 
     def _count_frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """As `_frames`, for a decoded index: kept frames, else after a seek by time, else counted from the start."""
+        """As `_frames`, for a decoded index: kept frames, else after a seek by time, else counted
+        from the start."""
         if self._decoded is not None:
             yield from ((i, self._decoded[i]) for i in indices)
             return
@@ -201,7 +207,8 @@ class VideoFile:
                     return
 
     def _frames_after_seek(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Frames of a decoded index, each run from the key frame before it, known by their times."""
+        """Frames of a decoded index, each run from the key frame before it, known by their
+        times."""
         for _, _, group in self._index.runs(indices):
             by_pts = {self._index.entries[i].pts: i for i in group}
             pts = self._index.keys[bisect_right(self._index.keys, group[0], key=lambda pair: pair[1]) - 1][0]
