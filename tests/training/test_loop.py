@@ -107,8 +107,8 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path: Path) -> None:
               "import os, signal\nfrom pathlib import Path\nfrom toy_training import toy_config, toy_task\n"
               "from marey.training.loop import Run, train\nconfig = toy_config(save_every=2)\n"
               "step = Run.report\n"
-              "def report(self, rate, terms):\n"
-              "    step(self, rate, terms)\n"
+              "def report(self, losses):\n"
+              "    step(self, losses)\n"
               "    if self.state.step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
               "Run.report = report\n"
               f"train(config, {str(tmp_path / 'cut')!r}, task=toy_task(config), quiet=True)\n")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from marey.datasets.clips import ClipDataset
 from marey.errors import UserError
 from marey.training.plan import Plan
 from marey.training.sampler import Key, PartSampler, SampleStream
@@ -58,3 +59,8 @@ def loader_of(data: Any, keys: Sequence[Key], task: Task, *, batch_size: int, wo
     """Return a loader of the items of these keys, in order."""
     batches = [keys[start:start + batch_size] for start in range(0, len(keys), batch_size)]
     return DataLoader(data, batch_sampler=batches, collate_fn=task.collate, num_workers=workers)  # type: ignore[arg-type]
+
+
+def without_augmentation(data: Any) -> Any:
+    """Return the same clips under evaluation preprocessing; other data, which is not augmented when read, as it is."""
+    return ClipDataset(data.index, data.preprocess) if isinstance(data, ClipDataset) else data

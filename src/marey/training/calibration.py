@@ -26,6 +26,7 @@ from marey.metrics.calibration import (
     stem_distance,
 )
 from marey.models.timesformer import with_stem
+from marey.training.sampler import Key
 from marey.training.task import Batch
 
 FALSE_ALARM_RATE = 0.05
@@ -36,6 +37,12 @@ MAX_FITTED = 2000
 """Most training clips the OOD detector is fitted on."""
 BANK_SIZE = 512
 """Most training embeddings stored for the nearest-neighbour score."""
+
+
+def calibration_keys(num_samples: int) -> list[Key]:
+    """Return the keys of the training items that the OOD detector is fitted on: at most `MAX_FITTED`, at random."""
+    order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(0))
+    return [(0, sample) for sample in order[:MAX_FITTED].tolist()]
 
 
 @torch.no_grad()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +12,22 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from marey.checkpoints.load import load_checkpoint
-from marey.datasets.clips import ClipDataset
 from marey.errors import UserError
-from marey.training.average import WeightAverage
-from marey.training.batches import loader_of, training_parts
-from marey.training.calibration import MAX_FITTED, embed, fit_trust
-from marey.training.checkpoint import load_resume, save_resume
+from marey.training.batches import loader_of, training_parts, without_augmentation
+from marey.training.calibration import calibration_keys, embed, fit_trust
 from marey.training.config import TrainConfig
-from marey.training.distributed import gather, make_accelerator, shard
+from marey.training.distributed import make_accelerator
 from marey.training.initialise import initial_model
 from marey.training.linear_probe import fit_linear_probe, probe_keys
 from marey.training.logs import Bar, Meter, Progress, Quiet, RunLog
-from marey.training.optim import build_optimizer, freeze, rate_warning
+from marey.training.optim import freeze, rate_warning
+from marey.training.optimisation import Optimisation
 from marey.training.plan import Plan
-from marey.training.run_folder import RunFolder, RunState, has_resume_state, require_free
-from marey.training.schedule import Schedule
-from marey.training.step import StepModule, Stepper, seed_step
+from marey.training.run_folder import RunFolder, prepare_folder
+from marey.training.run_state import RunState, TrainResult
 from marey.training.task import Batch, Task
 from marey.training.tasks import build_task
 from marey.training.validate import evaluate, is_better, numbers_of
-
-
-@dataclass(kw_only=True)
-class TrainResult:
-    """What a finished run hands back."""
-
-    out: Path
-    """The run's folder: best/, last/, config.json, log.jsonl."""
-    steps: int
-    best: float | None
-    """Best main metric on the validation data; None without validation data."""
-    best_step: int
-    metrics: dict[str, float]
-    """All metrics of the best evaluation."""
-    unreadable: dict[str, str] = field(default_factory=dict)
-    """Videos of the training data that could not be read, with the reason."""
-    stopped_early: bool = False
-    seconds: float = 0.0
-    is_main: bool = True
-    """False in all but one of several processes."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result in JSON types."""
-        return {**{key: value for key, value in vars(self).items() if key != "is_main"}, "out": str(self.out)}
 
 
 def train(config: TrainConfig, out: str | Path, *, resume: bool = False, quiet: bool = False,
@@ -93,7 +64,7 @@ class Run:
         self.accelerator = make_accelerator(config)
         self.is_main = self.accelerator.is_main_process
         self.progress: Progress = progress if progress is not None else (Bar() if self.is_main else Quiet())
-        resuming = self.prepare_folder(resume)
+        resuming = prepare_folder(out, resume, self.accelerator, self.progress.say)
 
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
@@ -109,13 +80,13 @@ class Run:
         self.model.to(self.accelerator.device)
         if settings.linear_probe and not resuming:
             self.fit_linear_probe()
-        self.sharded = settings.shard and self.accelerator.num_processes > 1
-        if self.sharded:
-            if resuming:
-                raise UserError(f"{out}: a sharded run writes no resume state; train anew into another --out")
-            self.whole = copy.deepcopy(self.model)
-            shard(self.model)
-        self.build_optimisation()
+        self.meter = Meter()
+        self.optimisation = Optimisation(self.model, self.task.objective, config, self.plan, self.accelerator,
+                                         self.meter)
+        if resuming and self.optimisation.sharded:
+            raise UserError(f"{out}: a sharded run writes no resume state; train anew into another --out")
+        if warning := rate_warning(config.optim):
+            self.progress.say(warning)
 
         self.state = self.restore() if resuming else RunState()
         if self.is_main:
@@ -123,56 +94,14 @@ class Run:
             if not resuming:
                 self.folder.write_config()
 
-    def prepare_folder(self, resume: bool) -> bool:
-        """Make the run's folder; returns whether there is a state to resume from.
-
-        Raises:
-            UserError: if the folder holds something and `resume` is not asked for.
-        """
-        if not resume:
-            require_free(self.out)
-        has_state = has_resume_state(self.out)
-        self.accelerator.wait_for_everyone()               # no process may fill the folder while another looks into it
-        if resume and not has_state:
-            self.progress.say(f"{self.out}: nothing to resume, starting fresh")
-        self.out.mkdir(parents=True, exist_ok=True)
-        return resume and has_state
-
-    def build_optimisation(self) -> None:
-        """Build optimiser, schedule, average and step, and hand model and optimiser to the accelerator."""
-        config, plan, objective = self.config, self.plan, self.task.objective
-        module: nn.Module = StepModule(self.model, objective).to(self.accelerator.device)
-        optimizer = build_optimizer(self.model, config.optim, objective)
-        if warning := rate_warning(config.optim):
-            self.progress.say(warning)
-        self.schedule = Schedule(optimizer, config.optim, plan.total_steps, plan.steps_per_epoch)
-        self.average = None
-        if config.train.average != "none":
-            self.average = WeightAverage(self.model, config.train, plan.total_steps)
-
-        if self.sharded:
-            self.module, self.optimizer = module, self.accelerator.prepare(optimizer)
-        else:
-            self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
-        self.meter = Meter()
-        self.stepper = Stepper(self.module, objective, self.optimizer, self.accelerator, config, self.meter,
-                               sharded=self.sharded)
-
     def go(self) -> TrainResult:
         """Do the steps that are left; evaluate and save on the way; calibrate at the end."""
         parts: Iterator[Batch] = self.parts() if self.state.step < self.plan.total_steps else iter(())
         while self.state.step < self.plan.total_steps and not self.state.stopped:
             step = self.state.step
-            seed_step(self.config.train.seed, step, self.accelerator.process_index)
-            self.task.objective.step, self.task.objective.total_steps = step, self.plan.total_steps
-            rate = self.schedule.rate
-            terms = self.stepper.one_step(parts, f"{self.out}, step {step}")
-            self.schedule.step()
-            if self.average is not None:
-                self.average.update(self.model, step, self.plan.finishes_epoch(step))
-
+            losses = self.optimisation.one_step(step, parts, f"{self.out}, step {step}")
             self.state.step = step + 1
-            self.report(rate, terms)
+            self.report(losses)
             if self.plan.is_evaluation_due(step):
                 self.evaluate_and_keep_best()
             if self.plan.is_save_due(step):
@@ -190,15 +119,15 @@ class Run:
             self.state.unreadable[str(sample)] = reason
             self.progress.say(f"unreadable, left out: {reason}")
 
-    def report(self, rate: float, terms: dict[str, float]) -> None:
-        """Log the losses of a step."""
+    def report(self, losses: dict[str, float]) -> None:
+        """Log the losses and the learning rate of a step."""
         step, meter = self.state.step, self.meter
-        text = (f"loss {terms['loss']:.4f}  {meter.clips_per_second:.1f} clips/s  "
+        text = (f"loss {losses['loss']:.4f}  {meter.clips_per_second:.1f} clips/s  "
                 f"waiting {meter.waiting_share:.0%}")
         self.progress.step(step, self.plan.total_steps, text)
         is_due = step % self.config.train.log_every == 0 or step == self.plan.total_steps
         if self.log is not None and is_due:
-            self.log.write("train", step, {**terms, "lr": rate, "epoch": step / self.plan.steps_per_epoch,
+            self.log.write("train", step, {**losses, "epoch": step / self.plan.steps_per_epoch,
                                            "clips_per_second": round(meter.clips_per_second, 2),
                                            "waiting_share": round(meter.waiting_share, 3)})
 
@@ -206,7 +135,7 @@ class Run:
 
     def evaluate_and_keep_best(self) -> None:
         """Evaluate on the validation data, save the checkpoint if it is the best, and drive plateau and patience."""
-        state, weights = self.state, self.weights()
+        state, weights = self.state, self.optimisation.weights()
         with self.meter.outside():
             if self.task.val_data is None:
                 state.best_step = state.step
@@ -221,7 +150,7 @@ class Run:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             self.progress.say(f"step {state.step}/{self.plan.total_steps}: {shown}")
 
-            self.schedule.observe(main, evaluator.higher_is_better)
+            self.optimisation.schedule.observe(main, evaluator.higher_is_better)
             if is_better(metrics, state.metrics, evaluator.main, evaluator.higher_is_better,
                          select=self.config.train.select):
                 state.best, state.best_step, state.metrics, state.evaluations_since_best = main, state.step, metrics, 0
@@ -231,17 +160,6 @@ class Run:
             patience = self.config.train.patience
             state.stopped = patience is not None and state.evaluations_since_best >= patience
 
-    def weights(self) -> nn.Module:
-        """Return the module that is evaluated and saved: the average, if any; buffers are the main process's."""
-        if self.sharded:
-            module = gather(self.model, self.whole)
-        else:
-            module = self.model if self.average is None else self.average.weights_of(self.model)
-        if self.accelerator.num_processes > 1:
-            for buffer in module.buffers():
-                torch.distributed.broadcast(buffer, 0)
-        return module
-
     def save_checkpoint(self, name: str, model: nn.Module) -> None:
         """Write a checkpoint folder of the run (main process)."""
         if self.is_main:
@@ -249,28 +167,19 @@ class Run:
 
     def save_state(self) -> None:
         """Write the resume state (main process); a sharded run has none."""
-        if self.sharded:
+        if self.optimisation.sharded:
             return
         with self.meter.outside():
             if self.is_main:
-                state = {**vars(self.state), "schedule": self.schedule.state(), "threads": torch.get_num_threads(),
-                         "processes": self.accelerator.num_processes, "total_steps": self.plan.total_steps}
-                save_resume(self.out, self.resumable(), self.optimizer, state)
+                self.optimisation.save(self.out, vars(self.state))
             self.accelerator.wait_for_everyone()
 
-    def resumable(self) -> dict[str, nn.Module]:
-        """Return the modules whose tensors belong to the resume state."""
-        modules = {"step": self.accelerator.unwrap_model(self.module)}
-        return modules if self.average is None else {**modules, "average": self.average.module}
-
     def restore(self) -> RunState:
-        """Read the resume state back: weights, optimiser, average, schedule, thread count."""
-        saved = load_resume(self.out, self.resumable(), self.optimizer)
+        """Read the resume state back, and say what is no longer as it was."""
+        saved = self.optimisation.restore(self.out)
         if changes := self.folder.changes():
             self.progress.say("settings changed since the run began, so its result is no longer that of one run: "
                               + "; ".join(changes))
-        torch.set_num_threads(saved["threads"])
-        self.schedule.resume(saved["step"], saved.get("schedule", saved.get("plateau")))
         if saved["processes"] != self.accelerator.num_processes:
             self.progress.say(f"a run of {saved['processes']} processes goes on with {self.accelerator.num_processes}: "
                               "the result will be as good, not identical")
@@ -291,18 +200,15 @@ class Run:
         if self.task.val_data is None or not (self.out / "best").is_dir():
             self.progress.say("no held-out videos: temperature and OOD detector are not fitted")
             return
-        train_data = without_augmentation(self.task.train_data)
-        generator = torch.Generator().manual_seed(0)
-        chosen = torch.randperm(len(train_data), generator=generator)[:MAX_FITTED].tolist()
-        device = self.accelerator.device
+        train_data, device = without_augmentation(self.task.train_data), self.accelerator.device
+        known = self.loader(train_data, calibration_keys(len(train_data)))
+        held_out = self.loader(self.task.val_data, [(0, sample) for sample in range(len(self.task.val_data))])
         for name in ("best", "last"):
             model = load_checkpoint(self.out / name).model.to(device)
-            known = embed(model, self.loader(train_data, [(0, sample) for sample in chosen]), device)
-            held_out = embed(model, self.loader(self.task.val_data, [(0, i) for i in range(len(self.task.val_data))]),
-                             device)
-            if len(known["label"]) == 0 or len(held_out["label"]) == 0:
+            train, val = embed(model, known, device), embed(model, held_out, device)
+            if len(train["label"]) == 0 or len(val["label"]) == 0:
                 return
-            calibration, tensors = fit_trust(known, held_out)
+            calibration, tensors = fit_trust(train, val)
             self.folder.save(name, model, self.state, calibration, tensors)
         shown = calibration["temperature"], calibration["ece_before"], calibration["ece"]
         self.progress.say("temperature {:.2f} (calibration error {:.3f} -> {:.3f})".format(*shown))
@@ -314,7 +220,7 @@ class Run:
 
     def finish(self) -> TrainResult:
         """Save the last weights, calibrate both checkpoints, and sum up."""
-        self.save_checkpoint("last", self.weights())
+        self.save_checkpoint("last", self.optimisation.weights())
         self.accelerator.wait_for_everyone()
         if self.config.train.calibrate and self.task.describes_clips and self.is_main:
             self.calibrate()
@@ -340,8 +246,3 @@ class Run:
         if self.log is not None:
             self.log.close()
         self.progress.close()
-
-
-def without_augmentation(data: Any) -> Any:
-    """Return the same clips under evaluation preprocessing, where the data set knows how."""
-    return ClipDataset(data.index, data.preprocess) if isinstance(data, ClipDataset) else data

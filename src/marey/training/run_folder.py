@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from marey.checkpoints.folder import save_checkpoint
@@ -13,20 +15,8 @@ from marey.errors import UserError
 from marey.files import read_json, write_json
 from marey.training.checkpoint import RESUME_FILE
 from marey.training.config import TrainConfig, changed_settings, migrate
+from marey.training.run_state import RunState
 from marey.training.task import Task
-
-
-@dataclass
-class RunState:
-    """What changes while a run goes on, besides tensors; JSON types, saved for resume."""
-
-    step: int = 0
-    best: float | None = None
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    stopped: bool = False
-    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,12 +53,17 @@ class RunFolder:
                         calibration=calibration, extra=extra, tensors={**task.tensors, **(tensors or {})})
 
 
-def has_resume_state(out: Path) -> bool:
-    """Return whether a folder holds a run that can go on."""
-    return (out / RESUME_FILE).exists()
+def prepare_folder(out: Path, resume: bool, accelerator: Accelerator, say: Callable[[str], None]) -> bool:
+    """Make the folder of a run; returns whether it holds a state to resume from.
 
-
-def require_free(out: Path) -> None:
-    """Raise a UserError where a folder holds something."""
-    if out.exists() and any(out.iterdir()):
+    Raises:
+        UserError: if the folder holds something and `resume` is not asked for.
+    """
+    if not resume and out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
+    has_state = (out / RESUME_FILE).exists()
+    accelerator.wait_for_everyone()                   # no process writes to the folder while another one looks into it
+    if resume and not has_state:
+        say(f"{out}: nothing to resume, starting fresh")
+    out.mkdir(parents=True, exist_ok=True)
+    return resume and has_state
