@@ -22,7 +22,9 @@ from benchmarks.attention import peak_bytes
 from benchmarks.interleave import interleave, machine
 from marey.models import create_model
 from marey.order.permutations import make_permutation_set
-from marey.training.terms.order import OrderArguments, OrderObjective
+from marey.training.tasks.clips import ClipsObjective
+from marey.training.terms.classification import ClassTerm
+from marey.training.terms.order import GuidedTerm, OrderTerm, PermutedClips
 
 KINDS = {"C-C": ("cosine", "cosine"), "C-S": ("cosine", "softmax"), "S-S": ("softmax", "softmax")}
 LOSSES = {"class, order": {"class": 1.0, "order": 1.0}, "all": {"class": 1.0, "order": 1.0, "guided": 1.0}}
@@ -38,7 +40,10 @@ def training_step(kind: str, losses: str, side: int, num_frames: int) -> Callabl
                          embed_dim=192, depth=2, num_heads=3, time_attention=time_attention,
                          space_attention=space_attention).train()
     rows = make_permutation_set(100, num_frames, rule="random")
-    objective = OrderObjective(LOSSES[losses], rows, OrderArguments(), [str(k) for k in range(27)])
+    terms = {"class": ClassTerm(), "order": OrderTerm(), "guided": GuidedTerm()}
+    weights = LOSSES[losses]
+    objective = ClipsObjective(weights, {name: terms[name] for name in weights}, num_classes=27,
+                               permuted_clips=PermutedClips(rows, [str(k) for k in range(27)]))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     batch = {"clip": torch.randn(1, num_frames, 3, 16 * side, 16 * side), "label": torch.tensor([3])}
 

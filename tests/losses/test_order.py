@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from marey.errors import UserError
-from marey.losses.order import DirecFormerLoss, guided_loss, order_loss, order_signs, position_shortcut, total_loss
+from marey.losses.order import guided_loss, order_loss, order_signs, position_shortcut
 from marey.order.permutations import all_permutations, make_permutation_set, random_permutations
 
 
@@ -110,51 +109,3 @@ def test_bad_attention_is_named():
         order_loss(torch.zeros(2, 31), torch.tensor([3, 31]))
     with pytest.raises(UserError, match="unknown sign matrix 'papers'"):
         order_signs(torch.tensor([0, 1]), "papers")
-
-
-def test_the_total_is_the_weighted_sum_of_equation_14():
-    terms = {"class": torch.tensor(2.0), "order": torch.tensor(3.0), "guided": torch.tensor(-1.0)}
-    assert float(total_loss(terms)) == 4.0
-    assert float(total_loss(terms, {"order": 0.5, "guided": 2.0})) == 1.5
-    with pytest.raises(UserError, match="unknown loss term 'orders'"):
-        total_loss(terms, {"orders": 1.0})
-
-
-def make_outputs(B=3, T=4):
-    generator = torch.Generator().manual_seed(5)
-    outputs = {"logits": torch.randn(2 * B, 5, generator=generator, requires_grad=True),
-               "order_logits": torch.randn(2 * B, 7, generator=generator, requires_grad=True),
-               "attention_time": [torch.randn(2 * B, 2, 2, T, T + 1, generator=generator, requires_grad=True)]}
-    targets = {"label": torch.tensor([0, 4, 2]), "permutation_index": torch.tensor([6, 0, 1]),
-               "order": random_permutations(B, T, generator)}
-    return outputs, targets
-
-
-def test_class_comes_from_the_ordered_half_and_order_from_the_permuted_half():
-    outputs, targets = make_outputs()
-    terms = {name: term.detach() for name, term in DirecFormerLoss()(outputs, targets).items()}
-    assert list(terms) == ["class", "order", "guided"]
-    assert float(terms["class"]) == pytest.approx(F.cross_entropy(outputs["logits"][:3], targets["label"]).item())
-    order = F.cross_entropy(outputs["order_logits"][3:], targets["permutation_index"])
-    assert float(terms["order"]) == pytest.approx(order.item())
-    guided = guided_loss([outputs["attention_time"][0][3:]], targets["order"])
-    assert float(terms["guided"]) == pytest.approx(float(guided))
-
-
-def test_without_the_order_loss_its_head_still_gets_a_gradient_of_zero():
-    outputs, targets = make_outputs()
-    terms = DirecFormerLoss(order=False, guided=False)(outputs, targets)
-    assert list(terms) == ["class"]
-    terms["class"].backward()
-    assert (outputs["order_logits"].grad == 0).all()
-    assert (outputs["logits"].grad[3:] == 0).all()
-
-
-def test_guiding_the_ordered_pass_is_never_alone():
-    with pytest.raises(UserError, match="the time embedding solves the task"):
-        DirecFormerLoss(guided=False, guided_on_ordered=True)
-    outputs, targets = make_outputs()
-    both = DirecFormerLoss(guided_on_ordered=True)(outputs, targets)["guided"]
-    ordered = guided_loss([outputs["attention_time"][0][:3]], torch.arange(4).expand(3, -1))
-    permuted = guided_loss([outputs["attention_time"][0][3:]], targets["order"])
-    assert float(both) == pytest.approx(float((ordered + permuted) / 2))

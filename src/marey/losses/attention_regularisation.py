@@ -114,26 +114,3 @@ def attention_regularisation(outputs: Mapping[str, Any], adversarial: Mapping[st
                         else jensen_shannon_distance(clean, moved, rows))
             terms.append(weight * distance)
     return torch.stack(terms).sum()
-
-
-class AttentionRegularisation(nn.Module):
-    """`loss(outputs, adversarial_outputs, mask) -> {"attention": scalar}`."""
-
-    def __init__(self, kind: Literal["frobenius", "js"] = "frobenius", levels: Levels = "global",
-                 layer_weights: Sequence[float] | None = None) -> None:
-        """Keep the options of `attention_regularisation`.
-
-        Raises:
-            UserError: if an option is unknown.
-        """
-        super().__init__()
-        if kind not in ("frobenius", "js") or levels not in ("global", "global+local"):
-            raise UserError(f"attention regularisation takes kind 'frobenius' or 'js' and levels 'global' or "
-                            f"'global+local', got '{kind}' and '{levels}'")
-        self.kind, self.levels, self.layer_weights = kind, levels, layer_weights
-
-    def forward(self, outputs: Mapping[str, Any], adversarial: Mapping[str, Any], mask: Tensor | None = None) \
-            -> dict[str, Tensor]:
-        """Return {"attention": distance}."""
-        return {"attention": attention_regularisation(outputs, adversarial, mask, kind=self.kind, levels=self.levels,
-                                                      layer_weights=self.layer_weights)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from marey.errors import UserError
 
@@ -49,19 +49,3 @@ def balanced_class_weights(labels: Sequence[int], num_classes: int) -> Tensor:
     counts = torch.bincount(torch.as_tensor(labels), minlength=num_classes).float()
     weights = torch.where(counts > 0, 1 / counts.clamp(min=1), torch.zeros(()))
     return weights * len(labels) / (counts > 0).sum()
-
-
-class ClassificationLoss(nn.Module):
-    """`loss(outputs, targets) -> {"class": scalar}` for outputs["logits"] (B, K) and target distributions (B, K)."""
-
-    class_weights: Tensor | None
-
-    def __init__(self, class_weights: Tensor | None = None) -> None:
-        super().__init__()
-        self.register_buffer("class_weights", class_weights, persistent=False)
-
-    def forward(self, outputs: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """Return the unweighted term."""
-        return {"class": cross_entropy(outputs["logits"], targets, self.class_weights)}
-
-

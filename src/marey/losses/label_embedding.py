@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from marey.errors import unknown_name
 
@@ -32,24 +32,3 @@ def label_embedding_loss(predicted: Tensor, vectors: Tensor, kind: str = "mse") 
     if kind == "mse":
         return (predicted - vectors).square().sum(-1).mean()
     return (1 - F.cosine_similarity(predicted, vectors, dim=-1)).mean()
-
-
-class LabelEmbeddingLoss(nn.Module):
-    """`label_embedding_loss` against a table with one unit vector per class.
-
-    Args:
-        vectors: (K, E), unit length.
-        kind: "mse" or "cosine".
-    """
-
-    def __init__(self, vectors: Tensor, kind: str = "mse") -> None:
-        super().__init__()
-        if kind not in KINDS:
-            raise unknown_name("label loss", kind, KINDS)
-        self.kind = kind
-        self.register_buffer("vectors", vectors, persistent=False)
-        self.vectors: Tensor
-
-    def forward(self, outputs: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """Return {"label": loss} of outputs["label_embedding"] (B, E) for class numbers (B,)."""
-        return {"label": label_embedding_loss(outputs["label_embedding"], self.vectors[targets], self.kind)}

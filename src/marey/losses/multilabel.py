@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from marey.errors import UserError
 
@@ -30,16 +30,3 @@ def multilabel_loss(logits: Tensor, targets: Tensor, over_classes: Literal["mean
     # Eq. 2 of the paper, one term per class.
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
     return (losses.sum(1) if over_classes == "sum" else losses.mean(1)).mean()
-
-
-class MultilabelLoss(nn.Module):
-    """`loss(outputs, targets) -> {"class": scalar}` for outputs["logits"] (B, K) and 0/1 targets (B, K)."""
-
-    def __init__(self, over_classes: Literal["mean", "sum"] = "mean") -> None:
-        """Keep how classes are put together."""
-        super().__init__()
-        self.over_classes: Literal["mean", "sum"] = over_classes
-
-    def forward(self, outputs: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """Return {"class": binary cross-entropy}."""
-        return {"class": multilabel_loss(outputs["logits"], targets, self.over_classes)}

@@ -7,11 +7,10 @@ position t. B clips, T frames, N patches of the grid, P permutations of the set,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from marey.errors import UserError, unknown_name
 
@@ -123,78 +122,3 @@ def order_loss(order_logits: Tensor, permutation_index: Tensor) -> Tensor:
         raise UserError(f"permutation index {int(permutation_index.max())} does not fit an order head of "
                         f"{order_logits.shape[1]} classes; build the model with num_orders = rows of the set")
     return F.cross_entropy(order_logits, permutation_index)
-
-
-def total_loss(terms: dict[str, Tensor], weights: dict[str, float] | None = None) -> Tensor:
-    r"""Weigh and sum the terms.
-
-    Truong et al., "DirecFormer", CVPR 2022, Eq. 14:
-    L = lambda_cls L_cls + lambda_ord L_ord + lambda_self L_self. The text has lost the paper's values; here each is 1.
-
-    Raises:
-        UserError: if a weight names no term.
-    """
-    weights = weights or {}
-    for name in weights:
-        if name not in terms:
-            raise unknown_name("loss term", name, terms)
-    return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
-
-
-class DirecFormerLoss(nn.Module):
-    """The three terms of Eq. 14, unweighted: class on the ordered clip, order and guided loss on the permuted one.
-
-    Args:
-        order: include the order cross-entropy.
-        guided: include the guided loss on the permuted pass.
-        guided_on_ordered: include it on the ordered pass too; never alone, for the time embedding would solve it.
-        signs, mask_diagonal: see `guided_loss`.
-        label_smoothing: of the class cross-entropy.
-
-    Raises:
-        UserError: if `guided_on_ordered` comes without `guided`.
-    """
-
-    def __init__(self, *, order: bool = True, guided: bool = True, guided_on_ordered: bool = False,
-                 signs: str = "paper", mask_diagonal: bool = False, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        if guided_on_ordered and not guided:
-            raise UserError("guided_on_ordered=True without guided=True would train on the ordered pass alone, where "
-                            "the time embedding solves the task; set guided=True as well")
-        if signs not in SIGNS:
-            raise unknown_name("sign matrix", signs, SIGNS)
-        self.order, self.guided, self.guided_on_ordered = order, guided, guided_on_ordered
-        self.signs, self.mask_diagonal, self.label_smoothing = signs, mask_diagonal, label_smoothing
-
-    def forward(self, outputs: dict[str, Any], targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return "class" and, as chosen, "order" and "guided".
-
-        Args:
-            outputs: of ONE forward over the ordered clips followed by the permuted ones, 2B rows: "logits" (2B, K),
-                "order_logits" (2B, P), "attention_time" list of (2B, N, heads, T, T or 1 + T). Both heads take part in
-                the graph whatever is chosen, so that training in several processes finds every gradient.
-            targets: "label" (B,), "permutation_index" (B,), "order" (B, T).
-        """
-        B = len(targets["label"])
-        logits, order_logits = outputs["logits"], outputs.get("order_logits")
-        terms = {"class": F.cross_entropy(logits[:B], targets["label"], label_smoothing=self.label_smoothing)}
-        if order_logits is not None:
-            terms["class"] = terms["class"] + 0.0 * (logits[B:].sum() + order_logits.sum())
-        if self.order:
-            if order_logits is None:
-                raise UserError("the order loss needs a model with an order head, this one has none; "
-                                "use DirecFormer with num_orders = rows of the permutation set")
-            terms["order"] = order_loss(order_logits[B:], targets["permutation_index"])
-        if self.guided:
-            terms["guided"] = self.guide(outputs["attention_time"], targets["order"])
-        return terms
-
-    def guide(self, attention_time: Sequence[Tensor], order: Tensor) -> Tensor:
-        """Return the guided loss of the permuted half, averaged with that of the ordered half if so chosen."""
-        B, T = order.shape
-        options: dict[str, Any] = {"signs": self.signs, "mask_diagonal": self.mask_diagonal}
-        permuted = guided_loss([weights[B:] for weights in attention_time], order, **options)
-        if not self.guided_on_ordered:
-            return permuted
-        ascending = torch.arange(T, device=order.device).expand(B, -1)
-        return (permuted + guided_loss([weights[:B] for weights in attention_time], ascending, **options)) / 2

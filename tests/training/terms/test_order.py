@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from marey.errors import UserError
+from marey.losses.order import guided_loss
 from marey.metrics.order import chance_order_accuracy
 from marey.models import create_model
 from marey.order.permutations import make_permutation_set
@@ -16,10 +17,11 @@ from marey.training.config import ModelConfig, RunConfig, TrainConfig, override
 from marey.training.data_config import DataConfig
 from marey.training.loop import train
 from marey.training.objective_config import ObjectiveConfig, OrderConfig
+from marey.training.stages import build_stages
 from marey.training.tasks import build_task
 from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective
 from marey.training.terms.classification import ClassTerm
-from marey.training.terms.order import GuidedTerm, OrderMeasure, OrderTerm, PermutedClips
+from marey.training.terms.order import GuidedTerm, OrderMeasure, OrderTerm, PermutedClips, split_outputs
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
@@ -176,3 +178,58 @@ def test_recipes_hold_the_papers_settings():
         assert recipe.objective.order.rule == ("closest" if paper else "farthest")
         assert TrainConfig.from_dict(recipe.to_dict()) == recipe
     assert replace(jester, train=jester.train).recipe == "direcformer_jester"
+
+
+def outputs_of_both_halves(B=3):
+    generator = torch.Generator().manual_seed(5)
+    outputs = {"logits": torch.randn(2 * B, 2, generator=generator, requires_grad=True),
+               "order_logits": torch.randn(2 * B, 6, generator=generator, requires_grad=True),
+               "attention_time": [torch.randn(2 * B, 2, 2, T, T + 1, generator=generator, requires_grad=True)]}
+    targets = {"permutation_index": torch.tensor([5, 0, 1]), "order": make_permutation_set(6, T)[[5, 0, 1]]}
+    return outputs, targets
+
+
+def test_order_and_guided_come_from_the_permuted_half():
+    outputs, targets = outputs_of_both_halves()
+    halves = split_outputs(outputs, 3)
+    assert torch.equal(halves["logits"], outputs["logits"][:3])
+    order = torch.nn.functional.cross_entropy(outputs["order_logits"][3:], targets["permutation_index"])
+    assert torch.equal(OrderTerm()(halves, targets), order)
+    guided = guided_loss([outputs["attention_time"][0][3:]], targets["order"], mask_diagonal=True)
+    assert torch.equal(GuidedTerm(mask_diagonal=True)(halves, targets), guided)
+
+
+def test_terms_not_computed_leave_their_heads_a_gradient_of_zero():
+    model = tiny_model()
+    _, terms = make_objective({"class": 1.0, "guided": 1.0})(model, batch())
+    assert list(terms) == ["class", "guided"]
+    terms["class"].backward()
+    assert (model.order.weight.grad == 0).all()
+
+
+def test_the_total_is_the_weighted_sum_of_equation_14():
+    objective = make_objective({"class": 1.0, "order": 0.5, "guided": 2.0})
+    terms = {"class": torch.tensor(2.0), "order": torch.tensor(3.0), "guided": torch.tensor(-1.0)}
+    assert float(objective.total(terms)) == 1.5
+    with pytest.raises(UserError, match="unknown loss term .* 'orders'; did you mean 'order'"):
+        objective.total({"orders": torch.tensor(1.0)})
+
+
+def test_the_order_terms_wait_for_their_start_and_draw_the_same_dropout_until_then():
+    weights = {"class": 1.0, "order": 1.0, "guided": 1.0}
+    config = ObjectiveConfig(weights=weights, start={"order": 0.5, "guided": 0.5})
+    objective, model, calls = make_objective(weights), tiny_model(), []
+    objective.stages, objective.total_steps = build_stages(config), 4
+    model.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[0].shape[0]))
+    found, drawn = [], []
+    for objective.step in range(4):
+        torch.manual_seed(objective.step)
+        found.append(list(objective(model, batch())[1]))
+        drawn.append(float(torch.rand(())))
+    assert found == [["class"]] * 2 + [["class", "order", "guided"]] * 2
+    assert calls == [4, 4, 8, 8]
+    objective.stages = ()
+    for step, number in enumerate(drawn):
+        torch.manual_seed(step)
+        objective(model, batch())
+        assert float(torch.rand(())) == number
