@@ -49,13 +49,11 @@ def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = Eva
                         "checkpoint written by 'marey train'")
     check_labels((sample.label for sample in index.samples), checkpoint.class_names, model=checkpoint.source)
 
-    # The order is measured on the centre view alone; where that is the only view, one pass answers both.
+    # The order is measured on the centre view alone; where that is the only view, one pass answers both questions.
     has_order = "permutations" in checkpoint.tensors
+    centre_only = options.views == (1, 1)
     shuffling = {"views": (1, 1), "shuffles": 4, "backwards": backwards_of(checkpoint)} if has_order else {}
-    together = options.views == (1, 1)
-    answers = answer_videos(checkpoint, index, options.pass_options(**(shuffling if together else {})), tick=tick)
-    ordered = answers if together or not has_order else answer_videos(checkpoint, index,
-                                                                      options.pass_options(**shuffling))
+    answers = answer_videos(checkpoint, index, options.pass_options(**(shuffling if centre_only else {})), tick=tick)
 
     scored = score_answers(answers, checkpoint, fusion=options.fusion)
     report = {**head, "split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash,
@@ -64,7 +62,9 @@ def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = Eva
               "preprocess": checkpoint.clip_preprocess.to_dict(),
               "arguments": checkpoint.arguments, "config": checkpoint.extra.get("config")}
     if has_order:
-        report["order"] = order_part(ordered)
+        if not centre_only:
+            answers = answer_videos(checkpoint, index, options.pass_options(**shuffling))
+        report["order"] = order_part(answers)
     return report, scored
 
 
