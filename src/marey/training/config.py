@@ -27,7 +27,7 @@ DEFAULT_LR = {"sgd": 0.005, "adamw": 3e-4, "adam": 1e-4}
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ModelConfig:
-    """Which network, and where its weights start."""
+    """Which network, and the weights it starts from."""
 
     name: str | None = None
     """One of `marey.list_models()`; None takes the architecture of `init_from`."""
@@ -84,7 +84,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class RunConfig:
-    """How long, on what, and what is kept."""
+    """Length of the run, evaluation, devices, and what is saved."""
 
     epochs: PositiveFloat = 10.0
     """Passes over the training videos."""
@@ -106,7 +106,7 @@ class RunConfig:
     """Stop after this many evaluations without a better main metric; None runs to the end."""
     select: Literal["metric", "loss", "last"] = "metric"
     """Which evaluation becomes `best`: by the main metric (at a tie, the loss), by the loss, or always the latest. With
-    few validation videos the metric mostly selects luck."""
+    few validation videos the highest metric is mostly chance."""
     average: Literal["none", "ema", "swa"] = "none"
     """Weights that are evaluated and saved: the last, their exponential mean, or the mean of the late epochs."""
     ema_decay: Share = 0.999
@@ -118,7 +118,7 @@ class RunConfig:
     linear_probe: bool = False
     """Before the first step, fit the class head alone on the frozen embedding (logistic regression)."""
     seed: int = 0
-    """Everything random follows from it."""
+    """Seed of everything random: initial weights, order and augmentation of clips, dropout."""
     workers: NonNegativeInt = 0
     """Processes that decode videos; 0 decodes in the training process. The result does not depend on it."""
     threads: PositiveInt | None = None
@@ -132,7 +132,7 @@ class RunConfig:
     shard: bool = False
     """Several processes: each holds a part of the weights, gradients and optimiser state (FSDP2); no resume state."""
     calibrate: bool = True
-    """At the end, fit the temperature and the unknown-detector on held-out videos and store them."""
+    """At the end, fit the temperature and the OOD detector on held-out videos and store them."""
     tensorboard: bool = True
     """Write TensorBoard files, where tensorboard is installed."""
 
@@ -172,7 +172,7 @@ class TrainConfig:
 
 
 def _check_together(config: TrainConfig) -> None:
-    """Check what the type of a single setting cannot say."""
+    """Check the settings that depend on each other."""
     optim, run = config.optim, config.train
     if run.shard and run.average != "none":
         raise UserError(f"train.shard=true cannot average weights; set train.average=none, not {run.average}")
@@ -215,15 +215,15 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
         if key.startswith("data.preprocess.") and values["data"]["preprocess"] is None:
             values["data"]["preprocess"] = _preprocess_of(values["model"]["init_from"])
         *path, name = key.split(".")
-        place = values
+        node = values
         for depth, part in enumerate(path):
-            if place.get(part) is None:
-                place[part] = {}
-            place = place[part]
-            if not isinstance(place, dict):
+            if node.get(part) is None:                # not set: a group that is checked with its other values' defaults
+                node[part] = {}
+            node = node[part]
+            if not isinstance(node, dict):
                 single = ".".join(path[:depth + 1])
                 raise UserError(f"setting '{key}': {single} is a single value, it has no '{[*path, name][depth + 1]}'")
-        place[name] = _parse(text)
+        node[name] = _parse(text)
     return _checked(values)
 
 
@@ -243,6 +243,7 @@ def _parse(text: str) -> Any:
 # ---- checking -------------------------------------------------------------------------------------------------------
 
 SCHEMA = TypeAdapter(TrainConfig)
+"""Reads a whole configuration from JSON and checks it."""
 
 
 def _checked(values: Mapping[str, Any]) -> TrainConfig:
@@ -257,7 +258,7 @@ def _in_one_line(error: ValidationError) -> UserError:
     """Return the first mistake pydantic found: the setting, what it takes, what it got."""
     first = error.errors()[0]
     *path, name = first["loc"] or ("",)
-    if first["type"] == "value_error":                                  # raised by a __post_init__, already a sentence
+    if first["type"] == "value_error":                                  # raised by a __post_init__, already one line
         return UserError(str(first["ctx"]["error"]))
     if first["type"] == "unexpected_keyword_argument":
         where = f" of '{'.'.join(map(str, path))}':" if path else ""

@@ -122,9 +122,8 @@ class Run:
     def report(self, losses: dict[str, float]) -> None:
         """Log the losses and the learning rate of a step."""
         step, meter = self.state.step, self.meter
-        text = (f"loss {losses['loss']:.4f}  {meter.clips_per_second:.1f} clips/s  "
-                f"waiting {meter.waiting_share:.0%}")
-        self.progress.step(step, self.plan.total_steps, text)
+        rates = f"{meter.clips_per_second:.1f} clips/s  waiting {meter.waiting_share:.0%}"
+        self.progress.step(step, self.plan.total_steps, f"loss {losses['loss']:.4f}  {rates}")
         is_due = step % self.config.train.log_every == 0 or step == self.plan.total_steps
         if self.log is not None and is_due:
             self.log.write("train", step, {**losses, "epoch": step / self.plan.steps_per_epoch,
@@ -196,7 +195,7 @@ class Run:
         self.progress.say(f"class head fitted on the frozen embedding: {reached:.3f} of the training clips")
 
     def calibrate(self) -> None:
-        """Fit temperature and OOD detector on both checkpoints and write them again with the result."""
+        """Fit temperature and OOD detector for both checkpoints, and write them again with the result."""
         if self.task.val_data is None or not (self.out / "best").is_dir():
             self.progress.say("no held-out videos: temperature and OOD detector are not fitted")
             return

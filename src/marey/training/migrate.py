@@ -14,7 +14,7 @@ GONE: dict[str, str | None] = {
     "optim.head_lr_scale": None,
     "train.head_warm_start": "train.linear_probe",
 }
-"""Setting of an older version -> its name today, or None where nothing took its place."""
+"""Setting of an older version -> its name today, or None where there is none."""
 
 
 def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,10 +23,10 @@ def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
     changes = migrate_objective(migrated)
     for old, new in GONE.items():
         section, _, name = old.rpartition(".")
-        place = _section(migrated, section)
-        if place is None or name not in place:
+        values_there = _section(migrated, section)
+        if values_there is None or name not in values_there:
             continue
-        value = place.pop(name)
+        value = values_there.pop(name)
         if new is None:
             changes.append(f"{old} is left out")
         else:
