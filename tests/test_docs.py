@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
+import typing
 from pathlib import Path
 
 import pytest
+
+from marey.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "marey"
@@ -71,3 +75,36 @@ def test_every_name_of_the_package_on_a_page_exists(page: Path) -> None:
         except AttributeError:
             missing.append(name)
     assert not missing, missing
+
+
+def names_a_setting(key: str) -> bool:
+    """Tell whether "optim.lr" leads to a setting of `TrainConfig`; below a dict every key may stand."""
+    kind: object = TrainConfig
+    for part in key.split("."):
+        members = [kind, *typing.get_args(kind)]
+        owner = next((member for member in members if dataclasses.is_dataclass(member)), None)
+        if owner is None:
+            return any(typing.get_origin(member) is dict or member is dict for member in members)
+        hints = typing.get_type_hints(owner)
+        if part not in hints:
+            return False
+        kind = hints[part]
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_setting_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    names = set(re.findall(r"--set ['\"]?([a-z_]+(?:\.[a-z_0-9]+)+)=", text))
+    groups = "|".join(field.name for field in dataclasses.fields(TrainConfig))
+    quoted = re.findall(rf"`((?:{groups})(?:\.[a-z_0-9]+)+)[=`]", text)
+    names |= {name for name in quoted if not name.endswith((".py", ".csv", ".safetensors"))}
+    missing = [name for name in sorted(names) if not names_a_setting(name)]
+    assert not missing, missing
+
+
+def test_a_setting_that_does_not_exist_is_noticed() -> None:
+    assert names_a_setting("model.arguments.anything")
+    assert names_a_setting("augment.corruption")
+    assert not names_a_setting("optim.lrr")
+    assert not names_a_setting("objective.arguments.boxes")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from marey.features.cache import FeatureCache
 from marey.papers import direcformer_mini as study
 from marey.papers.cells import ReproduceOptions
 from marey.papers.direcformer import JESTER
@@ -54,8 +55,8 @@ def test_features_are_stored_in_the_direction_of_the_recording(tmp_path, monkeyp
     monkeypatch.setattr(study, "render_dataset", lambda out, clips, plan, workers: out)
     preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=4), short_side=16, image_size=16,
                             mean=(0.0,) * 3, std=(1 / 255,) * 3)
-    arguments = (root, tmp_path / "features.pt", 3, study.MINI_PLAN, lambda clips: clips[:, :, :1, 0, 0, None],
-                 preprocess)
+    arguments = (root, FeatureCache(tmp_path / "features"), 3, study.MINI_PLAN,
+                 lambda clips: clips[:, :, :1, 0, 0, None], "digest", preprocess)
     features, names, splits = study.recorded_features(*arguments, only=("jump",))
     assert features[:, :, 0, 0].tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
     assert (names, splits) == (["jump", "jump"], ["train", "train"])

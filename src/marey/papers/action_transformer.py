@@ -21,7 +21,8 @@ from marey.checkpoints.load import load_model
 from marey.datasets.ava import AvaIndex, is_ava, open_ava
 from marey.datasets.ava_clips import AvaDataset
 from marey.errors import UserError
-from marey.files import atomic, weights_digest
+from marey.features.cache import FeatureCache, cache_key
+from marey.files import file_identity, weights_digest
 from marey.losses.detection import detection_loss
 from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
@@ -227,28 +228,49 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
 
     "augmented" holds `VARIANTS` random flips, crops and colours of each scene, one after the other.
     """
-    path = options.cache / "action_transformer" / f"features-{kind}-{weights_digest(bundled_trunk().state_dict())}.pt"
-    if path.is_file():
-        return Scenes(**torch.load(path, weights_only=True))
     train, test = load_data(options)
+    index = test if kind.startswith("test") else train
     preprocess = mini_preprocess()
     if kind == "test-long":
         preprocess = replace(preprocess, sampling=replace(preprocess.sampling, num_frames=LONG_FRAMES))
     augment = mini_augment() if kind == "augmented" else None
-    dataset = AvaDataset(test if kind.startswith("test") else train, preprocess, augment)
-    found: dict[str, list[Tensor]] = {"features": [], "boxes": [], "labels": []}
+
     trunk = bundled_trunk()
-    for epoch in range(VARIANTS if augment is not None else 1):
+    key = cache_key(
+        kind=f"scenes, {kind}",
+        files=[file_identity(source.path) for source in index.sources.values()],
+        labels=file_identity(index.csv_path),
+        preprocess=repr(preprocess),
+        augment=repr(augment),
+        variants=VARIANTS if augment is not None else 1,
+        weights=weights_digest(trunk.state_dict()),
+    )
+    dataset = AvaDataset(index, preprocess, augment)
+    stored = FeatureCache(options.cache / "features").get_or_make(key, lambda: see_scenes(dataset, trunk))
+    persons = stored["persons"].tolist()
+    return Scenes(
+        features=stored["features"],
+        boxes=list(stored["boxes"].split(persons)),
+        labels=list(stored["labels"].split(persons)),
+    )
+
+
+@torch.no_grad()
+def see_scenes(dataset: AvaDataset, trunk: nn.Module) -> dict[str, Tensor]:
+    """Return the trunk's features of every scene, and boxes and labels of all persons with their number per scene."""
+    features, boxes, labels = [], [], []
+    for epoch in range(VARIANTS if dataset.augment is not None else 1):
         for i in range(len(dataset)):
             item = dataset[(epoch, i)]
-            with torch.no_grad():
-                found["features"].append(trunk(item["clip"].transpose(0, 1)[None])[0].half())
-            found["boxes"].append(item["boxes_xyxy_norm"])
-            found["labels"].append(item["labels"])
-    scenes = {**found, "features": torch.stack(found["features"])}
-    with atomic(path) as temporary:
-        torch.save(scenes, temporary)
-    return Scenes(**scenes)  # type: ignore[arg-type]
+            features.append(trunk(item["clip"].transpose(0, 1)[None])[0].half())
+            boxes.append(item["boxes_xyxy_norm"])
+            labels.append(item["labels"])
+    return {
+        "features": torch.stack(features),
+        "boxes": torch.cat(boxes),
+        "labels": torch.cat(labels),
+        "persons": torch.tensor([len(part) for part in boxes]),
+    }
 
 
 def mini_augment() -> Augment:

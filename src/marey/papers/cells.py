@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,10 +53,7 @@ class Row:
     recipe: Callable[[], TrainConfig] | None = None
     """The base configuration; None: the study's own."""
     set: Mapping[str, Any] = field(default_factory=dict)
-    """Setting -> value, as `marey train --set` takes them: {"optim.lr": 0.0035}."""
-    terms: tuple[str, ...] | None = None
-    """Loss terms that are trained, weighted as in the base configuration; None: all that it has. The heads of the
-    others are built all the same."""
+    """Setting -> value, as `marey train --set` takes them: {"optim.lr": 0.0035}; a term of weight 0 is left out."""
     paper: Mapping[str, float] | None = None
     """The paper's numbers by metric; None where the paper has no such line."""
     note: str = ""
@@ -68,10 +65,6 @@ class Row:
         Raises:
             UserError: if a setting is unknown or its value has another type.
         """
-        if self.terms is not None:
-            weights = dict(base.objective.weights)
-            weights |= {term: 0.0 for term in weights if term not in self.terms}
-            base = replace(base, objective=replace(base.objective, weights=weights))
         return override(base, [f"{key}={json.dumps(value)}" for key, value in self.set.items()])
 
 

@@ -22,7 +22,8 @@ from marey.datasets import open_dataset
 from marey.datasets.clips import collate_clips
 from marey.datasets.pack import open_packed
 from marey.evaluation.order import measure_order
-from marey.files import atomic
+from marey.features.cache import FeatureCache, cache_key
+from marey.files import weights_digest
 from marey.inference.answers import AnswerOptions, answer_clips
 from marey.metrics.accuracy import topk_accuracy
 from marey.models import create_model
@@ -158,11 +159,6 @@ class BothWays:
         return {"clip": clip.flip(0) if backwards else clip, "label": label, "sample": key[1]}
 
 
-def features_path(cache: Path) -> Path:
-    """Return where the stored features lie."""
-    return cache / f"features-marey-mini-{MINI_CLIPS}.pt"
-
-
 @functools.lru_cache(maxsize=1)
 def mocap_features(cache: Path) -> MiniClips:
     """Render the clips once (half an hour of one core), send them through the convolutions once, load their features.
@@ -174,10 +170,11 @@ def mocap_features(cache: Path) -> MiniClips:
     assert preprocess is not None
     features, names, splits = recorded_features(
         cache / "mocap-8fps",
-        features_path(cache),
+        FeatureCache(cache / "features"),
         MINI_CLIPS,
         MINI_PLAN,
         convolve,
+        weights_digest(mini_stem().trunk.state_dict()),
         preprocess,
         only=MINI_RECORDINGS,
     )
@@ -187,10 +184,11 @@ def mocap_features(cache: Path) -> MiniClips:
 
 def recorded_features(
     root: Path,
-    stored: Path,
+    cache: FeatureCache,
     num_clips: int,
     plan: RenderPlan,
     stem: Callable[[Tensor], Tensor],
+    stem_digest: str,
     preprocess: Preprocess,
     *,
     only: Sequence[str] = (),
@@ -199,10 +197,11 @@ def recorded_features(
 
     Args:
         root: folder of the renders.
-        stored: file of the features.
+        cache: where the features are stored.
         num_clips: how many are rendered.
         plan: what is rendered.
         stem: the frozen stem, clips (V, T, 3, H, W) to features (V, T, patches, C).
+        stem_digest: `weights_digest` of the stem.
         preprocess: turns the frames of a render into the stem's input.
         only: recordings whose clips are wanted; empty: all.
 
@@ -219,20 +218,25 @@ def recorded_features(
     names = [reversed_name(n) if r else n for n, r in zip(names, is_reversed, strict=True)]
     wanted = [i for i, name in enumerate(names) if not only or name in only]
 
-    if not stored.is_file():
-        packed, features = open_packed(root), None
+    def make() -> dict[str, Tensor]:
+        packed, parts = open_packed(root), []
         for start in range(0, len(wanted), 32):
             part = wanted[start : start + 32]
             frames = [packed.frames(int(samples[i].row or 0)) for i in part]
-            seen = stem(torch.stack([preprocess.clip(clip)[0] for clip in frames]))
-            if features is None:
-                features = torch.empty(len(wanted), *seen.shape[1:], dtype=torch.float16)
+            features = stem(torch.stack([preprocess.clip(clip)[0] for clip in frames]))
             turned = torch.tensor([is_reversed[i] for i in part])[:, None, None, None]
-            features[start : start + 32] = torch.where(turned, seen.flip(1), seen)
-        with atomic(stored) as temporary:
-            torch.save(features, temporary)
+            parts.append(torch.where(turned, features.flip(1), features).half())
+        return {"features": torch.cat(parts)}
 
-    features = torch.load(stored, weights_only=True)
+    key = cache_key(
+        kind="renders in the direction of the recording",
+        plan=repr(plan),
+        clips=num_clips,
+        only=list(only),
+        preprocess=repr(preprocess),
+        weights=stem_digest,
+    )
+    features = cache.get_or_make(key, make)["features"]
     return features, [names[i] for i in wanted], [str(samples[i].split) for i in wanted]
 
 

@@ -268,7 +268,7 @@ def run_line(
     )
     cache_settings = config.data.feature_cache
     if cache_settings is not None:
-        in_cache = replace(cache_settings, folder=str(options.cache / "stem"))
+        in_cache = replace(cache_settings, folder=str(options.cache / "features"))
         config = replace(config, data=replace(config.data, feature_cache=in_cache))
     task = build_task(config)
     if cache_settings is None:

@@ -102,7 +102,7 @@ def table_cells(name: str, options: ReproduceOptions) -> list[Cell]:
         for seed in range(options.seeds):
             seconds = SECONDS.get(label, USUAL_SECONDS) * steps / 300
             is_first = (label, seed) == (MAIN[0], 0)
-            if is_first and not (options.cache / f"sevitar-{name}.safetensors").is_file():
+            if is_first and not (options.cache / "features").is_dir():
                 seconds += PREPARE_SECONDS
             found.append(
                 Cell(

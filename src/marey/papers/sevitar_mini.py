@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from marey.corruptions import SEVERITIES
@@ -23,7 +23,8 @@ from marey.datasets.pack import open_packed
 from marey.datasets.perturb_plan import ROSE_RANDOM, Job, draw_corruption, plan, video_seed
 from marey.datasets.perturb_video import perturbed_frames
 from marey.errors import UserError
-from marey.files import atomic
+from marey.features.cache import FeatureCache, cache_key
+from marey.files import atomic, file_identity, weights_digest
 from marey.labels.embed import embed_labels
 from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.models import create_model
@@ -44,6 +45,7 @@ STEM_ARGUMENTS: dict[str, Any] = {"patch_size": 32, "embed_dim": 64, "depth": 2,
 STEM_PIXELS, CONV_PIXELS = 96, 64
 """Side of the clips the stem sees, and of those a model without stem (I3D) sees."""
 MOCAP_CLIPS = 5000
+MOCAP_PLAN = RenderPlan(size=112, seed=1)
 MOCAP_TRAIN = 2400
 """Training clips of the mocap set; all its test clips are used."""
 WINDOW_STRIDE = 8
@@ -86,21 +88,21 @@ def open_mini_set(name: str, cache: Path, data: str | None = None) -> MiniSet:
     Raises:
         UserError: if there are no training or no test videos, or something needed is not installed.
     """
-    path = cache / f"sevitar-{name}.safetensors"
-    if not path.is_file():
-        made = make_mocap(cache) if name == "mocap" else make_videos(split_index(str(data)))
-        with atomic(path) as temporary:
-            save_file({key: tensor.clone().contiguous() for key, tensor in made.items()}, temporary)
-    stored = load_file(path)
+    features = FeatureCache(cache / "features")
+    weights = weights_digest(image_stem().trunk.state_dict())
+    if name == "mocap":
+        names = tuple(list_actions("none"))
+        key = cache_key(kind="sevitar mini set", plan=repr(MOCAP_PLAN), clips=MOCAP_CLIPS, weights=weights)
+        stored = features.get_or_make(key, lambda: make_mocap(features, cache / "mocap", names))
+    else:
+        index = split_index(str(data))
+        names = index.class_names
+        files = [file_identity(sample.path) for sample in index.samples]
+        key = cache_key(kind="sevitar mini set", files=files, weights=weights)
+        stored = features.get_or_make(key, lambda: make_videos(index))
     parts = {part: Part(*(stored[f"{part}.{field}"] for field in ("features", "pixels", "labels")))
              for part in ("train", "test", "perturbed")}
-    names = mocap_names() if name == "mocap" else split_index(str(data)).class_names
     return MiniSet(name, names, **parts)
-
-
-def mocap_names() -> tuple[str, ...]:
-    """Return the 15 recordings."""
-    return tuple(list_actions("none"))
 
 
 def label_vectors(names: Sequence[str], cache: Path) -> Tensor:
@@ -117,17 +119,16 @@ def label_vectors(names: Sequence[str], cache: Path) -> Tensor:
 
 # ---- rendered motion capture ----------------------------------------------------------------------------------------
 
-def make_mocap(cache: Path) -> dict[str, Tensor]:
+def make_mocap(cache: FeatureCache, root: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Render clips, take them in the direction of the recording, and perturb the test clips.
 
     A clip is 8 frames at 4 frames a second, so the temporal kinds reorder these eight and codecs see 4 frames a second.
     """
-    stem = functools.cache(image_stem)
-    features, recorded, _ = recorded_features(cache / "mocap", cache / f"features-{MOCAP_CLIPS}.pt", MOCAP_CLIPS,
-                                              RenderPlan(size=112, seed=1), lambda clips: run_trunk(stem(), clips),
-                                              stem_preprocess())
-    packed, samples = open_packed(cache / "mocap"), open_dataset(cache / "mocap").samples[:len(features)]
-    names, turned = mocap_names(), [str(sample.label) not in mocap_names() for sample in samples]
+    stem = image_stem()
+    features, recorded, _ = recorded_features(root, cache, MOCAP_CLIPS, MOCAP_PLAN, functools.partial(run_trunk, stem),
+                                              weights_digest(stem.trunk.state_dict()), stem_preprocess())
+    packed, samples = open_packed(root), open_dataset(root).samples[:len(features)]
+    turned = [str(sample.label) not in names for sample in samples]
     numbers = [names.index(name) for name in recorded]
     made: dict[str, Tensor] = {}
     forward: list[Tensor] = []
