@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -52,3 +53,20 @@ def test_a_method_is_found_inside_its_class(maker: ModuleType) -> None:
 def test_code_that_moved_is_found_by_its_unique_name(maker: ModuleType) -> None:
     path, _ = maker.find("elsewhere.py:hamiltonian_path")
     assert path.parts[-2:] == ("order", "path.py")
+
+
+def equations(maker: ModuleType) -> list[tuple[str, str]]:
+    """(item, place) of every equation of the papers."""
+    return [(item, place) for entries in maker.ENTRIES.values() for item, _, places in entries for place in places
+            if item.startswith("Eq")]
+
+
+def test_every_equation_has_its_number_where_the_map_points(maker: ModuleType) -> None:
+    missing = []
+    for item, place in equations(maker):
+        path, node = maker.find(place)
+        lines = path.read_text(encoding="utf-8").splitlines()[node.lineno - 1:node.end_lineno]
+        found = " ".join(re.findall(r"Eqs?\. [\d, and-]+", "\n".join(lines)))
+        numbers = re.findall(r"\d+", item)
+        missing += [f"{item}: {place}" for number in numbers if not re.search(rf"\b{number}\b", found)]
+    assert not missing, "\n".join(missing)

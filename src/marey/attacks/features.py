@@ -16,7 +16,7 @@ def gat_feature_attack(model: nn.Module, features: Mapping[str, Tensor], labels:
                        norm: Norm = "frame", mask: Tensor | None = None) -> dict[str, Any]:
     """Move every frame's features by `eps` along the gradient of the binary cross-entropy.
 
-    Sahu et al., "GAT", section 3.2, Eq. (3):  R = eps G / ||G||_2, one norm a frame, one gradient a
+    Sahu et al., "GAT", section 3.2, Eq. 3:  R = eps G / ||G||_2, one norm a frame, one gradient a
     modality.
 
     Args:

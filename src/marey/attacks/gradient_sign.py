@@ -52,7 +52,7 @@ def pgd(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255
 
         X_0 = X + U(-eps, eps),  X_k+1 = Proj_eps(X_k + step sign(grad))
 
-    Madry et al., ICLR 2018, Eq. (2).
+    Madry et al., ICLR 2018, Eq. 2.
 
     Args:
         model, clip, labels, targets: as in `fgsm`.
@@ -90,7 +90,7 @@ def pgd_l2(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 4.0,
 
         X_k+1 = Proj(X_k + step g / ||g||_2), projected on ||X - X_0||_2 <= eps
 
-    Madry et al., ICLR 2018, Eq. (2), with the L2 norm. A change below one grey level everywhere
+    Madry et al., ICLR 2018, Eq. 2, with the L2 norm. A change below one grey level everywhere
     vanishes in the uint8 clip and scores as the clean one.
 
     Args:

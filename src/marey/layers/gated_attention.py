@@ -1,7 +1,7 @@
 """Gated multi-level self-attention (GMSA) over the frames of a video.
 
 Source: Sahu et al., "Enhancing Transformer for Video Understanding Using Gated Multi-Level Attention and Temporal
-Adversarial Training", section 3.1, Eq. (1) and Fig. 2.
+Adversarial Training", section 3.1, Eq. 1 and Fig. 2.
 
 Letters: B videos, T frames, D width, M heads, W window length (the paper's T_N), N windows of a video, E experts.
 """
@@ -51,7 +51,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, dr
            return_map: bool = False) -> tuple[Tensor, Tensor | None]:
     r"""Scaled dot-product attention with an exact mask.
 
-    Eq. (1):  A = softmax(Q K^T / sqrt(d)),  O = A V. Without `return_map` PyTorch's fused kernels run.
+    Eq. 1:  A = softmax(Q K^T / sqrt(d)),  O = A V. Without `return_map` PyTorch's fused kernels run.
 
     Args:
         query, key, value: (..., M, L, d).

@@ -1,6 +1,6 @@
 """The adversarial perturbation of GAT, for frame features and for clips.
 
-Source: Sahu et al., section 3.2, Eq. (3), after Goodfellow et al., "Explaining and harnessing adversarial examples".
+Source: Sahu et al., section 3.2, Eq. 3, after Goodfellow et al., "Explaining and harnessing adversarial examples".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Norm = Literal["frame", "clip"]
 def perturbation_from_gradient(gradient: Tensor, eps: float, norm: Norm = "frame") -> Tensor:
     r"""Scale a gradient to the length of the perturbation.
 
-    Eq. (3):  R = eps * G / ||G||_2.  "The norm is taken across rows of the input tensor": one norm per frame.
+    Eq. 3:  R = eps * G / ||G||_2.  "The norm is taken across rows of the input tensor": one norm per frame.
     Rows are divided by their largest value first, so that tiny gradients do not underflow; a row without gradient
     (padding) gives exactly 0, not 0/0.
 
@@ -34,7 +34,7 @@ def perturbation_from_gradient(gradient: Tensor, eps: float, norm: Norm = "frame
     if norm not in ("frame", "clip"):
         raise UserError(f"norm must be 'frame' or 'clip', got '{norm}'")
     rows = gradient.detach().flatten(2 if norm == "frame" and gradient.dim() > 2 else 1).float()
-    # Eq. (3), in two divisions: by the largest value, then by the norm of the result.
+    # Eq. 3, in two divisions: by the largest value, then by the norm of the result.
     peak = rows.abs().amax(-1, keepdim=True)
     direction = rows / torch.where(peak > 0, peak, torch.ones_like(peak))
     length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)

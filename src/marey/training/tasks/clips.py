@@ -75,6 +75,9 @@ def build(config: TrainConfig) -> Task:
 class ClipsObjective(Objective):
     """The sum of the clip terms, from one forward pass.
 
+    Truong et al., "DirecFormer", Eq. 1: log p(label | clip) + log p(permutation | permuted clip), maximised; here the
+    terms "class" and "order", minimised.
+
     Args:
         weights, terms, stages: see `Objective`.
         num_classes: K.
