@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from marey.datasets.index import is_frame_folder, read_manifest, subset, write_manifest
+from marey.datasets.index import is_frame_folder, subset
+from marey.datasets.manifest import read_manifest, write_manifest
 from marey.datasets.open import open_dataset
 from marey.errors import UserError
 

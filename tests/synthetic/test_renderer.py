@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from marey.synthetic.body import CLOTHES, LINKS, draw_body
 from marey.synthetic.motion import PARTITIONS, load_motion
-from marey.synthetic.renderer import CLOTHES, LINKS, Camera, Light, Stage, draw_body, draw_light, shake_joints
+from marey.synthetic.renderer import Camera, Light, Stage, draw_light, shake_joints
 
 needs_pybullet = pytest.mark.skipif(importlib.util.find_spec("pybullet") is None,
                                     reason="rendering needs pybullet (the extra mocap)")

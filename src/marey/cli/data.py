@@ -82,7 +82,7 @@ def split(
 ) -> None:
     """Divide a data set into train, val and test: stratified by class, groups kept together."""
     from marey.datasets.check import check_dataset
-    from marey.datasets.index import write_manifest
+    from marey.datasets.manifest import write_manifest
     from marey.datasets.open import open_dataset
     from marey.datasets.split import describe_splits, make_splits
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from marey.datasets import hmdb51, hmdb_simp, jester, kinetics, something_v2, ucf101
-from marey.datasets.index import DatasetIndex, read_folders, read_manifest, split_by_name
+from marey.datasets.index import DatasetIndex, read_folders, split_by_name
+from marey.datasets.manifest import read_manifest
 from marey.datasets.split import labelled
 from marey.errors import UserError, unknown_name
 

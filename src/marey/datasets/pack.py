@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marey.datasets.index import DatasetIndex, Sample, write_manifest
+from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.manifest import write_manifest
 from marey.errors import UserError, VideoError
 from marey.files import write_json
 from marey.transforms.functional import resize_short_side

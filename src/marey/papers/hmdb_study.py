@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from marey.datasets import open_dataset
-from marey.datasets.index import Sample, write_manifest
+from marey.datasets.index import Sample
+from marey.datasets.manifest import write_manifest
 from marey.datasets.split import hold_out, labelled
 from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions

@@ -14,8 +14,9 @@ from torchvision.io import decode_jpeg, encode_jpeg
 
 from marey.errors import UserError, unknown_name
 from marey.synthetic.backgrounds import draw_background
+from marey.synthetic.body import draw_body
 from marey.synthetic.motion import SPLITS, draw, draw_start, load_motion
-from marey.synthetic.renderer import Camera, Stage, draw_body, draw_light, shake_joints
+from marey.synthetic.renderer import Camera, Stage, draw_light, shake_joints
 from marey.video.clip import Clip
 
 

@@ -20,9 +20,10 @@ from torchvision.io import encode_jpeg
 from marey.errors import UserError, unknown_name
 from marey.files import write_bytes, write_csv, write_text
 from marey.synthetic.backgrounds import draw_background
+from marey.synthetic.body import draw_body
 from marey.synthetic.clip import background_offsets, composite, degrade, mask_box
 from marey.synthetic.motion import SPLITS, draw, draw_start, list_actions, load_motion, quaternion_product, rotate_y
-from marey.synthetic.renderer import Camera, Stage, draw_body, draw_light, shake_joints
+from marey.synthetic.renderer import Camera, Stage, draw_light, shake_joints
 from marey.video.clip import Clip
 from marey.video.encode import write_video
 
