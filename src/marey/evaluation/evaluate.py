@@ -16,7 +16,7 @@ from marey.evaluation.classification import EvaluateOptions, Predictions, check_
 from marey.evaluation.order import backwards_of, describe_order_accuracy, measure_order
 from marey.evaluation.zero_shot import unseen_classes, unseen_report
 from marey.inference.answers import Answers, answer_videos
-from marey.training import loop
+from marey.training import validate
 from marey.training.config import TrainConfig
 from marey.training.distributed import make_accelerator
 from marey.training.tasks import build_task
@@ -118,8 +118,8 @@ def evaluate_by_task(checkpoint: Checkpoint, data: str | Path, options: Evaluate
         raise UserError(f"{data}: has {len(task.class_names)} classes, other than the {len(checkpoint.class_names)} of "
                         f"{checkpoint.source}; evaluate on data with the same label list")
     accelerator = make_accelerator(replace(config, train=replace(config.train, device="cpu")))
-    evaluator = loop.evaluate(checkpoint.model.to(accelerator.device), task, accelerator,
-                              batch_size=options.batch_size, workers=options.workers)
+    evaluator = validate.evaluate(checkpoint.model.to(accelerator.device), task, accelerator,
+                                  batch_size=options.batch_size, workers=options.workers)
     return {"task": checkpoint.task, "main": evaluator.main, "num_samples": len(task.val_data or ()),
             **{key: value for key, value in evaluator.compute().items() if not isinstance(value, Tensor)},
             "config": config.to_dict()}
