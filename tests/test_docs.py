@@ -42,6 +42,14 @@ def test_every_room_is_described(name: str) -> None:
     assert described >= ROOMS, ROOMS - described
 
 
+def test_the_new_places_of_old_paths_exist() -> None:
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", ARCHITECTURE.split("## Old paths")[1], flags=re.MULTILINE)
+    assert len(rows) > 30
+    new = {name for _, now in rows for name in re.findall(r"`([a-z0-9_/]+(?:\.py|/))`", now)}
+    missing = [name for name in sorted(new) if not (PACKAGE / name).exists() and not (ROOT / name).exists()]
+    assert not missing, missing
+
+
 @pytest.mark.parametrize("heading", ["A video through", "A configuration through", "A data set through"])
 def test_a_walk_has_ten_lines(heading: str) -> None:
     section = ARCHITECTURE.split(f"## {heading}")[1].split("\n## ")[0]
