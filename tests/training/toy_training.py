@@ -11,7 +11,8 @@ from marey.datasets.clips import collate_clips, sample_generator
 from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from marey.training.objective_config import ObjectiveConfig
 from marey.training.task import Batch, Objective, Outputs, Task, Terms
-from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective
+from marey.training.tasks.clip_evaluator import ClipsEvaluator
+from marey.training.tasks.clips import ClipsObjective
 from marey.training.terms.classification import ClassTerm
 
 CLASSES = ("bright", "dark", "grey")

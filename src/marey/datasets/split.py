@@ -157,6 +157,32 @@ def without_classes(index: DatasetIndex, names: Sequence[str]) -> DatasetIndex:
 
 
 
+def split_for_training(index: DatasetIndex, *, val_fraction: float, limit: int | None,
+                       seed: int) -> tuple[DatasetIndex, DatasetIndex | None]:
+    """Return the training and the validation samples.
+
+    Validation is the split "val" where there is one, else whole groups held out of "train", class by class; the split
+    "test" is never touched. Data without splits is all training data.
+
+    Args:
+        index: all samples.
+        val_fraction: share of the training samples that is held out, in [0, 1].
+        limit: most training samples, drawn per class; None takes all.
+        seed: of what is held out and drawn.
+
+    Raises:
+        UserError: if there is a single class, no sample has a label, or validation has a label absent from training.
+    """
+    train = labelled(index.split("train") if index.splits else index)
+    val = labelled(index.split("val")) if "val" in index.splits else None
+    if val is None and val_fraction > 0:
+        train, val = hold_out(train, val_fraction, seed)
+    if limit is not None and limit < len(train):
+        train = subset(train, limited(train, limit, seed))
+    check_classes(train, val)
+    return train, val
+
+
 def labelled(index: DatasetIndex) -> DatasetIndex:
     """Return the samples that have a label; official test sets have none."""
     found = subset(index, [position for position, sample in enumerate(index.samples) if sample.label is not None])

@@ -35,7 +35,9 @@ from marey.training.config import TrainConfig
 from marey.training.initialise import fill_stem
 from marey.training.loop import train
 from marey.training.task import Task
-from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective, Parts, add_order
+from marey.training.tasks.clip_evaluator import ClipsEvaluator
+from marey.training.tasks.clip_terms import ClipTerms, add_order
+from marey.training.tasks.clips import ClipsObjective
 from marey.training.terms.classification import ClassTerm
 from marey.transforms.preprocess import Preprocess
 
@@ -288,7 +290,7 @@ def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False)
     settings = config.objective
     if as_played:
         settings = replace(settings, order=replace(settings.order, backwards=()))
-    parts = Parts(terms={"class": ClassTerm()})
+    parts = ClipTerms(terms={"class": ClassTerm()})
     add_order(parts, settings, names, T)
     objective = ClipsObjective(
         settings.weights, parts.terms, num_classes=len(names), permuted_clips=parts.permuted_clips

@@ -33,7 +33,9 @@ from marey.training.loop import train
 from marey.training.objective_config import LabelConfig, ObjectiveConfig, OrderConfig
 from marey.training.stages import build_stages
 from marey.training.task import Task
-from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective, Parts, add_order
+from marey.training.tasks.clip_evaluator import ClipsEvaluator
+from marey.training.tasks.clip_terms import ClipTerms, add_order
+from marey.training.tasks.clips import ClipsObjective
 from marey.training.terms.classification import ClassTerm
 from marey.training.terms.label_embedding import LabelTerm
 
@@ -178,9 +180,9 @@ def line_config(
     )
 
 
-def line_parts(line: Line, config: TrainConfig, clips: MiniSet, cache: Path) -> Parts:
+def line_parts(line: Line, config: TrainConfig, clips: MiniSet, cache: Path) -> ClipTerms:
     """Return the terms of a line, the arguments they ask of the model, and what travels in the checkpoint."""
-    parts = Parts(terms={"class": ClassTerm()})
+    parts = ClipTerms(terms={"class": ClassTerm()})
     if "order" in line.weights:
         add_order(parts, config.objective, clips.class_names, FRAMES)
     if "label" in line.weights:

@@ -14,7 +14,7 @@ from marey.checkpoints.folder import save_checkpoint
 from marey.errors import UserError
 from marey.files import read_json, write_json
 from marey.training.checkpoint import RESUME_FILE
-from marey.training.config import TrainConfig, changed_settings, migrate
+from marey.training.config import TrainConfig, changed_settings
 from marey.training.run_state import RunState
 from marey.training.task import Task
 
@@ -34,7 +34,7 @@ class RunFolder:
     def changes(self) -> list[str]:
         """Return "key: old -> new" for every setting that differs from the config.json that is there."""
         before = read_json(self.path / "config.json")
-        return changed_settings(migrate(before), self.config.to_dict())
+        return changed_settings(TrainConfig.from_dict(before).to_dict(), self.config.to_dict())
 
     def save(self, name: str, model: nn.Module, state: RunState, calibration: dict[str, Any] | None = None,
              tensors: dict[str, Tensor] | None = None) -> None:

@@ -13,10 +13,12 @@ from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.split import check_classes, hold_out, limited
 from marey.errors import UserError
 from marey.training.config import TrainConfig, override
+from marey.training.data import open_splits, preprocess_of
 from marey.training.data_config import DataConfig
 from marey.training.objective_config import ClassificationConfig
 from marey.training.tasks import build_task
-from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective, open_splits, preprocess_of
+from marey.training.tasks.clip_evaluator import ClipsEvaluator
+from marey.training.tasks.clips import ClipsObjective
 from marey.training.terms.classification import ClassTerm, mix_clips
 
 

@@ -19,7 +19,8 @@ from marey.training.loop import train
 from marey.training.objective_config import ObjectiveConfig, OrderConfig
 from marey.training.stages import build_stages
 from marey.training.tasks import build_task
-from marey.training.tasks.clips import ClipsEvaluator, ClipsObjective
+from marey.training.tasks.clip_evaluator import ClipsEvaluator
+from marey.training.tasks.clips import ClipsObjective
 from marey.training.terms.classification import ClassTerm
 from marey.training.terms.order import GuidedTerm, OrderMeasure, OrderTerm, PermutedClips, split_outputs
 from marey.transforms.preprocess import Preprocess

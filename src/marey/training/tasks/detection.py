@@ -25,11 +25,11 @@ from marey.models.action_transformer import postprocess
 from marey.models.trunks import FrameTrunk
 from marey.synthetic.mosaic import MosaicScenes
 from marey.training.config import TrainConfig
+from marey.training.data import augment_of, preprocess_of
 from marey.training.data_config import DetectionData
 from marey.training.feature_cache import StoredFeatures, store_items
 from marey.training.stages import Stage, build_stages
 from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, check_terms
-from marey.training.tasks.clips import augment_of, preprocess_of
 from marey.training.terms.detection import detection_terms
 from marey.transforms.preprocess import Preprocess
 
