@@ -1,11 +1,13 @@
-"""Directed attention beside quadratic cosine and softmax attention: time, peak memory, growth with N and T.
+"""Directed attention beside quadratic cosine and softmax attention: time, peak memory, growth with
+N and T.
 
     python -m benchmarks.attention --out results/attention.json
 
-`space`: one frame of N tokens. `time`: 49 places of T frames. `joint`: the undivided form over N*T tokens. All with 12
-heads of width 64, forward and backward together. `training_step`: one block of the base model, forward, cross-entropy,
-backward and SGD, at 8 x 224. Contestants take turns on one thread and processor time is counted, so that ratios hold on
-a busy machine.
+`space`: one frame of N tokens. `time`: 49 places of T frames. `joint`: the undivided form over N*T
+tokens. All with 12
+heads of width 64, forward and backward together. `training_step`: one block of the base model,
+forward, cross-entropy, backward and SGD, at 8 x 224. Contestants take turns on one thread and
+processor time is counted, so that ratios hold on a busy machine.
 """
 
 from __future__ import annotations
@@ -44,8 +46,14 @@ def peak_bytes(run: Callable[[], Any]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorder:
         run()
     held = peak = 0
-    for event in sorted((event for event in recorder.profiler.kineto_results.events() if event.name() == "[memory]"),
-                        key=lambda event: event.start_ns()):
+    for event in sorted(
+        (
+            event
+            for event in recorder.profiler.kineto_results.events()
+            if event.name() == "[memory]"
+        ),
+        key=lambda event: event.start_ns(),
+    ):
         held += event.nbytes()
         peak = max(peak, held)
     return peak
@@ -53,7 +61,9 @@ def peak_bytes(run: Callable[[], Any]) -> int:
 
 def there_and_back(kind: str, batch: int, tokens: int) -> Callable[[], None]:
     """Return a function that runs one attention forward and backward."""
-    query, key, value = (torch.randn(batch, HEADS, tokens, WIDTH, requires_grad=True) for _ in range(3))
+    query, key, value = (
+        torch.randn(batch, HEADS, tokens, WIDTH, requires_grad=True) for _ in range(3)
+    )
 
     def run() -> None:
         for tensor in (query, key, value):
@@ -66,8 +76,14 @@ def there_and_back(kind: str, batch: int, tokens: int) -> Callable[[], None]:
 def training_step(time_attention: str, space_attention: str) -> Callable[[], None]:
     """Return a function that trains one block of the base model for one step."""
     torch.manual_seed(0)
-    model = create_model("direcformer", num_classes=27, depth=1, time_attention=time_attention,
-                         space_attention=space_attention, cls_in_time=time_attention == "cosine")
+    model = create_model(
+        "direcformer",
+        num_classes=27,
+        depth=1,
+        time_attention=time_attention,
+        space_attention=space_attention,
+        cls_in_time=time_attention == "cosine",
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     clip, label = torch.randn(1, 8, 3, 224, 224), torch.tensor([3])
 
@@ -82,9 +98,13 @@ def training_step(time_attention: str, space_attention: str) -> Callable[[], Non
 def compare(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, Any]:
     """Time contestants in turns and measure each one's peak memory."""
     timing = interleave(runs, rounds)
-    return {"milliseconds": {name: round(1000 * value, 3) for name, value in timing["cpu_seconds"].items()},
-            "times_the_first": timing["cpu_ratios"],
-            "peak_megabytes": {name: round(peak_bytes(run) / 2**20, 2) for name, run in runs.items()}}
+    return {
+        "milliseconds": {
+            name: round(1000 * value, 3) for name, value in timing["cpu_seconds"].items()
+        },
+        "times_the_first": timing["cpu_ratios"],
+        "peak_megabytes": {name: round(peak_bytes(run) / 2**20, 2) for name, run in runs.items()},
+    }
 
 
 def exponent(sizes: tuple[int, ...], values: list[float]) -> float:
@@ -97,22 +117,39 @@ def exponent(sizes: tuple[int, ...], values: list[float]) -> float:
 
 def growth(rows: list[dict[str, Any]], sizes: tuple[int, ...]) -> dict[str, Any]:
     """Return the fitted exponents of time and memory per kind."""
-    return {kind: {"time": exponent(sizes, [row["milliseconds"][kind] for row in rows]),
-                   "memory": exponent(sizes, [row["peak_megabytes"][kind] for row in rows])} for kind in KINDS}
+    return {
+        kind: {
+            "time": exponent(sizes, [row["milliseconds"][kind] for row in rows]),
+            "memory": exponent(sizes, [row["peak_megabytes"][kind] for row in rows]),
+        }
+        for kind in KINDS
+    }
 
 
-def reading(space: dict[str, Any], time: dict[str, Any], joint: dict[str, Any], steps: dict[str, Any]) -> str:
+def reading(
+    space: dict[str, Any], time: dict[str, Any], joint: dict[str, Any], steps: dict[str, Any]
+) -> str:
     """Say in words how many times longer the others take than directed attention."""
+
     def others(row: dict[str, Any]) -> str:
-        return ", ".join(f"{kind} {row['times_the_first'][kind]}" for kind in KINDS if kind != "directed")
+        return ", ".join(
+            f"{kind} {row['times_the_first'][kind]}" for kind in KINDS if kind != "directed"
+        )
 
     memory = steps["peak_megabytes"]
-    return (f"Forward and backward, in times of directed attention (cheaper side): one frame of {space['N']} tokens: "
-            f"{others(space)}; undivided over {joint['N'] * joint['T']} tokens: {others(joint)}. Short sequences "
-            f"gain nothing, norms cost more than the softmax saves: T = {time['T']}: {others(time)}. A training step "
-            f"of one block with softmax over both axes takes {steps['times_the_first']['softmax-softmax']} of one with "
-            f"cosines, and {memory['softmax-softmax']} MB against {memory['cosine-cosine']} MB, which hold the "
-            "normalised queries and keys: projections and MLP dominate the time.")
+    return (
+        "Forward and backward, in times of directed attention (cheaper side): one frame of "
+        f"{space['N']} tokens: "
+        f"{others(space)}; undivided over {joint['N'] * joint['T']} tokens: {others(joint)}. "
+        "Short sequences "
+        f"gain nothing, norms cost more than the softmax saves: T = {time['T']}: {others(time)}. "
+        "A training step "
+        "of one block with softmax over both axes takes "
+        f"{steps['times_the_first']['softmax-softmax']} of one with "
+        f"cosines, and {memory['softmax-softmax']} MB against {memory['cosine-cosine']} MB, which "
+        "hold the "
+        "normalised queries and keys: projections and MLP dominate the time."
+    )
 
 
 def main() -> None:
@@ -122,21 +159,42 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    space = [compare({kind: there_and_back(kind, 1, N) for kind in KINDS}, arguments.rounds) | {"N": N}
-             for N in SPACE_TOKENS]
-    time = [compare({kind: there_and_back(kind, PLACES, T) for kind in KINDS}, arguments.rounds) | {"T": T}
-            for T in TIME_FRAMES]
-    joint = [compare({kind: there_and_back(kind, 1, N * T) for kind in KINDS}, arguments.rounds) | {"N": N, "T": T}
-             for N, T in JOINT]
-    steps = compare({"cosine-cosine": training_step("cosine", "cosine"),
-                     "softmax-softmax": training_step("softmax", "softmax"),
-                     "cosine-softmax": training_step("cosine", "softmax")}, arguments.rounds)
+    space = [
+        compare({kind: there_and_back(kind, 1, N) for kind in KINDS}, arguments.rounds) | {"N": N}
+        for N in SPACE_TOKENS
+    ]
+    time = [
+        compare({kind: there_and_back(kind, PLACES, T) for kind in KINDS}, arguments.rounds)
+        | {"T": T}
+        for T in TIME_FRAMES
+    ]
+    joint = [
+        compare({kind: there_and_back(kind, 1, N * T) for kind in KINDS}, arguments.rounds)
+        | {"N": N, "T": T}
+        for N, T in JOINT
+    ]
+    steps = compare(
+        {
+            "cosine-cosine": training_step("cosine", "cosine"),
+            "softmax-softmax": training_step("softmax", "softmax"),
+            "cosine-softmax": training_step("cosine", "softmax"),
+        },
+        arguments.rounds,
+    )
     result = {
-        "command": f"python -m benchmarks.attention --rounds {arguments.rounds} --out {arguments.out}",
-        "date": datetime.date.today().isoformat(), "machine": machine("torch"), "heads": HEADS, "head_dim": WIDTH,
-        "space": space, "time": time, "joint": joint, "training_step": steps,
+        "command": f"python -m benchmarks.attention --rounds {arguments.rounds} --out "
+        f"{arguments.out}",
+        "date": datetime.date.today().isoformat(),
+        "machine": machine("torch"),
+        "heads": HEADS,
+        "head_dim": WIDTH,
+        "space": space,
+        "time": time,
+        "joint": joint,
+        "training_step": steps,
         "exponents": {"over_N": growth(space, SPACE_TOKENS), "over_T": growth(time, TIME_FRAMES)},
-        "reading": reading(space[1], time[0], joint[1], steps)}
+        "reading": reading(space[1], time[0], joint[1], steps),
+    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))

@@ -1,6 +1,7 @@
-"""Frame mAP: our vectorised evaluator beside the per-image, per-class loops of the official style, in one run.
+"""Frame mAP: our vectorised evaluator beside the per-image, per-class loops of the official style,
+in one run.
 
-    python benchmarks/ava_metrics.py --out results/ava_metrics_speed.json
+python benchmarks/ava_metrics.py --out results/ava_metrics_speed.json
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from marey.metrics.ava import evaluate
 from marey.metrics.average_precision import average_precision
 
 
-def official_style(truth: BoxRows, detections: BoxRows, num_classes: int, iou_threshold: float) -> float:
-    """Per image keep the 50 best, per class build the IoU matrix and walk down it, then average precision."""
+def official_style(
+    truth: BoxRows, detections: BoxRows, num_classes: int, iou_threshold: float
+) -> float:
+    """Per image keep the 50 best, per class build the IoU matrix and walk down it, then average
+    precision."""
     scores: list[list[np.ndarray]] = [[] for _ in range(num_classes + 1)]
     hits: list[list[np.ndarray]] = [[] for _ in range(num_classes + 1)]
     truth_of, detections_of = _by_image(truth), _by_image(detections)
@@ -38,8 +42,18 @@ def official_style(truth: BoxRows, detections: BoxRows, num_classes: int, iou_th
                         found[i] = taken[best[i]] = True
             scores[c].append(detections.last[mine])
             hits[c].append(found)
-    return float(np.nanmean([average_precision(np.concatenate(scores[c]), np.concatenate(hits[c]),
-                                               int((truth.class_ids == c).sum())) for c in range(1, num_classes + 1)]))
+    return float(
+        np.nanmean(
+            [
+                average_precision(
+                    np.concatenate(scores[c]),
+                    np.concatenate(hits[c]),
+                    int((truth.class_ids == c).sum()),
+                )
+                for c in range(1, num_classes + 1)
+            ]
+        )
+    )
 
 
 def _by_image(rows: BoxRows) -> dict[int, np.ndarray]:
@@ -49,18 +63,27 @@ def _by_image(rows: BoxRows) -> dict[int, np.ndarray]:
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    low, high = (
+        np.maximum(a[:, None, :2], b[None, :, :2]),
+        np.minimum(a[:, None, 2:], b[None, :, 2:]),
+    )
     inter = np.clip(high - low, 0, None).prod(-1)
     area_a, area_b = (a[:, 2:] - a[:, :2]).prod(-1), (b[:, 2:] - b[:, :2]).prod(-1)
     return inter / (area_a[:, None] + area_b[None] - inter)
 
 
-def make_rows(generator: np.random.Generator, count: int, num_images: int, num_classes: int) -> BoxRows:
+def make_rows(
+    generator: np.random.Generator, count: int, num_images: int, num_classes: int
+) -> BoxRows:
     """Random boxes with distinct scores, spread evenly over images and classes."""
-    low = generator.uniform(0, .5, (count, 2))
-    return rows_from_arrays([(f"v{i}", 902.0) for i in range(num_images)], generator.integers(0, num_images, count),
-                            np.hstack([low, low + generator.uniform(.1, .5, (count, 2))]),
-                            generator.integers(1, num_classes + 1, count), generator.permutation(count) / count)
+    low = generator.uniform(0, 0.5, (count, 2))
+    return rows_from_arrays(
+        [(f"v{i}", 902.0) for i in range(num_images)],
+        generator.integers(0, num_images, count),
+        np.hstack([low, low + generator.uniform(0.1, 0.5, (count, 2))]),
+        generator.integers(1, num_classes + 1, count),
+        generator.permutation(count) / count,
+    )
 
 
 def main() -> None:
@@ -85,14 +108,24 @@ def main() -> None:
         return value, min(seconds)
 
     ours, our_seconds = best_of(lambda: evaluate(truth, detections, labels)["mAP"], 5)
-    theirs, their_seconds = best_of(lambda: official_style(truth, detections, arguments.classes, 0.5), 2)
-    result = {"command": "python benchmarks/ava_metrics.py --out results/ava_metrics_speed.json",
-              "date": date.today().isoformat(), "boxes": len(detections), "images": arguments.images,
-              "classes": arguments.classes, "ours_seconds": our_seconds, "per_image_style_seconds": their_seconds,
-              "ratio": their_seconds / our_seconds, "map_difference": abs(ours - theirs),
-              "reading": f"Both give the same mAP; the vectorised evaluator is {their_seconds / our_seconds:.0f} times "
-                         "faster than the per-image loops on the same rows (best of 5 and of 2 runs, reading files "
-                         "not counted)."}
+    theirs, their_seconds = best_of(
+        lambda: official_style(truth, detections, arguments.classes, 0.5), 2
+    )
+    result = {
+        "command": "python benchmarks/ava_metrics.py --out results/ava_metrics_speed.json",
+        "date": date.today().isoformat(),
+        "boxes": len(detections),
+        "images": arguments.images,
+        "classes": arguments.classes,
+        "ours_seconds": our_seconds,
+        "per_image_style_seconds": their_seconds,
+        "ratio": their_seconds / our_seconds,
+        "map_difference": abs(ours - theirs),
+        "reading": "Both give the same mAP; the vectorised evaluator is "
+        f"{their_seconds / our_seconds:.0f} times "
+        "faster than the per-image loops on the same rows (best of 5 and of 2 runs, reading files "
+        "not counted).",
+    }
     text = json.dumps(result, indent=1)
     print(text)
     if arguments.out:

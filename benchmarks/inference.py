@@ -1,10 +1,11 @@
-"""TimeSformer-B forward at 8 x 224 beside `transformers`, with the same weights, in one interleaved run.
+"""TimeSformer-B forward at 8 x 224 beside `transformers`, with the same weights, in one interleaved
+run.
 
     python -m benchmarks.inference --out results/inference.json
 
-Contestants take turns (A B A B ...), so the ratios hold on a busy machine; the matrix-multiply rate is measured in the
-same turns on the shapes the model multiplies, (tokens x 768) by (768 x 3072). With one thread, processor time is
-counted, which other processes disturb less than wall time.
+Contestants take turns (A B A B ...), so the ratios hold on a busy machine; the matrix-multiply rate
+is measured in the same turns on the shapes the model multiplies, (tokens x 768) by (768 x 3072).
+With one thread, processor time is counted, which other processes disturb less than wall time.
 """
 
 from __future__ import annotations
@@ -82,27 +83,50 @@ def measure(batch: int, rounds: int) -> dict[str, Any]:
     clip = torch.randn(batch, 8, 3, 224, 224)
     tokens, repeats = batch * 1569, 20
     with torch.inference_mode():
-        timing = interleave({
-            "ours_fp32": lambda: ours(clip), "transformers_fp32": lambda: theirs(clip),
-            "ours_bf16": lambda: half(clip.bfloat16()), "matmul_fp32": matmul(torch.float32, tokens, repeats),
-            "matmul_bf16": matmul(torch.bfloat16, tokens, repeats)}, rounds)
-        answers = [ours(clip)["logits"], theirs(clip).logits, half(clip.bfloat16())["logits"].float()]
+        timing = interleave(
+            {
+                "ours_fp32": lambda: ours(clip),
+                "transformers_fp32": lambda: theirs(clip),
+                "ours_bf16": lambda: half(clip.bfloat16()),
+                "matmul_fp32": matmul(torch.float32, tokens, repeats),
+                "matmul_bf16": matmul(torch.bfloat16, tokens, repeats),
+            },
+            rounds,
+        )
+        answers = [
+            ours(clip)["logits"],
+            theirs(clip).logits,
+            half(clip.bfloat16())["logits"].float(),
+        ]
     seconds = timing["cpu_seconds" if torch.get_num_threads() == 1 else "seconds"]
     executed = multiply_adds(ours, clip)
-    rate = {kind: repeats * tokens * 768 * 3072 / seconds[f"matmul_{kind}"] for kind in ("fp32", "bf16")}
+    rate = {
+        kind: repeats * tokens * 768 * 3072 / seconds[f"matmul_{kind}"] for kind in ("fp32", "bf16")
+    }
     matmul_ratio = rate["bf16"] / rate["fp32"]
     goals = GOALS | {"bf16_speedup": 2.0 if matmul_ratio >= 1.8 else round(0.85 * matmul_ratio, 3)}
-    got = {"fp32_speedup": round(seconds["transformers_fp32"] / seconds["ours_fp32"], 3),
-           "bf16_speedup": round(seconds["transformers_fp32"] / seconds["ours_bf16"], 3),
-           "share_of_matmul_rate_fp32": round(executed / seconds["ours_fp32"] / rate["fp32"], 3),
-           "share_of_matmul_rate_bf16": round(executed / seconds["ours_bf16"] / rate["bf16"], 3)}
-    return {"batch": batch, "timing": timing, "multiply_adds_executed_per_clip": executed / batch,
-            "matmul_multiply_adds_per_second": rate, "bf16_over_fp32_matmul": round(matmul_ratio, 3),
-            "goals": goals, "measured": got, "met": {name: got[name] >= goal for name, goal in goals.items()},
-            "max_difference_of_logits_fp32": float((answers[0] - answers[1]).abs().max()),
-            "largest_logit": float(answers[1].abs().max()),
-            "top1_equal": {"fp32": bool((answers[0].argmax(-1) == answers[1].argmax(-1)).all()),
-                           "bf16": bool((answers[2].argmax(-1) == answers[1].argmax(-1)).all())}}
+    got = {
+        "fp32_speedup": round(seconds["transformers_fp32"] / seconds["ours_fp32"], 3),
+        "bf16_speedup": round(seconds["transformers_fp32"] / seconds["ours_bf16"], 3),
+        "share_of_matmul_rate_fp32": round(executed / seconds["ours_fp32"] / rate["fp32"], 3),
+        "share_of_matmul_rate_bf16": round(executed / seconds["ours_bf16"] / rate["bf16"], 3),
+    }
+    return {
+        "batch": batch,
+        "timing": timing,
+        "multiply_adds_executed_per_clip": executed / batch,
+        "matmul_multiply_adds_per_second": rate,
+        "bf16_over_fp32_matmul": round(matmul_ratio, 3),
+        "goals": goals,
+        "measured": got,
+        "met": {name: got[name] >= goal for name, goal in goals.items()},
+        "max_difference_of_logits_fp32": float((answers[0] - answers[1]).abs().max()),
+        "largest_logit": float(answers[1].abs().max()),
+        "top1_equal": {
+            "fp32": bool((answers[0].argmax(-1) == answers[1].argmax(-1)).all()),
+            "bf16": bool((answers[2].argmax(-1) == answers[1].argmax(-1)).all()),
+        },
+    }
 
 
 def main() -> None:
@@ -114,11 +138,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    result = {"command": f"python -m benchmarks.inference --batch {arguments.batch} --rounds {arguments.rounds} "
-                         f"--threads {arguments.threads} --out {arguments.out}",
-              "clock": "processor seconds" if arguments.threads == 1 else "wall seconds",
-              "date": datetime.date.today().isoformat(), "machine": machine("torch", "transformers"),
-              "threads": arguments.threads, **measure(arguments.batch, arguments.rounds)}
+    result = {
+        "command": f"python -m benchmarks.inference --batch {arguments.batch} --rounds "
+        f"{arguments.rounds} "
+        f"--threads {arguments.threads} --out {arguments.out}",
+        "clock": "processor seconds" if arguments.threads == 1 else "wall seconds",
+        "date": datetime.date.today().isoformat(),
+        "machine": machine("torch", "transformers"),
+        "threads": arguments.threads,
+        **measure(arguments.batch, arguments.rounds),
+    }
     result["reading"] = reading(result)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -128,12 +157,20 @@ def main() -> None:
 def reading(result: dict[str, Any]) -> str:
     """Say in words what was met."""
     got, goals = result["measured"], result["goals"]
-    parts = [f"{name} {got[name]} against a goal of {goal}: {'met' if result['met'][name] else 'not met'}"
-             for name, goal in goals.items()]
-    return (f"{'; '.join(parts)}. bf16 matrix products ran {result['bf16_over_fp32_matmul']} times as fast as fp32 "
-            "ones in the same turns. Shares of the rate count the multiply-adds really executed, after folding. Both "
-            f"models carry the same random weights of a size that makes time matter; {result['batch']} random clip(s) "
-            "per forward, so equal top-1 is a check of the arithmetic, not of accuracy.")
+    parts = [
+        f"{name} {got[name]} against a goal of {goal}: "
+        f"{'met' if result['met'][name] else 'not met'}"
+        for name, goal in goals.items()
+    ]
+    return (
+        f"{'; '.join(parts)}. bf16 matrix products ran {result['bf16_over_fp32_matmul']} times as "
+        "fast as fp32 "
+        "ones in the same turns. Shares of the rate count the multiply-adds really executed, "
+        "after folding. Both "
+        "models carry the same random weights of a size that makes time matter; "
+        f"{result['batch']} random clip(s) "
+        "per forward, so equal top-1 is a check of the arithmetic, not of accuracy."
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Write docs/paper-map.md: every equation, table and figure of the five papers -> file:line, command, or why not built.
+"""Write docs/paper-map.md: every equation, table and figure of the five papers -> file:line,
+command, or why not built.
 
     python docs/make_paper_map.py          write the page
-    python docs/make_paper_map.py --check  exit with status 1 if the page is not what would be written
+    python docs/make_paper_map.py --check  exit with status 1 if the page would change
 
-An entry names code as "file.py:name" below src/marey (methods as Class.name). The line is read from the source. A
-definition that moved is found where its name is unique; an entry whose code is gone is an error. "$ ..." is a command;
+An entry names code as "file.py:name" below src/marey (methods as Class.name). The line is read from
+the source. A definition that moved is found where its name is unique; an entry whose code is
+gone is an error. "$ ..." is a command;
 "not built: ..." says why.
 """
 
@@ -31,30 +33,71 @@ ENTRIES: dict[str, list[Entry]] = {
         ("Section 3", "extension of short videos", ("video/extension.py:extend_frames",)),
         ("Section 3", "split 900/225/125", ("datasets/hmdb_simp.py:read",)),
         ("Section 3", "fine-tuning settings", ("recipes/hmdb_study.py:timesformer_hmdb_simp",)),
-        ("Table 1", "batch size, optimiser, learning rate",
-         ("$ marey reproduce hmdb-study --cells 'Table 1*' --out DIR",)),
+        (
+            "Table 1",
+            "batch size, optimiser, learning rate",
+            ("$ marey reproduce hmdb-study --cells 'Table 1*' --out DIR",),
+        ),
         ("Table 2", "pre-training", ("$ marey reproduce hmdb-study --cells 'Table 2*' --out DIR",)),
         ("Table 3", "samplers", ("$ marey reproduce hmdb-study --cells 'Table 3*' --out DIR",)),
-        ("Table 4", "TimeSformer and ViViT", ("$ marey reproduce hmdb-study --cells 'Table 4*' --out DIR",
-                                            "recipes/hmdb_study.py:vivit_hmdb_simp")),
-        ("Table 5", "extension before and after sampling",
-         ("$ marey reproduce hmdb-study --cells 'Table 5*' --out DIR",)),
+        (
+            "Table 4",
+            "TimeSformer and ViViT",
+            (
+                "$ marey reproduce hmdb-study --cells 'Table 4*' --out DIR",
+                "recipes/hmdb_study.py:vivit_hmdb_simp",
+            ),
+        ),
+        (
+            "Table 5",
+            "extension before and after sampling",
+            ("$ marey reproduce hmdb-study --cells 'Table 5*' --out DIR",),
+        ),
         ("Figs. 1, 2", "drawings of ViT and ViViT", ("not built: drawings of architectures",)),
         ("Fig. 3", "confusion matrix", ("$ marey evaluate RUN --data DATA --out DIR",)),
         ("Fig. 4", "web page", ("$ marey serve", "web/page.py:build_page")),
-        ("Fig. 5", "attention map", ("$ marey explain VIDEO --out DIR", "explain/attention.py:attention_map")),
-        ("Figs. 6, 7", "right and wrong videos with top-5", ("$ marey reproduce hmdb-study --out DIR",)),
+        (
+            "Fig. 5",
+            "attention map",
+            ("$ marey explain VIDEO --out DIR", "explain/attention.py:attention_map"),
+        ),
+        (
+            "Figs. 6, 7",
+            "right and wrong videos with top-5",
+            ("$ marey reproduce hmdb-study --out DIR",),
+        ),
     ],
     DIRECFORMER: [
         ("Eq. 1", "likelihood of class and order", ("training/tasks/clips.py:ClipsObjective",)),
-        ("Eq. 2", "class of the ordered, order of the permuted clip",
-         ("training/terms/order.py:PermutedClips.training_batch",)),
+        (
+            "Eq. 2",
+            "class of the ordered, order of the permuted clip",
+            ("training/terms/order.py:PermutedClips.training_batch",),
+        ),
         ("Eq. 3", "patch and space-time embedding", ("models/timesformer.py:TimeSformer.embed",)),
-        ("Eqs. 4, 8", "query, key, value of normed tokens", ("layers/transformer_block.py:DividedBlock.forward",)),
-        ("Eq. 5", "directed attention over all tokens", ("layers/directed_attention.py:directed_weights",
-                                                         "layers/transformer_block.py:JointBlock")),
-        ("Eqs. 6, 7", "directed attention over time", ("layers/attention.py:SoftmaxAttention.over_time",)),
-        ("Eqs. 9, 10", "directed attention over space", ("layers/attention.py:SoftmaxAttention.over_space",)),
+        (
+            "Eqs. 4, 8",
+            "query, key, value of normed tokens",
+            ("layers/transformer_block.py:DividedBlock.forward",),
+        ),
+        (
+            "Eq. 5",
+            "directed attention over all tokens",
+            (
+                "layers/directed_attention.py:directed_weights",
+                "layers/transformer_block.py:JointBlock",
+            ),
+        ),
+        (
+            "Eqs. 6, 7",
+            "directed attention over time",
+            ("layers/attention.py:SoftmaxAttention.over_time",),
+        ),
+        (
+            "Eqs. 9, 10",
+            "directed attention over space",
+            ("layers/attention.py:SoftmaxAttention.over_space",),
+        ),
         ("Eq. 11", "MLP with residual", ("layers/transformer_block.py:MLP",)),
         ("Eq. 12", "class and order heads", ("models/direcformer.py:DirecFormer.forward_head",)),
         ("Eq. 13", "guided loss", ("losses/order.py:guided_loss", "losses/order.py:order_signs")),
@@ -62,69 +105,170 @@ ENTRIES: dict[str, list[Entry]] = {
         ("Eq. 15", "OrderAcc", ("metrics/order.py:order_accuracy",)),
         ("Section 4.1", "permutation set", ("order/permutations.py:make_permutation_set",)),
         ("Section 4", "Hamiltonian path", ("order/path.py:hamiltonian_path",)),
-        ("Tables 1, 2", "ablation and order correction on Jester",
-         ("$ marey reproduce direcformer --out DIR", "recipes/direcformer.py:direcformer_jester")),
-        ("Table 3", "Something-Something V2", ("$ marey reproduce direcformer --scale full --data DATA --out DIR",
-                                               "recipes/direcformer.py:direcformer_something_v2")),
-        ("Table 4", "Kinetics-400", ("$ marey reproduce direcformer --scale full --data DATA --out DIR",
-                                     "recipes/direcformer.py:direcformer_kinetics400")),
-        ("Table 5, Fig. 1", "size and cost", ("$ marey reproduce direcformer --cells 'size*' --out DIR",)),
+        (
+            "Tables 1, 2",
+            "ablation and order correction on Jester",
+            (
+                "$ marey reproduce direcformer --out DIR",
+                "recipes/direcformer.py:direcformer_jester",
+            ),
+        ),
+        (
+            "Table 3",
+            "Something-Something V2",
+            (
+                "$ marey reproduce direcformer --scale full --data DATA --out DIR",
+                "recipes/direcformer.py:direcformer_something_v2",
+            ),
+        ),
+        (
+            "Table 4",
+            "Kinetics-400",
+            (
+                "$ marey reproduce direcformer --scale full --data DATA --out DIR",
+                "recipes/direcformer.py:direcformer_kinetics400",
+            ),
+        ),
+        (
+            "Table 5, Fig. 1",
+            "size and cost",
+            ("$ marey reproduce direcformer --cells 'size*' --out DIR",),
+        ),
         ("Fig. 2", "framework", ("models/direcformer.py:DirecFormer",)),
         ("Fig. 3", "samples of the data sets", ("not built: pictures of data that is not ours",)),
-        ("Fig. 4", "order correction on the directed matrix", ("$ marey order VIDEO --shuffle 0",
-                                                               "explain/order_figures.py:draw_order")),
+        (
+            "Fig. 4",
+            "order correction on the directed matrix",
+            ("$ marey order VIDEO --shuffle 0", "explain/order_figures.py:draw_order"),
+        ),
     ],
     SEVITAR: [
-        ("Eq. 1", "patch embedding with one vector per place and time", ("models/timesformer.py:TimeSformer.embed",)),
-        ("Section 3.1", "divided space-time attention", ("layers/transformer_block.py:DividedBlock",)),
-        ("Section 3.2", "semantic MLP and its loss", ("models/sevitar.py:SeViTAR.forward_head",
-                                                      "losses/label_embedding.py:label_embedding_loss")),
+        (
+            "Eq. 1",
+            "patch embedding with one vector per place and time",
+            ("models/timesformer.py:TimeSformer.embed",),
+        ),
+        (
+            "Section 3.1",
+            "divided space-time attention",
+            ("layers/transformer_block.py:DividedBlock",),
+        ),
+        (
+            "Section 3.2",
+            "semantic MLP and its loss",
+            (
+                "models/sevitar.py:SeViTAR.forward_head",
+                "losses/label_embedding.py:label_embedding_loss",
+            ),
+        ),
         ("Section 3.3", "classification of [s, z]", ("models/sevitar.py:SeViTAR.forward_head",)),
-        ("Section 3", "seen and unseen classes", ("inference/zero_shot.py:rank_labels",
-                                                  "$ marey predict VIDEO --labels 'riding a bike,juggling'")),
-        ("Table 1", "perturbed UCF101, HMDB51, Kinetics-400", ("$ marey reproduce sevitar --out DIR",
-                                                              "recipes/sevitar.py:sevitar_ucf101")),
+        (
+            "Section 3",
+            "seen and unseen classes",
+            (
+                "inference/zero_shot.py:rank_labels",
+                "$ marey predict VIDEO --labels 'riding a bike,juggling'",
+            ),
+        ),
+        (
+            "Table 1",
+            "perturbed UCF101, HMDB51, Kinetics-400",
+            ("$ marey reproduce sevitar --out DIR", "recipes/sevitar.py:sevitar_ucf101"),
+        ),
         ("Table 2", "mini versions", ("$ marey reproduce sevitar --out DIR",)),
         ("Fig. 1", "t-SNE of features", ("$ marey reproduce sevitar --out DIR",)),
         ("Fig. 2", "architecture", ("models/sevitar.py:SeViTAR",)),
-        ("Fig. 3", "perturbations", ("corruptions/__init__.py:corrupt", "$ marey corrupt DATA --out DIR-P")),
+        (
+            "Fig. 3",
+            "perturbations",
+            ("corruptions/__init__.py:corrupt", "$ marey corrupt DATA --out DIR-P"),
+        ),
     ],
     GAT: [
         ("Eq. 1", "scaled dot-product attention", ("layers/gated_attention.py:attend",)),
-        ("Section 3.1", "global and local attention, gates", ("layers/gated_attention.py:GatedMultiLevelAttention",)),
+        (
+            "Section 3.1",
+            "global and local attention, gates",
+            ("layers/gated_attention.py:GatedMultiLevelAttention",),
+        ),
         ("Eq. 2", "cross-entropy", ("losses/multilabel.py:multilabel_loss",)),
-        ("Eq. 3", "adversarial perturbation", ("losses/adversarial.py:perturbation_from_gradient",)),
-        ("Section 3.2.1", "L_advFr, L_advJS", ("losses/attention_regularisation.py:frobenius_distance",
-                                              "losses/attention_regularisation.py:jensen_shannon_distance")),
+        (
+            "Eq. 3",
+            "adversarial perturbation",
+            ("losses/adversarial.py:perturbation_from_gradient",),
+        ),
+        (
+            "Section 3.2.1",
+            "L_advFr, L_advJS",
+            (
+                "losses/attention_regularisation.py:frobenius_distance",
+                "losses/attention_regularisation.py:jensen_shannon_distance",
+            ),
+        ),
         ("Algorithm 1", "training", ("training/terms/adversarial.py:AdversarialTraining",)),
-        ("Table 1", "ablation", ("$ marey reproduce gat --out DIR", "recipes/gat.py:gat_youtube8m")),
+        (
+            "Table 1",
+            "ablation",
+            ("$ marey reproduce gat --out DIR", "recipes/gat.py:gat_youtube8m"),
+        ),
         ("Table 2", "listing", ("$ marey reproduce gat --cells listing --out DIR",)),
-        ("Figs. 1, 4, 6", "attention profiles", ("layers/gated_attention.py:global_profile",
-                                                "layers/gated_attention.py:local_profile",
-                                                "$ marey reproduce gat --cells profiles --out DIR")),
+        (
+            "Figs. 1, 4, 6",
+            "attention profiles",
+            (
+                "layers/gated_attention.py:global_profile",
+                "layers/gated_attention.py:local_profile",
+                "$ marey reproduce gat --cells profiles --out DIR",
+            ),
+        ),
         ("Fig. 2", "architecture", ("models/gat.py:GAT",)),
         ("Fig. 3", "windows and experts", ("$ marey reproduce gat --cells 'Fig3*' --out DIR",)),
         ("Fig. 5", "epsilon and alpha", ("$ marey reproduce gat --out DIR",)),
-        ("Fig. 7", "under attack", ("training/terms/adversarial.py:perturb", "$ marey reproduce gat --out DIR")),
+        (
+            "Fig. 7",
+            "under attack",
+            ("training/terms/adversarial.py:perturb", "$ marey reproduce gat --out DIR"),
+        ),
         ("Fig. 8", "best and worst classes", ("$ marey reproduce gat --cells classes --out DIR",)),
         ("Section 5", "hierarchy of windows", ("layers/gated_attention.py:window_hierarchy",)),
     ],
     ACTION: [
         ("Section 3.1", "I3D trunk", ("models/i3d.py:I3DTrunk",)),
-        ("Section 3.1", "region proposals", ("models/action_transformer.py:ActionTransformer.propose",)),
+        (
+            "Section 3.1",
+            "region proposals",
+            ("models/action_transformer.py:ActionTransformer.propose",),
+        ),
         ("Section 3.2", "attention and its residual branch", ("layers/tx.py:TxUnit.forward",)),
         ("Section 3.2", "location embedding", ("layers/location_embedding.py:LocationEmbedding",)),
         ("Section 3.2", "query preprocessing", ("layers/tx.py:QueryPreprocessor",)),
         ("Section 3.3", "I3D head", ("models/action_transformer.py:I3DHead",)),
         ("Section 3.4", "losses", ("losses/detection.py:detection_loss",)),
-        ("Section 3.5", "training settings", ("recipes/action_transformer.py:action_transformer_ava",)),
-        ("Table 1", "with ground-truth boxes", ("$ marey reproduce action-transformer --out DIR",
-                                               "models/action_transformer.py:count_parameters")),
-        ("Table 2", "localisation", ("$ marey reproduce action-transformer --out DIR", "metrics/ava.py:evaluate_csv")),
+        (
+            "Section 3.5",
+            "training settings",
+            ("recipes/action_transformer.py:action_transformer_ava",),
+        ),
+        (
+            "Table 1",
+            "with ground-truth boxes",
+            (
+                "$ marey reproduce action-transformer --out DIR",
+                "models/action_transformer.py:count_parameters",
+            ),
+        ),
+        (
+            "Table 2",
+            "localisation",
+            ("$ marey reproduce action-transformer --out DIR", "metrics/ava.py:evaluate_csv"),
+        ),
         ("Table 3", "overall", ("$ marey reproduce action-transformer --out DIR",)),
         ("Table 4", "Tx, Tx+I3D, 96 frames", ("$ marey reproduce action-transformer --out DIR",)),
-        ("Table 5", "augmentation, pre-training, class-agnostic boxes",
-         ("$ marey reproduce action-transformer --out DIR",)),
+        (
+            "Table 5",
+            "augmentation, pre-training, class-agnostic boxes",
+            ("$ marey reproduce action-transformer --out DIR",),
+        ),
         ("Figs. 1-3", "architecture", ("models/action_transformer.py:ActionTransformer",)),
         ("Fig. 4", "key embeddings and attention", ("layers/tx.py:TxHead.key_embeddings",)),
         ("Fig. 5", "by class, size and number of persons", ("metrics/ava_breakdown.py:breakdown",)),
@@ -151,7 +295,8 @@ def node_of(file: Path, name: str) -> ast.ClassDef | ast.FunctionDef | None:
 def find(place: str) -> tuple[Path, ast.ClassDef | ast.FunctionDef]:
     """Return the file and the definition a "file.py:Class.method" names.
 
-    If the definition has moved and one other file of the package defines that name, that file is returned.
+    If the definition has moved and one other file of the package defines that name, that file is
+    returned.
 
     Raises:
         LookupError: if no file, or more than one, defines the name.
@@ -161,17 +306,26 @@ def find(place: str) -> tuple[Path, ast.ClassDef | ast.FunctionDef]:
     if path.is_file() and (node := node_of(path, name)):
         return path, node
 
-    found = [(other, node) for other in sorted(PACKAGE.rglob("*.py")) if (node := node_of(other, name))]
+    found = [
+        (other, node) for other in sorted(PACKAGE.rglob("*.py")) if (node := node_of(other, name))
+    ]
     if len(found) != 1:
         others = ", ".join(str(other.relative_to(PACKAGE)) for other, _ in found)
-        raise LookupError(f"{place}: not there; the name is defined in {others or 'no file'} of src/marey")
+        raise LookupError(
+            f"{place}: not there; the name is defined in {others or 'no file'} of src/marey"
+        )
     return found[0]
 
 
 def render() -> str:
     """Return the page."""
-    lines = ["# Paper map", "", "Every equation, table and figure of the five papers, and where it is. Written by",
-             "`python docs/make_paper_map.py`; a test holds it against the code.", ""]
+    lines = [
+        "# Paper map",
+        "",
+        "Every equation, table and figure of the five papers, and where it is. Written by",
+        "`python docs/make_paper_map.py`; a test holds it against the code.",
+        "",
+    ]
     for paper, entries in ENTRIES.items():
         lines += [f"## {paper}", "", "| item | what | where |", "|---|---|---|"]
         for item, what, places in entries:
@@ -187,7 +341,9 @@ def _show(place: str) -> str:
         return place
     path, node = find(place)
     file = path.relative_to(PACKAGE)
-    return f"[`{file}:{node.lineno}`](../src/marey/{file}#L{node.lineno}) `{place.partition(':')[2]}`"
+    return (
+        f"[`{file}:{node.lineno}`](../src/marey/{file}#L{node.lineno}) `{place.partition(':')[2]}`"
+    )
 
 
 def main() -> int:

@@ -17,35 +17,57 @@ torch.set_num_threads(int(os.environ.get("MAREY_TEST_THREADS", "1")))
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder with real videos and golden values (`../shared`, or MAREY_SHARED); skips where it is absent."""
+    """The folder with real videos and golden values (`../shared`, or MAREY_SHARED); skips where it
+    is absent."""
     folder = Path(os.environ.get("MAREY_SHARED", REPOSITORY.parent / "shared"))
     if not folder.is_dir():
-        pytest.skip(f"{folder} is absent: this test measures on real videos kept outside the repository")
+        pytest.skip(
+            f"{folder} is absent: this test measures on real videos kept outside the repository"
+        )
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-class classifier of 4 frames of 32 pixels that says "bright" where the clip is bright, else "dark"."""
+    """A two-class classifier of 4 frames of 32 pixels that says "bright" where the clip is bright,
+    else "dark"."""
     from marey.checkpoints.folder import save_checkpoint
     from marey.models import create_model
     from marey.transforms.preprocess import Preprocess
     from marey.video.sampling import ClipSampling
 
     torch.manual_seed(0)
-    model = create_model("timesformer", num_classes=2, num_frames=4, image_size=32, patch_size=16, embed_dim=16,
-                         depth=1, num_heads=2)
-    preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=4), short_side=32, image_size=32)
+    model = create_model(
+        "timesformer",
+        num_classes=2,
+        num_frames=4,
+        image_size=32,
+        patch_size=16,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+    )
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="equidistant", num_frames=4), short_side=32, image_size=32
+    )
     bright, dark = (torch.full((8, 4, 3, 32, 32), value) for value in (2.0, -2.0))
-    clip, label = torch.cat([bright, dark]) + 0.3 * torch.randn(16, 4, 3, 32, 32), torch.tensor([0] * 8 + [1] * 8)
+    clip, label = (
+        torch.cat([bright, dark]) + 0.3 * torch.randn(16, 4, 3, 32, 32),
+        torch.tensor([0] * 8 + [1] * 8),
+    )
     optimiser = torch.optim.Adam(model.parameters(), 0.01)
     for _ in range(30):
         optimiser.zero_grad()
         torch.nn.functional.cross_entropy(model(clip)["logits"], label).backward()
         optimiser.step()
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    save_checkpoint(folder, model, class_names=["bright", "dark"], preprocess=preprocess,
-                    calibration={"temperature": 2.0})
+    save_checkpoint(
+        folder,
+        model,
+        class_names=["bright", "dark"],
+        preprocess=preprocess,
+        calibration={"temperature": 2.0},
+    )
     return folder
 
 
@@ -67,7 +89,9 @@ def public_i3d_names() -> Callable[[dict[str, Any]], dict[str, Any]]:
 
     def rename(state: dict[str, Any]) -> dict[str, Any]:
         parts = {name: name.partition(".") for name in state}
-        return {f"logits.conv3d.{rest}" if part == "logits" else rest: state[name]
-                for name, (part, _, rest) in parts.items()}
+        return {
+            f"logits.conv3d.{rest}" if part == "logits" else rest: state[name]
+            for name, (part, _, rest) in parts.items()
+        }
 
     return rename

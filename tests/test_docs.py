@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "marey"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-ROOMS = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").is_file()}
+ROOMS = {
+    path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").is_file()
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -32,7 +34,9 @@ def test_every_module_a_page_names_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8").partition("## Old paths")[0]
     names = set(re.findall(r"`((?:marey/)?[a-z0-9_]+(?:/[a-z0-9_]+)*/[a-z0-9_]+\.py)`", text))
     places = [ROOT, ROOT / "src", PACKAGE]
-    missing = [name for name in sorted(names) if not any((place / name).is_file() for place in places)]
+    missing = [
+        name for name in sorted(names) if not any((place / name).is_file() for place in places)
+    ]
     assert not missing, missing
 
 
@@ -43,14 +47,20 @@ def test_every_room_is_described(name: str) -> None:
 
 
 def test_the_new_places_of_old_paths_exist() -> None:
-    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", ARCHITECTURE.split("## Old paths")[1], flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`.*?) \| (.*) \|$", ARCHITECTURE.split("## Old paths")[1], flags=re.MULTILINE
+    )
     assert len(rows) > 30
     new = {name for _, now in rows for name in re.findall(r"`([a-z0-9_/]+(?:\.py|/))`", now)}
-    missing = [name for name in sorted(new) if not (PACKAGE / name).exists() and not (ROOT / name).exists()]
+    missing = [
+        name for name in sorted(new) if not (PACKAGE / name).exists() and not (ROOT / name).exists()
+    ]
     assert not missing, missing
 
 
-@pytest.mark.parametrize("heading", ["A video through", "A configuration through", "A data set through"])
+@pytest.mark.parametrize(
+    "heading", ["A video through", "A configuration through", "A data set through"]
+)
 def test_a_walk_has_ten_lines(heading: str) -> None:
     section = ARCHITECTURE.split(f"## {heading}")[1].split("\n## ")[0]
     assert re.findall(r"^(\d+)\. ", section, flags=re.MULTILINE) == [str(n) for n in range(1, 11)]
@@ -74,7 +84,9 @@ def resolve(name: str) -> object:
 def test_every_name_of_the_package_on_a_page_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     names = set(re.findall(r"`(marey(?:\.[A-Za-z_][A-Za-z_0-9]*)+)", text)) - {"marey.json"}
-    for module, imported in re.findall(r"^from (marey[\w.]*) import (.+)$", text, flags=re.MULTILINE):
+    for module, imported in re.findall(
+        r"^from (marey[\w.]*) import (.+)$", text, flags=re.MULTILINE
+    ):
         names |= {f"{module}.{name.strip()}" for name in imported.split("#")[0].split(",")}
     missing = []
     for name in sorted(names):
@@ -86,7 +98,8 @@ def test_every_name_of_the_package_on_a_page_exists(page: Path) -> None:
 
 
 def names_a_setting(key: str) -> bool:
-    """Tell whether "optim.lr" leads to a setting of `TrainConfig`; below a dict every key may stand."""
+    """Tell whether "optim.lr" leads to a setting of `TrainConfig`; below a dict every key may
+    stand."""
     kind: object = TrainConfig
     for part in key.split("."):
         members = [kind, *typing.get_args(kind)]

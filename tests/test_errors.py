@@ -8,7 +8,10 @@ from marey.errors import UserError, VideoError, import_extra, unknown_name
 def test_an_unknown_name_offers_the_nearest_and_lists_all():
     error = unknown_name("model", "timesformr", ["i3d", "timesformer"])
     assert isinstance(error, UserError)
-    assert str(error) == "unknown model 'timesformr'; did you mean 'timesformer'? (known: i3d, timesformer)"
+    assert (
+        str(error)
+        == "unknown model 'timesformr'; did you mean 'timesformer'? (known: i3d, timesformer)"
+    )
 
 
 def test_nothing_known_means_no_offer():
@@ -16,7 +19,9 @@ def test_nothing_known_means_no_offer():
 
 
 def test_a_missing_extra_says_how_to_install_it():
-    with pytest.raises(UserError, match=r"drawing needs 'no_such_package.figure'.*pip install 'marey\[plots\]'"):
+    with pytest.raises(
+        UserError, match=r"drawing needs 'no_such_package.figure'.*pip install 'marey\[plots\]'"
+    ):
         import_extra("no_such_package.figure", "plots", "drawing")
     assert import_extra("json", "plots", "drawing").loads("1") == 1
 

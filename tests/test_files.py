@@ -66,9 +66,14 @@ def test_of_several_files_none_changes_if_one_fails(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "old"
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError("... (os error 28)")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), RuntimeError("... (os error 28)")]
+)
 def test_a_full_disk_is_a_users_error(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(UserError, match="the disk is full, nothing was saved there"), atomic(tmp_path / "a"):
+    with (
+        pytest.raises(UserError, match="the disk is full, nothing was saved there"),
+        atomic(tmp_path / "a"),
+    ):
         raise error
     assert not list(tmp_path.iterdir())
 
@@ -81,7 +86,10 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
 
     with atomic_folder(tmp_path / "data") as temporary:
         (temporary / "new.txt").write_text("new")
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["data", "data/new.txt"]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        "data",
+        "data/new.txt",
+    ]
 
 
 def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -90,11 +98,18 @@ def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == value
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (None, r"a\.json: no such file; look elsewhere"), (b"{", "not valid JSON"), (b"\xff", "not valid JSON"),
-    (b"[]", "expected a JSON object, got list"),
-])
-def test_what_is_no_json_object_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"a\.json: no such file; look elsewhere"),
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[]", "expected a JSON object, got list"),
+    ],
+)
+def test_what_is_no_json_object_is_named(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     if content is not None:
         write_bytes(tmp_path / "a.json", content)
     with pytest.raises(UserError, match=message):
@@ -110,7 +125,9 @@ def test_a_digest_depends_on_names_and_values_and_not_on_the_order() -> None:
     state = {"weight": torch.ones(2), "bias": torch.zeros(2)}
     assert weights_digest(state) == weights_digest(dict(reversed(state.items())))
     assert weights_digest(state) != weights_digest({**state, "bias": torch.full((2,), 1e-9)})
-    assert weights_digest(state) != weights_digest({"weights": state["weight"], "bias": state["bias"]})
+    assert weights_digest(state) != weights_digest(
+        {"weights": state["weight"], "bias": state["bias"]}
+    )
 
 
 def test_the_digest_of_known_weights_stays() -> None:

@@ -1,4 +1,5 @@
-"""The structure of the package, read from its sources: no circle, no arrow up, imports at the top of the file."""
+"""The structure of the package, read from its sources: no circle, no arrow up, imports at the top
+of the file."""
 
 from __future__ import annotations
 
@@ -36,17 +37,46 @@ ROOMS = (
     ("cli",),
     ("__main__",),
 )
-"""The rooms from the bottom up; a file imports from its own room and from rooms below, never from above or beside."""
+"""The rooms from the bottom up; a file imports from its own room and from rooms below, never from
+above or beside."""
 
 LAZY_ROOMS = ("cli",)
 """Rooms that import inside functions, so that `marey --help` starts without torch."""
 
-OPTIONAL = frozenset({
-    "PIL", "accelerate", "captum", "cv2", "fastapi", "fastapi_offline", "foolbox", "google", "google_crc32c", "gradio",
-    "matplotlib", "mpl_toolkits", "onnx", "onnxruntime", "onnxscript", "peft", "pyarrow", "pybullet", "pybullet_data",
-    "ray", "sentence_transformers", "sklearn", "starlette", "tensorboard", "tfrecord", "timm", "torchao",
-    "torchmetrics", "transformers", "uvicorn",
-})
+OPTIONAL = frozenset(
+    {
+        "PIL",
+        "accelerate",
+        "captum",
+        "cv2",
+        "fastapi",
+        "fastapi_offline",
+        "foolbox",
+        "google",
+        "google_crc32c",
+        "gradio",
+        "matplotlib",
+        "mpl_toolkits",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "peft",
+        "pyarrow",
+        "pybullet",
+        "pybullet_data",
+        "ray",
+        "sentence_transformers",
+        "sklearn",
+        "starlette",
+        "tensorboard",
+        "tfrecord",
+        "timm",
+        "torchao",
+        "torchmetrics",
+        "transformers",
+        "uvicorn",
+    }
+)
 """Packages of the extras: imported where they are needed, because they may be absent."""
 
 
@@ -76,7 +106,8 @@ def file_of(name: str) -> str | None:
 
 
 def arrows() -> dict[str, set[str]]:
-    """File -> files of the package that it imports; the lazy face of the package imports all, so it is left out."""
+    """File -> files of the package that it imports; the lazy face of the package imports all, so it
+    is left out."""
     graph = {}
     for module, file in FILES.items():
         if module == "marey":
@@ -100,7 +131,7 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
 
     def visit(module: str) -> list[str]:
         if module in path:
-            return [*path[path.index(module):], module]
+            return [*path[path.index(module) :], module]
         if module in done:
             return []
         path.append(module)
@@ -139,13 +170,23 @@ def test_no_room_imports_from_a_room_above_or_beside_it() -> None:
 @pytest.mark.parametrize("module", sorted(FILES))
 def test_imports_stand_at_the_top(module: str) -> None:
     tree = ast.parse(FILES[module].read_text())
-    is_lazy_face = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+    is_lazy_face = any(
+        isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body
+    )
     if is_lazy_face or module.startswith(tuple(f"marey.{room}" for room in LAZY_ROOMS)):
         return
-    inside = {node for function in ast.walk(tree) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-              for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)}
-    wrong = {f"{module}:{node.lineno}: {ast.unparse(node)}" for name, node in imports_of(tree)
-             if node in inside and name.split(".")[0] not in OPTIONAL}
+    inside = {
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    wrong = {
+        f"{module}:{node.lineno}: {ast.unparse(node)}"
+        for name, node in imports_of(tree)
+        if node in inside and name.split(".")[0] not in OPTIONAL
+    }
     assert not wrong, "\n".join(sorted(wrong))
 
 
@@ -153,7 +194,11 @@ def test_no_module_is_named_in_a_string_and_imported_later() -> None:
     wrong = []
     for module, file in FILES.items():
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("marey."):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and node.value.startswith("marey.")
+            ):
                 name = node.value.split(":")[0]
                 if name in FILES and name != "marey" and module != "marey":
                     wrong.append(f"{module}:{node.lineno}: {node.value!r}")

@@ -24,22 +24,34 @@ def maker() -> ModuleType:
 
 
 def test_the_page_is_what_the_code_says(maker: ModuleType) -> None:
-    assert maker.PAGE.read_text(encoding="utf-8") == maker.render(), "run: python docs/make_paper_map.py"
+    assert maker.PAGE.read_text(encoding="utf-8") == maker.render(), (
+        "run: python docs/make_paper_map.py"
+    )
 
 
 def test_commands_of_the_map_exist(maker: ModuleType) -> None:
     from marey.cli import build_app
 
     known = set(typer.main.get_command(build_app()).commands)
-    used = {place.split()[2] for entries in maker.ENTRIES.values() for _, _, places in entries for place in places
-            if place.startswith("$ marey ")}
+    used = {
+        place.split()[2]
+        for entries in maker.ENTRIES.values()
+        for _, _, places in entries
+        for place in places
+        if place.startswith("$ marey ")
+    }
     assert used <= known
 
 
 def test_code_that_is_gone_is_an_error(maker: ModuleType) -> None:
-    with pytest.raises(LookupError, match="models/timesformer.py:nothing: not there; the name is defined in no file"):
+    with pytest.raises(
+        LookupError,
+        match="models/timesformer.py:nothing: not there; the name is defined in no file",
+    ):
         maker.find("models/timesformer.py:nothing")
-    with pytest.raises(LookupError, match=r"gone.py:cells: not there; the name is defined in .*\.py, .*\.py"):
+    with pytest.raises(
+        LookupError, match=r"gone.py:cells: not there; the name is defined in .*\.py, .*\.py"
+    ):
         maker.find("models/gone.py:cells")
 
 
@@ -57,16 +69,23 @@ def test_code_that_moved_is_found_by_its_unique_name(maker: ModuleType) -> None:
 
 def equations(maker: ModuleType) -> list[tuple[str, str]]:
     """(item, place) of every equation of the papers."""
-    return [(item, place) for entries in maker.ENTRIES.values() for item, _, places in entries for place in places
-            if item.startswith("Eq")]
+    return [
+        (item, place)
+        for entries in maker.ENTRIES.values()
+        for item, _, places in entries
+        for place in places
+        if item.startswith("Eq")
+    ]
 
 
 def test_every_equation_has_its_number_where_the_map_points(maker: ModuleType) -> None:
     missing = []
     for item, place in equations(maker):
         path, node = maker.find(place)
-        lines = path.read_text(encoding="utf-8").splitlines()[node.lineno - 1:node.end_lineno]
+        lines = path.read_text(encoding="utf-8").splitlines()[node.lineno - 1 : node.end_lineno]
         found = " ".join(re.findall(r"Eqs?\. [\d, and-]+", "\n".join(lines)))
         numbers = re.findall(r"\d+", item)
-        missing += [f"{item}: {place}" for number in numbers if not re.search(rf"\b{number}\b", found)]
+        missing += [
+            f"{item}: {place}" for number in numbers if not re.search(rf"\b{number}\b", found)
+        ]
     assert not missing, "\n".join(missing)

@@ -1,4 +1,5 @@
-"""`python -m marey` is the `marey` command, so that launchers such as `accelerate launch -m marey` can start it."""
+"""`python -m marey` is the `marey` command, so that launchers such as `accelerate launch -m marey`
+can start it."""
 
 from marey.cli import main
 

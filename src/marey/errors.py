@@ -42,5 +42,7 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise UserError(f"{purpose} needs '{module}', which is not installed; "
-                        f"install it with: pip install 'marey[{extra}]'") from error
+        raise UserError(
+            f"{purpose} needs '{module}', which is not installed; "
+            f"install it with: pip install 'marey[{extra}]'"
+        ) from error

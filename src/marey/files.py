@@ -43,8 +43,9 @@ def atomic_files(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
     try:
         for final in finals:
             final.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{final.stem[:80]}.", suffix=f".partial{final.suffix}",
-                                            dir=final.parent)
+            handle, name = tempfile.mkstemp(
+                prefix=f".{final.stem[:80]}.", suffix=f".partial{final.suffix}", dir=final.parent
+            )
             os.close(handle)
             staged.append(Path(name))
 
@@ -58,8 +59,11 @@ def atomic_files(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
             os.replace(temporary, final)
     except Exception as error:
         if _disk_is_full(error):
-            raise UserError(f"{finals[0].parent}: the disk is full, nothing was saved there and an older file of that "
-                            "name is untouched; free some space or choose another folder") from error
+            raise UserError(
+                f"{finals[0].parent}: the disk is full, nothing was saved there and an older file "
+                "of that "
+                "name is untouched; free some space or choose another folder"
+            ) from error
         raise
     finally:
         for temporary in staged:
@@ -79,7 +83,9 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """Give an empty temporary folder, which takes the place of `folder` at the end of the block."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    temporary = Path(
+        tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)
+    )
     try:
         yield temporary
 
@@ -132,7 +138,9 @@ def read_json(path: str | Path, *, remedy: str = "check the name") -> dict[str, 
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {remedy}") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); the file is damaged, copy it again") from error
+        raise UserError(
+            f"{path}: not valid JSON ({error}); the file is damaged, copy it again"
+        ) from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
@@ -158,7 +166,8 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def file_identity(path: str | Path) -> list[Any]:
-    """Return what changes when a file does: absolute path, size in bytes, time of the last change in nanoseconds.
+    """Return what changes when a file does: absolute path, size in bytes, time of the last change
+    in nanoseconds.
 
     For a folder of frames: the number of its files and the latest of their times.
     """
@@ -173,5 +182,8 @@ def file_identity(path: str | Path) -> list[Any]:
 def _disk_is_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in FULL:
         return True
-    message = str(error).lower()                       # safetensors and torch report the system's error as text
-    return any(sign in message for sign in ("no space left", "os error 28", "os error 122", "quota exceeded"))
+    message = str(error).lower()  # safetensors and torch report the system's error as text
+    return any(
+        sign in message
+        for sign in ("no space left", "os error 28", "os error 122", "quota exceeded")
+    )

@@ -1,4 +1,5 @@
-"""Attacks stay in their budget, gain with steps and restarts, agree with Foolbox, and reach the pixels."""
+"""Attacks stay in their budget, gain with steps and restarts, agree with Foolbox, and reach the
+pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ class TinyClassifier(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.net = nn.Sequential(nn.Conv3d(3, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 8, 3, stride=2), nn.GELU())
+            self.net = nn.Sequential(
+                nn.Conv3d(3, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 8, 3, stride=2), nn.GELU()
+            )
             self.head = nn.Linear(8, 3)
         with torch.no_grad():
             self.head.weight.mul_(20)
@@ -34,12 +37,14 @@ class TinyClassifier(nn.Module):
 
 @pytest.fixture(scope="module")
 def model() -> PixelModel:
-    return PixelModel(TinyClassifier(), mean=(.5, .4, .3), std=(.2, .25, .3))
+    return PixelModel(TinyClassifier(), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 
 
 @pytest.fixture(scope="module")
 def clips() -> Tensor:
-    return torch.randint(0, 256, (6, 4, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (6, 4, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +61,27 @@ def test_the_names() -> None:
 
 
 def test_margin_and_rounding_by_hand() -> None:
-    logits = torch.tensor([[1., 3., 2.]])
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
     assert margins(logits, torch.tensor([1])).item() == -1
     assert margins(logits, torch.tensor([0])).item() == 2
     assert margins(logits, torch.tensor([0]), torch.tensor([2])).item() == -1
     clean = torch.tensor([100, 100, 100, 0], dtype=torch.uint8)
-    moved = torch.tensor([107.99995, 92.6, 100.4, -3.]) / 255
+    moved = torch.tensor([107.99995, 92.6, 100.4, -3.0]) / 255
     assert whole_levels(moved, clean).tolist() == [108, 93, 100, 0]
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "pgd_l2", "sparse", "flickering", "geo_trap"])
 def test_an_attack_is_a_uint8_clip_within_budget_and_never_weaker_than_the_clean_one(
-        name: str, model: PixelModel, clips: Tensor, labels: Tensor) -> None:
-    options = {"fgsm": {}, "pgd": {}, "pgd_l2": {"eps": 2.0}, "sparse": {"steps": 8, "num_frames": 2},
-               "flickering": {"steps": 8, "eps": 16 / 255}, "geo_trap": {"max_queries": 30}}[name]
+    name: str, model: PixelModel, clips: Tensor, labels: Tensor
+) -> None:
+    options = {
+        "fgsm": {},
+        "pgd": {},
+        "pgd_l2": {"eps": 2.0},
+        "sparse": {"steps": 8, "num_frames": 2},
+        "flickering": {"steps": 8, "eps": 16 / 255},
+        "geo_trap": {"max_queries": 30},
+    }[name]
     result = attack(model, clips, labels, name, **options)
     assert result.clip.dtype == torch.uint8
     assert result.clip.shape == clips.shape
@@ -101,11 +113,20 @@ def test_flickering_moves_all_pixels_of_a_frame_alike(model: PixelModel) -> None
 
 
 @pytest.mark.parametrize("name", ["pgd", "pgd_l2"])
-def test_more_steps_and_more_restarts_never_look_weaker(name: str, model: PixelModel, clips: Tensor,
-                                                        labels: Tensor) -> None:
+def test_more_steps_and_more_restarts_never_look_weaker(
+    name: str, model: PixelModel, clips: Tensor, labels: Tensor
+) -> None:
     def margin(steps: int, restarts: int) -> Tensor:
-        return attack(model, clips, labels, name, eps=3 / 255 if name == "pgd" else 0.6, step=1 / 255 if name == "pgd"
-                      else 0.2, steps=steps, restarts=restarts).margin
+        return attack(
+            model,
+            clips,
+            labels,
+            name,
+            eps=3 / 255 if name == "pgd" else 0.6,
+            step=1 / 255 if name == "pgd" else 0.2,
+            steps=steps,
+            restarts=restarts,
+        ).margin
 
     few, more, most = margin(1, 1), margin(4, 1), margin(12, 1)
     assert (more >= few - 1e-5).all()
@@ -121,14 +142,20 @@ def test_more_queries_never_look_weaker(model: PixelModel, clips: Tensor, labels
     assert more.sum() > few.sum()
 
 
-def test_a_bigger_budget_fools_at_least_as_many(model: PixelModel, clips: Tensor, labels: Tensor) -> None:
-    fooled = [int(attack(model, clips, labels, "pgd", eps=e / 255, random_start=False).success.sum())
-              for e in (1, 4, 16, 64)]
+def test_a_bigger_budget_fools_at_least_as_many(
+    model: PixelModel, clips: Tensor, labels: Tensor
+) -> None:
+    fooled = [
+        int(attack(model, clips, labels, "pgd", eps=e / 255, random_start=False).success.sum())
+        for e in (1, 4, 16, 64)
+    ]
     assert fooled == sorted(fooled)
     assert fooled[-1] == len(clips)
 
 
-def test_a_targeted_attack_moves_towards_its_target(model: PixelModel, clips: Tensor, labels: Tensor) -> None:
+def test_a_targeted_attack_moves_towards_its_target(
+    model: PixelModel, clips: Tensor, labels: Tensor
+) -> None:
     targets = (labels + 1) % 3
     with torch.no_grad():
         before = margins(model(clips.float() / 255), labels, targets)
@@ -144,9 +171,9 @@ def test_gradients_pass_the_normalisation() -> None:
         def forward(self, clip: Tensor) -> Tensor:
             return torch.stack([clip[:, :, 0].sum((1, 2, 3)), clip[:, :, 2].sum((1, 2, 3))], 1)
 
-    model = PixelModel(Sum(), mean=(0, 0, 0), std=(.5, 1, .25), channel_order="bgr")
+    model = PixelModel(Sum(), mean=(0, 0, 0), std=(0.5, 1, 0.25), channel_order="bgr")
     pixels = torch.zeros(1, 1, 3, 1, 1, requires_grad=True)
-    model(pixels)[0, 0].backward()                                          # channel 0 of BGR is blue
+    model(pixels)[0, 0].backward()  # channel 0 of BGR is blue
     assert pixels.grad.flatten().tolist() == [0, 0, 2]
 
 
@@ -156,19 +183,32 @@ def test_fgsm_equals_foolbox(model: PixelModel, clips: Tensor, labels: Tensor) -
 
     right = labels[1:]
     ours = attack(model, clips[1:], right, "fgsm", eps=8 / 255)
-    theirs = foolbox_attack(foolbox.attacks.LinfFastGradientAttack(random_start=False), model, clips[1:], right,
-                            eps=8 / 255)
+    theirs = foolbox_attack(
+        foolbox.attacks.LinfFastGradientAttack(random_start=False),
+        model,
+        clips[1:],
+        right,
+        eps=8 / 255,
+    )
     torch.testing.assert_close(ours.margin, theirs.margin)
 
 
-def test_pgd_is_at_least_as_strong_as_foolbox_with_the_same_budget(model: PixelModel, clips: Tensor,
-                                                                   labels: Tensor) -> None:
+def test_pgd_is_at_least_as_strong_as_foolbox_with_the_same_budget(
+    model: PixelModel, clips: Tensor, labels: Tensor
+) -> None:
     foolbox = pytest.importorskip("foolbox")
     from marey.attacks.foolbox_adapter import foolbox_attack
 
-    ours = attack(model, clips, labels, "pgd", eps=3 / 255, step=1 / 255, steps=8, random_start=False)
-    theirs = foolbox_attack(foolbox.attacks.LinfPGD(abs_stepsize=1 / 255, steps=8, random_start=False), model, clips,
-                            labels, eps=3 / 255)
+    ours = attack(
+        model, clips, labels, "pgd", eps=3 / 255, step=1 / 255, steps=8, random_start=False
+    )
+    theirs = foolbox_attack(
+        foolbox.attacks.LinfPGD(abs_stepsize=1 / 255, steps=8, random_start=False),
+        model,
+        clips,
+        labels,
+        eps=3 / 255,
+    )
     assert (ours.margin >= theirs.margin - 1e-4).all()
     torch.testing.assert_close(ours.margin, theirs.margin, atol=0.05, rtol=0.05)
 
@@ -176,12 +216,12 @@ def test_pgd_is_at_least_as_strong_as_foolbox_with_the_same_budget(model: PixelM
 def test_flicker_terms_by_hand() -> None:
     offset = torch.zeros(1, 4, 3)
     offset[0, 0] = 1.0
-    assert thickness(offset).item() == pytest.approx(.25)
+    assert thickness(offset).item() == pytest.approx(0.25)
     # first differences 1, -1, 0, 0; second -2, 1, 0, 1: (1 + 1 + 4 + 1 + 1) / 4
     assert roughness(offset).item() == pytest.approx(2.0)
-    logits = torch.log(torch.tensor([[.7, .3], [.5, .5], [.2, .8]]))
-    loss = flicker_loss(logits, torch.tensor([0, 0, 0]), margin=.05)
-    torch.testing.assert_close(loss, torch.tensor([.45, .05, 0.]))
+    logits = torch.log(torch.tensor([[0.7, 0.3], [0.5, 0.5], [0.2, 0.8]]))
+    loss = flicker_loss(logits, torch.tensor([0, 0, 0]), margin=0.05)
+    torch.testing.assert_close(loss, torch.tensor([0.45, 0.05, 0.0]))
 
 
 def test_identity_transforms_leave_the_noise_frame_alone() -> None:
@@ -196,10 +236,16 @@ def test_the_feature_attack_moves_each_frame_by_eps_and_raises_the_loss() -> Non
     class Mean(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight = nn.Parameter(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
+            self.weight = nn.Parameter(
+                torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+            )
 
-        def forward(self, features: dict[str, Tensor], mask: Tensor | None = None) -> dict[str, Tensor]:
-            return {"logits": (features["visual"].mean(1) + features["audio"].mean(1)) @ self.weight.T}
+        def forward(
+            self, features: dict[str, Tensor], mask: Tensor | None = None
+        ) -> dict[str, Tensor]:
+            return {
+                "logits": (features["visual"].mean(1) + features["audio"].mean(1)) @ self.weight.T
+            }
 
     features = {"visual": torch.randn(2, 3, 4), "audio": torch.randn(2, 3, 4)}
     labels = torch.tensor([[1, 0, 0, 1, 0], [0, 1, 0, 0, 0]])

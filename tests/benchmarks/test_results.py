@@ -1,4 +1,5 @@
-"""Every number in results/ says how it was made, by a command that exists or a script that git keeps."""
+"""Every number in results/ says how it was made, by a command that exists or a script that git
+keeps."""
 
 from __future__ import annotations
 
@@ -14,13 +15,16 @@ SCRIPT = re.compile(r"benchmarks[./](\w+)")
 
 
 def script_of(command: str) -> str | None:
-    """The module of benchmarks/ that a command line runs; None for `marey` and for `python -m benchmarks` itself."""
+    """The module of benchmarks/ that a command line runs; None for `marey` and for `python -m
+    benchmarks` itself."""
     found = SCRIPT.search(command.split(" --")[0])
     return found[1] if found else None
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
-def test_each_result_names_a_command_that_exists_or_the_commit_that_holds_its_script(path: Path) -> None:
+def test_each_result_names_a_command_that_exists_or_the_commit_that_holds_its_script(
+    path: Path,
+) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     script = script_of(result["command"])
     if script is None:

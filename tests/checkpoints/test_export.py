@@ -1,4 +1,5 @@
-"""Exports give the outputs of the eager model at any batch size; an export that does not is not written."""
+"""Exports give the outputs of the eager model at any batch size; an export that does not is not
+written."""
 
 from __future__ import annotations
 
@@ -16,8 +17,15 @@ from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
-TINY = {"num_classes": 3, "num_frames": 2, "image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1,
-        "num_heads": 2}
+TINY = {
+    "num_classes": 3,
+    "num_frames": 2,
+    "image_size": 16,
+    "patch_size": 8,
+    "embed_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+}
 
 
 def checkpoint(folder, name="direcformer", **more):
@@ -27,8 +35,12 @@ def checkpoint(folder, name="direcformer", **more):
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, 0.2, generator=generator)
-    save_checkpoint(folder, model, class_names=["a", "b", "c"],
-                    preprocess=Preprocess(sampling=ClipSampling(num_frames=2), short_side=16, image_size=16))
+    save_checkpoint(
+        folder,
+        model,
+        class_names=["a", "b", "c"],
+        preprocess=Preprocess(sampling=ClipSampling(num_frames=2), short_side=16, image_size=16),
+    )
     return load_checkpoint(folder)
 
 
@@ -44,8 +56,12 @@ def test_onnx_gives_equal_outputs_and_carries_its_labels(tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"))
     logits, order_logits, _ = session.run(None, {"clip": clips(3).numpy()})
     expected = source.model(clips(3))
-    torch.testing.assert_close(torch.as_tensor(logits), expected["logits"].detach(), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(torch.as_tensor(order_logits), expected["order_logits"].detach(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.as_tensor(logits), expected["logits"].detach(), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        torch.as_tensor(order_logits), expected["order_logits"].detach(), atol=1e-4, rtol=1e-4
+    )
     about = json.loads(session.get_modelmeta().custom_metadata_map["marey"])
     assert about["class_names"] == ["a", "b", "c"]
     assert about["outputs"] == ["logits", "order_logits", "embedding"]
@@ -58,13 +74,17 @@ def test_torch_export_gives_equal_outputs_at_any_batch(tmp_path):
     assert export_checkpoint(source, "torch-export", tmp_path / "x.pt2") < 1e-4
     extra = {"marey.json": ""}
     loaded = torch.export.load(str(tmp_path / "x.pt2"), extra_files=extra).module()
-    torch.testing.assert_close(loaded(clips(5))[0], source.model(clips(5))["logits"], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        loaded(clips(5))[0], source.model(clips(5))["logits"], atol=1e-4, rtol=1e-4
+    )
     assert json.loads(extra["marey.json"])["class_names"] == ["a", "b", "c"]
 
 
 def test_the_transformers_layout_is_checked(tmp_path):
     pytest.importorskip("transformers", reason="reads the folder")
-    assert export_checkpoint(checkpoint(tmp_path / "m", "timesformer"), "hf", tmp_path / "hf") < 1e-4
+    assert (
+        export_checkpoint(checkpoint(tmp_path / "m", "timesformer"), "hf", tmp_path / "hf") < 1e-4
+    )
 
 
 def test_outputs_that_differ_are_refused():
@@ -103,11 +123,15 @@ def test_eight_bits_quarter_the_file_and_their_cost_is_counted(tmp_path):
     assert (tmp_path / "x.onnx").stat().st_size < 0.7 * (tmp_path / "wide.onnx").stat().st_size
     for place, name in enumerate("ab"):
         (tmp_path / "videos" / name).mkdir(parents=True)
-        frames = torch.randint(0, 255, (8, 3, 32, 32), generator=torch.Generator().manual_seed(place))
+        frames = torch.randint(
+            0, 255, (8, 3, 32, 32), generator=torch.Generator().manual_seed(place)
+        )
         write_video(tmp_path / "videos" / name / "0.mp4", frames.to(torch.uint8), fps=8)
     cost = accuracy_cost(source, tmp_path / "x.onnx", tmp_path / "videos")
     assert cost["videos"] == 2
     assert cost["unreadable"] == 0
     assert {cost["top1_model"], cost["top1_file"], cost["same_answer"]} <= {0.0, 0.5, 1.0}
-    with pytest.raises(UserError, match="8-bit weights are written as ONNX only; give --format onnx, not hf"):
+    with pytest.raises(
+        UserError, match="8-bit weights are written as ONNX only; give --format onnx, not hf"
+    ):
         export_checkpoint(source, "hf", tmp_path / "hf", int8=True)

@@ -14,11 +14,24 @@ from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
 
 transformers = pytest.importorskip("transformers", reason="the library whose layout this is")
-ARGUMENTS = {"image_size": 32, "patch_size": 8, "num_frames": 3, "hidden_size": 24, "num_hidden_layers": 2,
-             "num_attention_heads": 3, "intermediate_size": 48}
-PROCESSOR = {"image_processor_type": "VideoMAEImageProcessor", "size": {"shortest_edge": 40},
-             "crop_size": {"height": 32, "width": 32}, "image_mean": [0.45] * 3, "image_std": [0.225] * 3,
-             "resample": 2, "do_center_crop": True}
+ARGUMENTS = {
+    "image_size": 32,
+    "patch_size": 8,
+    "num_frames": 3,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 48,
+}
+PROCESSOR = {
+    "image_processor_type": "VideoMAEImageProcessor",
+    "size": {"shortest_edge": 40},
+    "crop_size": {"height": 32, "width": 32},
+    "image_mean": [0.45] * 3,
+    "image_std": [0.225] * 3,
+    "resample": 2,
+    "do_center_crop": True,
+}
 
 
 def strong(model):
@@ -37,7 +50,9 @@ def clip() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def reference():
-    config = transformers.TimesformerConfig(**ARGUMENTS, num_labels=4, id2label={0: "a", 1: "b", 2: "c", 3: "d"})
+    config = transformers.TimesformerConfig(
+        **ARGUMENTS, num_labels=4, id2label={0: "a", 1: "b", 2: "c", 3: "d"}
+    )
     return strong(transformers.TimesformerForVideoClassification(config))
 
 
@@ -54,12 +69,17 @@ def test_a_folder_of_transformers_gives_its_logits(tmp_path, reference, layout, 
     checkpoint = load_checkpoint(f"hf:{tmp_path}")
     with torch.no_grad():
         expected = reference(clip()).logits
-        answer, reversed_answer = checkpoint.model(clip())["logits"], checkpoint.model(clip().flip(1))["logits"]
+        answer, reversed_answer = (
+            checkpoint.model(clip())["logits"],
+            checkpoint.model(clip().flip(1))["logits"],
+        )
     torch.testing.assert_close(answer, expected, atol=1e-4, rtol=0)
-    assert (answer - reversed_answer).abs().max() > 0.1                               # the temporal path matters
+    assert (answer - reversed_answer).abs().max() > 0.1  # the temporal path matters
     assert checkpoint.class_names == ["a", "b", "c", "d"]
     assert (checkpoint.preprocess.short_side, checkpoint.preprocess.mean) == (40, (0.45,) * 3)
-    notices = [str(warning.message) for warning in recwarn if "weights only" in str(warning.message)]
+    notices = [
+        str(warning.message) for warning in recwarn if "weights only" in str(warning.message)
+    ]
     assert len(notices) == (layout == "bin")
 
 
@@ -73,40 +93,85 @@ def test_a_missing_shard_is_named(tmp_path, reference):
 
 @pytest.mark.parametrize("attention", ["divided", "joint"])
 def test_what_we_write_loads_in_transformers_with_equal_logits(tmp_path, attention):
-    model = strong(create_model("timesformer", num_classes=4, num_frames=3, image_size=32, patch_size=8, embed_dim=24,
-                                depth=2, num_heads=3, attention=attention))
+    model = strong(
+        create_model(
+            "timesformer",
+            num_classes=4,
+            num_frames=3,
+            image_size=32,
+            patch_size=8,
+            embed_dim=24,
+            depth=2,
+            num_heads=3,
+            attention=attention,
+        )
+    )
     preprocess = Preprocess(short_side=36, image_size=32, mean=(0.5, 0.5, 0.5))
     save_hf(tmp_path, model, class_names=["a", "b", "c", "d"], preprocess=preprocess)
-    theirs, report = transformers.TimesformerForVideoClassification.from_pretrained(tmp_path, output_loading_info=True)
+    theirs, report = transformers.TimesformerForVideoClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     with torch.no_grad():
-        torch.testing.assert_close(theirs.eval()(clip()).logits, model(clip())["logits"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            theirs.eval()(clip()).logits, model(clip())["logits"], atol=1e-4, rtol=0
+        )
     assert theirs.config.id2label[3] == "d"
-    back = load_checkpoint(tmp_path)                                 # a plain folder of that layout is recognised
+    back = load_checkpoint(tmp_path)  # a plain folder of that layout is recognised
     assert torch.equal(back.model.head.weight, model.head.weight)
     assert (back.preprocess.short_side, back.preprocess.mean) == (36, (0.5,) * 3)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"time_attention": "cosine"}, "time_attention='cosine', which the transformers layout cannot hold"),
-    ({"stem": "conv"}, "stem='conv'"), ({"attention": "space"}, "attention='space'"),
-    ({"position_embedding": "joint"}, "position_embedding='joint'")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"time_attention": "cosine"},
+            "time_attention='cosine', which the transformers layout cannot hold",
+        ),
+        ({"stem": "conv"}, "stem='conv'"),
+        ({"attention": "space"}, "attention='space'"),
+        ({"position_embedding": "joint"}, "position_embedding='joint'"),
+    ],
+)
 def test_what_that_layout_cannot_hold_is_refused(tmp_path, change, message):
-    model = create_model("timesformer", num_classes=4, num_frames=3, image_size=32, patch_size=8, embed_dim=24, depth=1,
-                         num_heads=3, **change)
+    model = create_model(
+        "timesformer",
+        num_classes=4,
+        num_frames=3,
+        image_size=32,
+        patch_size=8,
+        embed_dim=24,
+        depth=1,
+        num_heads=3,
+        **change,
+    )
     with pytest.raises(UserError, match=message):
         save_hf(tmp_path, model)
     with pytest.raises(UserError, match="transformers layout cannot hold a DirecFormer"):
-        save_hf(tmp_path, create_model("direcformer", num_classes=4, num_frames=3, image_size=32, patch_size=8,
-                                       embed_dim=24, depth=1, num_heads=3))
+        save_hf(
+            tmp_path,
+            create_model(
+                "direcformer",
+                num_classes=4,
+                num_frames=3,
+                image_size=32,
+                patch_size=8,
+                embed_dim=24,
+                depth=1,
+                num_heads=3,
+            ),
+        )
 
 
 def test_configs_we_cannot_build_are_named(tmp_path, reference):
     reference.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
-    with pytest.raises(UserError, match="hidden_act is 'relu', but this TimeSformer has 'gelu' only"):
+    with pytest.raises(
+        UserError, match="hidden_act is 'relu', but this TimeSformer has 'gelu' only"
+    ):
         load_checkpoint(f"hf:{tmp_path}")
 
 

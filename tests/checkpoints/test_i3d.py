@@ -9,7 +9,9 @@ from marey.models.i3d import I3D
 
 
 @pytest.mark.slow
-def test_weights_of_the_public_layout_are_read_with_and_without_batch_counters(public_i3d_names, tmp_path):
+def test_weights_of_the_public_layout_are_read_with_and_without_batch_counters(
+    public_i3d_names, tmp_path
+):
     torch.manual_seed(0)
     model = I3D().eval()
     names = public_i3d_names(model.state_dict())
@@ -21,7 +23,9 @@ def test_weights_of_the_public_layout_are_read_with_and_without_batch_counters(p
     for weights in (names, old):
         torch.save(weights, tmp_path / "rgb_imagenet.pt")
         with torch.no_grad():
-            torch.testing.assert_close(read_i3d(tmp_path / "rgb_imagenet.pt")(clip)["logits"], model(clip)["logits"])
+            torch.testing.assert_close(
+                read_i3d(tmp_path / "rgb_imagenet.pt")(clip)["logits"], model(clip)["logits"]
+            )
 
 
 def test_a_file_of_another_layout_is_named(tmp_path):

@@ -9,11 +9,24 @@ import pytest
 import torch
 
 import marey
-from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names, compiled, load_checkpoint, weights_folder
+from marey.checkpoints.load import (
+    WEIGHTS_FOLDER,
+    bundled_names,
+    compiled,
+    load_checkpoint,
+    weights_folder,
+)
 from marey.errors import UserError
 
-TINY = {"num_classes": 3, "num_frames": 2, "image_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1,
-        "num_heads": 2}
+TINY = {
+    "num_classes": 3,
+    "num_frames": 2,
+    "image_size": 16,
+    "patch_size": 8,
+    "embed_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+}
 
 
 def clip() -> torch.Tensor:
@@ -24,7 +37,9 @@ def test_names_that_lead_nowhere(tmp_path):
     with pytest.raises(UserError, match="nowhere/best: no such checkpoint folder; bundled names"):
         load_checkpoint("nowhere/best")
     (tmp_path / "x.pyth").write_bytes(b"")
-    with pytest.raises(UserError, match="a file, but a checkpoint is a folder; bring a file in with `marey convert"):
+    with pytest.raises(
+        UserError, match="a file, but a checkpoint is a folder; bring a file in with `marey convert"
+    ):
         load_checkpoint(tmp_path / "x.pyth")
 
 
@@ -40,7 +55,9 @@ def test_the_wheel_carries_the_weights_where_they_are_looked_for():
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["force-include"] == {"weights": "marey/weights"}
-    assert {"marey-mini", "marey-mini-detect", "marey-mini-gat", "marey-mini-order"} <= set(bundled_names())
+    assert {"marey-mini", "marey-mini-detect", "marey-mini-gat", "marey-mini-order"} <= set(
+        bundled_names()
+    )
 
 
 def test_bundled_checkpoints_load_and_stay_small():
@@ -48,7 +65,9 @@ def test_bundled_checkpoints_load_and_stay_small():
         checkpoint = load_checkpoint(name)
         assert checkpoint.source == name
         folder = WEIGHTS_FOLDER / name
-        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 10 * 2**20
+        assert (
+            sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 10 * 2**20
+        )
 
 
 @pytest.mark.parametrize("where", ["at once", "at the first forward"])

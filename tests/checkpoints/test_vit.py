@@ -9,8 +9,15 @@ from marey.checkpoints.vit import initialise_from_vit, timm_names
 from marey.errors import UserError
 from marey.models import create_model
 
-TINY = {"num_classes": 3, "num_frames": 2, "image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2,
-        "num_heads": 3}
+TINY = {
+    "num_classes": 3,
+    "num_frames": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 3,
+}
 
 
 def strong(model):
@@ -23,8 +30,17 @@ def strong(model):
 
 def timm_vit():
     timm = pytest.importorskip("timm", reason="writes one of the layouts")
-    return strong(timm.create_model("vit_base_patch16_224", img_size=32, patch_size=8, embed_dim=24, depth=2,
-                                    num_heads=3, num_classes=7))
+    return strong(
+        timm.create_model(
+            "vit_base_patch16_224",
+            img_size=32,
+            patch_size=8,
+            embed_dim=24,
+            depth=2,
+            num_heads=3,
+            num_classes=7,
+        )
+    )
 
 
 def as_hf_4(state):
@@ -39,15 +55,24 @@ def as_hf_4(state):
                 for part, piece in zip(("query", "key", "value"), value.chunk(3), strict=True):
                     renamed[f"{prefix}attention.attention.{part}.{kind}"] = piece
                 continue
-            theirs = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense",
-                      "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}[rest.rsplit(".", 1)[0]]
+            theirs = {
+                "norm1": "layernorm_before",
+                "norm2": "layernorm_after",
+                "attn.proj": "attention.output.dense",
+                "mlp.fc1": "intermediate.dense",
+                "mlp.fc2": "output.dense",
+            }[rest.rsplit(".", 1)[0]]
             renamed[f"{prefix}{theirs}.{kind}"] = value
         else:
-            for ours, theirs in (("cls_token", "vit.embeddings.cls_token"), ("head", "classifier"),
-                                 ("pos_embed", "vit.embeddings.position_embeddings"), ("norm", "vit.layernorm"),
-                                 ("patch_embed.proj", "vit.embeddings.patch_embeddings.projection")):
+            for ours, theirs in (
+                ("cls_token", "vit.embeddings.cls_token"),
+                ("head", "classifier"),
+                ("pos_embed", "vit.embeddings.position_embeddings"),
+                ("norm", "vit.layernorm"),
+                ("patch_embed.proj", "vit.embeddings.patch_embeddings.projection"),
+            ):
                 if name == ours or name.startswith(ours + "."):
-                    renamed[theirs + name[len(ours):]] = value
+                    renamed[theirs + name[len(ours) :]] = value
     return renamed
 
 
@@ -61,7 +86,12 @@ def test_a_fresh_video_model_sees_what_the_image_model_sees(tmp_path, architectu
     report = initialise_from_vit(model, tmp_path / "vit.pth")
     assert not report.unexpected
     assert {name.split(".")[0 if "blocks" not in name else 2] for name in report.missing} <= {
-        "temporal_fc", "time_embed", "head", "semantic_mlp", "class_mlp"}
+        "temporal_fc",
+        "time_embed",
+        "head",
+        "semantic_mlp",
+        "class_mlp",
+    }
     image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     clip = image.unsqueeze(1).expand(-1, 2, -1, -1, -1)
     with torch.no_grad():
@@ -73,8 +103,15 @@ def test_a_fresh_video_model_sees_what_the_image_model_sees(tmp_path, architectu
 
 def test_the_installed_transformers_writes_a_layout_we_read(tmp_path):
     transformers = pytest.importorskip("transformers", reason="writes the layout under test")
-    config = transformers.ViTConfig(image_size=32, patch_size=8, hidden_size=24, num_hidden_layers=2,
-                                    num_attention_heads=3, intermediate_size=96, layer_norm_eps=1e-6)
+    config = transformers.ViTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+        layer_norm_eps=1e-6,
+    )
     image_model = strong(transformers.ViTModel(config))
     image_model.save_pretrained(tmp_path)
     model = create_model("timesformer", **TINY).eval()
@@ -87,10 +124,20 @@ def test_the_installed_transformers_writes_a_layout_we_read(tmp_path):
 
 
 def test_names_of_transformers_5_are_read():
-    state = {f"layers.0.attention.{part}_proj.weight": torch.full((2, 2), float(i)) for i, part in enumerate("qkv")}
-    state |= {"layers.0.attention.o_proj.bias": torch.zeros(2), "layers.0.mlp.fc1.weight": torch.ones(1)}
+    state = {
+        f"layers.0.attention.{part}_proj.weight": torch.full((2, 2), float(i))
+        for i, part in enumerate("qkv")
+    }
+    state |= {
+        "layers.0.attention.o_proj.bias": torch.zeros(2),
+        "layers.0.mlp.fc1.weight": torch.ones(1),
+    }
     renamed = timm_names(state)
-    assert set(renamed) == {"blocks.0.attn.qkv.weight", "blocks.0.attn.proj.bias", "blocks.0.mlp.fc1.weight"}
+    assert set(renamed) == {
+        "blocks.0.attn.qkv.weight",
+        "blocks.0.attn.proj.bias",
+        "blocks.0.mlp.fc1.weight",
+    }
     assert renamed["blocks.0.attn.qkv.weight"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
 
 
@@ -109,6 +156,8 @@ def test_files_that_are_something_else():
     with pytest.raises(UserError, match="not an image ViT"):
         initialise_from_vit(model, {"conv.weight": torch.zeros(1)})
     with pytest.raises(UserError, match="depth|missing"):
-        initialise_from_vit(create_model("timesformer", **TINY | {"depth": 3}), timm_vit().state_dict())
+        initialise_from_vit(
+            create_model("timesformer", **TINY | {"depth": 3}), timm_vit().state_dict()
+        )
     with pytest.raises(UserError, match="stem='linear' only"):
         initialise_from_vit(create_model("timesformer", **TINY, stem="conv"), {})

@@ -13,17 +13,40 @@ from marey.cli import build_app, run
 HEAVY = ("torch", "torchvision", "av", "numpy", "transformers", "gradio")
 
 
-@pytest.mark.parametrize("statement", ["import marey", "from marey.cli import run; run(['--help'])"])
+@pytest.mark.parametrize(
+    "statement", ["import marey", "from marey.cli import run; run(['--help'])"]
+)
 def test_importing_and_help_need_no_heavy_library(statement: str) -> None:
-    code = f"{statement}\nimport sys\nprint([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = f"[name for name in {HEAVY} if name in sys.modules]"
+    code = f"{statement}\nimport sys\nprint({loaded}, file=sys.stderr)"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert answer.stderr.strip().endswith("[]")
 
 
 def test_every_documented_command_is_there() -> None:
     names = set(typer.main.get_command(build_app()).commands)
-    assert {"predict", "watch", "detect", "order", "train", "evaluate", "compare", "robustness", "corrupt", "explain",
-            "features", "reproduce", "convert", "export", "serve", "doctor", "list", "data"} <= names
+    assert {
+        "predict",
+        "watch",
+        "detect",
+        "order",
+        "train",
+        "evaluate",
+        "compare",
+        "robustness",
+        "corrupt",
+        "explain",
+        "features",
+        "reproduce",
+        "convert",
+        "export",
+        "serve",
+        "doctor",
+        "list",
+        "data",
+    } <= names
 
 
 @pytest.mark.parametrize("what", ["models", "recipes", "corruptions", "attacks", "datasets"])

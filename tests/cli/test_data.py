@@ -15,9 +15,19 @@ from marey.video.encode import write_video
 def folder(tmp_path):
     """Two classes of five small videos."""
     for k in range(10):
-        frames = torch.randint(0, 256, (1, 3, 6, 6), generator=torch.Generator().manual_seed(k)).float()
-        frames = torch.nn.functional.interpolate(frames, (48, 48), mode="bilinear").clamp(0, 255).to(torch.uint8)
-        write_video(tmp_path / "set" / ("run" if k < 5 else "jump") / f"{k}.mp4", frames.repeat(6, 1, 1, 1), 10)
+        frames = torch.randint(
+            0, 256, (1, 3, 6, 6), generator=torch.Generator().manual_seed(k)
+        ).float()
+        frames = (
+            torch.nn.functional.interpolate(frames, (48, 48), mode="bilinear")
+            .clamp(0, 255)
+            .to(torch.uint8)
+        )
+        write_video(
+            tmp_path / "set" / ("run" if k < 5 else "jump") / f"{k}.mp4",
+            frames.repeat(6, 1, 1, 1),
+            10,
+        )
     return tmp_path / "set"
 
 
@@ -25,7 +35,12 @@ def test_a_clean_set_passes(folder, capsys):
     assert run(["data", "check", str(folder), "--json"]) == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
-    assert (report["num_videos"], report["readable"], report["errors"], report["findings"]) == (10, 10, 0, [])
+    assert (report["num_videos"], report["readable"], report["errors"], report["findings"]) == (
+        10,
+        10,
+        0,
+        [],
+    )
     assert "nothing to fix" in printed.err
 
 
@@ -39,7 +54,9 @@ def test_split_writes_a_manifest_once(folder, capsys):
     assert run(["data", "split", str(folder), "--val", "0.2", "--test", "0.2", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [row["videos"] for row in report["splits"]] == [6, 2, 2]
-    assert (folder / "manifest.csv").read_text().splitlines()[0] == "path,label,split,group,start_seconds,end_seconds"
+    assert (folder / "manifest.csv").read_text().splitlines()[
+        0
+    ] == "path,label,split,group,start_seconds,end_seconds"
     assert run(["data", "split", str(folder)]) == 2
     assert "exists already" in capsys.readouterr().err
 
@@ -52,15 +69,38 @@ def test_split_reports_a_video_on_both_sides(folder, capsys):
 
 
 def test_pack_writes_copies_and_goes_on(folder, tmp_path, capsys):
-    assert run(["data", "pack", str(folder), "--out", str(tmp_path / "out"), "--short-side", "32", "--json"]) == 0
+    assert (
+        run(
+            [
+                "data",
+                "pack",
+                str(folder),
+                "--out",
+                str(tmp_path / "out"),
+                "--short-side",
+                "32",
+                "--json",
+            ]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["written"] == 10
     (folder / "run" / "bad.mp4").write_text("no")
-    assert run(["data", "pack", str(folder), "--out", str(tmp_path / "out"), "--short-side", "32"]) == 1
+    assert (
+        run(["data", "pack", str(folder), "--out", str(tmp_path / "out"), "--short-side", "32"])
+        == 1
+    )
     assert "10 kept, 1 unreadable" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["data", "check", "/nowhere/at/all"], ["data", "split", "/nowhere/at/all"],
-                                     ["data", "pack", "/nowhere/at/all", "--out", "/tmp"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["data", "check", "/nowhere/at/all"],
+        ["data", "split", "/nowhere/at/all"],
+        ["data", "pack", "/nowhere/at/all", "--out", "/tmp"],
+    ],
+)
 def test_a_folder_that_is_not_there_is_one_line_and_status_2(command, capsys):
     assert run(command) == 2
     error = capsys.readouterr().err

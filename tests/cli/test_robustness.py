@@ -48,8 +48,22 @@ def test_options_of_attacks() -> None:
 
 
 def test_corrupt_writes_a_copy_and_says_what_it_did(data: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(build_app(), ["corrupt", str(data), "--out", str(tmp_path / "P"), "--corruption", "fog",
-                                              "--severity", "2", "--workers", "1", "--json"])
+    result = CliRunner().invoke(
+        build_app(),
+        [
+            "corrupt",
+            str(data),
+            "--out",
+            str(tmp_path / "P"),
+            "--corruption",
+            "fog",
+            "--severity",
+            "2",
+            "--workers",
+            "1",
+            "--json",
+        ],
+    )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["written"] == 2
     assert "not in profile rose" in result.stderr
@@ -58,22 +72,57 @@ def test_corrupt_writes_a_copy_and_says_what_it_did(data: Path, tmp_path: Path) 
 
 def test_an_unreadable_video_gives_exit_status_1(data: Path, tmp_path: Path) -> None:
     (data / "dark" / "broken.mp4").write_bytes(b"no video")
-    result = CliRunner().invoke(build_app(), ["corrupt", str(data), "--out", str(tmp_path / "P"), "--corruption",
-                                              "contrast", "--severity", "1", "--workers", "1"])
+    result = CliRunner().invoke(
+        build_app(),
+        [
+            "corrupt",
+            str(data),
+            "--out",
+            str(tmp_path / "P"),
+            "--corruption",
+            "contrast",
+            "--severity",
+            "1",
+            "--workers",
+            "1",
+        ],
+    )
     assert result.exit_code == 1
     assert "broken.mp4" in result.stderr
     assert "2 written, 0 already there, 1 failed" in result.stdout
 
 
-def test_robustness_writes_its_report(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_robustness_writes_its_report(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(TOYS))
     out = tmp_path / "report"
-    arguments = ["robustness", "toy_models:brightness_network", "--data", str(data), "--out", str(out), "--corruptions",
-                 "brightness", "--severities", "1,5", "--attacks", "pgd", "--attack-set", "pgd.steps=2",
-                 "--resolution", "64", "--shuffles", "1"]
+    arguments = [
+        "robustness",
+        "toy_models:brightness_network",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--corruptions",
+        "brightness",
+        "--severities",
+        "1,5",
+        "--attacks",
+        "pgd",
+        "--attack-set",
+        "pgd.steps=2",
+        "--resolution",
+        "64",
+        "--shuffles",
+        "1",
+    ]
     result = CliRunner().invoke(build_app(), [*arguments, "--json"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["models"]["toy_models:brightness_network"]["clean_accuracy"] == 1.0
+    assert (
+        json.loads(result.stdout)["models"]["toy_models:brightness_network"]["clean_accuracy"]
+        == 1.0
+    )
     assert (out / "report.html").stat().st_size > 3000
     again = CliRunner().invoke(build_app(), arguments)
     assert again.exit_code == 0

@@ -17,12 +17,17 @@ from marey.transforms.preprocess import Preprocess
 from marey.video.encode import write_video
 from marey.video.sampling import ClipSampling
 
-PREPROCESS = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16)
+PREPROCESS = Preprocess(
+    sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16
+)
 SMALL = TrainConfig(
-    recipe="small", model=ModelConfig(name="timesformer", arguments={"patch_size": 8, "embed_dim": 16, "depth": 1,
-                                                                      "num_heads": 2}),
+    recipe="small",
+    model=ModelConfig(
+        name="timesformer", arguments={"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    ),
     data=DataConfig(preprocess=PREPROCESS, val_fraction=0.34),
-    train=RunConfig(batch_size=4, epochs=2, tensorboard=False, device="cpu"))
+    train=RunConfig(batch_size=4, epochs=2, tensorboard=False, device="cpu"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +36,17 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, level in (("bright", 200), ("dark", 30)):
         (root / label).mkdir()
         for number in range(3):
-            write_video(root / label / f"{number}.mp4", torch.full((4, 3, 32, 32), level, dtype=torch.uint8), 10)
+            write_video(
+                root / label / f"{number}.mp4",
+                torch.full((4, 3, 32, 32), level, dtype=torch.uint8),
+                10,
+            )
     return root
 
 
 def run(*words: str) -> tuple[int, str, str]:
-    """Run the command; returns exit status, standard output, standard error and the message of a UserError."""
+    """Run the command; returns exit status, standard output, standard error and the message of a
+    UserError."""
     result = CliRunner().invoke(build_app(), list(words))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         assert isinstance(result.exception, UserError), result.exception
@@ -54,17 +64,29 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def trained(videos: Path, recipe: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    status, stdout, stderr = run("train", recipe, "--data", str(videos), "--out", str(out), "--json")
+    status, stdout, stderr = run(
+        "train", recipe, "--data", str(videos), "--out", str(out), "--json"
+    )
     assert status == 0, stderr
     assert json.loads(stdout)["steps"] == 2
     return out
 
 
 def test_train_then_evaluate_then_compare(trained: Path, videos: Path) -> None:
-    status, stdout, stderr = run("evaluate", str(trained), "--data", str(videos), "--views", "1x3", "--json")
+    status, stdout, stderr = run(
+        "evaluate", str(trained), "--data", str(videos), "--views", "1x3", "--json"
+    )
     assert status == 0, stderr
     report = json.loads(stdout)
-    assert {"top1", "top5", "mean_class_accuracy", "num_videos", "unreadable", "top1_interval", "config"} <= {*report}
+    assert {
+        "top1",
+        "top5",
+        "mean_class_accuracy",
+        "num_videos",
+        "unreadable",
+        "top1_interval",
+        "config",
+    } <= {*report}
     assert report["config"]["recipe"] == "small"
     assert (trained / "evaluation" / "predictions.jsonl").is_file()
     status, stdout, _ = run("compare", str(trained), str(trained), "--json")
@@ -82,23 +104,30 @@ def test_an_existing_run_is_not_overwritten(trained: Path, videos: Path, recipe:
 
 
 def test_a_saved_configuration_is_a_recipe(trained: Path) -> None:
-    status, stdout, _ = run("train", str(trained / "config.json"), "--show", "--set", "train.seed=5")
+    status, stdout, _ = run(
+        "train", str(trained / "config.json"), "--show", "--set", "train.seed=5"
+    )
     assert status == 0
     config = json.loads(stdout)
     assert (config["train"]["seed"], config["train"]["epochs"]) == (5, 2)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["train", "mini_mocapp"], "unknown recipe 'mini_mocapp'; did you mean 'mini_mocap'"),
-    (["train", "mini_mocap", "--set", "optim.lrr=1"], "did you mean 'lr'"),
-    (["train", "mini_mocap"], "no data: give --data"),
-    (["train", "mini_mocap", "--data", "nowhere"], "nowhere: no such file or folder"),
-    (["evaluate", "nowhere", "--data", "x", "--views", "3"], "--views takes TEMPORALxSPATIAL"),
-    (["evaluate", "nowhere"], "no data: give --data"),
-    (["compare", "nowhere", "nowhere"], "run 'marey evaluate nowhere --data DATA' first"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "mini_mocapp"], "unknown recipe 'mini_mocapp'; did you mean 'mini_mocap'"),
+        (["train", "mini_mocap", "--set", "optim.lrr=1"], "did you mean 'lr'"),
+        (["train", "mini_mocap"], "no data: give --data"),
+        (["train", "mini_mocap", "--data", "nowhere"], "nowhere: no such file or folder"),
+        (["evaluate", "nowhere", "--data", "x", "--views", "3"], "--views takes TEMPORALxSPATIAL"),
+        (["evaluate", "nowhere"], "no data: give --data"),
+        (["compare", "nowhere", "nowhere"], "run 'marey evaluate nowhere --data DATA' first"),
+    ],
+)
 def test_a_mistake_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
-    status, stdout, said = run(*words, *(["--out", str(tmp_path / "out")] if words[0] == "train" else []))
+    status, stdout, said = run(
+        *words, *(["--out", str(tmp_path / "out")] if words[0] == "train" else [])
+    )
     assert status == 2
     assert message in said
     assert "\n" not in said.strip()
@@ -108,7 +137,9 @@ def test_a_mistake_is_one_line(words: list[str], message: str, tmp_path: Path) -
 def test_one_class_is_clear(videos: Path, recipe: str, tmp_path: Path) -> None:
     (tmp_path / "data" / "dark").mkdir(parents=True)
     for number in range(3):
-        (tmp_path / "data" / "dark" / f"{number}.mp4").write_bytes((videos / "dark" / f"{number}.mp4").read_bytes())
+        (tmp_path / "data" / "dark" / f"{number}.mp4").write_bytes(
+            (videos / "dark" / f"{number}.mp4").read_bytes()
+        )
     words = ["train", recipe, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     assert "a classifier needs at least two classes" in run(*words)[2]
 

@@ -1,4 +1,5 @@
-"""Codecs keep the length, repeat bit for bit, lose nothing they need not, and name what FFmpeg lacks."""
+"""Codecs keep the length, repeat bit for bit, lose nothing they need not, and name what FFmpeg
+lacks."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def clip() -> Tensor:
     """Twelve frames of a moving texture with odd sides, (12, 3, 65, 71)."""
     base = torch.randint(0, 256, (1, 3, 12, 14), generator=torch.Generator().manual_seed(0)).float()
     scene = torch.nn.functional.interpolate(base, size=(65, 95), mode="bicubic").clamp(0, 255)[0]
-    return torch.stack([scene[..., 2 * t:2 * t + 71] for t in range(12)]).to(torch.uint8)
+    return torch.stack([scene[..., 2 * t : 2 * t + 71] for t in range(12)]).to(torch.uint8)
 
 
 @pytest.mark.parametrize("kind", CODEC)
@@ -38,8 +39,10 @@ def test_a_codec_keeps_shape_and_repeats(kind: str, clip: Tensor) -> None:
 
 @pytest.mark.parametrize("kind", ["h264_crf", "h265_crf", "h264_abr", "h265_abr", "frame_rate"])
 def test_a_higher_severity_is_further_from_the_clean_clip(kind: str, clip: Tensor) -> None:
-    distances = [(marey.corrupt(clip, kind, severity).float() - clip.float()).abs().mean().item()
-                 for severity in range(1, 6)]
+    distances = [
+        (marey.corrupt(clip, kind, severity).float() - clip.float()).abs().mean().item()
+        for severity in range(1, 6)
+    ]
     assert distances[-1] > distances[0]
     assert all(later > earlier - 0.5 for earlier, later in itertools.pairwise(distances)), distances
 
@@ -50,7 +53,9 @@ def test_quantisers_beyond_31_change_nothing_more(kind: str, clip: Tensor) -> No
     assert torch.equal(severe[0], severe[1])
     assert torch.equal(severe[1], severe[2])
     mild = marey.corrupt(clip, kind, 1)
-    assert (mild.float() - clip.float()).abs().mean() < (severe[0].float() - clip.float()).abs().mean()
+    assert (mild.float() - clip.float()).abs().mean() < (
+        severe[0].float() - clip.float()
+    ).abs().mean()
 
 
 @pytest.mark.parametrize("encoder", ["libx264", "libx265", "mpeg4", "mpeg2video"])
@@ -74,7 +79,7 @@ def test_a_stream_of_which_nothing_is_left_is_black(clip: Tensor) -> None:
 
 
 def test_frame_rate_holds_each_kept_frame(clip: Tensor) -> None:
-    slow = marey.corrupt(clip, "frame_rate", 5, fps=30.0)                   # 6 of 30: each frame shown five times
+    slow = marey.corrupt(clip, "frame_rate", 5, fps=30.0)  # 6 of 30: each frame shown five times
     assert all(torch.equal(slow[i], slow[i - i % 5]) for i in range(12))
     assert not torch.equal(slow[0], slow[5])
 

@@ -1,4 +1,5 @@
-"""Every kind keeps shape, dtype and length, repeats with its generator, and grows with severity where it should."""
+"""Every kind keeps shape, dtype and length, repeats with its generator, and grows with severity
+where it should."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ CODEC = [name for name, kind in KINDS.items() if kind.category == "codec"]
 
 def moving_clip(T: int = 6, H: int = 64, W: int = 72) -> Tensor:
     """A textured scene that pans by one pixel a frame, (T, 3, H, W) uint8."""
-    base = torch.randint(0, 256, (3, H // 4, (W + T) // 4 + 1), generator=torch.Generator().manual_seed(0)).float()
+    base = torch.randint(
+        0, 256, (3, H // 4, (W + T) // 4 + 1), generator=torch.Generator().manual_seed(0)
+    ).float()
     scene = torch.nn.functional.interpolate(base[None], size=(H, W + T), mode="bilinear")[0]
-    return torch.stack([scene[..., t:t + W] for t in range(T)]).to(torch.uint8)
+    return torch.stack([scene[..., t : t + W] for t in range(T)]).to(torch.uint8)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -27,10 +30,14 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def test_the_names_are_those_of_the_design() -> None:
     assert " ".join(marey.list_corruptions()) == (
-        "gaussian_noise shot_noise impulse_noise speckle_noise defocus_blur motion_blur zoom_blur gaussian_blur "
-        "jpeg_compression contrast brightness saturate pixelate fog rain mpeg1 mpeg2 h264_crf h264_abr h265_crf "
-        "h265_abr frame_rate bit_error packet_loss frame_sampling reverse_sampling jumble box_jumble freeze "
-        "static_rotate random_rotate translate")
+        "gaussian_noise shot_noise impulse_noise speckle_noise defocus_blur motion_blur zoom_blur "
+        "gaussian_blur "
+        "jpeg_compression contrast brightness saturate pixelate fog rain mpeg1 mpeg2 h264_crf "
+        "h264_abr h265_crf "
+        "h265_abr frame_rate bit_error packet_loss frame_sampling reverse_sampling jumble "
+        "box_jumble freeze "
+        "static_rotate random_rotate translate"
+    )
     assert len(PROFILES["rose"]) == 18
     assert CATEGORIES == ("noise", "blur", "digital", "weather", "codec", "temporal", "camera")
 
@@ -44,7 +51,9 @@ def test_shape_dtype_and_repeatability(kind: str, profile: str) -> None:
         changed = marey.corrupt(clip, kind, severity, generator=seeded(7), profile=profile)
         assert changed.shape == clip.shape
         assert changed.dtype == torch.uint8
-        assert torch.equal(changed, marey.corrupt(clip, kind, severity, generator=seeded(7), profile=profile))
+        assert torch.equal(
+            changed, marey.corrupt(clip, kind, severity, generator=seeded(7), profile=profile)
+        )
     assert torch.equal(clip, before)
 
 
@@ -57,42 +66,58 @@ def test_a_clip_of_one_frame_stays_one_frame(kind: str) -> None:
 @pytest.mark.parametrize("kind", [name for name in PIXEL if KINDS[name].monotone])
 def test_a_higher_severity_is_further_from_the_clean_clip(kind: str, profile: str) -> None:
     clip = moving_clip(4, 96, 96)
-    if KINDS[kind].category == "camera":                                    # a ramp: distance grows with displacement
-        clip = torch.arange(96).add(torch.arange(96)[:, None]).to(torch.uint8).expand(4, 3, 96, 96).contiguous()
+    if KINDS[kind].category == "camera":  # a ramp: distance grows with displacement
+        clip = (
+            torch.arange(96)
+            .add(torch.arange(96)[:, None])
+            .to(torch.uint8)
+            .expand(4, 3, 96, 96)
+            .contiguous()
+        )
     distances = []
     for severity in range(1, 6):
-        changed = [marey.corrupt(clip, kind, severity, generator=seeded(seed), profile=profile) for seed in range(6)]
-        distances.append(torch.stack([(c.float() - clip.float()).abs().mean() for c in changed]).mean().item())
+        changed = [
+            marey.corrupt(clip, kind, severity, generator=seeded(seed), profile=profile)
+            for seed in range(6)
+        ]
+        distances.append(
+            torch.stack([(c.float() - clip.float()).abs().mean() for c in changed]).mean().item()
+        )
     assert distances == sorted(distances), distances
     assert distances[-1] > distances[0]
 
 
 def test_saturate_is_not_monotone_because_its_table_first_greys_and_then_floods() -> None:
     factors = [corruption("saturate", severity).strength["factor"] for severity in range(1, 6)]
-    assert factors == [.3, .1, 2., 5., 20.]
+    assert factors == [0.3, 0.1, 2.0, 5.0, 20.0]
 
 
 def test_fog_grows_except_from_three_to_four_where_only_its_roughness_changes() -> None:
     amounts = [corruption("fog", severity).strength["amount"] for severity in range(1, 6)]
-    assert amounts == [1.5, 2., 2.5, 2.5, 3.]
+    assert amounts == [1.5, 2.0, 2.5, 2.5, 3.0]
     clip = moving_clip(4, 96, 96)
-    distances = [(marey.corrupt(clip, "fog", severity).float() - clip.float()).abs().mean() for severity in range(1, 6)]
+    distances = [
+        (marey.corrupt(clip, "fog", severity).float() - clip.float()).abs().mean()
+        for severity in range(1, 6)
+    ]
     assert distances[0] < distances[1] < distances[2] < distances[4]
 
 
 def test_noise_has_the_spread_of_its_table() -> None:
     grey = torch.full((2, 3, 128, 128), 128, dtype=torch.uint8)
     gaussian = marey.corrupt(grey, "gaussian_noise", 1, generator=seeded()).float()
-    assert gaussian.sub(128).std().item() == pytest.approx(.08 * 255, rel=.02)
-    assert gaussian.mean().item() == pytest.approx(127.5, abs=.3)
+    assert gaussian.sub(128).std().item() == pytest.approx(0.08 * 255, rel=0.02)
+    assert gaussian.mean().item() == pytest.approx(127.5, abs=0.3)
     speckle = marey.corrupt(grey, "speckle_noise", 1, generator=seeded()).float()
-    assert speckle.std().item() == pytest.approx(.15 * 128, rel=.02)
-    shot = marey.corrupt(grey, "shot_noise", 1, generator=seeded(), profile="imagenet-c").float() / 255
-    assert shot.mean().item() == pytest.approx(128 / 255, abs=.004)
-    assert shot.var().item() == pytest.approx(128 / 255 / 60, rel=.04)
+    assert speckle.std().item() == pytest.approx(0.15 * 128, rel=0.02)
+    shot = (
+        marey.corrupt(grey, "shot_noise", 1, generator=seeded(), profile="imagenet-c").float() / 255
+    )
+    assert shot.mean().item() == pytest.approx(128 / 255, abs=0.004)
+    assert shot.var().item() == pytest.approx(128 / 255 / 60, rel=0.04)
     impulse = marey.corrupt(grey, "impulse_noise", 5, generator=seeded())
-    assert (impulse == 0).float().mean().item() == pytest.approx(.135, abs=.004)
-    assert (impulse == 255).float().mean().item() == pytest.approx(.135, abs=.004)
+    assert (impulse == 0).float().mean().item() == pytest.approx(0.135, abs=0.004)
+    assert (impulse == 255).float().mean().item() == pytest.approx(0.135, abs=0.004)
 
 
 def test_noise_is_new_in_every_frame() -> None:
@@ -114,13 +139,13 @@ def test_motion_blur_of_mini_kinetics_c_averages_neighbouring_frames() -> None:
     values = torch.arange(12, dtype=torch.uint8) * 10
     clip = values.view(12, 1, 1, 1).expand(12, 3, 8, 8).contiguous()
     blurred = marey.corrupt(clip, "motion_blur", 1, profile="mini-kinetics-c")[:, 0, 0, 0].tolist()
-    assert blurred[5] == (20 + 30 + 40 + 50 + 60 + 70) // 6                 # frames 2 to 7
-    assert blurred[0] == (0 + 10 + 20) // 3                                 # the frames of the window that exist
+    assert blurred[5] == (20 + 30 + 40 + 50 + 60 + 70) // 6  # frames 2 to 7
+    assert blurred[0] == (0 + 10 + 20) // 3  # the frames of the window that exist
 
 
 def test_brightness_of_a_worked_pixel() -> None:
     clip = torch.tensor([[100, 0], [50, 0], [25, 0]], dtype=torch.uint8).view(1, 3, 1, 2)
-    changed = marey.corrupt(clip, "brightness", 2)                          # V 100 -> 151, black -> 51
+    changed = marey.corrupt(clip, "brightness", 2)  # V 100 -> 151, black -> 51
     assert changed[0, :, 0, 0].tolist() == [151, 75, 37]
     assert changed[0, :, 0, 1].tolist() == [51, 51, 51]
 

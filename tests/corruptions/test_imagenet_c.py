@@ -1,4 +1,5 @@
-"""The deterministic kinds against the published code, at points of one frame (values pinned by the PyPI package)."""
+"""The deterministic kinds against the published code, at points of one frame (values pinned by the
+PyPI package)."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ EXACT = ("contrast", "jpeg_compression", "pixelate")
 def frame() -> Tensor:
     """Gradients, a product pattern, a chequerboard and three flat patches, (1, 3, 224, 224)."""
     y, x = np.mgrid[:224, :224]
-    image = np.stack([(x * 5 + y * 3) % 256, (x * y // 7) % 256, np.where((x // 16 + y // 16) % 2, 230, 20)], -1)
+    image = np.stack(
+        [(x * 5 + y * 3) % 256, (x * y // 7) % 256, np.where((x // 16 + y // 16) % 2, 230, 20)], -1
+    )
     image[40:60, 40:90], image[100:120, 10:50], image[150:170, 150:200] = 0, 255, 77
     return torch.from_numpy(image.astype(np.uint8)).permute(2, 0, 1)[None].contiguous()
 
@@ -34,8 +37,9 @@ def picked(clip: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("kind", [kind for kind in GOLDEN["kinds"] if kind != "motion_blur"])
-def test_a_deterministic_kind_equals_the_published_code_within_one_level(kind: str, severity: int,
-                                                                         frame: Tensor) -> None:
+def test_a_deterministic_kind_equals_the_published_code_within_one_level(
+    kind: str, severity: int, frame: Tensor
+) -> None:
     ours = marey.corrupt(frame, kind, severity, profile="imagenet-c")
     golden = GOLDEN["kinds"][kind][severity - 1]
     difference = (picked(ours) - torch.tensor(golden["values"])).abs()
@@ -44,7 +48,9 @@ def test_a_deterministic_kind_equals_the_published_code_within_one_level(kind: s
 
 
 @pytest.mark.parametrize("severity", [1, 2, 3, 4, 5])
-def test_motion_blur_at_an_angle_equals_the_published_loop_within_one_level(severity: int, frame: Tensor) -> None:
+def test_motion_blur_at_an_angle_equals_the_published_loop_within_one_level(
+    severity: int, frame: Tensor
+) -> None:
     golden = GOLDEN["kinds"]["motion_blur"][severity - 1]
     taps = corruption("motion_blur", severity, "imagenet-c").strength
     ours = motion_blur_at(frame[0], degrees=golden["degrees"], **taps)[None]
@@ -56,7 +62,9 @@ def test_pixelate_and_jpeg_equal_pillow_on_random_pixels() -> None:
     from io import BytesIO
 
     image_module = pytest.importorskip("PIL.Image")
-    pixels = torch.randint(0, 256, (1, 3, 97, 131), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    pixels = torch.randint(
+        0, 256, (1, 3, 97, 131), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
+    )
     image = image_module.fromarray(pixels[0].permute(1, 2, 0).numpy())
     for severity in range(1, 6):
         scale = corruption("pixelate", severity).strength["scale"]
@@ -65,6 +73,8 @@ def test_pixelate_and_jpeg_equal_pillow_on_random_pixels() -> None:
         ours = marey.corrupt(pixels, "pixelate", severity)[0].permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(ours, np.array(coarse))
         file = BytesIO()
-        image.save(file, "JPEG", quality=corruption("jpeg_compression", severity).strength["quality"])
+        image.save(
+            file, "JPEG", quality=corruption("jpeg_compression", severity).strength["quality"]
+        )
         ours = marey.corrupt(pixels, "jpeg_compression", severity)[0].permute(1, 2, 0).numpy()
         np.testing.assert_array_equal(ours, np.array(image_module.open(file)))

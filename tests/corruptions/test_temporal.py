@@ -29,13 +29,17 @@ def test_jumble_keeps_each_frame_in_its_segment_and_severity_five_disturbs_least
         assert all(i // segment == j // segment for i, j in enumerate(shuffled))
 
     def displacement(severity: int) -> float:
-        return sum(abs(i - j) for seed in range(5) for i, j in enumerate(order("jumble", 70, severity, seed)))
+        return sum(
+            abs(i - j)
+            for seed in range(5)
+            for i, j in enumerate(order("jumble", 70, severity, seed))
+        )
 
     assert displacement(5) < displacement(3) < displacement(1)
 
 
 def test_box_jumble_keeps_segments_whole() -> None:
-    shuffled = order("box_jumble", 13, 1)                                   # segments of 4: 0-3, 4-7, 8-11, 12
+    shuffled = order("box_jumble", 13, 1)  # segments of 4: 0-3, 4-7, 8-11, 12
     assert sorted(shuffled) == list(range(13))
     starts = [i for i in shuffled if i % 4 == 0]
     assert shuffled == [j for i in starts for j in range(i, min(i + 4, 13))]

@@ -21,9 +21,13 @@ def scene(seed: int, num: int = 12, size: int = 96) -> torch.Tensor:
     """uint8 (T, 3, H, W): a random coarse texture with a square that moves across it."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 6, 6, generator=generator) * 200 + 20
-    frames = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 255).repeat(num, 1, 1, 1)
+    frames = (
+        torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic")
+        .clamp(0, 255)
+        .repeat(num, 1, 1, 1)
+    )
     for t in range(num):
-        frames[t, :, 30:50, 4 * t:4 * t + 20] = 250
+        frames[t, :, 30:50, 4 * t : 4 * t + 20] = 250
     return frames.to(torch.uint8)
 
 
@@ -41,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
     whole = (root / "jump" / "v4.mp4").read_bytes()
     write_video(root / "jump" / "cut.mkv", scene(7, 40), 10, gop=5)
     cut = (root / "jump" / "cut.mkv").read_bytes()
-    (root / "jump" / "cut.mkv").write_bytes(cut[:len(cut) * 3 // 4])
+    (root / "jump" / "cut.mkv").write_bytes(cut[: len(cut) * 3 // 4])
     (root / "run" / "also_jumps.mp4").write_bytes(whole)
     return root
 
@@ -68,35 +72,57 @@ def test_every_planted_trouble_is_found_once_and_nothing_else(folder):
 
 
 def test_without_pictures_only_equal_bytes_are_found(folder):
-    assert "near_duplicate" not in kinds(check_dataset(open_dataset(folder), pictures=False, workers=2))
+    assert "near_duplicate" not in kinds(
+        check_dataset(open_dataset(folder), pictures=False, workers=2)
+    )
 
 
 def test_the_same_video_in_two_splits_is_a_leak(folder):
     index = open_dataset(folder)
-    samples = tuple(replace(s, split="test" if s.path.stem in ("again", "small") else "train") for s in index.samples)
+    samples = tuple(
+        replace(s, split="test" if s.path.stem in ("again", "small") else "train")
+        for s in index.samples
+    )
     report = check_dataset(replace(index, samples=samples), workers=1)
-    assert sorted(kinds(report)["leak"]) == [("run/again.mp4", "run/v0.mp4"), ("run/small.mp4", "run/v1.mp4")]
+    assert sorted(kinds(report)["leak"]) == [
+        ("run/again.mp4", "run/v0.mp4"),
+        ("run/small.mp4", "run/v1.mp4"),
+    ]
 
 
 def index_of(*samples: Sample, classes: tuple[str, ...] = ("a", "b")) -> DatasetIndex:
     """An index of entries that need not exist."""
-    return DatasetIndex(samples=samples, class_names=classes, name="manifest", root=Path("/nowhere"))
+    return DatasetIndex(
+        samples=samples, class_names=classes, name="manifest", root=Path("/nowhere")
+    )
 
 
 def test_missing_entries_groups_in_two_splits_unseen_and_single_classes_are_named():
-    entries = [Sample(path=Path("/nowhere/x.mp4"), label="a", split="train", group="g1"),
-               Sample(path=Path("/nowhere/y.mp4"), label="b", split="test", group="g1"),
-               Sample(path=Path("/nowhere/z.mp4"), label=None, split="test")]
+    entries = [
+        Sample(path=Path("/nowhere/x.mp4"), label="a", split="train", group="g1"),
+        Sample(path=Path("/nowhere/y.mp4"), label="b", split="test", group="g1"),
+        Sample(path=Path("/nowhere/z.mp4"), label=None, split="test"),
+    ]
     report = check_dataset(index_of(*entries))
-    assert kinds(report) == {"missing": [("x.mp4",), ("y.mp4",), ("z.mp4",)], "unlabelled": [("z.mp4",)], "leak": [()],
-                             "unseen_class": [()]}
+    assert kinds(report) == {
+        "missing": [("x.mp4",), ("y.mp4",), ("z.mp4",)],
+        "unlabelled": [("z.mp4",)],
+        "leak": [()],
+        "unseen_class": [()],
+    }
     assert "one_class" in kinds(check_dataset(index_of(entries[0], classes=("a",))))
 
 
-@pytest.mark.parametrize(("stem", "told"), [
-    ("v_HandStandPushups_g01_c01", "HandstandPushups"), ("v_Archery_g01_c01", None), ("holiday", None),
-    ("#20_Rhythm_climb_u_nm_np1_fr_goo_0", "climb"), ("some_film_climb_stairs_f_cm_np2_le_bad_12", "climb stairs"),
-])
+@pytest.mark.parametrize(
+    ("stem", "told"),
+    [
+        ("v_HandStandPushups_g01_c01", "HandstandPushups"),
+        ("v_Archery_g01_c01", None),
+        ("holiday", None),
+        ("#20_Rhythm_climb_u_nm_np1_fr_goo_0", "climb"),
+        ("some_film_climb_stairs_f_cm_np2_le_bad_12", "climb stairs"),
+    ],
+)
 def test_official_file_names_state_their_class(stem, told):
     assert class_in_name(stem, ("HandstandPushups", "climb", "climb stairs", "stairs")) == told
 

@@ -17,7 +17,9 @@ from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
-PREPROCESS = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=4), short_side=16, image_size=16)
+PREPROCESS = Preprocess(
+    sampling=ClipSampling(kind="equidistant", num_frames=4), short_side=16, image_size=16
+)
 
 
 def packed(root: Path, num_clips: int = 3, num_frames: int = 4) -> DatasetIndex:
@@ -39,7 +41,11 @@ def pixel(clip: torch.Tensor) -> list[int]:
 
 def test_packed_rows_are_the_clips_in_order(tmp_path: Path) -> None:
     dataset = ClipDataset(packed(tmp_path), PREPROCESS)
-    assert [pixel(dataset[i]["clip"]) for i in range(3)] == [[0, 1, 2, 3], [40, 41, 42, 43], [80, 81, 82, 83]]
+    assert [pixel(dataset[i]["clip"]) for i in range(3)] == [
+        [0, 1, 2, 3],
+        [40, 41, 42, 43],
+        [80, 81, 82, 83],
+    ]
     assert [dataset[i]["label"] for i in range(3)] == [0, 1, 0]
 
 
@@ -54,7 +60,7 @@ def test_randomness_depends_on_seed_epoch_and_sample_alone(tmp_path: Path) -> No
     index = packed(tmp_path)
     augment = Augment(preprocess=PREPROCESS, crop="none", brightness=0.9)
     first, again = (ClipDataset(index, PREPROCESS, augment, seed=5) for _ in range(2))
-    again[(0, 0)]                                            # asking for other samples before changes nothing
+    again[(0, 0)]  # asking for other samples before changes nothing
     assert torch.equal(first[(1, 2)]["clip"], again[(1, 2)]["clip"])
     assert not torch.equal(first[(1, 2)]["clip"], first[(2, 2)]["clip"])
     assert sample_generator(5, 1, 2).initial_seed() != sample_generator(6, 1, 2).initial_seed()

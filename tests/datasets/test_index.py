@@ -19,10 +19,16 @@ def touch(root: Path, *names: str) -> None:
 
 
 def test_class_folders_are_labels_in_sorted_order(tmp_path: Path) -> None:
-    touch(tmp_path, "run/b.mp4", "run/a.MP4", "jump/c#1 (x).avi", "jump/notes.txt", "jump/.hidden.mp4")
+    touch(
+        tmp_path, "run/b.mp4", "run/a.MP4", "jump/c#1 (x).avi", "jump/notes.txt", "jump/.hidden.mp4"
+    )
     index = open_dataset(tmp_path)
     assert index.class_names == ("jump", "run")
-    assert [index.relative_path(sample) for sample in index.samples] == ["jump/c#1 (x).avi", "run/a.MP4", "run/b.mp4"]
+    assert [index.relative_path(sample) for sample in index.samples] == [
+        "jump/c#1 (x).avi",
+        "run/a.MP4",
+        "run/b.mp4",
+    ]
     assert [index.label_index(sample) for sample in index.samples] == [0, 1, 1]
     assert index.splits == ()
 
@@ -45,13 +51,20 @@ def test_a_folder_of_images_is_one_video(tmp_path: Path) -> None:
 def test_manifest_paths_are_relative_to_it_then_to_its_parent(tmp_path: Path) -> None:
     touch(tmp_path, "set/here.mp4", "beside.mp4")
     manifest = tmp_path / "set" / "manifest.csv"
-    manifest.write_text("path,label,split,group,start_seconds,end_seconds\n"
-                        "here.mp4,run,training,g1,1.5,3\nbeside.mp4,jump,test,,,\n")
+    manifest.write_text(
+        "path,label,split,group,start_seconds,end_seconds\n"
+        "here.mp4,run,training,g1,1.5,3\nbeside.mp4,jump,test,,,\n"
+    )
     index = open_dataset(tmp_path / "set")
     first, second = index.samples
     assert first.path == tmp_path / "set" / "here.mp4"
     assert second.path == tmp_path / "beside.mp4"
-    assert (first.split, first.group, first.start_seconds, first.end_seconds) == ("train", "g1", 1.5, 3.0)
+    assert (first.split, first.group, first.start_seconds, first.end_seconds) == (
+        "train",
+        "g1",
+        1.5,
+        3.0,
+    )
     assert (second.group, second.start_seconds) == (None, None)
 
 
@@ -61,7 +74,9 @@ def test_a_written_manifest_reads_back_the_same(tmp_path: Path) -> None:
     write_manifest(index, tmp_path / "again.csv")
     again = read_manifest(tmp_path / "again.csv")
     assert [s.path.resolve() for s in again.samples] == [s.path.resolve() for s in index.samples]
-    assert [(s.label, s.split) for s in again.samples] == [(s.label, s.split) for s in index.samples]
+    assert [(s.label, s.split) for s in again.samples] == [
+        (s.label, s.split) for s in index.samples
+    ]
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -75,19 +90,28 @@ def test_the_manifest_hash_sees_labels_and_order_and_nothing_else(tmp_path: Path
 def test_names_tell_the_split_by_named_or_plain_groups(tmp_path: Path) -> None:
     touch(tmp_path, "run/set1_a.mp4", "run/set2_b.mp4", "run/other.mp4")
     named = open_dataset(tmp_path, split_by="(?P<train>set1)|(?P<test>set2)")
-    assert {s.path.name: s.split for s in named.samples} == {"set1_a.mp4": "train", "set2_b.mp4": "test",
-                                                            "other.mp4": None}
+    assert {s.path.name: s.split for s in named.samples} == {
+        "set1_a.mp4": "train",
+        "set2_b.mp4": "test",
+        "other.mp4": None,
+    }
     plain = open_dataset(tmp_path, split_by="(set1|set2)")
     assert plain.splits == ("set1", "set2")
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("file,label\na,b\n", "no column 'path'"),
-    ("path,label\n", "no rows below the header"),
-    ("path,label\n,run\n", "manifest.csv:2: empty path"),
-    ("path,label,start_seconds\na.mp4,run,soon\n", "manifest.csv:2: could not convert"),
-    ("path,label,start_seconds,end_seconds\na.mp4,run,3,2\n", "end_seconds 2.0 is not after start_seconds 3.0"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na,b\n", "no column 'path'"),
+        ("path,label\n", "no rows below the header"),
+        ("path,label\n,run\n", "manifest.csv:2: empty path"),
+        ("path,label,start_seconds\na.mp4,run,soon\n", "manifest.csv:2: could not convert"),
+        (
+            "path,label,start_seconds,end_seconds\na.mp4,run,3,2\n",
+            "end_seconds 2.0 is not after start_seconds 3.0",
+        ),
+    ],
+)
 def test_a_bad_manifest_names_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "manifest.csv").write_text(text)
     with pytest.raises(UserError, match=message):

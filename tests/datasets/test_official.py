@@ -18,14 +18,20 @@ def write(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def test_ucf101_takes_class_order_from_its_list_and_matches_stems_ignoring_case(tmp_path: Path) -> None:
-    write(tmp_path, {
-        "ucfTrainTestlist/classInd.txt": "1 Hammering\r\n2 HammerThrow\r\n3 HandstandPushups\r\n",
-        "ucfTrainTestlist/trainlist01.txt": "Hammering/v_Hammering_g08_c01.avi 1\r\n"
-                                            "HandstandPushups/v_HandStandPushups_g09_c01.avi 3\r\n",
-        "ucfTrainTestlist/testlist01.txt": "HammerThrow/v_HammerThrow_g01_c02.avi\r\n",
-        "UCF-101/HandstandPushups/v_HandstandPushups_g09_c01.avi": "",
-    })
+def test_ucf101_takes_class_order_from_its_list_and_matches_stems_ignoring_case(
+    tmp_path: Path,
+) -> None:
+    write(
+        tmp_path,
+        {
+            "ucfTrainTestlist/classInd.txt": "1 Hammering\r\n2 HammerThrow\r\n3 "
+            "HandstandPushups\r\n",
+            "ucfTrainTestlist/trainlist01.txt": "Hammering/v_Hammering_g08_c01.avi 1\r\n"
+            "HandstandPushups/v_HandStandPushups_g09_c01.avi 3\r\n",
+            "ucfTrainTestlist/testlist01.txt": "HammerThrow/v_HammerThrow_g01_c02.avi\r\n",
+            "UCF-101/HandstandPushups/v_HandstandPushups_g09_c01.avi": "",
+        },
+    )
     index = open_dataset(tmp_path)
     assert index.name == "ucf101:1"
     assert index.class_names == ("Hammering", "HammerThrow", "HandstandPushups")
@@ -39,11 +45,15 @@ def test_ucf101_takes_class_order_from_its_list_and_matches_stems_ignoring_case(
 
 def test_hmdb51_reads_codes_from_the_right_and_whole_class_names(tmp_path: Path) -> None:
     splits = "testTrainMulti_7030_splits"
-    write(tmp_path, {
-        f"{splits}/kick_test_split1.txt": "(HQ)_#1_kick_f_cm_np1_ba_med_0.avi 1 \nfilm_kick_f_cm_np1_ba_med_3.avi 0 \n",
-        f"{splits}/kick_ball_test_split1.txt": "film a_kick_ball_f_nm_np1_fr_goo_2.avi 2 \n",
-        f"{splits}/kick_test_split2.txt": "(HQ)_#1_kick_f_cm_np1_ba_med_0.avi 2 \n",
-    })
+    write(
+        tmp_path,
+        {
+            f"{splits}/kick_test_split1.txt": "(HQ)_#1_kick_f_cm_np1_ba_med_0.avi 1 "
+            "\nfilm_kick_f_cm_np1_ba_med_3.avi 0 \n",
+            f"{splits}/kick_ball_test_split1.txt": "film a_kick_ball_f_nm_np1_fr_goo_2.avi 2 \n",
+            f"{splits}/kick_test_split2.txt": "(HQ)_#1_kick_f_cm_np1_ba_med_0.avi 2 \n",
+        },
+    )
     index = open_dataset(tmp_path)
     assert index.class_names == ("kick", "kick_ball")
     assert {s.label: s.split for s in index.samples} == {"kick": "train", "kick_ball": "test"}
@@ -71,8 +81,15 @@ def test_hmdb_simp_is_drawn_at_seed_42_and_says_so(tmp_path: Path) -> None:
 
 
 def test_hmdb_simp_reads_the_studys_own_copy(tmp_path: Path) -> None:
-    write(tmp_path, {"train.csv": "class,video_name\nsmoke,92D80861\n", "val.csv": "class,video_name\nwave,00000001\n",
-                     "test.csv": "class,video_name\nwave,00000002\n", "HMDB_simp/smoke/92D80861/0001.jpg": ""})
+    write(
+        tmp_path,
+        {
+            "train.csv": "class,video_name\nsmoke,92D80861\n",
+            "val.csv": "class,video_name\nwave,00000001\n",
+            "test.csv": "class,video_name\nwave,00000002\n",
+            "HMDB_simp/smoke/92D80861/0001.jpg": "",
+        },
+    )
     index = open_dataset(tmp_path)
     assert index.name == "hmdb_simp"
     assert index.samples[0].path == tmp_path / "HMDB_simp" / "smoke" / "92D80861"
@@ -80,12 +97,17 @@ def test_hmdb_simp_reads_the_studys_own_copy(tmp_path: Path) -> None:
 
 
 def test_kinetics_reads_quoted_labels_and_finds_either_folder_spelling(tmp_path: Path) -> None:
-    write(tmp_path, {
-        "train.csv": 'label,youtube_id,time_start,time_end,split,is_cc\n"air drumming",--nQbRBEz2s,104,114,train,0\n',
-        "val.csv": 'label,youtube_id,time_start,time_end,split,is_cc\n"hurling (sport)",abc,1,11,val,0\n',
-        "test.csv": "youtube_id,time_start,time_end,split\nxyz,0,10,test\n",
-        "train/air_drumming/--nQbRBEz2s_000104_000114.mp4": "",
-    })
+    write(
+        tmp_path,
+        {
+            "train.csv": 'label,youtube_id,time_start,time_end,split,is_cc\n"air '
+            'drumming",--nQbRBEz2s,104,114,train,0\n',
+            "val.csv": 'label,youtube_id,time_start,time_end,split,is_cc\n"hurling '
+            '(sport)",abc,1,11,val,0\n',
+            "test.csv": "youtube_id,time_start,time_end,split\nxyz,0,10,test\n",
+            "train/air_drumming/--nQbRBEz2s_000104_000114.mp4": "",
+        },
+    )
     index = open_dataset(tmp_path)
     assert index.name == "kinetics400"
     assert index.class_names == ("air drumming", "hurling (sport)")
@@ -97,23 +119,44 @@ def test_kinetics_reads_quoted_labels_and_finds_either_folder_spelling(tmp_path:
 
 
 def test_something_v2_strips_brackets_and_orders_by_number(tmp_path: Path) -> None:
-    write(tmp_path, {
-        "labels/labels.json": json.dumps({"Zooming something": "1", "Approaching something": "0"}),
-        "labels/train.json": json.dumps([{"id": "7", "template": "Zooming [something]", "placeholders": ["cup"]}]),
-        "labels/test.json": json.dumps([{"id": "9"}]),
-    })
+    write(
+        tmp_path,
+        {
+            "labels/labels.json": json.dumps(
+                {"Zooming something": "1", "Approaching something": "0"}
+            ),
+            "labels/train.json": json.dumps(
+                [{"id": "7", "template": "Zooming [something]", "placeholders": ["cup"]}]
+            ),
+            "labels/test.json": json.dumps([{"id": "9"}]),
+        },
+    )
     index = open_dataset(tmp_path)
     assert index.class_names == ("Approaching something", "Zooming something")
-    assert [(s.path.name, index.label_index(s)) for s in index.samples] == [("7.webm", 1), ("9.webm", -1)]
-    (tmp_path / "labels" / "train.json").write_text(json.dumps([{"id": "7", "template": "Eating [food]"}]))
-    with pytest.raises(UserError, match=r"video 7: template 'Eating \[food\]' is not in labels.json"):
+    assert [(s.path.name, index.label_index(s)) for s in index.samples] == [
+        ("7.webm", 1),
+        ("9.webm", -1),
+    ]
+    (tmp_path / "labels" / "train.json").write_text(
+        json.dumps([{"id": "7", "template": "Eating [food]"}])
+    )
+    with pytest.raises(
+        UserError, match=r"video 7: template 'Eating \[food\]' is not in labels.json"
+    ):
         open_dataset(tmp_path)
 
 
 def test_jester_takes_class_order_from_the_users_label_file(tmp_path: Path) -> None:
-    write(tmp_path, {"jester-v1-labels.csv": "Swiping Left\nDrumming Fingers\n",
-                     "jester-v1-train.csv": "34870;Drumming Fingers\n", "jester-v1-validation.csv": "5;Swiping Left\n",
-                     "jester-v1-test.csv": "1420\n", "20bn-jester-v1/34870/00001.jpg": ""})
+    write(
+        tmp_path,
+        {
+            "jester-v1-labels.csv": "Swiping Left\nDrumming Fingers\n",
+            "jester-v1-train.csv": "34870;Drumming Fingers\n",
+            "jester-v1-validation.csv": "5;Swiping Left\n",
+            "jester-v1-test.csv": "1420\n",
+            "20bn-jester-v1/34870/00001.jpg": "",
+        },
+    )
     index = open_dataset(tmp_path)
     assert index.name == "jester"
     assert [index.label_index(s) for s in index.samples] == [1, 0, -1]

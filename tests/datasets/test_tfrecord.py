@@ -31,7 +31,9 @@ def damage(path, position):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(("data", "expected"), [(b"123456789", "e5b08ac7"), (bytes(8), "29039807"), (b"", "d8ea82a2")])
+@pytest.mark.parametrize(
+    ("data", "expected"), [(b"123456789", "e5b08ac7"), (bytes(8), "29039807"), (b"", "d8ea82a2")]
+)
 def test_the_masked_checksum_equals_the_published_values(data, expected):
     assert struct.pack("<I", masked_crc32c(data)).hex() == expected
 
@@ -43,7 +45,9 @@ def test_records_come_back_as_they_were_written(shard):
 
 def test_a_damaged_record_is_named_or_skipped_alone(shard):
     damage(shard, 12)
-    with pytest.raises(RecordError, match=r"train0000.tfrecord: record 0: the data fails its CRC-32C"):
+    with pytest.raises(
+        RecordError, match=r"train0000.tfrecord: record 0: the data fails its CRC-32C"
+    ):
         list(read_records(shard))
     report = ReadReport()
     assert [number for number, _ in read_records(shard, on_corrupt="skip", report=report)] == [1, 2]
@@ -52,14 +56,19 @@ def test_a_damaged_record_is_named_or_skipped_alone(shard):
 
 def test_a_damaged_length_loses_the_rest_of_the_file(shard):
     damage(shard, 19)
-    with pytest.raises(RecordError, match="record 1: the length field fails its CRC-32C; the rest of the file is lost"):
+    with pytest.raises(
+        RecordError,
+        match="record 1: the length field fails its CRC-32C; the rest of the file is lost",
+    ):
         list(read_records(shard))
     assert len(list(read_records(shard, on_corrupt="skip"))) == 1
 
 
 def test_a_file_cut_in_the_middle_is_named_with_its_record(shard):
     shard.write_bytes(shard.read_bytes()[:-7])
-    with pytest.raises(RecordError, match="record 2: needs 516 bytes but the file ends after 509; it was cut"):
+    with pytest.raises(
+        RecordError, match="record 2: needs 516 bytes but the file ends after 509; it was cut"
+    ):
         list(read_records(shard))
     shard.write_bytes(shard.read_bytes()[:40])
     with pytest.raises(RecordError, match="record 2: the file ends inside the record's header"):
@@ -68,8 +77,11 @@ def test_a_file_cut_in_the_middle_is_named_with_its_record(shard):
 
 def test_empty_gzip_and_foreign_files_are_told_apart(tmp_path):
     path = tmp_path / "a.tfrecord"
-    for content, message in ((b"", "record 0: the file is empty"), (gzip.compress(b"x" * 99), "gzip-compressed"),
-                             (b"RIFF" * 9, "so this is no TFRecord file")):
+    for content, message in (
+        (b"", "record 0: the file is empty"),
+        (gzip.compress(b"x" * 99), "gzip-compressed"),
+        (b"RIFF" * 9, "so this is no TFRecord file"),
+    ):
         path.write_bytes(content)
         with pytest.raises(RecordError, match=message):
             list(read_records(path))
@@ -107,5 +119,5 @@ def test_frames_laid_out_unusually_are_still_read():
     message = messages()["FeatureList"]()
     for value in (b"abcd", b"efgh"):
         message.feature.add().bytes_list.value.append(value)
-    unusual = message.SerializeToString() + b"\x98\x06\x01"          # an unknown field at the end
+    unusual = message.SerializeToString() + b"\x98\x06\x01"  # an unknown field at the end
     assert feature_matrix(unusual, 4).tobytes() == b"abcdefgh"

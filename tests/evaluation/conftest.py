@@ -1,4 +1,5 @@
-"""Videos whose answers are known by construction, and models that need no training (`toy_models`)."""
+"""Videos whose answers are known by construction, and models that need no training
+(`toy_models`)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def data(tmp_path: Path) -> DatasetIndex:
-    """Two videos a class, dark or light, that get brighter with time, and one file that is no video."""
+    """Two videos a class, dark or light, that get brighter with time, and one file that is no
+    video."""
     root = tmp_path / "set"
     for label, level in (("dark", 60), ("light", 190)):
         for i in range(2):

@@ -12,7 +12,9 @@ from marey.evaluation.candidates import load_candidate, match_classes
 
 
 def test_classes_are_matched_by_name_whatever_their_spelling() -> None:
-    data_class_of, logit_of = match_classes("m", ["Cart Wheel", "back_flip", "walk"], ["backflip", "cartwheel"])
+    data_class_of, logit_of = match_classes(
+        "m", ["Cart Wheel", "back_flip", "walk"], ["backflip", "cartwheel"]
+    )
     assert data_class_of.tolist() == [1, 0, -1]
     assert logit_of.tolist() == [1, 0]
     with pytest.raises(UserError, match="does not know the class 'swim'"):
@@ -26,7 +28,9 @@ def test_a_callable_that_is_not_there_is_said(data: DatasetIndex) -> None:
         load_candidate("toy_models:brightnes_of", data.class_names)
 
 
-def test_a_bare_function_has_no_gradients_and_returns_a_dict_like_a_network(data: DatasetIndex) -> None:
+def test_a_bare_function_has_no_gradients_and_returns_a_dict_like_a_network(
+    data: DatasetIndex,
+) -> None:
     function = load_candidate("toy_models:brightness_of", data.class_names)
     network = load_candidate("toy_models:brightness_network", data.class_names)
     assert (function.has_gradients, network.has_gradients) == (False, True)

@@ -11,11 +11,18 @@ from marey.evaluation.changed_clips import changed_clips, decode_video, model_vi
 
 
 def test_models_with_the_same_crop_meet_the_same_noise(data: DatasetIndex) -> None:
-    candidates = [load_candidate(name, data.class_names) for name in ("toy_models:brightness_network",
-                                                                  "toy_models:growing_light")]
+    candidates = [
+        load_candidate(name, data.class_names)
+        for name in ("toy_models:brightness_network", "toy_models:growing_light")
+    ]
     sample = next(sample for sample in data.samples if "broken" not in sample.path.name)
-    video = decode_video("name", sample, [candidate.preprocess for candidate in candidates], resolution=64,
-                               max_frames=300)
+    video = decode_video(
+        "name",
+        sample,
+        [candidate.preprocess for candidate in candidates],
+        resolution=64,
+        max_frames=300,
+    )
     first, second = changed_clips(video, corruption("gaussian_noise", 5), seed=0)
     assert torch.equal(first, second)
 
@@ -28,7 +35,9 @@ def test_pixel_kinds_see_the_model_s_own_crop(data: DatasetIndex) -> None:
     assert (stretched[..., 30:34] != stretched[..., :1]).any()
 
 
-def test_a_temporal_corruption_gives_each_model_its_frames_of_the_new_order(data: DatasetIndex) -> None:
+def test_a_temporal_corruption_gives_each_model_its_frames_of_the_new_order(
+    data: DatasetIndex,
+) -> None:
     preprocess = load_candidate("toy_models:growing_light", data.class_names).preprocess
     sample = next(sample for sample in data.samples if "broken" not in sample.path.name)
     video = decode_video("name", sample, [preprocess], resolution=64, max_frames=300)

@@ -27,7 +27,9 @@ from marey.transforms.preprocess import Preprocess
 from marey.video.encode import write_video
 from marey.video.sampling import ClipSampling
 
-PREPROCESS = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16)
+PREPROCESS = Preprocess(
+    sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +51,30 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with random weights."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    network = create_model("timesformer", num_classes=2, num_frames=2, image_size=16, patch_size=8, embed_dim=16,
-                           depth=1, num_heads=2)
-    torch.nn.init.normal_(network.head.weight)                                               # type: ignore[union-attr, arg-type]
-    save_checkpoint(folder, network, class_names=["bright", "dark"], preprocess=PREPROCESS,
-                    calibration={"temperature": 2.0})
+    network = create_model(
+        "timesformer",
+        num_classes=2,
+        num_frames=2,
+        image_size=16,
+        patch_size=8,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+    )
+    torch.nn.init.normal_(network.head.weight)  # type: ignore[union-attr, arg-type]
+    save_checkpoint(
+        folder,
+        network,
+        class_names=["bright", "dark"],
+        preprocess=PREPROCESS,
+        calibration={"temperature": 2.0},
+    )
     return folder
 
 
-def test_the_answers_are_those_of_the_model_on_the_one_preprocessing(videos: Path, model: Path) -> None:
+def test_the_answers_are_those_of_the_model_on_the_one_preprocessing(
+    videos: Path, model: Path
+) -> None:
     _, answers = evaluate(model, videos)
     assert answers is not None
     checkpoint = load_checkpoint(model)
@@ -80,7 +97,9 @@ def test_views_are_averaged_over_probabilities_or_logits(videos: Path, model: Pa
     assert not torch.allclose(probabilities.probs, logits.probs)
 
 
-def test_the_report_has_every_number_and_saved_answers_give_it_again(videos: Path, model: Path, tmp_path: Path) -> None:
+def test_the_report_has_every_number_and_saved_answers_give_it_again(
+    videos: Path, model: Path, tmp_path: Path
+) -> None:
     report, answers = evaluate(model, videos)
     write_report(tmp_path, report, answers)
     again = report_of(load_predictions(tmp_path))
@@ -95,7 +114,9 @@ def test_the_report_has_every_number_and_saved_answers_give_it_again(videos: Pat
     assert json.loads((tmp_path / "report.json").read_text())["top1"] == report["top1"]
 
 
-def test_an_unreadable_video_is_counted_and_named(videos: Path, model: Path, tmp_path: Path) -> None:
+def test_an_unreadable_video_is_counted_and_named(
+    videos: Path, model: Path, tmp_path: Path
+) -> None:
     for video in videos.rglob("*.mp4"):
         copy = tmp_path / video.relative_to(videos)
         copy.parent.mkdir(exist_ok=True)
@@ -108,11 +129,15 @@ def test_an_unreadable_video_is_counted_and_named(videos: Path, model: Path, tmp
     assert load_predictions(tmp_path / "out").unreadable == report["unreadable"]
 
 
-def test_labels_the_model_does_not_know_are_named(videos: Path, model: Path, tmp_path: Path) -> None:
+def test_labels_the_model_does_not_know_are_named(
+    videos: Path, model: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "running" / "0.mp4"
     copy.parent.mkdir()
     copy.write_bytes((videos / "dark" / "0.mp4").read_bytes())
-    with pytest.raises(UserError, match="labels the model .* was not trained on: running .*it knows: bright, dark"):
+    with pytest.raises(
+        UserError, match="labels the model .* was not trained on: running .*it knows: bright, dark"
+    ):
         evaluate(model, tmp_path)
 
 
@@ -126,7 +151,9 @@ def test_unseen_needs_a_model_that_can(videos: Path, model: Path) -> None:
         evaluate(model, videos, EvaluateOptions(unseen=True))
 
 
-def test_saved_answers_of_two_models_are_compared_on_the_same_videos(videos: Path, model: Path, tmp_path: Path) -> None:
+def test_saved_answers_of_two_models_are_compared_on_the_same_videos(
+    videos: Path, model: Path, tmp_path: Path
+) -> None:
     report, answers = evaluate(model, videos)
     assert answers is not None
     write_report(tmp_path / "a", report, answers)
@@ -138,7 +165,9 @@ def test_saved_answers_of_two_models_are_compared_on_the_same_videos(videos: Pat
     assert result["only_b"] == 6 - round(6 * report["top1"])
 
 
-def test_answers_without_a_common_video_cannot_be_compared(videos: Path, model: Path, tmp_path: Path) -> None:
+def test_answers_without_a_common_video_cannot_be_compared(
+    videos: Path, model: Path, tmp_path: Path
+) -> None:
     report, answers = evaluate(model, videos)
     assert answers is not None
     write_report(tmp_path / "a", report, answers)
@@ -149,15 +178,20 @@ def test_answers_without_a_common_video_cannot_be_compared(videos: Path, model: 
 
 
 def test_a_run_that_was_not_evaluated_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no predictions\.jsonl there or in evaluation/; run 'marey evaluate"):
+    with pytest.raises(
+        UserError, match=r"no predictions\.jsonl there or in evaluation/; run 'marey evaluate"
+    ):
         load_predictions(tmp_path)
 
 
 def test_a_model_of_frame_features_is_scored_by_its_own_task(tmp_path: Path) -> None:
     base = gat_youtube8m_mini()
     render_youtube8m_mini(tmp_path / "data", shards=1, videos={"train": 8, "validate": 6})
-    config = replace(base, data=replace(base.data, path=str(tmp_path / "data")),
-                     train=replace(base.train, max_steps=1, batch_size=4, device="cpu", tensorboard=False))
+    config = replace(
+        base,
+        data=replace(base.data, path=str(tmp_path / "data")),
+        train=replace(base.train, max_steps=1, batch_size=4, device="cpu", tensorboard=False),
+    )
     result = train(config, tmp_path / "run", quiet=True)
     report, answers = evaluate(tmp_path / "run", tmp_path / "data")
     assert answers is None

@@ -21,7 +21,8 @@ from marey.models import create_model
 
 
 class Direction(nn.Module):
-    """Class 0 where the second frame is brighter than the first, else 1; attention is the truth if `knows`."""
+    """Class 0 where the second frame is brighter than the first, else 1; attention is the truth if
+    `knows`."""
 
     def __init__(self, knows):
         super().__init__()
@@ -46,7 +47,9 @@ class Sum(nn.Module):
 
 def brightening(num_clips, T=5):
     """Clips (B, T, 3, 2, 2) whose frames grow brighter."""
-    return (torch.arange(num_clips * T).view(num_clips, T, 1, 1, 1) + torch.zeros(1, 1, 3, 2, 2)).float()
+    return (
+        torch.arange(num_clips * T).view(num_clips, T, 1, 1, 1) + torch.zeros(1, 1, 3, 2, 2)
+    ).float()
 
 
 def answers_of(model, clips, *, label="rising", paths=None, **options):
@@ -61,9 +64,18 @@ def order_accuracy_of(model, clips, **options):
 
 def tiny_model():
     torch.manual_seed(0)
-    model = create_model("direcformer", num_classes=3, num_orders=5, num_frames=4, image_size=16, patch_size=8,
-                         embed_dim=16, depth=2, num_heads=2).eval()
-    for parameter in model.parameters():                               # strong weights: nothing is near zero
+    model = create_model(
+        "direcformer",
+        num_classes=3,
+        num_orders=5,
+        num_frames=4,
+        image_size=16,
+        patch_size=8,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+    ).eval()
+    for parameter in model.parameters():  # strong weights: nothing is near zero
         nn.init.normal_(parameter, std=0.5)
     return model
 
@@ -89,12 +101,16 @@ def test_few_clips_are_called_a_rough_number():
 
 
 def test_both_methods_are_read_from_the_same_answers():
-    answers = answers_of(tiny_model(), torch.rand(8, 4, 3, 16, 16, generator=torch.Generator().manual_seed(3)))
+    answers = answers_of(
+        tiny_model(), torch.rand(8, 4, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    )
     weights = answers.outputs["order_weights"]
     net = (weights.sum(-1) - weights.sum(-2)).argsort(-1, descending=True)
     assert torch.equal(recovered_paths(answers, "sort"), net)
     assert measure_order(answers)["method"] == "path"
-    with pytest.raises(UserError, match="unknown method of order correction 'sorted'; did you mean 'sort'"):
+    with pytest.raises(
+        UserError, match="unknown method of order correction 'sorted'; did you mean 'sort'"
+    ):
         measure_order(answers, method="sorted")
 
 
@@ -103,7 +119,9 @@ def test_clips_with_repeated_frames_are_left_out_and_counted():
     clips[0, 4] = clips[0, 1]
     result = order_accuracy_of(Direction(knows=True), clips)
     assert (result["clips"], result["left_out"]) == (1, 1)
-    with pytest.raises(UserError, match=r"no clip to measure the order on \(1 left out for repeated frames\)"):
+    with pytest.raises(
+        UserError, match=r"no clip to measure the order on \(1 left out for repeated frames\)"
+    ):
         order_accuracy_of(Direction(knows=True), clips[:1])
 
 
@@ -126,7 +144,9 @@ def test_a_model_without_attention_is_corrected_by_another_on_its_own_pixels():
     clips = brightening(8)
     found = measure_reliance(answers_of(Direction(knows=False), clips))
     assert (found["corrected_accuracy"], found["corrected_agreement"]) == (None, None)
-    paths = recovered_paths(answers_of(Direction(knows=True), -clips))     # it sees other pixels: the order reversed
+    paths = recovered_paths(
+        answers_of(Direction(knows=True), -clips)
+    )  # it sees other pixels: the order reversed
     found = measure_reliance(answers_of(Direction(knows=False), clips, paths=paths))
     assert found["corrected_accuracy"] == 0.0
 
@@ -155,14 +175,34 @@ def test_models_of_other_libraries_are_measured_and_corrected_by_ours(library):
     from marey.models.external import ExternalClassifier
 
     if library == "torchvision":
-        model = ExternalClassifier("torchvision", {"name": "r3d_18"}, num_classes=2, num_frames=4, image_size=16).eval()
+        model = ExternalClassifier(
+            "torchvision", {"name": "r3d_18"}, num_classes=2, num_frames=4, image_size=16
+        ).eval()
     else:
         pytest.importorskip("transformers")
-        config = {"model_type": "timesformer", "image_size": 16, "patch_size": 8, "num_frames": 4, "hidden_size": 16,
-                  "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "num_channels": 3}
+        config = {
+            "model_type": "timesformer",
+            "image_size": 16,
+            "patch_size": 8,
+            "num_frames": 4,
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "num_channels": 3,
+        }
         model = ExternalClassifier("transformers", config, num_classes=2).eval()
-    corrector = create_model("direcformer", num_classes=3, num_orders=3, num_frames=4, image_size=16, patch_size=8,
-                             embed_dim=16, depth=1, num_heads=2).eval()
+    corrector = create_model(
+        "direcformer",
+        num_classes=3,
+        num_orders=3,
+        num_frames=4,
+        image_size=16,
+        patch_size=8,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+    ).eval()
     clips = torch.randn(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     alone = measure_reliance(answers_of(model, clips, shuffles=2))
     assert alone["corrected_accuracy"] is None

@@ -17,15 +17,27 @@ from marey.evaluation.robustness_report import render, write_report
 from marey.evaluation.robustness_summary import describe_kinds, settings_of, summarise
 
 HERE = Path(__file__).parent
-CONFIG = BenchmarkConfig(corruptions=("brightness", "contrast", "jumble", "reverse_sampling", "h264_crf"),
-                         severities=(1, 5), attacks=("fgsm", "geo_trap"), resolution=64, shuffles=2,
-                         attack_options={"fgsm": {"eps": 64 / 255}, "geo_trap": {"max_queries": 6}})
+CONFIG = BenchmarkConfig(
+    corruptions=("brightness", "contrast", "jumble", "reverse_sampling", "h264_crf"),
+    severities=(1, 5),
+    attacks=("fgsm", "geo_trap"),
+    resolution=64,
+    shuffles=2,
+    attack_options={"fgsm": {"eps": 64 / 255}, "geo_trap": {"max_queries": 6}},
+)
 
 
-def measured(data: DatasetIndex, out: Path, models: tuple[str, ...], config: BenchmarkConfig = CONFIG) -> dict:
+def measured(
+    data: DatasetIndex, out: Path, models: tuple[str, ...], config: BenchmarkConfig = CONFIG
+) -> dict:
     candidates = [load_candidate(name, data.class_names) for name in models]
     report = summarise(list(run(data, candidates, config, out)), models, data.class_names, config)
-    return {**report, "settings": settings_of(config), "kinds": describe_kinds(config), "version": "test"}
+    return {
+        **report,
+        "settings": settings_of(config),
+        "kinds": describe_kinds(config),
+        "version": "test",
+    }
 
 
 def test_a_run_from_videos_to_the_page(data: DatasetIndex, tmp_path: Path) -> None:
@@ -33,18 +45,20 @@ def test_a_run_from_videos_to_the_page(data: DatasetIndex, tmp_path: Path) -> No
     report = measured(data, tmp_path / "out", models)
     assert report["videos"] == 4
     assert [Path(entry["video"]).name for entry in report["unreadable"]] == ["broken.mp4"]
-    assert report["majority_class_share"] == .5
+    assert report["majority_class_share"] == 0.5
     for name in models:
         model = report["models"][name]
         assert model["clean_accuracy"] == 1.0
         assert model["kinds"]["jumble"]["accuracy"] == {"1": 1.0, "5": 1.0}
-        assert model["kinds"]["brightness"]["accuracy"]["5"] == .5              # dark + 127 is light
-        assert model["kinds"]["brightness"]["fooling_rate"] == .25
+        assert model["kinds"]["brightness"]["accuracy"]["5"] == 0.5  # dark + 127 is light
+        assert model["kinds"]["brightness"]["fooling_rate"] == 0.25
         assert model["kinds"]["brightness"]["profile"] == "imagenet-c"
-        assert model["mpc"] == pytest.approx((.75 + 1 + 1 + 1 + 1) / 5)
+        assert model["mpc"] == pytest.approx((0.75 + 1 + 1 + 1 + 1) / 5)
         assert model["gamma_r"] == pytest.approx(model["mpc"])
         assert model["order"]["order_reliance"] == 0
-    assert report["models"][models[0]]["attacks"]["fgsm"] is None               # a bare function has no gradients
+    assert (
+        report["models"][models[0]]["attacks"]["fgsm"] is None
+    )  # a bare function has no gradients
     attacked = report["models"][models[1]]["attacks"]["fgsm"]
     assert attacked["max_change_levels"] == 64
     assert attacked["robust_accuracy"] < 1.0
@@ -59,18 +73,27 @@ def test_a_run_from_videos_to_the_page(data: DatasetIndex, tmp_path: Path) -> No
     assert all(path.is_file() for path in written)
 
 
-def test_a_model_of_order_is_found_out_by_reversal_and_by_shuffling(data: DatasetIndex, tmp_path: Path) -> None:
-    report = measured(data, tmp_path / "out", ("toy_models:growing_light",),
-                      BenchmarkConfig(corruptions=("reverse_sampling",), severities=(1,), resolution=64, shuffles=8))
+def test_a_model_of_order_is_found_out_by_reversal_and_by_shuffling(
+    data: DatasetIndex, tmp_path: Path
+) -> None:
+    report = measured(
+        data,
+        tmp_path / "out",
+        ("toy_models:growing_light",),
+        BenchmarkConfig(
+            corruptions=("reverse_sampling",), severities=(1,), resolution=64, shuffles=8
+        ),
+    )
     model = report["models"]["toy_models:growing_light"]
-    assert model["clean_accuracy"] == .5                                        # everything grows: class 1
-    assert model["kinds"]["reverse_sampling"]["accuracy"]["1"] == .5            # everything shrinks: class 0
+    assert model["clean_accuracy"] == 0.5  # everything grows: class 1
+    assert model["kinds"]["reverse_sampling"]["accuracy"]["1"] == 0.5  # everything shrinks: class 0
     assert model["kinds"]["reverse_sampling"]["fooling_rate"] == 1.0
     assert model["order"]["agreement"] < 1.0
 
 
-def test_a_run_resumes_and_measures_nothing_twice(data: DatasetIndex, tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumes_and_measures_nothing_twice(
+    data: DatasetIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = BenchmarkConfig(corruptions=("gaussian_noise",), severities=(3,), resolution=64)
     models = ("toy_models:brightness_network",)
     whole = measured(data, tmp_path / "out", models, config)
@@ -79,26 +102,39 @@ def test_a_run_resumes_and_measures_nothing_twice(data: DatasetIndex, tmp_path: 
     log.write_text("\n".join(lines[:2]) + "\n" + lines[2][:30])
     calls = []
     original = benchmark.measure_video
-    monkeypatch.setattr(benchmark, "measure_video", lambda *args: calls.append(args[0]) or original(*args))
+    monkeypatch.setattr(
+        benchmark, "measure_video", lambda *args: calls.append(args[0]) or original(*args)
+    )
     assert measured(data, tmp_path / "out", models, config)["models"] == whole["models"]
     assert len([name for name in calls if "broken" not in name]) == 2
     with pytest.raises(UserError, match="holds a report with other settings"):
-        measured(data, tmp_path / "out", models, BenchmarkConfig(corruptions=("fog",), resolution=64))
+        measured(
+            data, tmp_path / "out", models, BenchmarkConfig(corruptions=("fog",), resolution=64)
+        )
 
 
-def test_each_video_is_decoded_once_whatever_is_measured(data: DatasetIndex, tmp_path: Path,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_video_is_decoded_once_whatever_is_measured(
+    data: DatasetIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = []
     original = shown.open_video
     monkeypatch.setattr(shown, "open_video", lambda path: opened.append(path) or original(path))
-    measured(data, tmp_path / "out", ("toy_models:brightness_network", "toy_models:growing_light"),
-             BenchmarkConfig(corruptions=("fog", "freeze", "mpeg1"), severities=(1, 3), resolution=64))
+    measured(
+        data,
+        tmp_path / "out",
+        ("toy_models:brightness_network", "toy_models:growing_light"),
+        BenchmarkConfig(corruptions=("fog", "freeze", "mpeg1"), severities=(1, 3), resolution=64),
+    )
     assert len(opened) == len(data)
 
 
 def test_a_page_without_corruptions_still_renders(data: DatasetIndex, tmp_path: Path) -> None:
-    report = measured(data, tmp_path / "out", ("toy_models:brightness_network",),
-                      BenchmarkConfig(attacks=("fgsm",), resolution=64, shuffles=0))
+    report = measured(
+        data,
+        tmp_path / "out",
+        ("toy_models:brightness_network",),
+        BenchmarkConfig(attacks=("fgsm",), resolution=64, shuffles=0),
+    )
     assert "Adversarial change" in render(report)
     with pytest.raises(UserError, match="nothing to measure"):
         BenchmarkConfig(shuffles=0)

@@ -25,41 +25,76 @@ from marey.video.sampling import ClipSampling
 
 LEVELS = {"night": 20, "dusk": 90, "day": 160, "glare": 230}
 NAMES = {"night": [1.0, 0.0], "dusk": [0.87, 0.5], "day": [0.5, 0.87], "glare": [0.0, 1.0]}
-"""Brightness and meaning lie on one line, so that "dusk" can be told by name from the other three."""
+"""Brightness and meaning lie on one line, so that "dusk" can be told by name from the other
+three."""
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed set of four brightnesses, 12 clips each, half of them test clips, with a file of label vectors."""
+    """A packed set of four brightnesses, 12 clips each, half of them test clips, with a file of
+    label vectors."""
     root = tmp_path_factory.mktemp("clips")
     generator = np.random.default_rng(0)
     labels = [label for _ in range(12) for label in LEVELS]
-    frames = np.stack([np.clip(LEVELS[label] + generator.normal(0, 8, (2, 3, 16, 16)), 0, 255) for label in labels])
+    frames = np.stack(
+        [
+            np.clip(LEVELS[label] + generator.normal(0, 8, (2, 3, 16, 16)), 0, 255)
+            for label in labels
+        ]
+    )
     np.save(root / "frames.npy", frames.astype(np.uint8))
     (root / "packed.json").write_text(json.dumps({"format": 1, "fps": 8.0}))
-    rows = "".join(f"c{i},{label},{'test' if i % 8 >= 4 else 'train'}\n" for i, label in enumerate(labels))
+    rows = "".join(
+        f"c{i},{label},{'test' if i % 8 >= 4 else 'train'}\n" for i, label in enumerate(labels)
+    )
     (root / "manifest.csv").write_text("path,label,split\n" + rows)
     (root / "labels.json").write_text(json.dumps(NAMES))
     return root
 
 
-def config(root: Path, *, training: str = "joint", unseen: tuple[str, ...] = ("dusk",), steps: int = 60) -> TrainConfig:
-    preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16)
-    tiny = {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 16, "label_hidden": [8], "class_hidden": [8]}
+def config(
+    root: Path, *, training: str = "joint", unseen: tuple[str, ...] = ("dusk",), steps: int = 60
+) -> TrainConfig:
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16
+    )
+    tiny = {
+        "embed_dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "patch_size": 16,
+        "label_hidden": [8],
+        "class_hidden": [8],
+    }
     return TrainConfig(
         model=ModelConfig(name="sevitar", arguments=tiny),
-        data=DataConfig(path=str(root), preprocess=preprocess, val_fraction=0.0,
-                        unseen_classes=unseen),
+        data=DataConfig(
+            path=str(root), preprocess=preprocess, val_fraction=0.0, unseen_classes=unseen
+        ),
         optim=OptimConfig(lr=1e-2, schedule="constant"),
-        objective=ObjectiveConfig(weights={"class": 1.0, "label": 1.0},
-                                  label=LabelConfig(source=str(root / "labels.json"),
-                                                    stage_shares=(0.5, 0.25, 0.25) if training == "staged" else None)),
-        train=RunConfig(max_steps=steps, batch_size=18, eval_every=steps, device="cpu", tensorboard=False,
-                        calibrate=False, threads=1))
+        objective=ObjectiveConfig(
+            weights={"class": 1.0, "label": 1.0},
+            label=LabelConfig(
+                source=str(root / "labels.json"),
+                stage_shares=(0.5, 0.25, 0.25) if training == "staged" else None,
+            ),
+        ),
+        train=RunConfig(
+            max_steps=steps,
+            batch_size=18,
+            eval_every=steps,
+            device="cpu",
+            tensorboard=False,
+            calibrate=False,
+            threads=1,
+        ),
+    )
 
 
 @pytest.fixture(scope="module", params=["joint", "staged"])
-def run(request: pytest.FixtureRequest, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(
+    request: pytest.FixtureRequest, clips: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A run without the class "dusk"."""
     out = tmp_path_factory.mktemp(request.param) / "run"
     train(config(clips, training=request.param), out, quiet=True)
@@ -74,16 +109,25 @@ def test_harmonic_mean_is_low_where_one_side_is() -> None:
 def test_accuracies_worked_by_hand() -> None:
     """Names at 0, 90 | 180, 225 degrees: two seen, two unseen.
 
-    Seen videos: the two of class 0 are right, class 1 is right once of twice: (1 + 0.5) / 2. Unseen: 2 is right, 3 is
-    taken for seen class 0 (and, among unseen names, for 3): 0.5 and 1.
+    Seen videos: the two of class 0 are right, class 1 is right once of twice: (1 + 0.5) / 2.
+    Unseen: 2 is right, 3 is taken for seen class 0 (and, among unseen names, for 3): 0.5 and 1.
     """
+
     def at(*degrees: float) -> torch.Tensor:
         angles = torch.tensor(degrees).deg2rad()
         return torch.stack((angles.cos(), angles.sin()), dim=1)
 
     names = at(0, 90, 180, 225)
-    found = unseen_accuracies(at(5, -5, 90, 20, 180, 300), names, torch.tensor([0, 0, 1, 1, 2, 3]), 2)
-    assert found == {"seen": 0.75, "unseen": 0.5, "harmonic_mean": pytest.approx(0.6), "zero_shot": 1.0, "chance": 0.5}
+    found = unseen_accuracies(
+        at(5, -5, 90, 20, 180, 300), names, torch.tensor([0, 0, 1, 1, 2, 3]), 2
+    )
+    assert found == {
+        "seen": 0.75,
+        "unseen": 0.5,
+        "harmonic_mean": pytest.approx(0.6),
+        "zero_shot": 1.0,
+        "chance": 0.5,
+    }
     only = unseen_accuracies(at(180, 225), names, torch.tensor([2, 3]), 2)
     assert (only["seen"], only["harmonic_mean"], only["unseen"]) == (None, None, 1.0)
 
@@ -106,10 +150,14 @@ def test_the_evaluation_needs_no_source_of_vectors(run: Path, clips: Path) -> No
     assert (report["num_videos"], report["unseen_classes"], report["chance"]) == (24, ["dusk"], 1.0)
     assert report["seen_accuracy"] > 0.6
     assert report["zero_shot_accuracy"] == 1.0
-    assert report["harmonic_mean"] == pytest.approx(harmonic_mean(report["seen_accuracy"], report["unseen_accuracy"]))
+    assert report["harmonic_mean"] == pytest.approx(
+        harmonic_mean(report["seen_accuracy"], report["unseen_accuracy"])
+    )
 
 
-def test_joint_and_staged_runs_predict_export_and_resume(run: Path, clips: Path, tmp_path: Path) -> None:
+def test_joint_and_staged_runs_predict_export_and_resume(
+    run: Path, clips: Path, tmp_path: Path
+) -> None:
     from marey.checkpoints.export import export_torch
 
     clip = torch.zeros(1, 2, 3, 16, 16)
@@ -137,15 +185,29 @@ def test_joint_and_staged_runs_predict_export_and_resume(run: Path, clips: Path,
     with pytest.raises(StopError):
         train(half, tmp_path / "cut", progress=StopAtSix())
     train(half, tmp_path / "cut", resume=True, quiet=True)
-    one, two = (load_checkpoint(tmp_path / name / "last").model.state_dict() for name in ("whole", "cut"))
+    one, two = (
+        load_checkpoint(tmp_path / name / "last").model.state_dict() for name in ("whole", "cut")
+    )
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_the_command_prints_chance_beside_the_accuracy(run: Path, clips: Path) -> None:
     from marey.cli import build_app
 
-    result = CliRunner().invoke(build_app(), ["evaluate", str(run), "--data", str(clips), "--unseen", "--hubness",
-                                              "--json", "--out", str(run / "unseen")])
+    result = CliRunner().invoke(
+        build_app(),
+        [
+            "evaluate",
+            str(run),
+            "--data",
+            str(clips),
+            "--unseen",
+            "--hubness",
+            "--json",
+            "--out",
+            str(run / "unseen"),
+        ],
+    )
     assert result.exit_code == 0, result.output
     assert "among unseen names 100.0%" in result.stderr
     assert "(chance 100.0%)" in result.stderr
@@ -155,12 +217,18 @@ def test_the_command_prints_chance_beside_the_accuracy(run: Path, clips: Path) -
 
 
 def test_mistakes_are_named(run: Path, clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"unknown class in data.unseen_classes 'dask'; did you mean 'dusk'"):
+    with pytest.raises(
+        UserError, match=r"unknown class in data.unseen_classes 'dask'; did you mean 'dusk'"
+    ):
         train(config(clips, unseen=("dask",)), tmp_path / "a", quiet=True)
     wrong = config(clips)
-    with pytest.raises(UserError, match="unknown setting of 'data': 'unseen'; did you mean 'unseen_classes'"):
+    with pytest.raises(
+        UserError, match="unknown setting of 'data': 'unseen'; did you mean 'unseen_classes'"
+    ):
         override(wrong, ["data.unseen=[]"])
     whole = tmp_path / "whole"
     train(config(clips, unseen=(), steps=1), whole, quiet=True)
-    with pytest.raises(UserError, match="was trained on all 4 labels of these videos; leave some out"):
+    with pytest.raises(
+        UserError, match="was trained on all 4 labels of these videos; leave some out"
+    ):
         evaluate(whole, clips, EvaluateOptions(unseen=True))

@@ -1,4 +1,5 @@
-"""Models under test that need no training: one looks at brightness, one at where the light is at the end."""
+"""Models under test that need no training: one looks at brightness, one at where the light is at
+the end."""
 
 from __future__ import annotations
 
@@ -29,8 +30,13 @@ def brightness_network() -> tuple[nn.Module, Preprocess, list[str]]:
         def forward(self, clips: Tensor) -> dict[str, Tensor]:
             return {"logits": brightness_of(clips).flip(1)}
 
-    preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=4), short_side=36, image_size=32,
-                            mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="uniform", num_frames=4),
+        short_side=36,
+        image_size=32,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
     return Swapped(), preprocess, ["Light", "Dark"]
 
 
@@ -43,6 +49,11 @@ def growing_light() -> tuple[nn.Module, Preprocess]:
             growth = levels[:, -1] - levels[:, 0]
             return {"logits": torch.stack([-growth, growth], 1) * 40}
 
-    preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=4), short_side=36, image_size=32,
-                            mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="uniform", num_frames=4),
+        short_side=36,
+        image_size=32,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
     return Growing(), preprocess

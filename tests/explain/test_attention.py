@@ -14,8 +14,17 @@ T, N = 3, 4
 
 def outputs_of(**arguments: object) -> dict[str, object]:
     torch.manual_seed(0)
-    model = create_model("timesformer", num_classes=2, num_frames=T, image_size=32, patch_size=16, embed_dim=16,
-                         depth=2, num_heads=2, **arguments).eval()
+    model = create_model(
+        "timesformer",
+        num_classes=2,
+        num_frames=T,
+        image_size=32,
+        patch_size=16,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        **arguments,
+    ).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     with torch.inference_mode():
@@ -33,7 +42,9 @@ def test_divided_rollout_equals_whole_matrices(arguments: dict[str, object]) -> 
     for b in range(2):
         row = torch.zeros(1 + T * N)
         row[0] = 1
-        for time, space in zip(outputs["attention_time"][::-1], outputs["attention_space"][::-1], strict=True):
+        for time, space in zip(
+            outputs["attention_time"][::-1], outputs["attention_space"][::-1], strict=True
+        ):
             A = torch.zeros(1 + T * N, 1 + T * N)
             for t in range(T):
                 w = space[b, t].abs().mean(0)
@@ -75,7 +86,7 @@ def test_one_head_of_the_last_layer_is_the_attention_itself() -> None:
 
 
 def test_a_tubelet_gives_its_value_to_its_frames() -> None:
-    weights = torch.rand(1, 1, 9, 9)                               # class token, 2 tubelets of 2 x 2 patches
+    weights = torch.rand(1, 1, 9, 9)  # class token, 2 tubelets of 2 x 2 patches
     found = attention_map({"attention_joint": [weights]}, 4, kind="last")
     assert found.shape == (1, 4, 2, 2)
     assert torch.equal(found[0, 0], found[0, 1])

@@ -14,7 +14,8 @@ T, S = 4, 64
 
 
 def clip_with_a_sign() -> Tensor:
-    """A checkerboard of detail everywhere, but the answer rests on the top-left patch of frame 2 alone."""
+    """A checkerboard of detail everywhere, but the answer rests on the top-left patch of frame 2
+    alone."""
     clip = torch.zeros(T, 3, S, S)
     clip[:, :, ::2] = 1.0
     return clip
@@ -41,7 +42,9 @@ def test_the_true_map_beats_random_maps_and_its_opposite_does_not() -> None:
     bad = deletion_insertion(score, clip_with_a_sign(), -relevance, generator=generator)
     assert good.better_than_random
     assert not bad.better_than_random
-    assert good.deletion == pytest.approx(0.05, abs=0.02)          # only the first point of ten is still high
+    assert good.deletion == pytest.approx(
+        0.05, abs=0.02
+    )  # only the first point of ten is still high
     assert good.insertion == pytest.approx(0.95, abs=0.02)
 
 

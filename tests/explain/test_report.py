@@ -18,7 +18,11 @@ def test_bars_grow_with_their_values_and_negative_ones_are_red() -> None:
     heights = [float(height) for height in re.findall(r"<rect[^>]*height='([\d.]+)'", drawn)]
     assert heights[0] == pytest.approx(2 * heights[1], abs=0.2)
     assert heights[0] == pytest.approx(4 * heights[2], abs=0.4)
-    assert re.findall(r"fill='(#[0-9a-f]{6})'", drawn.split("<line")[1]) == ["#2e86c1", "#c0392b", "#2e86c1"]
+    assert re.findall(r"fill='(#[0-9a-f]{6})'", drawn.split("<line")[1]) == [
+        "#2e86c1",
+        "#c0392b",
+        "#2e86c1",
+    ]
     assert "&lt;c&gt;" in drawn
 
 
@@ -30,8 +34,9 @@ def test_a_matrix_frames_the_steps_of_its_path() -> None:
     assert matrix(values).count("stroke-width='2.5'") == 0
 
 
-def test_an_explanation_is_written_as_page_pictures_and_numbers(tiny_checkpoint: Path, day_and_night: Path,
-                                                                tmp_path: Path) -> None:
+def test_an_explanation_is_written_as_page_pictures_and_numbers(
+    tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path
+) -> None:
     predictor = load_clip_predictor(str(tiny_checkpoint))
     facts = explain_video(predictor, day_and_night, tmp_path / "out")
     assert facts["label"] in ("bright", "dark")
@@ -45,10 +50,14 @@ def test_an_explanation_is_written_as_page_pictures_and_numbers(tiny_checkpoint:
         assert (tmp_path / "out" / name).stat().st_size > 0
 
 
-def test_another_label_is_explained_on_request_and_unknown_ones_are_named(tiny_checkpoint: Path, day_and_night: Path,
-                                                                         tmp_path: Path) -> None:
+def test_another_label_is_explained_on_request_and_unknown_ones_are_named(
+    tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path
+) -> None:
     predictor = load_clip_predictor(str(tiny_checkpoint))
-    facts = [explain_video(predictor, day_and_night, tmp_path / label, label=label) for label in ("bright", "dark")]
+    facts = [
+        explain_video(predictor, day_and_night, tmp_path / label, label=label)
+        for label in ("bright", "dark")
+    ]
     assert facts[0]["probability"] + facts[1]["probability"] == pytest.approx(1.0, abs=1e-3)
     with pytest.raises(UserError, match="unknown label 'dusk'"):
         explain_video(predictor, day_and_night, tmp_path / "a", label="dusk")

@@ -9,14 +9,21 @@ from typer.testing import CliRunner
 from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names
 from marey.video.encode import write_video
 
-pytestmark = pytest.mark.skipif("marey-mini-gat" not in bundled_names(), reason="marey-mini-gat is not bundled yet")
+pytestmark = pytest.mark.skipif(
+    "marey-mini-gat" not in bundled_names(), reason="marey-mini-gat is not bundled yet"
+)
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "noise.mp4"
-    write_video(path, torch.randint(0, 256, (12, 3, 64, 64), dtype=torch.uint8,
-                                    generator=torch.Generator().manual_seed(0)), fps=6)
+    write_video(
+        path,
+        torch.randint(
+            0, 256, (12, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        ),
+        fps=6,
+    )
     return path
 
 

@@ -15,7 +15,11 @@ from marey.files import file_identity
 
 def test_arrays_come_back_as_they_were_stored(tmp_path: Path) -> None:
     cache, key = FeatureCache(tmp_path), cache_key(video="a")
-    arrays = {"clip": torch.randn(2, 3).half(), "label": torch.tensor(4), "boxes": torch.zeros(0, 4)}
+    arrays = {
+        "clip": torch.randn(2, 3).half(),
+        "label": torch.tensor(4),
+        "boxes": torch.zeros(0, 4),
+    }
     assert cache.get(key) is None
     cache.put(key, arrays)
     found = cache.get(key)
@@ -28,8 +32,12 @@ def test_arrays_come_back_as_they_were_stored(tmp_path: Path) -> None:
 
 def test_a_key_depends_on_every_value_and_not_on_their_order() -> None:
     assert cache_key(weights="x", video=["a", 3, 5]) == cache_key(video=["a", 3, 5], weights="x")
-    keys = {cache_key(weights="x", video=["a", 3, 5]), cache_key(weights="y", video=["a", 3, 5]),
-            cache_key(weights="x", video=["a", 3, 6]), cache_key(weights="x", video=["a", 4, 5])}
+    keys = {
+        cache_key(weights="x", video=["a", 3, 5]),
+        cache_key(weights="y", video=["a", 3, 5]),
+        cache_key(weights="x", video=["a", 3, 6]),
+        cache_key(weights="x", video=["a", 4, 5]),
+    }
     assert len(keys) == 4
 
 
@@ -51,7 +59,9 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, content: bytes) -> None:
     cache.put("ab12", {"clip": torch.zeros(2)})
     cache.path("ab12").write_bytes(content)
     assert cache.get("ab12") is None
-    assert torch.equal(cache.get_or_make("ab12", lambda: {"clip": torch.ones(2)})["clip"], torch.ones(2))
+    assert torch.equal(
+        cache.get_or_make("ab12", lambda: {"clip": torch.ones(2)})["clip"], torch.ones(2)
+    )
 
 
 def test_views_of_a_larger_array_are_stored_alone(tmp_path: Path) -> None:
@@ -63,7 +73,10 @@ def test_views_of_a_larger_array_are_stored_alone(tmp_path: Path) -> None:
 def fill(folder: str) -> None:
     cache = FeatureCache(folder)
     for number in range(50):
-        cache.get_or_make(cache_key(video=number), lambda number=number: {"clip": torch.full((500,), float(number))})
+        cache.get_or_make(
+            cache_key(video=number),
+            lambda number=number: {"clip": torch.full((500,), float(number))},
+        )
 
 
 def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
@@ -79,10 +92,12 @@ def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
         found = cache.get(cache_key(video=number))
         assert found is not None
         assert torch.equal(found["clip"], torch.full((500,), float(number)))
-    assert len(list(tmp_path.rglob("*.*"))) == 50                                        # no temporary file is left
+    assert len(list(tmp_path.rglob("*.*"))) == 50  # no temporary file is left
 
 
-def test_the_users_cache_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_users_cache_folder_is_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert FeatureCache().folder == tmp_path / "marey" / "features"
 

@@ -28,10 +28,22 @@ from marey.video.sampling import ClipSampling
 def encoder(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("encoder") / "tiny"
-    model = create_model("timesformer", num_classes=2, num_frames=2, image_size=32, patch_size=16, embed_dim=16,
-                         depth=1, num_heads=2)
-    save_checkpoint(folder, model, class_names=["a", "b"], preprocess=Preprocess(
-        sampling=ClipSampling(num_frames=2), short_side=32, image_size=32))
+    model = create_model(
+        "timesformer",
+        num_classes=2,
+        num_frames=2,
+        image_size=32,
+        patch_size=16,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+    )
+    save_checkpoint(
+        folder,
+        model,
+        class_names=["a", "b"],
+        preprocess=Preprocess(sampling=ClipSampling(num_frames=2), short_side=32, image_size=32),
+    )
     return str(folder)
 
 
@@ -56,16 +68,27 @@ def trained(tmp_path_factory, videos, encoder):
     folder = tmp_path_factory.mktemp("trained")
     write_features(videos, folder / "f.tfrecord", FeatureExtractor(encoder))
     config = gat_features()
-    config = replace(config, data=replace(config.data, path=str(folder / "f.tfrecord"), val_fraction=0.34),
-                     optim=replace(config.optim, lr=3e-3),
-                     train=replace(config.train, max_steps=40, batch_size=4, eval_every=40, device="cpu",
-                                   tensorboard=False))
+    config = replace(
+        config,
+        data=replace(config.data, path=str(folder / "f.tfrecord"), val_fraction=0.34),
+        optim=replace(config.optim, lr=3e-3),
+        train=replace(
+            config.train, max_steps=40, batch_size=4, eval_every=40, device="cpu", tensorboard=False
+        ),
+    )
     train(config, folder / "run", quiet=True)
     return folder
 
 
 def test_a_last_half_second_counts_and_no_video_is_empty():
-    assert [whole_seconds(d, 300) for d in (0.1, 1.0, 1.4, 1.5, 10.38, 999.0)] == [1, 1, 1, 2, 10, 300]
+    assert [whole_seconds(d, 300) for d in (0.1, 1.0, 1.4, 1.5, 10.38, 999.0)] == [
+        1,
+        1,
+        1,
+        2,
+        10,
+        300,
+    ]
 
 
 def test_features_have_a_row_a_second_and_labels_from_folders(videos, encoder, tmp_path):
@@ -79,16 +102,26 @@ def test_features_have_a_row_a_second_and_labels_from_folders(videos, encoder, t
     assert [one.num_frames for one in examples] == [1, 2, 3, 1, 2, 3]
     assert [one.labels for one in examples] == [(0,)] * 3 + [(1,)] * 3
     assert (examples[0].features["rgb"][0] != examples[3].features["rgb"][0]).any()
-    assert (examples[2].features["rgb"][0] == examples[2].features["rgb"][2]).all()      # a still video
+    assert (examples[2].features["rgb"][0] == examples[2].features["rgb"][2]).all()  # a still video
 
 
 def test_several_labels_and_splits_come_from_a_manifest(videos, encoder, tmp_path):
     (tmp_path / "manifest.csv").write_text(
-        "path,label,split\n" + "".join(f"{videos}/{name},{label},{split}\n" for name, label, split in
-                                       (("dark/0.mp4", "dark;still", "train"), ("light/0.mp4", "light", "val"))))
+        "path,label,split\n"
+        + "".join(
+            f"{videos}/{name},{label},{split}\n"
+            for name, label, split in (
+                ("dark/0.mp4", "dark;still", "train"),
+                ("light/0.mp4", "light", "val"),
+            )
+        )
+    )
     report = write_features(tmp_path / "manifest.csv", tmp_path / "out", FeatureExtractor(encoder))
     assert report.class_names == ("dark", "light", "still")
-    assert sorted(path.split("/")[-1] for path in report.files) == ["train0000.tfrecord", "validate0000.tfrecord"]
+    assert sorted(path.split("/")[-1] for path in report.files) == [
+        "train0000.tfrecord",
+        "validate0000.tfrecord",
+    ]
     (one,) = read_examples(tmp_path / "out" / "train0000.tfrecord", {"rgb": 16, "audio": 128})
     assert one.labels == (0, 2)
 
@@ -96,7 +129,9 @@ def test_several_labels_and_splits_come_from_a_manifest(videos, encoder, tmp_pat
 def test_an_unreadable_video_is_named_and_left_out(videos, encoder, tmp_path):
     for name in ("good.mp4", "bad.mp4"):
         (tmp_path / "in").mkdir(exist_ok=True)
-        (tmp_path / "in" / name).write_bytes((videos / "dark" / "0.mp4").read_bytes() if name == "good.mp4" else b"no")
+        (tmp_path / "in" / name).write_bytes(
+            (videos / "dark" / "0.mp4").read_bytes() if name == "good.mp4" else b"no"
+        )
     report = write_features(tmp_path / "in", tmp_path / "f.tfrecord", FeatureExtractor(encoder))
     assert list(report.files.values()) == [1]
     (reason,) = report.unreadable.values()
@@ -117,7 +152,9 @@ def test_another_encoder_than_the_features_were_made_with_is_refused(encoder, tm
 
 def test_an_encoder_inside_the_checkpoint_is_found(encoder):
     folder, name = encoder.rsplit("/", 1)
-    assert FeatureExtractor.from_description({"frames": name}, Path(folder)).frames.source == encoder
+    assert (
+        FeatureExtractor.from_description({"frames": name}, Path(folder)).frames.source == encoder
+    )
 
 
 def test_overlapping_clips_are_encoded_as_if_each_stood_alone(encoder):
@@ -137,7 +174,9 @@ def test_an_output_in_use_is_refused(videos, encoder, tmp_path):
 
 def test_features_train_a_gat_that_classifies_videos(trained, videos):
     for label in ("dark", "light"):
-        answer = predict_features(videos / label / "2.mp4", str(trained / "run" / "best"), threshold=0.0, top=1)
+        answer = predict_features(
+            videos / label / "2.mp4", str(trained / "run" / "best"), threshold=0.0, top=1
+        )
         assert answer["error"] is None
         assert answer["predictions"][0]["label"] == label
     predictor = FeaturePredictor.load(trained / "run" / "best")
@@ -156,16 +195,23 @@ def test_feature_files_are_classified_record_by_record(trained):
 def test_video_and_feature_file_give_the_same_prediction(trained, videos):
     model = str(trained / "run" / "best")
     direct = predict_features(videos / "light" / "1.mp4", model, 0.0)["predictions"]
-    stored = next(entry for entry in predict_files([trained / "f.tfrecord"], model, 0.0)
-                  if entry["video"] == "light/1.mp4")["predictions"]
+    stored = next(
+        entry
+        for entry in predict_files([trained / "f.tfrecord"], model, 0.0)
+        if entry["video"] == "light/1.mp4"
+    )["predictions"]
     assert [one["label"] for one in direct] == [one["label"] for one in stored]
-    assert np.allclose([one["probability"] for one in direct], [one["probability"] for one in stored], atol=1e-5)
+    assert np.allclose(
+        [one["probability"] for one in direct], [one["probability"] for one in stored], atol=1e-5
+    )
 
 
 def test_commands_that_look_at_clips_are_told_so(trained):
     predictor = FeaturePredictor.load(trained / "run" / "best")
     assert isinstance(Predictor.load(trained / "run" / "best"), FeaturePredictor)
-    with pytest.raises(UserError, match="no classifier of clips, it answers 'marey predict --features'"):
+    with pytest.raises(
+        UserError, match="no classifier of clips, it answers 'marey predict --features'"
+    ):
         load_clip_predictor(trained / "run" / "best")
     with pytest.raises(UserError, match="no label-embedding head"):
         predictor("x.mp4", labels=["run"])

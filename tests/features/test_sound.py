@@ -21,7 +21,9 @@ from marey.features.sound import (
 
 def tone(hz: float, seconds: float, volume: float = 0.3) -> torch.Tensor:
     """A sine at 16 kHz."""
-    return volume * torch.sin(2 * math.pi * hz * torch.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE)
+    return volume * torch.sin(
+        2 * math.pi * hz * torch.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    )
 
 
 def write_sound(path, sound, rate=SAMPLE_RATE, layout="mono"):
@@ -47,8 +49,10 @@ def test_every_mel_band_is_a_triangle_between_125_and_7500_hz():
 
 def test_a_tone_lights_up_its_own_band():
     patch = log_mel(tone(1000, 1.0))
-    centres = [700 * (math.exp(m / 1127) - 1) for m in np.linspace(1127 * math.log1p(125 / 700),
-                                                                   1127 * math.log1p(7500 / 700), 66)[1:-1]]
+    centres = [
+        700 * (math.exp(m / 1127) - 1)
+        for m in np.linspace(1127 * math.log1p(125 / 700), 1127 * math.log1p(7500 / 700), 66)[1:-1]
+    ]
     assert abs(centres[int(patch.mean(0).argmax())] - 1000) < 60
 
 
@@ -66,7 +70,10 @@ def test_patches_keep_step_with_the_seconds():
 
 
 def test_the_summary_is_mean_and_standard_deviation_by_band_inside_the_quantised_range():
-    silent, loud = log_mel_summary(sound_patches(None, 1)), log_mel_summary(sound_patches(tone(440, 1.0), 1))
+    silent, loud = (
+        log_mel_summary(sound_patches(None, 1)),
+        log_mel_summary(sound_patches(tone(440, 1.0), 1)),
+    )
     assert silent.shape == (1, 128)
     assert silent[0, 0].item() == pytest.approx((math.log(0.01) + 1.3) / 1.65, abs=1e-5)
     assert silent[0, 64].item() == pytest.approx(-1.2, abs=1e-4)
@@ -77,7 +84,9 @@ def test_sound_of_any_rate_is_decoded_to_16_khz(tmp_path):
     write_sound(tmp_path / "a.wav", tone(440, 1.5))
     sound = decode_sound(tmp_path / "a.wav")
     assert len(sound) == int(1.5 * SAMPLE_RATE)
-    write_sound(tmp_path / "b.wav", tone(440, 1.0), rate=8000)      # the same samples last twice as long
+    write_sound(
+        tmp_path / "b.wav", tone(440, 1.0), rate=8000
+    )  # the same samples last twice as long
     assert abs(len(decode_sound(tmp_path / "b.wav")) - 2 * SAMPLE_RATE) < 200
     assert len(decode_sound(tmp_path / "a.wav", max_seconds=0.5)) == SAMPLE_RATE // 2
 
@@ -87,13 +96,20 @@ def test_a_video_without_sound_is_silence(tmp_path):
 
     write_video(tmp_path / "v.mp4", torch.zeros(8, 3, 32, 32, dtype=torch.uint8), fps=8)
     assert decode_sound(tmp_path / "v.mp4") is None
-    assert torch.equal(SoundEncoder()(tmp_path / "v.mp4", 2), log_mel_summary(sound_patches(None, 2)))
+    assert torch.equal(
+        SoundEncoder()(tmp_path / "v.mp4", 2), log_mel_summary(sound_patches(None, 2))
+    )
 
 
 def test_vggish_is_named_like_the_public_port():
     with torch.device("meta"):
         names = VGGish().state_dict()
-    assert {"features.0.weight", "features.13.bias", "embeddings.0.weight", "embeddings.4.bias"} <= set(names)
+    assert {
+        "features.0.weight",
+        "features.13.bias",
+        "embeddings.0.weight",
+        "embeddings.4.bias",
+    } <= set(names)
     assert names["embeddings.0.weight"].shape == (4096, 12288)
 
 

@@ -6,20 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from marey.inference.annotate import MIN_SIDE, annotate_persons, annotate_segments, annotate_video, persons_at
+from marey.inference.annotate import (
+    MIN_SIDE,
+    annotate_persons,
+    annotate_segments,
+    annotate_video,
+    persons_at,
+)
 from marey.inference.detector import Detections, Moment, Person
 from marey.video.decode import open_video
 
 
 def person(track: int, left: float) -> Person:
-    return Person(track=track, box_xyxy_norm=(left, 0.1, left + 0.3, 0.9), score=0.9, probabilities=(0.8, 0.1))
+    return Person(
+        track=track, box_xyxy_norm=(left, 0.1, left + 0.3, 0.9), score=0.9, probabilities=(0.8, 0.1)
+    )
 
 
 def found(video: str = "scene.mp4") -> Detections:
     """One person who moves, another who is seen at the second key frame only."""
-    moments = (Moment(seconds=0.5, frame_index=2, persons=(person(1, 0.1),)),
-               Moment(seconds=1.5, frame_index=6, persons=(person(1, 0.2), person(2, 0.6))))
-    return Detections(video=video, width=64, height=48, class_names=("walk", "run"), moments=moments)
+    moments = (
+        Moment(seconds=0.5, frame_index=2, persons=(person(1, 0.1),)),
+        Moment(seconds=1.5, frame_index=6, persons=(person(1, 0.2), person(2, 0.6))),
+    )
+    return Detections(
+        video=video, width=64, height=48, class_names=("walk", "run"), moments=moments
+    )
 
 
 def test_between_key_frames_a_box_moves_evenly() -> None:
@@ -33,9 +45,13 @@ def test_a_box_without_a_partner_is_drawn_near_its_own_key_frame_only() -> None:
     assert [shown.track for shown, _ in persons_at(found(), 2.0)] == [1, 2]
 
 
-def test_copies_have_every_frame_and_differ_from_the_source(day_and_night: Path, tmp_path: Path) -> None:
+def test_copies_have_every_frame_and_differ_from_the_source(
+    day_and_night: Path, tmp_path: Path
+) -> None:
     annotate_video(day_and_night, tmp_path / "a.mp4", [("walk", 0.8)])
-    annotate_segments(day_and_night, tmp_path / "s.mp4", [(0.0, 1.0, "walk", 0.8), (1.0, 9.0, "run", 0.7)])
+    annotate_segments(
+        day_and_night, tmp_path / "s.mp4", [(0.0, 1.0, "walk", 0.8), (1.0, 9.0, "run", 0.7)]
+    )
     annotate_persons(day_and_night, tmp_path / "p.mp4", found(str(day_and_night)))
     with open_video(day_and_night) as reader:
         num_frames, first = reader.num_frames, reader.frames_at([0]).frames

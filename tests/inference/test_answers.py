@@ -11,12 +11,19 @@ from torch import Tensor, nn
 from marey.checkpoints.load import load_checkpoint
 from marey.datasets import open_dataset
 from marey.errors import UserError
-from marey.inference.answers import AnswerOptions, Answers, answer_clips, answer_shuffled, answer_videos
+from marey.inference.answers import (
+    AnswerOptions,
+    Answers,
+    answer_clips,
+    answer_shuffled,
+    answer_videos,
+)
 from marey.models.outputs import outputs_of
 
 
 class Weights(nn.Module):
-    """Logits that depend on the order: frame t counts t + 1 times; the embedding is the mean of each frame."""
+    """Logits that depend on the order: frame t counts t + 1 times; the embedding is the mean of
+    each frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,13 +33,24 @@ class Weights(nn.Module):
         self.batches.append(len(clip))
         light = clip.mean((2, 3, 4))
         total = (light * torch.arange(1, clip.shape[1] + 1)).sum(1)
-        return {"logits": torch.stack([total, -total], 1), "embedding": light, "label_embedding": None}
+        return {
+            "logits": torch.stack([total, -total], 1),
+            "embedding": light,
+            "label_embedding": None,
+        }
 
 
 def items(num_videos: int, views: int = 2, T: int = 3) -> list[dict]:
     generator = torch.Generator().manual_seed(0)
-    return [{"views": torch.rand(views, T, 3, 4, 4, generator=generator), "video": f"{n}.mp4", "label": "up",
-             "group": f"g{n}"} for n in range(num_videos)]
+    return [
+        {
+            "views": torch.rand(views, T, 3, 4, 4, generator=generator),
+            "video": f"{n}.mp4",
+            "label": "up",
+            "group": f"g{n}",
+        }
+        for n in range(num_videos)
+    ]
 
 
 def test_every_view_is_answered_as_if_it_stood_alone() -> None:
@@ -42,7 +60,7 @@ def test_every_view_is_answered_as_if_it_stood_alone() -> None:
     assert answers.embedding is not None
     assert answers.embedding.shape == (5, 2, 3)
     assert answers.label_embedding is None
-    alone = torch.stack([Weights()(item["views"])["logits"] for item in given])      # type: ignore[arg-type]
+    alone = torch.stack([Weights()(item["views"])["logits"] for item in given])  # type: ignore[arg-type]
     torch.testing.assert_close(answers.logits, alone)
     assert (answers.videos[3], answers.labels[3], answers.groups[3]) == ("3.mp4", "up", "g3")
 
@@ -57,7 +75,9 @@ def test_unreadable_videos_are_named_and_the_others_keep_their_places() -> None:
     given = items(4)
     given[1] = {"error": "1.mp4: cannot be read", "video": "1.mp4"}
     ticks: list[tuple[int, int]] = []
-    answers = answer_clips(Weights(), given, AnswerOptions(), tick=lambda *done: ticks.append(done), total=4)
+    answers = answer_clips(
+        Weights(), given, AnswerOptions(), tick=lambda *done: ticks.append(done), total=4
+    )
     assert answers.videos == ["0.mp4", "2.mp4", "3.mp4"]
     assert answers.unreadable == [{"video": "1.mp4", "error": "1.mp4: cannot be read"}]
     torch.testing.assert_close(answers.logits[1], Weights()(given[2]["views"])["logits"])
@@ -65,12 +85,18 @@ def test_unreadable_videos_are_named_and_the_others_keep_their_places() -> None:
 
 
 def test_stored_answers_are_read_back_equal(tmp_path: Path) -> None:
-    answers = answer_clips(Weights(), items(3), AnswerOptions(shuffles=2, seed=7), class_names=("up", "down"))
+    answers = answer_clips(
+        Weights(), items(3), AnswerOptions(shuffles=2, seed=7), class_names=("up", "down")
+    )
     answers.save(tmp_path / "answers")
     again = Answers.load(tmp_path / "answers")
     assert again.outputs.keys() == answers.outputs.keys()
     assert all(torch.equal(again.outputs[name], value) for name, value in answers.outputs.items())
-    assert (again.videos, again.class_names, again.options["seed"]) == (answers.videos, ["up", "down"], 7)
+    assert (again.videos, again.class_names, again.options["seed"]) == (
+        answers.videos,
+        ["up", "down"],
+        7,
+    )
 
 
 def test_damaged_or_mixed_answers_are_refused(tmp_path: Path) -> None:
@@ -102,7 +128,9 @@ def test_recordings_played_backwards_are_turned_round_before_they_are_shuffled()
     flipped = [{**item, "views": item["views"].flip(1)} for item in given]
     plain = answer_clips(Weights(), flipped, AnswerOptions(shuffles=2))
     torch.testing.assert_close(turned.outputs["shuffled_logits"], plain.outputs["shuffled_logits"])
-    torch.testing.assert_close(turned.logits, answer_clips(Weights(), given, AnswerOptions()).logits)
+    torch.testing.assert_close(
+        turned.logits, answer_clips(Weights(), given, AnswerOptions()).logits
+    )
 
 
 def test_paths_of_another_model_put_the_frames_back() -> None:
@@ -112,8 +140,9 @@ def test_paths_of_another_model_put_the_frames_back() -> None:
     torch.testing.assert_close(found["corrected_logits"][:, 0], Weights()(clips)["logits"])
 
 
-def test_the_readable_videos_of_a_data_set_are_answered(tiny_checkpoint: Path, day_and_night: Path,
-                                                       tmp_path: Path) -> None:
+def test_the_readable_videos_of_a_data_set_are_answered(
+    tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path
+) -> None:
     for label in ("bright", "dark"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "a.mp4").write_bytes(day_and_night.read_bytes())

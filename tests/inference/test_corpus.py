@@ -15,12 +15,16 @@ parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'scale' is no
 
 
 def rows(out: Path) -> dict[str, dict]:
-    return {Path(row["video"]).name: row for part in out.glob("part-*.parquet")
-            for row in parquet.read_table(part).to_pylist()}
+    return {
+        Path(row["video"]).name: row
+        for part in out.glob("part-*.parquet")
+        for row in parquet.read_table(part).to_pylist()
+    }
 
 
-def test_two_workers_answer_all_name_the_bad_and_resume(tiny_checkpoint: Path, day_and_night: Path,
-                                                        tmp_path: Path) -> None:
+def test_two_workers_answer_all_name_the_bad_and_resume(
+    tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path
+) -> None:
     corpus, out = tmp_path / "corpus", tmp_path / "out"
     corpus.mkdir()
     for i in range(5):

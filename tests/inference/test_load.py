@@ -12,8 +12,14 @@ from marey.inference.load import load_answerer, load_clip_predictor
 from marey.inference.predictor import Predictor
 
 
-@pytest.mark.parametrize(("model", "kind"), [("marey-mini", Predictor), ("marey-mini-gat", FeaturePredictor),
-                                             ("marey-mini-detect", Detector)])
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("marey-mini", Predictor),
+        ("marey-mini-gat", FeaturePredictor),
+        ("marey-mini-detect", Detector),
+    ],
+)
 def test_the_task_of_a_model_chooses_the_class(model: str, kind: type) -> None:
     answerer = load_answerer(model)
     assert type(answerer) is kind
@@ -28,5 +34,7 @@ def test_the_public_predictor_loads_models_of_clips_and_of_features() -> None:
 
 def test_what_looks_at_single_clips_refuses_models_that_take_none() -> None:
     assert type(load_clip_predictor("marey-mini")) is Predictor
-    with pytest.raises(UserError, match="no classifier of clips, it answers 'marey predict --features'"):
+    with pytest.raises(
+        UserError, match="no classifier of clips, it answers 'marey predict --features'"
+    ):
         load_clip_predictor("marey-mini-gat")

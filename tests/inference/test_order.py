@@ -23,10 +23,16 @@ from marey.video.sampling import ClipSampling
 
 def moving_square(num_frames, *, frozen=False, size=32):
     """A bright square that moves by one pixel a frame over a dim gradient."""
-    frames = torch.arange(size).view(1, 1, 1, size).expand(num_frames, 3, size, size).clone().to(torch.uint8)
+    frames = (
+        torch.arange(size)
+        .view(1, 1, 1, size)
+        .expand(num_frames, 3, size, size)
+        .clone()
+        .to(torch.uint8)
+    )
     for t in range(num_frames):
         x = 0 if frozen else t % (size - 8)
-        frames[t, :, 12:20, x:x + 8] = 230
+        frames[t, :, 12:20, x : x + 8] = 230
     return frames
 
 
@@ -39,10 +45,22 @@ def video(tmp_path):
 @pytest.fixture
 def checkpoint_folder(tmp_path):
     torch.manual_seed(0)
-    model = create_model("direcformer", num_classes=2, num_orders=5, num_frames=4, image_size=16, patch_size=8,
-                         embed_dim=16, depth=1, num_heads=2)
-    preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=4, stride_frames=2), short_side=16,
-                            image_size=16)
+    model = create_model(
+        "direcformer",
+        num_classes=2,
+        num_orders=5,
+        num_frames=4,
+        image_size=16,
+        patch_size=8,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+    )
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="uniform", num_frames=4, stride_frames=2),
+        short_side=16,
+        image_size=16,
+    )
     save_checkpoint(tmp_path / "model", model, class_names=["left", "right"], preprocess=preprocess)
     return tmp_path / "model"
 
@@ -53,11 +71,18 @@ def invoke(*arguments):
 
 def test_the_order_can_also_be_sorted_by_net_weight(video, checkpoint_folder):
     found = order_video(load_checkpoint(checkpoint_folder), video, shuffle=3, method="sort")
-    assert found.path.tolist() == (found.weights.sum(1) - found.weights.sum(0)).argsort(descending=True).tolist()
-    asked = invoke("order", video, "--model", checkpoint_folder, "--shuffle", 3, "--method", "sort", "--json")
+    assert (
+        found.path.tolist()
+        == (found.weights.sum(1) - found.weights.sum(0)).argsort(descending=True).tolist()
+    )
+    asked = invoke(
+        "order", video, "--model", checkpoint_folder, "--shuffle", 3, "--method", "sort", "--json"
+    )
     assert json.loads(asked.stdout)["results"][0]["order"] == found.path.tolist()
     wrong = invoke("order", video, "--model", checkpoint_folder, "--method", "sorted")
-    assert "unknown method of order correction 'sorted'; did you mean 'sort'" in str(wrong.exception)
+    assert "unknown method of order correction 'sorted'; did you mean 'sort'" in str(
+        wrong.exception
+    )
 
 
 def test_the_frames_of_the_models_own_clip_are_shuffled_by_the_seed(video, checkpoint_folder):
@@ -78,7 +103,9 @@ def test_without_a_shuffle_the_truth_is_not_known(video, checkpoint_folder):
     assert (len(entry["order"]), entry["shuffle"], entry["error"]) == (4, None, None)
 
 
-def test_a_window_is_sampled_in_equal_parts_and_too_short_ones_are_refused(video, checkpoint_folder):
+def test_a_window_is_sampled_in_equal_parts_and_too_short_ones_are_refused(
+    video, checkpoint_folder
+):
     checkpoint = load_checkpoint(checkpoint_folder)
     found = order_video(checkpoint, video, window_seconds=(0.0, 8 / 12))
     assert found.frame_seconds == pytest.approx([1 / 12, 3 / 12, 5 / 12, 7 / 12])
@@ -99,7 +126,9 @@ def test_repeated_pictures_are_refused(tmp_path, checkpoint_folder):
         order_video(load_checkpoint(checkpoint_folder), folder)
 
 
-def test_in_a_batch_bad_videos_are_named_and_the_others_answered(video, tmp_path, checkpoint_folder):
+def test_in_a_batch_bad_videos_are_named_and_the_others_answered(
+    video, tmp_path, checkpoint_folder
+):
     checkpoint = load_checkpoint(checkpoint_folder)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     entries = [entry for _, entry in order_many(checkpoint, [video, tmp_path / "broken.mp4"])]
@@ -107,13 +136,32 @@ def test_in_a_batch_bad_videos_are_named_and_the_others_answered(video, tmp_path
     assert str(tmp_path / "broken.mp4") in entries[1]["error"]
 
 
-def test_the_command_prints_one_json_document_and_draws_the_figure(video, tmp_path, checkpoint_folder):
+def test_the_command_prints_one_json_document_and_draws_the_figure(
+    video, tmp_path, checkpoint_folder
+):
     pytest.importorskip("matplotlib")
-    answer = invoke("order", video, "--model", checkpoint_folder, "--shuffle", 1, "--json", "--out", tmp_path / "out")
+    answer = invoke(
+        "order",
+        video,
+        "--model",
+        checkpoint_folder,
+        "--shuffle",
+        1,
+        "--json",
+        "--out",
+        tmp_path / "out",
+    )
     assert answer.exit_code == 0
     document = json.loads(answer.stdout)
-    assert list(document["results"][0]) == ["video", "order", "order_accuracy", "chance", "shuffle", "frame_seconds",
-                                            "error"]
+    assert list(document["results"][0]) == [
+        "video",
+        "order",
+        "order_accuracy",
+        "chance",
+        "shuffle",
+        "frame_seconds",
+        "error",
+    ]
     assert (tmp_path / "out" / "moving-order.png").stat().st_size > 5000
 
 
@@ -159,10 +207,15 @@ def test_the_bundled_model_puts_rendered_frames_in_better_order_than_chance():
 
     checkpoint = load_checkpoint("marey-mini-order")
     actions = ("get up from the back", "get up from the front", "roll", "jump")
-    frames = [render_clip(action, seed=seed, split="test", size=112, fps=8.0).clip.frames
-              for seed in range(8) for action in actions]
+    frames = [
+        render_clip(action, seed=seed, split="test", size=112, fps=8.0).clip.frames
+        for seed in range(8)
+        for action in actions
+    ]
     items = ({"views": checkpoint.clip_preprocess.clip(clip, num_spatial=1)} for clip in frames)
-    found = measure_order(answer_clips(checkpoint.model.eval(), items, AnswerOptions(shuffles=4)), method="sort")
+    found = measure_order(
+        answer_clips(checkpoint.model.eval(), items, AnswerOptions(shuffles=4)), method="sort"
+    )
     assert found["interval"][0] > found["chance"] + 0.02
 
 

@@ -14,8 +14,9 @@ from marey.inference.predictor import Predictor, predict_many, videos_in
 from marey.video.decode import open_video
 
 
-def test_the_answer_is_the_mean_over_views_of_calibrated_probabilities(tiny_checkpoint: Path,
-                                                                      day_and_night: Path) -> None:
+def test_the_answer_is_the_mean_over_views_of_calibrated_probabilities(
+    tiny_checkpoint: Path, day_and_night: Path
+) -> None:
     predictor = Predictor.load(tiny_checkpoint, views=2)
     prediction = predictor(day_and_night)
     with open_video(day_and_night) as reader:
@@ -27,24 +28,29 @@ def test_the_answer_is_the_mean_over_views_of_calibrated_probabilities(tiny_chec
     assert list(prediction.frame_seconds) == sorted(set(prediction.frame_seconds))
 
 
-def test_agreement_is_the_share_of_views_with_the_answer(tiny_checkpoint: Path, day_and_night: Path) -> None:
+def test_agreement_is_the_share_of_views_with_the_answer(
+    tiny_checkpoint: Path, day_and_night: Path
+) -> None:
     predictor = Predictor.load(tiny_checkpoint)
     views = torch.stack([torch.full((4, 3, 32, 32), value) for value in (2.0, 2.0, -2.0)])
     prediction = predictor._answer("x", views, (), None)
     assert prediction.top(1)[0][0] == "bright"
     assert prediction.trust["agreement"] == pytest.approx(2 / 3, abs=1e-4)
-    assert prediction.trust["unknown"] is None                     # this checkpoint has no out-of-distribution model
+    assert prediction.trust["unknown"] is None  # this checkpoint has no out-of-distribution model
 
 
 def test_the_json_entry_has_the_documented_keys(tiny_checkpoint: Path, day_and_night: Path) -> None:
     entry = marey.Predictor.load(tiny_checkpoint)(day_and_night).to_dict()
     assert list(entry) == ["video", "predictions", "frame_seconds", "trust", "error"]
     assert entry["error"] is None
-    assert sum(answer["probability"] for answer in entry["predictions"]) == pytest.approx(1, abs=1e-4)
+    assert sum(answer["probability"] for answer in entry["predictions"]) == pytest.approx(
+        1, abs=1e-4
+    )
 
 
-def test_unreadable_videos_are_named_and_the_others_answered(tiny_checkpoint: Path, day_and_night: Path,
-                                                             tmp_path: Path) -> None:
+def test_unreadable_videos_are_named_and_the_others_answered(
+    tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
     predictor = Predictor.load(tiny_checkpoint)

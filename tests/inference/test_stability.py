@@ -19,7 +19,13 @@ def brightness(clips: Sequence[Tensor]) -> Tensor:
 
 def answer_at(level: int) -> dict:
     frames = torch.full((4, 3, 40, 50), level, dtype=torch.uint8)
-    clip = Clip(frames=frames, frame_indices=(0, 1, 2, 3), frame_seconds=(0.0, 0.1, 0.2, 0.3), fps=10.0, path="x")
+    clip = Clip(
+        frames=frames,
+        frame_indices=(0, 1, 2, 3),
+        frame_seconds=(0.0, 0.1, 0.2, 0.3),
+        fps=10.0,
+        path="x",
+    )
     return stability([clip], brightness, ("dark", "light"))
 
 
@@ -31,7 +37,7 @@ def test_a_clear_answer_is_kept_by_all_three() -> None:
 
 
 def test_an_answer_at_the_border_falls_to_brightness() -> None:
-    result = answer_at(118)                                                 # 118 + 25 is light
+    result = answer_at(118)  # 118 + 25 is light
     assert result["corruptions"]["brightness"]["label"] == "light"
     assert result["corruptions"]["jpeg_compression"]["label"] == "dark"
     assert result["kept"] < 1.0
@@ -44,7 +50,13 @@ def test_it_repeats() -> None:
 
 def test_a_given_answer_is_followed_and_the_model_not_asked_again() -> None:
     frames = torch.full((4, 3, 40, 50), 30, dtype=torch.uint8)
-    clip = Clip(frames=frames, frame_indices=(0, 1, 2, 3), frame_seconds=(0.0, 0.1, 0.2, 0.3), fps=10.0, path="x")
+    clip = Clip(
+        frames=frames,
+        frame_indices=(0, 1, 2, 3),
+        frame_seconds=(0.0, 0.1, 0.2, 0.3),
+        fps=10.0,
+        path="x",
+    )
     asked = []
 
     def counting(clips: Sequence[Tensor]) -> Tensor:

@@ -26,7 +26,8 @@ def test_stored_embeddings_need_no_text_model_and_scale_does_not_matter() -> Non
 
 
 def test_csls_takes_a_hub_down() -> None:
-    """A hub is near every reference; by hand: cosines (0.8, 0.8), hubness (1, 0.28), so 2c - h = (0.6, 1.32)."""
+    """A hub is near every reference; by hand: cosines (0.8, 0.8), hubness (1, 0.28), so 2c - h =
+    (0.6, 1.32)."""
     hub, rare = torch.tensor([1.0, 0.0]), torch.tensor([0.28, 0.96])
     seen = torch.tensor([[0.8, 0.6]])
     plain = similarity(seen, torch.stack([hub, rare]))
@@ -47,7 +48,9 @@ def test_vectors_of_another_size_than_the_stored_ones_are_refused(tmp_path: Path
     (tmp_path / "labels.json").write_text('{"jump": [1, 0, 0]}')
     toy = checkpoint(label_embeddings=torch.eye(2))
     toy.extra = {"label_source": str(tmp_path / "labels.json")}
-    with pytest.raises(UserError, match=r"labels\.json have 3 values, the checkpoint's 2; embed the labels"):
+    with pytest.raises(
+        UserError, match=r"labels\.json have 3 values, the checkpoint's 2; embed the labels"
+    ):
         label_vectors(["run", "jump"], toy)
 
 

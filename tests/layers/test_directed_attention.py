@@ -1,4 +1,5 @@
-"""Directed attention (DirecFormer, Eqs. 5-10): hand-worked cosines, naive sums, both sides of the associativity."""
+"""Directed attention (DirecFormer, Eqs. 5-10): hand-worked cosines, naive sums, both sides of the
+associativity."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def test_equals_cosine_similarity_of_pytorch_and_stays_in_range():
 def test_scale_does_not_matter_and_direction_does():
     torch.manual_seed(0)
     query, key = torch.randn(5, 8), torch.randn(5, 8)
-    torch.testing.assert_close(directed_weights(query * 8**-0.5, key * 3), directed_weights(query, key))
+    torch.testing.assert_close(
+        directed_weights(query * 8**-0.5, key * 3), directed_weights(query, key)
+    )
     torch.testing.assert_close(directed_weights(-query, key), -directed_weights(query, key))
     assert not torch.allclose(directed_weights(query, key), directed_weights(query, key).T)
 
@@ -110,20 +113,25 @@ def test_over_time_equals_equations_6_and_7_written_as_sums(cls_as_key):
         for t in range(T):
             for head in range(heads):
                 keys = ([0] if cls_as_key else []) + [at(s, other) for other in range(T)]
-                a = [F.cosine_similarity(q[at(s, t), head] / D**0.5, k[j, head], dim=0) for j in keys]
+                a = [
+                    F.cosine_similarity(q[at(s, t), head] / D**0.5, k[j, head], dim=0) for j in keys
+                ]
                 mixed = sum(weight * v[j, head] for weight, j in zip(a, keys, strict=True))
                 torch.testing.assert_close(weights[0, s, head, t], torch.stack(a))
-                torch.testing.assert_close(out[0, at(s, t) - 1, head * d:(head + 1) * d], mixed)
+                torch.testing.assert_close(out[0, at(s, t) - 1, head * d : (head + 1) * d], mixed)
 
 
 def test_asking_for_weights_changes_nothing_else():
     torch.manual_seed(0)
     attention = DirectedAttention(32, 2)
     tokens = torch.randn(2, 1 + 4 * 9, 32)
-    torch.testing.assert_close(attention.over_time(tokens, 4, cls_as_key=True)[0],
-                               attention.over_time(tokens, 4, cls_as_key=True, return_weights=True)[0])
-    torch.testing.assert_close(attention.over_space(tokens, 4)[0],
-                               attention.over_space(tokens, 4, return_weights=True)[0])
+    torch.testing.assert_close(
+        attention.over_time(tokens, 4, cls_as_key=True)[0],
+        attention.over_time(tokens, 4, cls_as_key=True, return_weights=True)[0],
+    )
+    torch.testing.assert_close(
+        attention.over_space(tokens, 4)[0], attention.over_space(tokens, 4, return_weights=True)[0]
+    )
 
 
 def test_permuting_frames_permutes_both_axes_of_the_weights_and_leaves_the_class_column():
@@ -132,7 +140,9 @@ def test_permuting_frames_permutes_both_axes_of_the_weights_and_leaves_the_class
     attention = DirectedAttention(D, 2)
     tokens = torch.randn(B, 1 + T * N, D)
     order = torch.tensor([3, 0, 4, 1, 2])
-    shuffled = torch.cat((tokens[:, :1], tokens[:, 1:].view(B, T, N, D)[:, order].reshape(B, T * N, D)), 1)
+    shuffled = torch.cat(
+        (tokens[:, :1], tokens[:, 1:].view(B, T, N, D)[:, order].reshape(B, T * N, D)), 1
+    )
     before = attention.over_time(tokens, T, cls_as_key=True, return_weights=True)[1]
     after = attention.over_time(shuffled, T, cls_as_key=True, return_weights=True)[1]
     torch.testing.assert_close(after[..., 1:], before[..., order, :][..., 1 + order])

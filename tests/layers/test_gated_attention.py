@@ -48,7 +48,7 @@ def test_the_output_is_the_papers_equation_written_out():
         for start in range(0, 8, window):
             inside = slice(start, start + window)
             for head in (slice(0, 8), slice(8, 16)):
-                a = (q[inside, head] @ k[inside, head].T / 8 ** 0.5).softmax(1)
+                a = (q[inside, head] @ k[inside, head].T / 8**0.5).softmax(1)
                 rows[inside, head] = a @ v[inside, head]
         experts.append(rows)
     values = [project(rows) for project, rows in zip(module.output, experts, strict=True)]
@@ -60,7 +60,9 @@ def test_the_output_is_the_papers_equation_written_out():
 
 def test_the_fused_and_the_explicit_path_agree():
     module, clip, mask = layer(windows=(None, 4, 3)), tokens(), first_frames(9, 10)
-    assert torch.allclose(module(clip, mask)[0], module(clip, mask, return_attention=True)[0], atol=1e-6)
+    assert torch.allclose(
+        module(clip, mask)[0], module(clip, mask, return_attention=True)[0], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("windows", [(None,), (None, 4), (None, None), (None, 4, 3), (None, 8, 4)])
@@ -122,8 +124,10 @@ def test_rows_of_every_map_are_distributions_over_real_frames():
     assert torch.allclose(maps["global_map"][:, :, :6].sum(-1), torch.ones(2, 2, 6))
     assert (maps["global_map"][:, :, 6:] == 0).all()
     assert (maps["global_map"][..., 6:] == 0).all()
-    assert torch.allclose(maps["local_maps"][4].sum(-1), torch.tensor([[1., 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
-                          .expand(2, 2, 3, 4))
+    assert torch.allclose(
+        maps["local_maps"][4].sum(-1),
+        torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]]).expand(2, 2, 3, 4),
+    )
 
 
 def test_maps_are_those_before_dropout():

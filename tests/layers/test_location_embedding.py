@@ -11,7 +11,7 @@ def test_features_stay_and_the_location_is_added():
     out = layer(features)
     assert out.shape == (2, 13, 4, 3, 3)
     torch.testing.assert_close(out[:, :5], features)
-    torch.testing.assert_close(out[0, 5:], out[1, 5:])                   # every clip has the same places
+    torch.testing.assert_close(out[0, 5:], out[1, 5:])  # every clip has the same places
 
 
 def test_space_channels_ignore_time_and_time_channels_ignore_space():

@@ -30,15 +30,22 @@ def test_the_features_hold_both_networks_on_one_grid():
     assert features.shape == (2, 6, 16 + 192)
     assert stem.trunk.width == 16 + stem.image_width
     torch.testing.assert_close(stem.tokens(features), stem(FRAMES))
-    image = F.interpolate(stem.trunk.image(FRAMES), (2, 3), mode="bilinear").flatten(2).transpose(1, 2)
+    image = (
+        F.interpolate(stem.trunk.image(FRAMES), (2, 3), mode="bilinear").flatten(2).transpose(1, 2)
+    )
     torch.testing.assert_close(stem.image_features(features), image)
 
 
 def test_at_16_pixels_the_convolutions_are_those_of_the_plain_stem():
     torch.manual_seed(0)
-    paired, plain = build_stem("conv+efficientnet_lite0", 16, 16).eval(), build_stem("conv", 16, 16).eval()
+    paired, plain = (
+        build_stem("conv+efficientnet_lite0", 16, 16).eval(),
+        build_stem("conv", 16, 16).eval(),
+    )
     plain.convs.load_state_dict(paired.trunk.convs.state_dict())
-    torch.testing.assert_close(paired.trunk.convolve(FRAMES[..., :64]), plain.convs(FRAMES[..., :64]))
+    torch.testing.assert_close(
+        paired.trunk.convolve(FRAMES[..., :64]), plain.convs(FRAMES[..., :64])
+    )
 
 
 def test_only_the_convolutions_learn():
@@ -51,8 +58,19 @@ def test_only_the_convolutions_learn():
 
 
 def test_stored_features_give_the_logits_of_the_clip():
-    model = create_model("sevitar", num_classes=3, num_frames=2, image_size=48, patch_size=24, embed_dim=16, depth=1,
-                         num_heads=2, stem="conv+efficientnet_lite0", label_hidden=[8], class_hidden=[8]).eval()
+    model = create_model(
+        "sevitar",
+        num_classes=3,
+        num_frames=2,
+        image_size=48,
+        patch_size=24,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        stem="conv+efficientnet_lite0",
+        label_hidden=[8],
+        class_hidden=[8],
+    ).eval()
     clip = torch.randn(2, 2, 3, 48, 48)
     features, mean = with_stem(model, clip)
     assert mean.shape == (2, 16 + 192)

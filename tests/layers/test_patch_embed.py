@@ -22,7 +22,13 @@ def test_tokens_run_row_by_row():
     stem = LinearPatchEmbed(2, 1)
     nn.init.constant_(stem.proj.weight, 1 / 12)
     nn.init.zeros_(stem.proj.bias)
-    frame = torch.arange(4.0).view(1, 1, 2, 2).repeat_interleave(2, 2).repeat_interleave(2, 3).expand(1, 3, 4, 4)
+    frame = (
+        torch.arange(4.0)
+        .view(1, 1, 2, 2)
+        .repeat_interleave(2, 2)
+        .repeat_interleave(2, 3)
+        .expand(1, 3, 4, 4)
+    )
     torch.testing.assert_close(stem(frame).flatten(), torch.arange(4.0))
 
 
@@ -34,7 +40,12 @@ def test_every_stem_gives_one_token_per_patch(stem):
 def test_the_conv_stem_halves_once_per_power_of_two():
     stem = ConvStem(16, 64)
     assert [module.stride for module in stem.convs if isinstance(module, nn.Conv2d)] == [(2, 2)] * 4
-    assert [module.out_channels for module in stem.convs if isinstance(module, nn.Conv2d)] == [8, 16, 32, 64]
+    assert [module.out_channels for module in stem.convs if isinstance(module, nn.Conv2d)] == [
+        8,
+        16,
+        32,
+        64,
+    ]
 
 
 def test_frozen_statistics_stay_while_training():
@@ -48,7 +59,9 @@ def test_frozen_statistics_stay_while_training():
 def test_messages():
     with pytest.raises(UserError, match="power of two from 2 on, not 14"):
         build_stem("conv", 14, 8)
-    with pytest.raises(UserError, match="unknown stem 'resnet'; choose one of linear, conv, efficientnet_lite0"):
+    with pytest.raises(
+        UserError, match="unknown stem 'resnet'; choose one of linear, conv, efficientnet_lite0"
+    ):
         build_stem("resnet", 16, 8)
     with pytest.raises(UserError, match="stage 2 does not have the stride of patch_size 16"):
         build_stem("efficientnet_lite0", 16, 8, stage=2)

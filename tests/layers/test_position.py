@@ -7,14 +7,23 @@ import torch
 import torch.nn.functional as F
 
 from marey.errors import UserError
-from marey.layers.position import resize_joint_embedding, resize_position_embedding, resize_time_embedding
+from marey.layers.position import (
+    resize_joint_embedding,
+    resize_position_embedding,
+    resize_time_embedding,
+)
 
 
 def test_nearest_repeats_positions_and_keeps_the_class_token():
     embedding = torch.tensor([9.0, 0, 1, 2, 3]).view(1, 5, 1)
     stretched = resize_position_embedding(embedding, (2, 2), (4, 4))
     assert stretched[0, 0] == 9
-    assert stretched[0, 1:, 0].view(4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert stretched[0, 1:, 0].view(4, 4).tolist() == [
+        [0, 0, 1, 1],
+        [0, 0, 1, 1],
+        [2, 2, 3, 3],
+        [2, 2, 3, 3],
+    ]
 
 
 def test_the_same_grid_is_returned_as_it_is():

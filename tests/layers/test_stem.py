@@ -41,6 +41,11 @@ def test_frozen_norm_keeps_its_statistics_in_training(name):
     frozen(torch.randn(2, 3, 32, 32))
     assert norms
     assert not any(norm.training for norm in norms)
-    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
-    assert any(norm.training for norm in build_stem(name, 16, 24).train().modules()
-               if isinstance(norm, torch.nn.BatchNorm2d))
+    assert all(
+        torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True)
+    )
+    assert any(
+        norm.training
+        for norm in build_stem(name, 16, 24).train().modules()
+        if isinstance(norm, torch.nn.BatchNorm2d)
+    )

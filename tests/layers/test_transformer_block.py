@@ -1,4 +1,5 @@
-"""Blocks: the order of attention and MLP, the temporal projection folded, and what starts at zero."""
+"""Blocks: the order of attention and MLP, the temporal projection folded, and what starts at
+zero."""
 
 from __future__ import annotations
 
@@ -7,15 +8,27 @@ import torch
 from torch import nn
 
 from marey.layers.attention import SoftmaxAttention
-from marey.layers.transformer_block import MLP, DividedBlock, JointBlock, fold_temporal_projection, initialise_linear
+from marey.layers.transformer_block import (
+    MLP,
+    DividedBlock,
+    JointBlock,
+    fold_temporal_projection,
+    initialise_linear,
+)
 
 SHARED = {"qkv_bias": True, "dropout": 0.0, "attention_dropout": 0.0, "drop_path": 0.0}
 
 
 def divided(**more) -> DividedBlock:
     torch.manual_seed(0)
-    return DividedBlock(16, 2, 2.0, time_attention=SoftmaxAttention, attention=SoftmaxAttention,
-                        **{"cls_in_time": False, **SHARED, **more})
+    return DividedBlock(
+        16,
+        2,
+        2.0,
+        time_attention=SoftmaxAttention,
+        attention=SoftmaxAttention,
+        **{"cls_in_time": False, **SHARED, **more},
+    )
 
 
 def tokens(B: int = 2, T: int = 3, N: int = 4) -> torch.Tensor:
@@ -38,14 +51,16 @@ def test_a_divided_block_with_a_temporal_projection_of_zero_is_an_image_block():
     given = tokens()
     out, _ = block.attn.over_space(block.norm1(given), 3)
     after_space = given + out
-    torch.testing.assert_close(block(given, 3)[0], after_space + block.mlp(block.norm2(after_space)))
+    torch.testing.assert_close(
+        block(given, 3)[0], after_space + block.mlp(block.norm2(after_space))
+    )
 
 
 @pytest.mark.parametrize("cls_in_time", [False, True])
 def test_the_folded_projection_equals_the_two_layers(cls_in_time):
     block = divided(cls_in_time=cls_in_time).eval()
     with torch.enable_grad():
-        slow = block(tokens(B=1, T=2, N=1), 2)[0]                        # few tokens: two products
+        slow = block(tokens(B=1, T=2, N=1), 2)[0]  # few tokens: two products
     with torch.no_grad():
         assert fold_temporal_projection(nn.Sequential(block)) == 1
         torch.testing.assert_close(block(tokens(B=1, T=2, N=1), 2)[0], slow)

@@ -49,9 +49,22 @@ def test_only_the_highres_query_knows_where_a_feature_is(kind, moves):
 @pytest.mark.parametrize("operator", ["pool", "align"])
 def test_the_head_returns_attention_over_the_map_for_every_layer(operator):
     torch.manual_seed(0)
-    head = TxHead(10, dim=8, num_heads=2, num_layers=3, ffn=16, query_channels=4, location_channels=6,
-                  time_half_steps=1.0, dropout=0.0, roi_operator=operator)
-    boxes = [torch.tensor([[0.1, 0.1, 0.8, 0.9]]), torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.2, 0.2, 1.0, 1.0]])]
+    head = TxHead(
+        10,
+        dim=8,
+        num_heads=2,
+        num_layers=3,
+        ffn=16,
+        query_channels=4,
+        location_channels=6,
+        time_half_steps=1.0,
+        dropout=0.0,
+        roi_operator=operator,
+    )
+    boxes = [
+        torch.tensor([[0.1, 0.1, 0.8, 0.9]]),
+        torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.2, 0.2, 1.0, 1.0]]),
+    ]
     described, attention = head(torch.randn(2, 10, 2, 4, 5), boxes)
     assert described.shape == (3, 16) == (3, head.out_channels)
     assert [tuple(weights.shape) for weights in attention] == [(3, 2, 2, 4, 5)] * 3

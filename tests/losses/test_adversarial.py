@@ -20,7 +20,9 @@ def test_every_frame_is_moved_by_eps(shape):
 def test_the_whole_clip_norm_moves_a_video_by_eps():
     moved = perturbation_from_gradient(gradient(2, 5, 7), 0.5, "clip")
     assert torch.allclose(moved.flatten(1).norm(dim=1), torch.full((2,), 0.5))
-    assert torch.allclose(moved, 0.5 * gradient(2, 5, 7) / gradient(2, 5, 7).flatten(1).norm(dim=1)[:, None, None])
+    assert torch.allclose(
+        moved, 0.5 * gradient(2, 5, 7) / gradient(2, 5, 7).flatten(1).norm(dim=1)[:, None, None]
+    )
 
 
 def test_eq_3_worked_by_hand():
@@ -41,7 +43,9 @@ def test_frames_without_gradient_are_not_moved():
 
 def test_the_scale_of_the_loss_does_not_matter_even_near_underflow():
     plain = perturbation_from_gradient(gradient(1, 3, 4), 0.5)
-    assert torch.allclose(perturbation_from_gradient(gradient(1, 3, 4) * 1e-30, 0.5), plain, atol=1e-5)
+    assert torch.allclose(
+        perturbation_from_gradient(gradient(1, 3, 4) * 1e-30, 0.5), plain, atol=1e-5
+    )
 
 
 def test_the_perturbation_raises_the_loss_and_carries_no_graph():
@@ -56,13 +60,15 @@ def test_the_perturbation_raises_the_loss_and_carries_no_graph():
     assert not moved.requires_grad
     assert weight.grad is None
     assert loss(clip + moved) > before
-    before.backward()                                          # the graph is still there to train on
+    before.backward()  # the graph is still there to train on
     assert weight.grad is not None
 
 
 def test_modalities_are_moved_each_by_its_own_norm():
     rgb, audio = gradient(1, 2, 8).requires_grad_(), gradient(1, 2, 3).requires_grad_()
-    moves = adversarial_perturbation(rgb.pow(2).sum() + 1e-3 * audio.pow(2).sum(), [rgb, audio], 0.5)
+    moves = adversarial_perturbation(
+        rgb.pow(2).sum() + 1e-3 * audio.pow(2).sum(), [rgb, audio], 0.5
+    )
     assert [move.norm(dim=2).mean().item() for move in moves] == pytest.approx([0.5, 0.5])
 
 

@@ -18,9 +18,20 @@ def distributions(*shape, seed=0):
 
 
 def outputs(seed, frames=6, layers=1):
-    return {"attention": {name: [{"global_map": distributions(2, 3, frames, frames, seed=seed + n + 10 * layer),
-                                  "local_maps": {4: distributions(2, 3, 2, 4, 4, seed=seed + n + 50 + 10 * layer)}}
-                                 for layer in range(layers)] for n, name in enumerate(("rgb", "audio"))}}
+    return {
+        "attention": {
+            name: [
+                {
+                    "global_map": distributions(2, 3, frames, frames, seed=seed + n + 10 * layer),
+                    "local_maps": {
+                        4: distributions(2, 3, 2, 4, 4, seed=seed + n + 50 + 10 * layer)
+                    },
+                }
+                for layer in range(layers)
+            ]
+            for n, name in enumerate(("rgb", "audio"))
+        }
+    }
 
 
 def test_frobenius_is_the_mean_norm_over_videos():
@@ -33,7 +44,9 @@ def test_js_is_symmetric_and_worked_by_hand():
     one, other = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
     assert jensen_shannon_distance(one, other).item() == pytest.approx(math.log(2))
     half = torch.tensor([[[0.5, 0.5]]])
-    by_hand = 0.5 * math.log(1 / 0.75) + 0.5 * (0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25))
+    by_hand = 0.5 * math.log(1 / 0.75) + 0.5 * (
+        0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    )
     assert jensen_shannon_distance(one, half).item() == pytest.approx(by_hand)
     assert jensen_shannon_distance(half, one).item() == pytest.approx(by_hand)
 
@@ -41,7 +54,9 @@ def test_js_is_symmetric_and_worked_by_hand():
 def test_js_averages_over_real_rows_only():
     a, b = distributions(2, 4, 4), distributions(2, 4, 4, seed=1)
     rows = torch.tensor([[True, True, False, False], [True, True, True, True]])
-    expected = (jensen_shannon_distance(a[:1, :2], b[:1, :2]) + jensen_shannon_distance(a[1:], b[1:])) / 2
+    expected = (
+        jensen_shannon_distance(a[:1, :2], b[:1, :2]) + jensen_shannon_distance(a[1:], b[1:])
+    ) / 2
     assert jensen_shannon_distance(a, b, rows).item() == pytest.approx(expected.item())
 
 
@@ -62,25 +77,44 @@ def test_modalities_and_layers_are_summed_and_layers_weighed():
         return frobenius_distance(a, b).item()
 
     found = attention_regularisation(clean, moved, layer_weights=[1.0, 0.5]).item()
-    assert found == pytest.approx(one("rgb", 0) + one("audio", 0) + 0.5 * (one("rgb", 1) + one("audio", 1)), abs=1e-5)
+    assert found == pytest.approx(
+        one("rgb", 0) + one("audio", 0) + 0.5 * (one("rgb", 1) + one("audio", 1)), abs=1e-5
+    )
 
 
 def test_local_maps_are_added_on_request():
     clean, moved = outputs(0), outputs(5)
     only = attention_regularisation(clean, moved)
     both = attention_regularisation(clean, moved, levels="global+local")
-    local = sum(frobenius_distance(*(side["attention"][name][0]["local_maps"][4].mean(1).flatten(1, 2)
-                                     for side in (clean, moved))) for name in ("rgb", "audio"))
+    local = sum(
+        frobenius_distance(
+            *(
+                side["attention"][name][0]["local_maps"][4].mean(1).flatten(1, 2)
+                for side in (clean, moved)
+            )
+        )
+        for name in ("rgb", "audio")
+    )
     assert both.item() == pytest.approx((only + local).item(), abs=1e-5)
     mask = torch.tensor([[True] * 5 + [False], [True] * 6])
-    assert torch.isfinite(attention_regularisation(clean, moved, mask, kind="js", levels="global+local"))
+    assert torch.isfinite(
+        attention_regularisation(clean, moved, mask, kind="js", levels="global+local")
+    )
 
 
 def test_maps_of_clip_models_are_read_too():
-    clean = {"attention_time": [distributions(2, 9, 3, 4, 4)], "attention_space": [distributions(2, 4, 3, 10, 10)]}
-    moved = {"attention_time": [distributions(2, 9, 3, 4, 4, seed=1)], "attention_space": clean["attention_space"]}
+    clean = {
+        "attention_time": [distributions(2, 9, 3, 4, 4)],
+        "attention_space": [distributions(2, 4, 3, 10, 10)],
+    }
+    moved = {
+        "attention_time": [distributions(2, 9, 3, 4, 4, seed=1)],
+        "attention_space": clean["attention_space"],
+    }
     found = attention_regularisation(clean, moved)
-    time = frobenius_distance(*(side["attention_time"][0].mean(2).flatten(0, 1) for side in (clean, moved)))
+    time = frobenius_distance(
+        *(side["attention_time"][0].mean(2).flatten(0, 1) for side in (clean, moved))
+    )
     assert found.item() == pytest.approx(time.item())
 
 

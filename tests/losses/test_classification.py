@@ -12,7 +12,9 @@ from marey.transforms.mixing import cutmix, mixup
 
 
 def test_smoothed_targets_by_hand() -> None:
-    assert soft_targets(torch.tensor([1]), 4, 0.2).tolist() == [pytest.approx([0.05, 0.85, 0.05, 0.05])]
+    assert soft_targets(torch.tensor([1]), 4, 0.2).tolist() == [
+        pytest.approx([0.05, 0.85, 0.05, 0.05])
+    ]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -23,8 +25,14 @@ def test_cross_entropy_equals_pytorch(smoothing: float) -> None:
 
 
 def test_class_weights_keep_their_size_in_a_batch_of_one_class() -> None:
-    logits, targets, weights = torch.zeros(2, 2), soft_targets(torch.tensor([1, 1]), 2), torch.tensor([0.5, 3.0])
-    assert cross_entropy(logits, targets, weights).item() == pytest.approx(3 * torch.tensor(2.0).log().item())
+    logits, targets, weights = (
+        torch.zeros(2, 2),
+        soft_targets(torch.tensor([1, 1]), 2),
+        torch.tensor([0.5, 3.0]),
+    )
+    assert cross_entropy(logits, targets, weights).item() == pytest.approx(
+        3 * torch.tensor(2.0).log().item()
+    )
 
 
 def test_balanced_weights_are_one_on_average_and_zero_for_absent_classes() -> None:
@@ -44,7 +52,7 @@ def test_mixup_by_hand() -> None:
 def test_cutmix_pastes_one_box_in_all_frames_and_counts_its_pixels() -> None:
     clip = torch.arange(2.0).view(2, 1, 1, 1, 1).expand(2, 3, 1, 8, 8)
     mixed, targets = cutmix(clip, torch.eye(2), 0.75, torch.tensor([1, 0]), (0.5, 0.5))
-    assert mixed[0].sum((1, 2, 3)).tolist() == [16.0, 16.0, 16.0]                    # a 4 x 4 box of an 8 x 8 frame
+    assert mixed[0].sum((1, 2, 3)).tolist() == [16.0, 16.0, 16.0]  # a 4 x 4 box of an 8 x 8 frame
     assert mixed[0, 0, 0, 2:6, 2:6].eq(1).all()
     assert targets[0].tolist() == [0.75, 0.25]
 
@@ -52,7 +60,7 @@ def test_cutmix_pastes_one_box_in_all_frames_and_counts_its_pixels() -> None:
 def test_a_cutmix_box_at_the_border_counts_only_what_is_inside() -> None:
     clip = torch.arange(2.0).view(2, 1, 1, 1, 1).expand(2, 1, 1, 8, 8)
     mixed, targets = cutmix(clip, torch.eye(2), 0.75, torch.tensor([1, 0]), (0.0, 0.0))
-    assert mixed[0].sum().item() == 4.0                                                        # a 2 x 2 corner is left
+    assert mixed[0].sum().item() == 4.0  # a 2 x 2 corner is left
     assert targets[0].tolist() == [1 - 4 / 64, 4 / 64]
 
 

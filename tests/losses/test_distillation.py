@@ -16,7 +16,9 @@ def test_the_loss_is_the_scaled_divergence_from_the_teacher() -> None:
     teacher, student = torch.tensor([[math.log(3.0), 0.0]]), torch.zeros(1, 2)
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert float(distillation_loss(student, teacher, 1.0)) == pytest.approx(expected, rel=1e-5)
-    assert float(distillation_loss(2 * student, 2 * teacher, 2.0)) == pytest.approx(4 * expected, rel=1e-5)
+    assert float(distillation_loss(2 * student, 2 * teacher, 2.0)) == pytest.approx(
+        4 * expected, rel=1e-5
+    )
     assert float(distillation_loss(teacher, teacher)) == pytest.approx(0, abs=1e-7)
 
 

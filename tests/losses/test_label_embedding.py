@@ -22,7 +22,9 @@ def test_the_gradient_does_not_shrink_with_the_width(kind: str) -> None:
     norms = []
     for width in (10, 1000):
         generator = torch.Generator().manual_seed(0)
-        predicted = torch.nn.functional.normalize(torch.randn(4, width, generator=generator), dim=-1).requires_grad_()
+        predicted = torch.nn.functional.normalize(
+            torch.randn(4, width, generator=generator), dim=-1
+        ).requires_grad_()
         labels = torch.nn.functional.normalize(torch.randn(4, width, generator=generator), dim=-1)
         label_embedding_loss(predicted, labels, kind).backward()
         norms.append(float(predicted.grad.norm()))

@@ -11,7 +11,7 @@ from marey.losses.multilabel import multilabel_loss
 
 def test_the_loss_is_worked_by_hand():
     logits, targets = torch.tensor([[0.0, math.log(3)]]), torch.tensor([[1.0, 0.0]])
-    by_hand = [math.log(2), math.log(4)]                      # -log 1/2, -log(1 - 3/4)
+    by_hand = [math.log(2), math.log(4)]  # -log 1/2, -log(1 - 3/4)
     assert multilabel_loss(logits, targets).item() == pytest.approx(sum(by_hand) / 2)
     assert multilabel_loss(logits, targets, "sum").item() == pytest.approx(sum(by_hand))
 

@@ -47,19 +47,26 @@ def test_paper_signs_are_antisymmetric_off_the_diagonal_and_released_signs_symme
 
 @pytest.mark.parametrize("columns", [4, 5])
 def test_the_guided_loss_is_equation_13_without_the_cls_column(columns):
-    attention, order = random_attention(0, columns), random_permutations(3, 4, torch.Generator().manual_seed(1))
-    assert float(guided_loss(attention, order)) == pytest.approx(naive_guided_loss(attention, order), abs=1e-6)
+    attention, order = (
+        random_attention(0, columns),
+        random_permutations(3, 4, torch.Generator().manual_seed(1)),
+    )
+    assert float(guided_loss(attention, order)) == pytest.approx(
+        naive_guided_loss(attention, order), abs=1e-6
+    )
     if columns == 5:
         assert float(guided_loss([w[..., 1:] for w in attention], order)) == pytest.approx(
-            float(guided_loss(attention, order)), abs=1e-6)
+            float(guided_loss(attention, order)), abs=1e-6
+        )
 
 
 def test_the_guided_loss_of_known_attention():
-    """a = sigma: off the diagonal (1-1)(1) + (1+1)(-1) = -2 per pair, on it (1+1)(-1) = -2: T=4 gives -(6*2+4*2)/16."""
+    """a = sigma: off the diagonal (1-1)(1) + (1+1)(-1) = -2 per pair, on it (1+1)(-1) = -2: T=4
+    gives -(6*2+4*2)/16."""
     order = torch.tensor([[3, 1, 0, 2]])
     sigma = order_signs(order)[:, None, None]
     assert float(guided_loss([sigma], order)) == -1.25
-    assert float(guided_loss([-sigma], order)) == 0.75                 # pairs: 2*1 + 0, diagonal: (1-1)(-1) = 0
+    assert float(guided_loss([-sigma], order)) == 0.75  # pairs: 2*1 + 0, diagonal: (1-1)(-1) = 0
     assert float(guided_loss([sigma], order, mask_diagonal=True)) == -1.0
     assert float(guided_loss([torch.ones(1, 1, 1, 4, 4)], order)) == 0.0
 
@@ -75,21 +82,28 @@ def test_the_shortcut_of_a_set_is_what_attention_by_position_alone_gains():
     assert position_shortcut(all_permutations(4)) == pytest.approx(0.0, abs=1e-7)
     assert position_shortcut(torch.tensor([[2, 0, 1]])) == 1.0
     rows = make_permutation_set(31, 6)
-    by_place = order_signs(rows).mean(dim=0).sign()                    # one map for every permutation
+    by_place = order_signs(rows).mean(dim=0).sign()  # one map for every permutation
     weights = by_place.expand(len(rows), 2, 1, 6, 6)
     blind = guided_loss([torch.zeros_like(weights)], rows, mask_diagonal=True)
     guided = guided_loss([weights], rows, mask_diagonal=True)
     assert position_shortcut(rows) == pytest.approx(float(blind - guided), abs=1e-6)
-    assert position_shortcut(rows) > 2 * position_shortcut(make_permutation_set(31, 6, rule="farthest"))
+    assert position_shortcut(rows) > 2 * position_shortcut(
+        make_permutation_set(31, 6, rule="farthest")
+    )
 
 
 def test_the_guided_loss_follows_the_frames_and_ignores_the_order_of_clips():
-    attention, order = random_attention(2), random_permutations(3, 4, torch.Generator().manual_seed(3))
+    attention, order = (
+        random_attention(2),
+        random_permutations(3, 4, torch.Generator().manual_seed(3)),
+    )
     value = float(guided_loss(attention, order))
     rename = torch.tensor([2, 0, 3, 1])
     renamed = [w[..., rename, :][..., rename] for w in attention]
     assert float(guided_loss(renamed, order[:, rename])) == pytest.approx(value, abs=1e-6)
-    assert float(guided_loss([w.flip(0) for w in attention], order.flip(0))) == pytest.approx(value, abs=1e-6)
+    assert float(guided_loss([w.flip(0) for w in attention], order.flip(0))) == pytest.approx(
+        value, abs=1e-6
+    )
     assert float(guided_loss(attention, order[:, rename])) != pytest.approx(value, abs=1e-4)
 
 
@@ -103,9 +117,13 @@ def test_the_guided_loss_may_be_negative_and_half_precision_is_averaged_in_float
 def test_bad_attention_is_named():
     with pytest.raises(UserError, match="return_attention=True"):
         guided_loss([], torch.tensor([[0, 1]]))
-    with pytest.raises(UserError, match=r"shape \(3, 2, 2, 4, 4\) does not fit permutations of 8 frames"):
+    with pytest.raises(
+        UserError, match=r"shape \(3, 2, 2, 4, 4\) does not fit permutations of 8 frames"
+    ):
         guided_loss(random_attention(0), torch.arange(8)[None])
-    with pytest.raises(UserError, match="permutation index 31 does not fit an order head of 31 classes"):
+    with pytest.raises(
+        UserError, match="permutation index 31 does not fit an order head of 31 classes"
+    ):
         order_loss(torch.zeros(2, 31), torch.tensor([3, 31]))
     with pytest.raises(UserError, match="unknown sign matrix 'papers'"):
         order_signs(torch.tensor([0, 1]), "papers")

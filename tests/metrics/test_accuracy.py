@@ -51,7 +51,14 @@ def test_mean_class_accuracy_skips_absent_classes() -> None:
 
 def test_the_table_per_class_by_hand() -> None:
     rows = per_class_table(torch.tensor([[3, 1, 0], [0, 0, 0], [1, 0, 1]]), ("a", "b", "c"))
-    assert rows[0] == {"class": "a", "videos": 4, "accuracy": 0.75, "precision": 0.75, "f1": 0.75, "taken_for": "b"}
+    assert rows[0] == {
+        "class": "a",
+        "videos": 4,
+        "accuracy": 0.75,
+        "precision": 0.75,
+        "f1": 0.75,
+        "taken_for": "b",
+    }
     assert rows[1]["accuracy"] is None
     assert rows[1]["precision"] == 0.0
     assert rows[2]["f1"] == pytest.approx(2 / 3)

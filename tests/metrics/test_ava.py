@@ -23,11 +23,25 @@ CASES = [
     ("activitynet_official@0.50", "ava_gt.csv", "ava_det.csv", {}),
     ("activitynet_official@0.75", "ava_gt.csv", "ava_det.csv", {"iou_threshold": 0.75}),
     ("activitynet_official@0.50_gt_minus_excluded", "ava_gt_noexcl.csv", "ava_det.csv", {}),
-    ("activitynet_official@0.50_gt_minus_excluded", "ava_gt.csv", "ava_det.csv", {"excluded_csv": "ava_excluded.csv"}),
+    (
+        "activitynet_official@0.50_gt_minus_excluded",
+        "ava_gt.csv",
+        "ava_det.csv",
+        {"excluded_csv": "ava_excluded.csv"},
+    ),
     ("slowfast_no_exclusions@0.50", "ava_gt.csv", "ava_det.csv", {"behaviour": "slowfast"}),
-    ("slowfast_with_exclusions@0.50", "ava_gt.csv", "ava_det.csv",
-     {"behaviour": "slowfast", "excluded_csv": "ava_excluded.csv"}),
-    ("slowfast_no_exclusions_sorted@0.50", "ava_gt.csv", "ava_det_sorted.csv", {"behaviour": "slowfast"}),
+    (
+        "slowfast_with_exclusions@0.50",
+        "ava_gt.csv",
+        "ava_det.csv",
+        {"behaviour": "slowfast", "excluded_csv": "ava_excluded.csv"},
+    ),
+    (
+        "slowfast_no_exclusions_sorted@0.50",
+        "ava_gt.csv",
+        "ava_det_sorted.csv",
+        {"behaviour": "slowfast"},
+    ),
 ]
 
 
@@ -48,31 +62,43 @@ def test_every_published_number_is_reproduced(golden, case, truth, detections, o
 
 def test_a_label_map_file_equals_the_built_in_classes(golden):
     files = golden / "ava_gt.csv", golden / "ava_det.csv"
-    assert (evaluate_csv(*files, label_map=golden / "ava_labelmap_v2.1_60classes.pbtxt")["mAP"]
-            == evaluate_csv(*files)["mAP"])
+    assert (
+        evaluate_csv(*files, label_map=golden / "ava_labelmap_v2.1_60classes.pbtxt")["mAP"]
+        == evaluate_csv(*files)["mAP"]
+    )
 
 
 def test_average_precision_of_the_worked_example():
-    assert average_precision(np.array([.9, .8, .7, .6]), np.array([1, 0, 1, 0], bool), 3) == pytest.approx(5 / 9)
+    assert average_precision(
+        np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, 0, 1, 0], bool), 3
+    ) == pytest.approx(5 / 9)
     assert average_precision(np.zeros(0), np.zeros(0, bool), 3) == 0
-    assert math.isnan(average_precision(np.array([.5]), np.array([True]), 0))
+    assert math.isnan(average_precision(np.array([0.5]), np.array([True]), 0))
 
 
 def test_a_taken_box_makes_a_false_alarm_even_when_another_box_is_free():
-    truth = np.array([[0, 0, 1, 1], [0, 0, 1, .9]])                      # both detections overlap the first box most
-    hit = match_detections(truth, np.zeros(2, int), np.array([[0, 0, 1, .99], [0, 0, 1, .98]]), np.zeros(2, int), .5)
+    truth = np.array([[0, 0, 1, 1], [0, 0, 1, 0.9]])  # both detections overlap the first box most
+    hit = match_detections(
+        truth, np.zeros(2, int), np.array([[0, 0, 1, 0.99], [0, 0, 1, 0.98]]), np.zeros(2, int), 0.5
+    )
     assert hit.tolist() == [True, False]
 
 
 def brute_force_official(truth, detections, num_classes, threshold):
-    """The official loops: per image keep the 50 best, per class match down the scores, then average precision."""
+    """The official loops: per image keep the 50 best, per class match down the scores, then average
+    precision."""
     scores = {c: [] for c in range(1, num_classes + 1)}
     hits = {c: [] for c in range(1, num_classes + 1)}
     for image in dict.fromkeys(detections.image.tolist()):
-        rows = sorted(np.flatnonzero(detections.image == image).tolist(), key=lambda i: -detections.last[i])[:50]
+        rows = sorted(
+            np.flatnonzero(detections.image == image).tolist(), key=lambda i: -detections.last[i]
+        )[:50]
         for c in scores:
-            boxes = [truth.boxes_xyxy_norm[i] for i in range(len(truth))
-                     if truth.image[i] == image and truth.class_ids[i] == c]
+            boxes = [
+                truth.boxes_xyxy_norm[i]
+                for i in range(len(truth))
+                if truth.image[i] == image and truth.class_ids[i] == c
+            ]
             taken = [False] * len(boxes)
             for i in rows:
                 if detections.class_ids[i] != c:
@@ -84,8 +110,12 @@ def brute_force_official(truth, detections, num_classes, threshold):
                     taken[best] = True
                 scores[c].append(detections.last[i])
                 hits[c].append(is_hit)
-    values = [average_precision(np.array(scores[c]), np.array(hits[c], bool), int((truth.class_ids == c).sum()))
-              for c in scores]
+    values = [
+        average_precision(
+            np.array(scores[c]), np.array(hits[c], bool), int((truth.class_ids == c).sum())
+        )
+        for c in scores
+    ]
     return np.nanmean(values)
 
 
@@ -96,44 +126,61 @@ def iou(a, b):
 
 
 def random_rows(generator, count, num_images, num_classes):
-    low = generator.uniform(0, .5, (count, 2))
-    boxes = np.hstack([low, low + generator.uniform(.2, .5, (count, 2))])
-    return rows_from_arrays([(f"v{i}", 902.0) for i in range(num_images)], generator.integers(0, num_images, count),
-                            boxes, generator.integers(1, num_classes + 1, count), generator.permutation(count) / count)
+    low = generator.uniform(0, 0.5, (count, 2))
+    boxes = np.hstack([low, low + generator.uniform(0.2, 0.5, (count, 2))])
+    return rows_from_arrays(
+        [(f"v{i}", 902.0) for i in range(num_images)],
+        generator.integers(0, num_images, count),
+        boxes,
+        generator.integers(1, num_classes + 1, count),
+        generator.permutation(count) / count,
+    )
 
 
-@pytest.mark.parametrize("threshold", [.3, .5, .75])
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.75])
 def test_the_vectorised_matching_equals_the_loops(threshold):
     generator = np.random.default_rng(3)
-    truth, detections = random_rows(generator, 60, 6, 3), random_rows(generator, 600, 6, 3)   # about 100 an image
+    truth, detections = (
+        random_rows(generator, 60, 6, 3),
+        random_rows(generator, 600, 6, 3),
+    )  # about 100 an image
     ours = evaluate(truth, detections, {1: "a", 2: "b", 3: "c"}, iou_threshold=threshold)["mAP"]
     assert ours == pytest.approx(brute_force_official(truth, detections, 3, threshold), abs=1e-12)
 
 
 def one_image(boxes, classes, last=None):
-    return rows_from_arrays([("v", 902.0)], np.zeros(len(boxes), int), np.array(boxes), np.array(classes), last)
+    return rows_from_arrays(
+        [("v", 902.0)], np.zeros(len(boxes), int), np.array(boxes), np.array(classes), last
+    )
 
 
 def test_only_fifty_detections_of_an_image_count_officially():
-    truth = one_image([[0, 0, .5, .5]], [1])
-    detections = one_image([[.6, .6, .9, .9]] * 50 + [[0, 0, .5, .5]], [2] * 50 + [1],
-                           np.r_[np.linspace(.9, .5, 50), .1])
+    truth = one_image([[0, 0, 0.5, 0.5]], [1])
+    detections = one_image(
+        [[0.6, 0.6, 0.9, 0.9]] * 50 + [[0, 0, 0.5, 0.5]],
+        [2] * 50 + [1],
+        np.r_[np.linspace(0.9, 0.5, 50), 0.1],
+    )
     assert evaluate(truth, detections, {1: "a", 2: "b"})["mAP"] == 0
     assert evaluate(truth, detections, {1: "a", 2: "b"}, behaviour="slowfast")["mAP"] == 1
-    assert evaluate(truth, detections, {1: "a"})["mAP"] == 1             # other classes are dropped before the limit
+    assert (
+        evaluate(truth, detections, {1: "a"})["mAP"] == 1
+    )  # other classes are dropped before the limit
 
 
 def test_merged_classes_count_a_person_once_with_the_best_score():
-    truth = one_image([[0, 0, .5, .5], [0, 0, .5, .5]], [1, 2])
-    detections = one_image([[0, 0, .5, .5]] * 2 + [[.5, .5, 1, 1]], [1, 2, 1], np.array([.2, .9, .5]))
+    truth = one_image([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5]], [1, 2])
+    detections = one_image(
+        [[0, 0, 0.5, 0.5]] * 2 + [[0.5, 0.5, 1, 1]], [1, 2, 1], np.array([0.2, 0.9, 0.5])
+    )
     scores = evaluate(truth, detections, {1: "a", 2: "b"}, merge_classes=True)
     assert (scores["mAP"], scores["num_truth"], scores["num_detections"]) == (1, 1, 2)
 
 
 def test_class_without_truth_is_skipped_and_class_without_detection_counts_as_zero():
-    truth = one_image([[0, 0, .5, .5], [0, 0, .5, .5]], [1, 2])
-    scores = evaluate(truth, one_image([[0, 0, .5, .5]], [1]), {1: "a", 2: "b", 3: "c"})
-    assert scores["mAP"] == .5
+    truth = one_image([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.5]], [1, 2])
+    scores = evaluate(truth, one_image([[0, 0, 0.5, 0.5]], [1]), {1: "a", 2: "b", 3: "c"})
+    assert scores["mAP"] == 0.5
     assert math.isnan(scores["per_class"]["c"])
 
 
@@ -147,13 +194,17 @@ def test_an_inverted_truth_box_is_named_with_file_and_line(tmp_path):
     truth, detections = tmp_path / "truth.csv", tmp_path / "detections.csv"
     truth.write_text("v,0902,.1,.1,.2,.2,1,0\nv,0902,.5,.1,.2,.2,1,0\n")
     detections.write_text("v,0902,.1,.1,.2,.2,1,.5\n")
-    with pytest.raises(UserError, match=r"truth.csv:2: ground truth box \(0.5, 0.1, 0.2, 0.2\) has no area"):
+    with pytest.raises(
+        UserError, match=r"truth.csv:2: ground truth box \(0.5, 0.1, 0.2, 0.2\) has no area"
+    ):
         evaluate_csv(truth, detections)
 
 
 def test_unknown_behaviour_and_threshold_are_refused():
     rows = one_image([[0, 0, 1, 1]], [1])
-    with pytest.raises(UserError, match="unknown AVA evaluator 'slowfats'; did you mean 'slowfast'"):
+    with pytest.raises(
+        UserError, match="unknown AVA evaluator 'slowfats'; did you mean 'slowfast'"
+    ):
         evaluate(rows, rows, {1: "a"}, behaviour="slowfats")
     with pytest.raises(UserError, match="iou_threshold must be in"):
         evaluate(rows, rows, {1: "a"}, iou_threshold=0)
@@ -170,8 +221,8 @@ def test_breakdown_has_equal_bins_and_sorts_classes_by_training_rows():
 
 def test_the_training_evaluator_agrees_with_rows():
     evaluator = AvaEvaluator(["walk", "run"])
-    box = np.array([[.1, .1, .5, .9]])
-    evaluator.add_image(box, np.array([[1, 0]]), box, np.array([[.9, .2]]))
+    box = np.array([[0.1, 0.1, 0.5, 0.9]])
+    evaluator.add_image(box, np.array([[1, 0]]), box, np.array([[0.9, 0.2]]))
     evaluator.add_image(np.zeros((0, 4)), np.zeros((0, 2)), np.zeros((0, 4)), np.zeros((0, 2)))
     scores = evaluator.compute()
     assert scores["map"] == 1
@@ -180,9 +231,14 @@ def test_the_training_evaluator_agrees_with_rows():
 
 def test_person_scores_rank_boxes_instead_of_the_best_class():
     evaluator = AvaEvaluator(["walk", "run"])
-    truth, elsewhere = [.1, .1, .5, .9], [.6, .1, .9, .9]
-    evaluator.add_image(np.array([truth]), np.array([[1, 0]]), np.array([truth, elsewhere]),
-                        np.array([[.3, .3], [.1, .4]]), np.array([.6, .5]))
+    truth, elsewhere = [0.1, 0.1, 0.5, 0.9], [0.6, 0.1, 0.9, 0.9]
+    evaluator.add_image(
+        np.array([truth]),
+        np.array([[1, 0]]),
+        np.array([truth, elsewhere]),
+        np.array([[0.3, 0.3], [0.1, 0.4]]),
+        np.array([0.6, 0.5]),
+    )
     scores = evaluator.compute()
-    assert scores["localisation_50"] == pytest.approx(0.5)             # the false box has the surest action
+    assert scores["localisation_50"] == pytest.approx(0.5)  # the false box has the surest action
     assert scores["persons_50"] == scores["persons_75"] == 1

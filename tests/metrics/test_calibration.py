@@ -17,8 +17,10 @@ from marey.metrics.calibration import (
 
 def test_the_calibration_error_by_hand() -> None:
     probs = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
-    labels = torch.tensor([0, 0, 0, 1])                                          # bins: 1 against .9, .5 against .6
-    assert expected_calibration_error(probs, labels, 10) == pytest.approx(0.5 * 0.1 + 0.5 * 0.1, abs=1e-6)
+    labels = torch.tensor([0, 0, 0, 1])  # bins: 1 against .9, .5 against .6
+    assert expected_calibration_error(probs, labels, 10) == pytest.approx(
+        0.5 * 0.1 + 0.5 * 0.1, abs=1e-6
+    )
 
 
 def test_honest_probabilities_have_no_calibration_error() -> None:
@@ -51,20 +53,35 @@ def test_no_samples_give_temperature_one() -> None:
     assert fit_temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)) == 1.0
 
 
-TENSORS = {"ood_bank": torch.eye(2), "ood_means": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
-           "ood_whitening": torch.eye(2), "ood_mean": torch.zeros(2), "ood_neighbours": torch.tensor(1)}
-CALIBRATION = {"ood": {"centre": [0.0, 0.0, 0.0], "spread": [1.0, 2.0, 1.0], "weights": [1.0, 1.0, 0.0],
-                       "threshold": 1.0}}
+TENSORS = {
+    "ood_bank": torch.eye(2),
+    "ood_means": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+    "ood_whitening": torch.eye(2),
+    "ood_mean": torch.zeros(2),
+    "ood_neighbours": torch.tensor(1),
+}
+CALIBRATION = {
+    "ood": {
+        "centre": [0.0, 0.0, 0.0],
+        "spread": [1.0, 2.0, 1.0],
+        "weights": [1.0, 1.0, 0.0],
+        "threshold": 1.0,
+    }
+}
 
 
 def test_the_raw_ood_scores_worked_by_hand() -> None:
-    raw = ood_features(torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), TENSORS)
+    raw = ood_features(
+        torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), TENSORS
+    )
     assert raw[0].tolist() == pytest.approx([0.0, 1.0, -0.6931472])
     assert raw[1].tolist() == pytest.approx([1 + 0.5**0.5, 5**0.5, -1.6931472])
 
 
 def test_the_score_is_the_weighted_mean_in_standard_deviations() -> None:
-    score = ood_score(torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.zeros(2, 2), CALIBRATION, TENSORS)
+    score = ood_score(
+        torch.tensor([[2.0, 0.0], [-1.0, -1.0]]), torch.zeros(2, 2), CALIBRATION, TENSORS
+    )
     assert score.tolist() == pytest.approx([0.25, (1 + 0.5**0.5 + 5**0.5 / 2) / 2])
 
 
@@ -74,5 +91,7 @@ def test_a_checkpoint_without_detector_is_an_error() -> None:
 
 
 def test_an_embedding_of_another_width_is_an_error() -> None:
-    with pytest.raises(UserError, match="embedding has 3 numbers but the OOD detector was fitted on 2"):
+    with pytest.raises(
+        UserError, match="embedding has 3 numbers but the OOD detector was fitted on 2"
+    ):
         ood_score(torch.zeros(1, 3), torch.zeros(1, 2), CALIBRATION, TENSORS)

@@ -26,14 +26,19 @@ def naive_common_subsequence(first, second):
     return best[-1][-1]
 
 
-@pytest.mark.parametrize(("o", "o_hat", "expected"), [
-    ([4, 0, 1, 7, 3, 5, 2, 6], [4, 0, 1, 7, 3, 5, 2, 6], 1.0),
-    ([4, 0, 1, 7, 3, 5, 2, 6], [6, 2, 5, 3, 7, 1, 0, 4], 0.125),
-    ([0, 1, 2, 3, 4, 5, 6, 7], [4, 0, 1, 7, 3, 5, 2, 6], 0.625),
-    ([0, 1, 2, 3, 4, 5, 6, 7], [1, 0, 2, 3, 4, 5, 6, 7], 0.875),
-    ([0, 1, 2, 3, 4, 5, 6, 7], [7, 0, 1, 2, 3, 4, 5, 6], 0.875)])
+@pytest.mark.parametrize(
+    ("o", "o_hat", "expected"),
+    [
+        ([4, 0, 1, 7, 3, 5, 2, 6], [4, 0, 1, 7, 3, 5, 2, 6], 1.0),
+        ([4, 0, 1, 7, 3, 5, 2, 6], [6, 2, 5, 3, 7, 1, 0, 4], 0.125),
+        ([0, 1, 2, 3, 4, 5, 6, 7], [4, 0, 1, 7, 3, 5, 2, 6], 0.625),
+        ([0, 1, 2, 3, 4, 5, 6, 7], [1, 0, 2, 3, 4, 5, 6, 7], 0.875),
+        ([0, 1, 2, 3, 4, 5, 6, 7], [7, 0, 1, 2, 3, 4, 5, 6], 0.875),
+    ],
+)
 def test_reference_examples(o, o_hat, expected):
-    """The table lists two sequences compared with each other; as positions, the true path is the first one."""
+    """The table lists two sequences compared with each other; as positions, the true path is the
+    first one."""
     order = torch.tensor([o]).argsort(dim=1)
     assert order_accuracy(torch.tensor([o_hat]), order).tolist() == [expected]
 
@@ -50,7 +55,7 @@ def test_orientation_a_perfect_path_scores_one_and_against_the_order_itself_abou
     orders = all_permutations(8)
     paths = orders.argsort(dim=1)
     assert (order_accuracy(paths, orders) == 1).all()
-    against_itself = order_accuracy(paths, paths)                      # truth taken as argsort(path) = o: the mistake
+    against_itself = order_accuracy(paths, paths)  # truth taken as argsort(path) = o: the mistake
     assert float(against_itself.mean()) == pytest.approx(0.522, abs=2e-3)
 
 
@@ -66,7 +71,9 @@ def test_the_chance_level_is_the_mean_over_all_orders():
 def test_partitions_and_tableaux_count_permutations():
     assert list(partitions(4)) == [(4,), (3, 1), (2, 2), (2, 1, 1), (1, 1, 1, 1)]
     assert [standard_tableaux(parts) for parts in partitions(4)] == [1, 3, 2, 3, 1]
-    assert sum(standard_tableaux(parts) ** 2 for parts in partitions(6)) == len(list(itertools.permutations(range(6))))
+    assert sum(standard_tableaux(parts) ** 2 for parts in partitions(6)) == len(
+        list(itertools.permutations(range(6)))
+    )
 
 
 def test_bad_paths_are_named():

@@ -9,7 +9,13 @@ from marey.errors import UserError
 from marey.models import create_model
 from marey.models.gat import GAT, masked_mean, sinusoidal_positions
 
-SMALL = {"num_classes": 5, "features": {"rgb": 16, "audio": 8}, "windows": [None, 4], "num_heads": 2, "hidden_dim": 12}
+SMALL = {
+    "num_classes": 5,
+    "features": {"rgb": 16, "audio": 8},
+    "windows": [None, 4],
+    "num_heads": 2,
+    "hidden_dim": 12,
+}
 
 
 def model(**changes):
@@ -19,8 +25,10 @@ def model(**changes):
 
 def batch(frames=9, videos=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return {"rgb": torch.randn(videos, frames, 16, generator=generator),
-            "audio": torch.randn(videos, frames, 8, generator=generator)}
+    return {
+        "rgb": torch.randn(videos, frames, 16, generator=generator),
+        "audio": torch.randn(videos, frames, 8, generator=generator),
+    }
 
 
 def test_the_defaults_are_the_papers_sizes():
@@ -51,7 +59,10 @@ def test_outputs_have_the_documented_shapes():
 def test_padding_never_changes_the_logits(windows):
     net, features = model(windows=windows), batch()
     plain = net(features)["logits"]
-    padded = {name: torch.cat([x, torch.full((3, 6, x.shape[2]), float("inf"))], 1) for name, x in features.items()}
+    padded = {
+        name: torch.cat([x, torch.full((3, 6, x.shape[2]), float("inf"))], 1)
+        for name, x in features.items()
+    }
     mask = (torch.arange(15) < 9).expand(3, 15)
     assert torch.allclose(net(padded, mask)["logits"], plain, atol=1e-5)
 
@@ -67,8 +78,12 @@ def test_a_video_without_frames_gives_finite_logits_and_gradients():
 def test_the_order_of_frames_matters_and_that_of_videos_does_not():
     net, features = model(), batch()
     plain = net(features)["logits"]
-    assert not torch.allclose(net({name: x.flip(1) for name, x in features.items()})["logits"], plain, atol=1e-3)
-    assert torch.allclose(net({name: x.flip(0) for name, x in features.items()})["logits"].flip(0), plain, atol=1e-6)
+    assert not torch.allclose(
+        net({name: x.flip(1) for name, x in features.items()})["logits"], plain, atol=1e-3
+    )
+    assert torch.allclose(
+        net({name: x.flip(0) for name, x in features.items()})["logits"].flip(0), plain, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["rgb", "audio"])
@@ -83,8 +98,15 @@ def test_a_narrower_encoder_projects_its_features():
     assert net(batch())["logits"].shape == (3, 5)
 
 
-@pytest.mark.parametrize("options", [{"position": "learned"}, {"position": "none"}, {"depth": 2},
-                                     {"gating": "tree", "windows": [None, 8, 4]}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"position": "learned"},
+        {"position": "none"},
+        {"depth": 2},
+        {"gating": "tree", "windows": [None, 8, 4]},
+    ],
+)
 def test_options_build_and_predict(options):
     assert torch.isfinite(model(**options)(batch())["logits"]).all()
 
@@ -92,19 +114,30 @@ def test_options_build_and_predict(options):
 def test_the_position_encoding_is_vaswanis():
     table = sinusoidal_positions(4, 6)
     assert table[0].tolist() == [0, 1, 0, 1, 0, 1]
-    assert table[3, 2] == pytest.approx(torch.sin(torch.tensor(3 / 10000 ** (2 / 6))).item(), abs=1e-6)
+    assert table[3, 2] == pytest.approx(
+        torch.sin(torch.tensor(3 / 10000 ** (2 / 6))).item(), abs=1e-6
+    )
 
 
 def test_the_masked_mean_ignores_padding():
-    tokens = torch.tensor([[[1.], [3.], [100.]]])
+    tokens = torch.tensor([[[1.0], [3.0], [100.0]]])
     assert masked_mean(tokens, torch.tensor([[True, True, False]])).item() == 2
 
 
-@pytest.mark.parametrize(("features", "message"), [
-    ({"rgb": torch.zeros(1, 4, 16)}, "reads rgb, audio, but audio is not given"),
-    ({"rgb": torch.zeros(1, 4, 15), "audio": torch.zeros(1, 4, 8)}, r"'rgb' has shape \(1, 4, 15\), expected"),
-    ({"rgb": torch.zeros(1, 301, 16), "audio": torch.zeros(1, 301, 8)}, "301 seconds, but this model reads 300"),
-])
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"rgb": torch.zeros(1, 4, 16)}, "reads rgb, audio, but audio is not given"),
+        (
+            {"rgb": torch.zeros(1, 4, 15), "audio": torch.zeros(1, 4, 8)},
+            r"'rgb' has shape \(1, 4, 15\), expected",
+        ),
+        (
+            {"rgb": torch.zeros(1, 301, 16), "audio": torch.zeros(1, 301, 8)},
+            "301 seconds, but this model reads 300",
+        ),
+    ],
+)
 def test_features_that_do_not_fit_are_named(features, message):
     with pytest.raises(UserError, match=message):
         model()(features)

@@ -9,8 +9,16 @@ from marey.errors import UserError
 from marey.models.grid_sevitar import GridSeViTAR, choose_ridge, grid_statistics, ridge
 from marey.models.timesformer import TimeSformer
 
-TINY = {"num_classes": 3, "num_frames": 4, "image_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1,
-        "num_heads": 2, "label_dim": 5}
+TINY = {
+    "num_classes": 3,
+    "num_frames": 4,
+    "image_size": 32,
+    "patch_size": 16,
+    "embed_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+    "label_dim": 5,
+}
 
 
 def stem_features(clips: int, variants: int, channels: int = 112) -> torch.Tensor:
@@ -19,7 +27,7 @@ def stem_features(clips: int, variants: int, channels: int = 112) -> torch.Tenso
 
 
 def test_the_statistics_are_mean_change_and_standard_deviation():
-    values = torch.tensor([[[[1.0]], [[3.0]], [[2.0]]]])                  # three frames of one patch and channel
+    values = torch.tensor([[[[1.0]], [[3.0]], [[2.0]]]])  # three frames of one patch and channel
     assert grid_statistics(values)[0].tolist() == pytest.approx([2.0, 1.5, 1.0])
     with pytest.raises(UserError, match="at least 2 frames"):
         grid_statistics(values[:, :1])
@@ -35,11 +43,17 @@ def test_ridge_without_penalty_recovers_a_linear_map():
 
 def test_cross_validation_prefers_a_weak_penalty_where_the_labels_are_in_the_values():
     labels = torch.arange(30) % 3
-    values = torch.nn.functional.one_hot(labels, 3).double()[:, None].expand(-1, 2, -1).repeat(1, 1, 4)
-    values = values + 0.01 * torch.randn(values.shape, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+    values = (
+        torch.nn.functional.one_hot(labels, 3).double()[:, None].expand(-1, 2, -1).repeat(1, 1, 4)
+    )
+    values = values + 0.01 * torch.randn(
+        values.shape, generator=torch.Generator().manual_seed(2), dtype=torch.double
+    )
     targets = torch.nn.functional.one_hot(labels, 3).double()[:, None].expand(-1, 2, -1)
     assert choose_ridge(values, targets, labels, 5).accuracy == 1.0
-    noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(3), dtype=torch.double)
+    noise = torch.randn(
+        values.shape, generator=torch.Generator().manual_seed(3), dtype=torch.double
+    )
     assert choose_ridge(noise, targets, labels, 5).accuracy < 0.7
 
 

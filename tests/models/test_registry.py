@@ -17,7 +17,10 @@ def test_a_name_is_its_class():
 
 def test_every_model_names_its_task():
     tasks = {name: model_type.task for name, model_type in MODELS.items()}
-    assert {name for name, task in tasks.items() if task != "clips"} == {"gat", "action_transformer"}
+    assert {name for name, task in tasks.items() if task != "clips"} == {
+        "gat",
+        "action_transformer",
+    }
     assert (tasks["gat"], tasks["action_transformer"]) == ("features", "detection")
 
 

@@ -1,4 +1,5 @@
-"""The plain head over a stem: it uses patch positions and time, and trains a stem that other models can start from."""
+"""The plain head over a stem: it uses patch positions and time, and trains a stem that other models
+can start from."""
 
 from __future__ import annotations
 
@@ -36,5 +37,7 @@ def test_a_transformer_starts_from_its_stem():
 def test_messages():
     with pytest.raises(UserError, match="image_size 30 must be a multiple of patch_size 16"):
         create_model("stem_classifier", num_classes=3, **{**ARGUMENTS, "image_size": 30})
-    with pytest.raises(UserError, match="clip is 4 frames of 16x16 pixels, but this model was built for 4 of 32x32"):
+    with pytest.raises(
+        UserError, match="clip is 4 frames of 16x16 pixels, but this model was built for 4 of 32x32"
+    ):
         create_model("stem_classifier", num_classes=3, **ARGUMENTS)(torch.zeros(1, 4, 3, 16, 16))

@@ -8,8 +8,11 @@ import torch
 from marey.errors import UserError
 from marey.models.trunks import TRUNKS, FrameTrunk
 
-ARGUMENTS = {"i3d": {"width": 0.125}, "efficientnet_lite0": {"channels": 16},
-             "timesformer": {"num_frames": 8, "image_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}}
+ARGUMENTS = {
+    "i3d": {"width": 0.125},
+    "efficientnet_lite0": {"channels": 16},
+    "timesformer": {"num_frames": 8, "image_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2},
+}
 SPACE_STRIDE = {"i3d": 16, "efficientnet_lite0": 8, "timesformer": 16}
 
 

@@ -18,25 +18,41 @@ from marey.order.permutations import random_permutations
 
 
 class Clock(nn.Module):
-    """Knows the time of a frame by its brightness: its attention is the true sign matrix (with a CLS column)."""
+    """Knows the time of a frame by its brightness: its attention is the true sign matrix (with a
+    CLS column)."""
 
     def forward(self, clip, return_attention=False):
         times = clip.mean(dim=(2, 3, 4)).argsort(dim=1).argsort(dim=1)
         signs = order_signs(times)[:, None, None].expand(-1, 3, 2, -1, -1)
         weights = torch.cat([torch.full_like(signs[..., :1], 9.0), signs], dim=-1)
-        return {"logits": clip.flatten(1)[:, :2], "attention_time": [torch.zeros_like(weights), weights]}
+        return {
+            "logits": clip.flatten(1)[:, :2],
+            "attention_time": [torch.zeros_like(weights), weights],
+        }
 
 
 def brightening(num_clips, T=6):
     """Clips (B, T, 3, 2, 2) whose frames grow brighter."""
-    return (torch.arange(num_clips * T).view(num_clips, T, 1, 1, 1) + torch.zeros(1, 1, 3, 2, 2)).float()
+    return (
+        torch.arange(num_clips * T).view(num_clips, T, 1, 1, 1) + torch.zeros(1, 1, 3, 2, 2)
+    ).float()
 
 
 def tiny_model(**arguments):
     torch.manual_seed(0)
-    model = create_model("direcformer", num_classes=3, num_orders=5, num_frames=4, image_size=16, patch_size=8,
-                         embed_dim=16, depth=2, num_heads=2, **arguments).eval()
-    for parameter in model.parameters():                               # strong weights: nothing is near zero
+    model = create_model(
+        "direcformer",
+        num_classes=3,
+        num_orders=5,
+        num_frames=4,
+        image_size=16,
+        patch_size=8,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        **arguments,
+    ).eval()
+    for parameter in model.parameters():  # strong weights: nothing is near zero
         nn.init.normal_(parameter, std=0.5)
     return model
 
@@ -51,7 +67,12 @@ def test_the_matrix_is_the_last_block_averaged_over_patches_and_heads_without_th
 
 def test_permuting_gathers_frames():
     clip = brightening(1, 4)
-    assert permute_frames(clip, torch.tensor([[2, 0, 3, 1]]))[0, :, 0, 0, 0].tolist() == [2, 0, 3, 1]
+    assert permute_frames(clip, torch.tensor([[2, 0, 3, 1]]))[0, :, 0, 0, 0].tolist() == [
+        2,
+        0,
+        3,
+        1,
+    ]
     with pytest.raises(UserError, match="clips of 4 frames do not fit permutations of 3 frames"):
         permute_frames(clip, torch.tensor([[2, 0, 1]]))
 
@@ -64,7 +85,9 @@ def test_a_model_that_knows_the_time_puts_every_frame_back():
     assert torch.equal(path, order.argsort(dim=1))
     assert torch.equal(permute_frames(shuffled, path), clip)
     assert torch.equal(recover_order(Clock(), shuffled, method="sort").path, path)
-    with pytest.raises(UserError, match="unknown method of order correction 'paths'; did you mean 'path'"):
+    with pytest.raises(
+        UserError, match="unknown method of order correction 'paths'; did you mean 'path'"
+    ):
         recover_order(Clock(), shuffled, method="paths")
 
 
@@ -78,10 +101,21 @@ def test_repeated_frames_and_single_frames_are_refused():
 
 
 def test_a_model_without_temporal_attention_names_one_that_has_it():
-    with pytest.raises(NoTemporalAttentionError, match="Identity gives no temporal attention.*marey-mini"):
+    with pytest.raises(
+        NoTemporalAttentionError, match="Identity gives no temporal attention.*marey-mini"
+    ):
         recover_order(nn.Identity(), brightening(1))
-    joint = create_model("timesformer", num_classes=3, num_frames=4, image_size=16, patch_size=8, embed_dim=16, depth=1,
-                         num_heads=2, attention="space")
+    joint = create_model(
+        "timesformer",
+        num_classes=3,
+        num_frames=4,
+        image_size=16,
+        patch_size=8,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        attention="space",
+    )
     with pytest.raises(NoTemporalAttentionError):
         recover_order(joint, torch.rand(1, 4, 3, 16, 16))
 
@@ -94,8 +128,11 @@ def test_attention_that_is_nan_is_refused():
 
 
 @pytest.mark.parametrize("time_attention", ["cosine", "softmax"])
-def test_without_time_embeddings_permuting_frames_permutes_both_axes_of_the_attention(time_attention):
-    """a'[t, t'] = a[o_t, o_t']; the class token's column follows the query alone; reversal is not the transpose."""
+def test_without_time_embeddings_permuting_frames_permutes_both_axes_of_the_attention(
+    time_attention,
+):
+    """a'[t, t'] = a[o_t, o_t']; the class token's column follows the query alone; reversal is not
+    the transpose."""
     model = tiny_model(time_attention=time_attention)
     nn.init.zeros_(model.time_embed)
     clip = torch.rand(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -110,7 +147,9 @@ def test_without_time_embeddings_permuting_frames_permutes_both_axes_of_the_atte
             assert torch.allclose(after[..., 1:], frames_before[..., o, :][..., o], atol=1e-4)
             assert torch.allclose(after[..., :1], cls_before[..., o, :], atol=1e-4)
             if order == [3, 2, 1, 0]:
-                assert not torch.allclose(after[..., 1:], frames_before.transpose(-1, -2), atol=1e-2)
+                assert not torch.allclose(
+                    after[..., 1:], frames_before.transpose(-1, -2), atol=1e-2
+                )
 
 
 def test_with_time_embeddings_this_does_not_hold():

@@ -11,12 +11,15 @@ from marey.order.permutations import all_permutations, random_permutations
 
 
 def path_weight(weights, paths):
-    """Sum of weights[i, j] over the steps i -> j of each path: (P,) for weights (T, T), paths (P, T)."""
+    """Sum of weights[i, j] over the steps i -> j of each path: (P,) for weights (T, T), paths (P,
+    T)."""
     return weights[paths[:, :-1], paths[:, 1:]].sum(dim=1)
 
 
 def test_a_path_worked_by_hand():
-    weights = torch.tensor([[[9.0, 1, 5], [3, 9, 0], [2, 4, 9]]])     # 0->2->1 weighs 9, the diagonal does not count
+    weights = torch.tensor(
+        [[[9.0, 1, 5], [3, 9, 0], [2, 4, 9]]]
+    )  # 0->2->1 weighs 9, the diagonal does not count
     path, total = hamiltonian_path(weights)
     assert path.tolist() == [[0, 2, 1]]
     assert total.tolist() == [9.0]
@@ -55,7 +58,10 @@ def test_renaming_the_nodes_renames_the_path():
 def test_sixteen_frames_are_exact_and_longer_clips_take_the_beam():
     order = random_permutations(2, 16, torch.Generator().manual_seed(5))
     noise = 0.1 * torch.rand(2, 16, 16, generator=torch.Generator().manual_seed(6))
-    assert torch.equal(hamiltonian_path(order_signs(order) + noise)[0].sort().values, torch.arange(16).expand(2, -1))
+    assert torch.equal(
+        hamiltonian_path(order_signs(order) + noise)[0].sort().values,
+        torch.arange(16).expand(2, -1),
+    )
     order = random_permutations(2, 40, torch.Generator().manual_seed(7))
     assert torch.equal(hamiltonian_path(order_signs(order))[0], order.argsort(dim=1))
 
@@ -63,7 +69,7 @@ def test_sixteen_frames_are_exact_and_longer_clips_take_the_beam():
 def test_a_wide_beam_is_exact_and_a_narrow_one_never_heavier():
     weights = torch.randn(8, 8, 8, generator=torch.Generator().manual_seed(8))
     _, best = hamiltonian_path(weights)
-    wide_path, wide = beam_path(weights, width=280)                   # 8 * C(7, 3)
+    wide_path, wide = beam_path(weights, width=280)  # 8 * C(7, 3)
     assert torch.allclose(wide, best)
     assert torch.allclose(path_weight(weights[0].double(), wide_path[:1]), wide[:1])
     _, narrow = beam_path(weights, width=2)
@@ -80,7 +86,9 @@ def test_equal_weights_give_some_whole_path():
 def test_bad_weights_are_named():
     weights = torch.zeros(2, 4, 4)
     weights[1, 2, 3] = torch.nan
-    with pytest.raises(UserError, match="attention of clip 1 has 1 values of 16 that are NaN or infinite"):
+    with pytest.raises(
+        UserError, match="attention of clip 1 has 1 values of 16 that are NaN or infinite"
+    ):
         hamiltonian_path(weights)
     with pytest.raises(UserError, match="a clip of 1 frame has no order to recover"):
         hamiltonian_path(torch.zeros(1, 1, 1))
@@ -91,7 +99,9 @@ def test_bad_weights_are_named():
 def test_sorting_uses_every_pair_and_beats_the_path_where_weights_are_noisy():
     order = random_permutations(300, 8, torch.Generator().manual_seed(9))
     assert torch.equal(sorted_path(order_signs(order))[0], order.argsort(dim=1))
-    noisy = order_signs(order) + 4 * torch.randn(300, 8, 8, generator=torch.Generator().manual_seed(10))
+    noisy = order_signs(order) + 4 * torch.randn(
+        300, 8, 8, generator=torch.Generator().manual_seed(10)
+    )
     by_path = order_accuracy(hamiltonian_path(noisy)[0], order).mean()
     by_sorting = order_accuracy(sorted_path(noisy)[0], order).mean()
     assert by_sorting > by_path + 0.02

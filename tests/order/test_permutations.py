@@ -22,13 +22,23 @@ def naive_greedy(candidates, count, first, farthest):
     left = [list(row) for row in candidates]
     chosen = [left.pop(first)]
     while len(chosen) < count:
-        means = [np.mean([[a != b for a, b in zip(row, old, strict=True)] for old in chosen]) for row in left]
+        means = [
+            np.mean([[a != b for a, b in zip(row, old, strict=True)] for old in chosen])
+            for row in left
+        ]
         chosen.append(left.pop(int(np.argmax(means) if farthest else np.argmin(means))))
     return chosen
 
 
 def test_all_permutations_come_in_lexicographic_order():
-    assert all_permutations(3).tolist() == [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+    assert all_permutations(3).tolist() == [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ]
     assert len(all_permutations(8).unique(dim=0)) == 40320
 
 
@@ -39,9 +49,12 @@ def test_the_greedy_rule_equals_the_naive_one(rule):
     assert chosen == naive_greedy(candidates, 30, candidates.index(chosen[0]), rule == "farthest")
 
 
-@pytest.mark.parametrize(("rule", "smallest", "mean", "largest"),
-                         [("closest", 2, 5.4552, 7), ("farthest", 2, 7.0070, 8)])
-def test_a_thousand_of_eight_frames_have_the_reference_statistics_within_ten_seconds(rule, smallest, mean, largest):
+@pytest.mark.parametrize(
+    ("rule", "smallest", "mean", "largest"), [("closest", 2, 5.4552, 7), ("farthest", 2, 7.0070, 8)]
+)
+def test_a_thousand_of_eight_frames_have_the_reference_statistics_within_ten_seconds(
+    rule, smallest, mean, largest
+):
     started = time.perf_counter()
     distances = torch.pdist(make_permutation_set(1000, 8, rule=rule, seed=2).double(), p=0)
     assert time.perf_counter() - started < 10
@@ -66,7 +79,9 @@ def test_longer_clips_choose_from_a_seeded_pool():
 
 
 def test_more_permutations_than_there_are_is_an_error():
-    with pytest.raises(UserError, match="24 permutations asked for, but 4 frames have 23 besides the identity"):
+    with pytest.raises(
+        UserError, match="24 permutations asked for, but 4 frames have 23 besides the identity"
+    ):
         make_permutation_set(24, 4)
     with pytest.raises(UserError, match="chosen from 100000 candidates"):
         make_permutation_set(100_001, 12)

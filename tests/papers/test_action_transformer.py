@@ -7,20 +7,32 @@ import marey.papers.action_transformer as study
 from marey.errors import UserError
 from marey.papers.cells import ReproduceOptions
 
-TINY = {"width": 0.125, "trunk": "efficientnet_lite0", "trunk_arguments": {"channels": 8}, "num_proposals": 6,
-        "rpn_channels": 8, "dim": 8, "ffn": 16, "query_channels": 4, "location_channels": 8,
-        "anchor_sizes": (16.0, 48.0), "samples_per_clip": 4, "roi_operator": "align", "frozen_norm": False}
+TINY = {
+    "width": 0.125,
+    "trunk": "efficientnet_lite0",
+    "trunk_arguments": {"channels": 8},
+    "num_proposals": 6,
+    "rpn_channels": 8,
+    "dim": 8,
+    "ffn": 16,
+    "query_channels": 4,
+    "location_channels": 8,
+    "anchor_sizes": (16.0, 48.0),
+    "samples_per_clip": 4,
+    "roi_operator": "align",
+    "frozen_norm": False,
+}
 
 
 def features(kind):
     """Twelve scenes in which the half of the map a person stands in is bright."""
     steps = 6 if kind == "test-long" else 4
-    maps, boxes, labels = torch.randn(12, 8, steps, 14, 14) * .1, [], []
+    maps, boxes, labels = torch.randn(12, 8, steps, 14, 14) * 0.1, [], []
     for i in range(12):
         left = i % 2
-        maps[i, left, :, 4:10, 7 * left:7 * left + 7] += 2
-        boxes.append(torch.tensor([[.5 * left, .25, .5 * left + .5, .75]]))
-        labels.append(torch.eye(2)[left:left + 1])
+        maps[i, left, :, 4:10, 7 * left : 7 * left + 7] += 2
+        boxes.append(torch.tensor([[0.5 * left, 0.25, 0.5 * left + 0.5, 0.75]]))
+        labels.append(torch.eye(2)[left : left + 1])
     return study.Scenes(features=maps.half(), boxes=boxes, labels=labels)
 
 
@@ -45,13 +57,15 @@ def test_every_line_of_the_tables_is_a_cell_and_the_contrast_comes_first(options
     assert paper["Tx HighRes"] == {"mAP": 18.9, "loc50": 87.7, "loc75": 63.3, "params": 19.3}
 
 
-@pytest.mark.parametrize("variant", [v for v in study.VARIANTS_OF_TABLES if not v.scratch], ids=lambda v: v.name)
+@pytest.mark.parametrize(
+    "variant", [v for v in study.VARIANTS_OF_TABLES if not v.scratch], ids=lambda v: v.name
+)
 def test_every_line_trains_and_is_measured(options, variant):
     result = study.run_mini(variant, 0, options)
     assert set(result) >= {"mAP", "params"}
     assert ("loc50" in result) == (variant.boxes == "own")
     if "params" in variant.paper:
-        assert result["params"] == pytest.approx(variant.paper["params"], abs=.1)
+        assert result["params"] == pytest.approx(variant.paper["params"], abs=0.1)
 
 
 def test_the_same_seed_gives_the_same_number(options):

@@ -11,7 +11,11 @@ def test_a_row_changes_what_it_names_and_nothing_else():
     base = direcformer_jester()
     row = Row(
         name="S-S",
-        set={"model.arguments.time_attention": "softmax", "optim.lr": 0.01, "objective.weights.guided": 0.0},
+        set={
+            "model.arguments.time_attention": "softmax",
+            "optim.lr": 0.01,
+            "objective.weights.guided": 0.0,
+        },
     )
     config = row.configure(base)
     assert config.model.arguments == {**base.model.arguments, "time_attention": "softmax"}

@@ -28,10 +28,17 @@ def test_lines_the_paper_does_not_have_are_marked():
 
 
 def test_the_full_scale_needs_data_and_lists_tables_1_to_5():
-    with pytest.raises(UserError, match="--scale full trains on the paper's data sets: give --data DIR"):
+    with pytest.raises(
+        UserError, match="--scale full trains on the paper's data sets: give --data DIR"
+    ):
         study.check_data(options(scale="full"))
     cells = study.cells(options(scale="full", data="jester", seeds=1))
-    assert {cell.table for cell in cells} == {"Tables 1, 2", "Table 3", "Table 4", "Table 5, Fig. 1"}
+    assert {cell.table for cell in cells} == {
+        "Tables 1, 2",
+        "Table 3",
+        "Table 4",
+        "Table 5, Fig. 1",
+    }
     assert all(cell.estimate_seconds > 3600 for cell in cells if cell.table != "Table 5, Fig. 1")
 
 
@@ -44,8 +51,11 @@ def test_table_5_counts_the_released_layout():
 def test_the_full_cells_train_the_paper_s_lines():
     cells = study.cells(options(scale="full", data="jester", seeds=1))
     assert Counter(cell.table for cell in cells)["Tables 1, 2"] == 10
-    lines = {cell.name: cell.run.args[1].configure(cell.run.args[0]) for cell in cells
-             if not cell.name.startswith("size")}
+    lines = {
+        cell.name: cell.run.args[1].configure(cell.run.args[0])
+        for cell in cells
+        if not cell.name.startswith("size")
+    }
     whole = lines["K400 C-C"]
     assert whole.objective.weights == {"class": 1.0, "order": 1.0, "guided": 1.0}
     assert whole.data.dataset == "kinetics400"
@@ -53,4 +63,10 @@ def test_the_full_cells_train_the_paper_s_lines():
     assert plain.objective.weights == {"class": 1.0, "order": 0.0, "guided": 0.0}
     assert plain.model.arguments["time_attention"] == "softmax"
     assert {name for name, cell in ((c.name, c) for c in cells) if cell.priority == 0} == {
-        "Jester S-S", "Jester C-C +L_ord+L_self", "SSv2 S-S", "SSv2 C-C", "K400 S-S", "K400 C-C"}
+        "Jester S-S",
+        "Jester C-C +L_ord+L_self",
+        "SSv2 S-S",
+        "SSv2 C-C",
+        "K400 S-S",
+        "K400 C-C",
+    }

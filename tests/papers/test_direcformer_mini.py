@@ -44,23 +44,41 @@ def test_both_ways_are_classes_of_their_own():
 
 
 def test_features_are_stored_in_the_direction_of_the_recording(tmp_path, monkeypatch):
-    frames = np.arange(4, dtype=np.uint8)[None, :, None, None, None] * np.ones((3, 4, 3, 16, 16), np.uint8)
+    frames = np.arange(4, dtype=np.uint8)[None, :, None, None, None] * np.ones(
+        (3, 4, 3, 16, 16), np.uint8
+    )
     root = tmp_path / "set"
     root.mkdir()
     np.save(root / "frames.npy", frames)
-    (root / "packed.json").write_text(json.dumps({"format": 1, "fps": 8.0,
-                                                  "class_names": ["jump", "jump backwards", "walk"]}))
-    lines = [f"frames.npy#{i},{label},train,g{i}" for i, label in enumerate(("jump", "jump backwards", "walk"))]
+    (root / "packed.json").write_text(
+        json.dumps({"format": 1, "fps": 8.0, "class_names": ["jump", "jump backwards", "walk"]})
+    )
+    lines = [
+        f"frames.npy#{i},{label},train,g{i}"
+        for i, label in enumerate(("jump", "jump backwards", "walk"))
+    ]
     (root / "manifest.csv").write_text("path,label,split,group\n" + "\n".join(lines) + "\n")
     monkeypatch.setattr(study, "render_dataset", lambda out, clips, plan, workers: out)
-    preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=4), short_side=16, image_size=16,
-                            mean=(0.0,) * 3, std=(1 / 255,) * 3)
-    arguments = (root, FeatureCache(tmp_path / "features"), 3, study.MINI_PLAN,
-                 lambda clips: clips[:, :, :1, 0, 0, None], "digest", preprocess)
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="uniform", num_frames=4),
+        short_side=16,
+        image_size=16,
+        mean=(0.0,) * 3,
+        std=(1 / 255,) * 3,
+    )
+    arguments = (
+        root,
+        FeatureCache(tmp_path / "features"),
+        3,
+        study.MINI_PLAN,
+        lambda clips: clips[:, :, :1, 0, 0, None],
+        "digest",
+        preprocess,
+    )
     features, names, splits = study.recorded_features(*arguments, only=("jump",))
     assert features[:, :, 0, 0].tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
     assert (names, splits) == (["jump", "jump"], ["train", "train"])
-    monkeypatch.setattr(study, "open_packed", None)     # the second time they are read
+    monkeypatch.setattr(study, "open_packed", None)  # the second time they are read
     assert torch.equal(study.recorded_features(*arguments, only=("jump",))[0], features)
 
 

@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from marey.errors import UserError
-from marey.papers.figures import describe_embedding, draw_embeddings, knn_accuracy, project, silhouette
+from marey.papers.figures import (
+    describe_embedding,
+    draw_embeddings,
+    knn_accuracy,
+    project,
+    silhouette,
+)
 
 
 def two_blobs(N: int = 40, spread: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,7 +27,8 @@ def two_blobs(N: int = 40, spread: float = 0.1) -> tuple[torch.Tensor, torch.Ten
 def test_the_silhouette_of_four_points_worked_by_hand() -> None:
     """Unit vectors at 0, 60 | 90, 150 degrees; own distance 0.5 for all.
 
-    To the other class: 0 deg: mean(1, 1 + cos 30) = 1.433; 60 deg: mean(1 - cos 30, 1) = 0.567; 90 and 150 mirror them.
+    To the other class: 0 deg: mean(1, 1 + cos 30) = 1.433; 60 deg: mean(1 - cos 30, 1) = 0.567; 90
+    and 150 mirror them.
     """
     angles = torch.tensor([0.0, 60.0, 90.0, 150.0]).deg2rad()
     points = torch.stack((angles.cos(), angles.sin()), dim=1)
@@ -51,8 +58,10 @@ def test_neighbours_vote_and_a_sample_never_votes_for_itself() -> None:
 def test_separable_features_have_the_higher_numbers() -> None:
     clear, labels = two_blobs()
     blurred, _ = two_blobs(spread=2.0)
-    assert all(describe_embedding(clear, labels)[name] > describe_embedding(blurred, labels)[name]
-               for name in ("silhouette", "knn"))
+    assert all(
+        describe_embedding(clear, labels)[name] > describe_embedding(blurred, labels)[name]
+        for name in ("silhouette", "knn")
+    )
 
 
 def test_the_first_principal_axis_carries_the_largest_variance() -> None:
@@ -67,7 +76,11 @@ def test_the_figure_has_three_panels_twice(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra 'plots' is not installed")
     pytest.importorskip("sklearn", reason="the extra 'plots' is not installed")
     features, labels = two_blobs(24)
-    panels = {"I3D features": features, "z": features[:, :3], "[ŝ, z]": torch.cat((features, features), 1)}
+    panels = {
+        "I3D features": features,
+        "z": features[:, :3],
+        "[ŝ, z]": torch.cat((features, features), 1),
+    }
     out = draw_embeddings(panels, labels, ("run", "eat"), tmp_path / "figures" / "fig1.png")
     assert out.stat().st_size > 10_000
 

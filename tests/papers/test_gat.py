@@ -16,8 +16,11 @@ from marey.synthetic.youtube8m import render_youtube8m_mini
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return render_youtube8m_mini(tmp_path_factory.mktemp("mini") / "data", shards=2,
-                                 videos={"train": 20, "validate": 6, "test": 10})
+    return render_youtube8m_mini(
+        tmp_path_factory.mktemp("mini") / "data",
+        shards=2,
+        videos={"train": 20, "validate": 6, "test": 10},
+    )
 
 
 def test_the_paper_has_a_number_for_every_column():
@@ -36,10 +39,19 @@ def test_a_small_run_fills_the_table_and_the_figures(folder, tmp_path, monkeypat
     short = replace(short, train=replace(short.train, max_steps=2, eval_every=2))
     monkeypatch.setattr(study, "gat_youtube8m_mini", lambda: short)
     options = ReproduceOptions(seeds=1, data=str(folder), cache=tmp_path / "cache")
-    chosen = select_cells(study.cells(options), ["SA-CE", "GMSA-CE", "GAT-AdvFr", "profiles", "classes", "listing"])
+    chosen = select_cells(
+        study.cells(options), ["SA-CE", "GMSA-CE", "GAT-AdvFr", "profiles", "classes", "listing"]
+    )
     rows = {row.name: row for row in run_cells(chosen, tmp_path / "out", say=lambda line: None)}
     assert not any(row.errors for row in rows.values()), [row.errors for row in rows.values()]
-    assert set(rows["SA-CE"].values) >= {"gap", "map", "perr", "hit_at_1", "gap_attacked", "map_distance"}
+    assert set(rows["SA-CE"].values) >= {
+        "gap",
+        "map",
+        "perr",
+        "hit_at_1",
+        "gap_attacked",
+        "map_distance",
+    }
     assert 0 < rows["profiles"].values["GMSA-CE overlap"][0] <= 1
     assert "GMSA-CE" in (tmp_path / "out" / "table.txt").read_text()
 

@@ -23,7 +23,9 @@ def test_the_confusion_matrix_counts_truth_by_answer():
 
 
 def test_right_and_wrong_videos_stand_apart_and_names_are_escaped():
-    page = render_page([], "A person's sentence.", {"class_names": ["run", "eat"], "rows": ROWS}, {})
+    page = render_page(
+        [], "A person's sentence.", {"class_names": ["run", "eat"], "rows": ROWS}, {}
+    )
     right, wrong = page.split("<h2>Wrong</h2>")
     assert "a.mp4" in right
     assert "b&lt;.mp4" in wrong

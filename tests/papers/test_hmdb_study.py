@@ -34,7 +34,9 @@ def test_every_line_has_its_recipe_and_the_best_configuration_comes_first(tmp_pa
     assert (adam.optim.name, adam.optim.lr, adam.train.batch_size) == ("adam", 1e-4, 4)
     assert configs["Table 3: random"].data.preprocess.sampling.kind == "random"
     assert configs["Table 4: ViViT"].model.init_from == "hf:google/vivit-b-16x2-kinetics400"
-    assert configs["Table 5: extended after sampling"].data.preprocess.sampling.short == "extend_after"
+    assert (
+        configs["Table 5: extended after sampling"].data.preprocess.sampling.short == "extend_after"
+    )
     assert configs[study.BASE].data.preprocess.sampling.short == "extend"
 
 
@@ -94,5 +96,7 @@ def test_two_lines_run_from_the_command_to_tables_and_page(videos, tmp_path, mon
     page = (out / "index.html").read_text()
     assert "Confusion matrix" in page
     assert "data:image/jpeg;base64" in page
-    answers = json.loads((study.run_folder(options.cache, study.BASE, 0) / "answers.json").read_text())
+    answers = json.loads(
+        (study.run_folder(options.cache, study.BASE, 0) / "answers.json").read_text()
+    )
     assert len(answers["rows"]) == 4

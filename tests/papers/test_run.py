@@ -23,14 +23,28 @@ from marey.papers.tables import text_table
 
 def make_cells(calls, seconds=1.0, settings=None):
     """Two cells x two seeds that note their calls; the first is the main contrast."""
+
     def run_of(name, seed, base):
         def run():
             calls.append((name, seed))
             return {"top1": base + seed, "detail": [1, 2]}
+
         return run
-    return [Cell(name, seed, run_of(name, seed, base), seconds, {"top1": base * 1.0}, priority=priority,
-                 table="Table 1", settings=settings or {})
-            for name, base, priority in (("S-S", 90, 1), ("C-C all", 95, 0)) for seed in (0, 1)]
+
+    return [
+        Cell(
+            name,
+            seed,
+            run_of(name, seed, base),
+            seconds,
+            {"top1": base * 1.0},
+            priority=priority,
+            table="Table 1",
+            settings=settings or {},
+        )
+        for name, base, priority in (("S-S", 90, 1), ("C-C all", 95, 0))
+        for seed in (0, 1)
+    ]
 
 
 def quiet(line):
@@ -44,8 +58,13 @@ def test_the_main_contrast_gets_all_its_seeds_first():
 
 def test_a_run_writes_one_json_per_cell_and_seed_and_says_the_cost_first(tmp_path):
     calls, lines = [], []
-    rows = run_cells(make_cells(calls, seconds=30.0), tmp_path, command="marey reproduce x", say=lines.append)
-    assert lines[0] == "4 cell-seeds chosen, 0 already stored, 4 to run; estimated cost 2.0 min (no budget)"
+    rows = run_cells(
+        make_cells(calls, seconds=30.0), tmp_path, command="marey reproduce x", say=lines.append
+    )
+    assert (
+        lines[0]
+        == "4 cell-seeds chosen, 0 already stored, 4 to run; estimated cost 2.0 min (no budget)"
+    )
     assert len(calls) == 4
     assert len(list((tmp_path / "cells").glob("*.json"))) == 4
     stored = json.loads((tmp_path / "cells" / "c-c-all-seed1.json").read_text())
@@ -95,6 +114,7 @@ def test_the_measured_time_of_a_seed_replaces_the_estimate(tmp_path):
 def test_a_failing_cell_is_reported_and_the_others_go_on(tmp_path):
     def fail():
         raise RuntimeError("loss is NaN at step 3")
+
     cells = [Cell("bad", 0, fail, 1.0), Cell("good", 0, lambda: {"top1": 1.0}, 1.0)]
     rows = run_cells(cells, tmp_path, say=quiet)
     assert rows[0].to_dict()["status"] == "failed"
@@ -165,7 +185,10 @@ def test_names_that_match_nothing_are_errors(tmp_path):
 
 def test_a_name_with_a_comma_survives_the_splitting_at_commas():
     names = ["C-C", "C-C, 5 times the steps", "I3D head", "I3D head, GT boxes"]
-    assert join_names(["C-C", "5 times the steps", "I3D head"], names) == ["C-C, 5 times the steps", "I3D head"]
+    assert join_names(["C-C", "5 times the steps", "I3D head"], names) == [
+        "C-C, 5 times the steps",
+        "I3D head",
+    ]
     assert join_names(["I3D head", "C-C"], names) == ["I3D head", "C-C"]
     assert join_names(["I3D*", "GT*"], names) == ["I3D*, GT*"]
     assert join_names(["nothing", "C-C"], names) == ["nothing", "C-C"]

@@ -29,15 +29,20 @@ def toy_part(N=20, classes=4, seed=0, noise=0.1):
 
 @pytest.fixture
 def toy(monkeypatch, tmp_path):
-    """The study on four toy classes with a stem nobody downloads and label vectors nobody embeds."""
+    """The study on four toy classes with a stem nobody downloads and label vectors nobody
+    embeds."""
     from marey.layers.efficientnet_lite import EfficientNetLiteStem
 
     names = ("eat", "jump", "run", "walk")
-    clips = MiniSet("mocap", names, toy_part(40), toy_part(20, seed=1), toy_part(20, seed=2, noise=2.0))
+    clips = MiniSet(
+        "mocap", names, toy_part(40), toy_part(20, seed=1), toy_part(20, seed=2, noise=2.0)
+    )
     stem = EfficientNetLiteStem(32, 64, stage=6, freeze_batch_norm=True).eval()
     monkeypatch.setattr(sevitar_lines, "image_stem", lambda: stem)
     monkeypatch.setattr(study, "open_mini_set", lambda *_: clips)
-    monkeypatch.setattr(sevitar_lines, "label_vectors", lambda names, cache: torch.eye(4)[:len(names)])
+    monkeypatch.setattr(
+        sevitar_lines, "label_vectors", lambda names, cache: torch.eye(4)[: len(names)]
+    )
     monkeypatch.setattr(sevitar_lines, "STEPS", {"mocap": 12})
     monkeypatch.setattr(sevitar_lines, "CONV_STEPS", {"mocap": 1})
     return clips
@@ -59,16 +64,24 @@ def test_every_number_of_tables_1_and_2_that_has_a_cell_stands_beside_it():
     assert cells["SlowFast (quoted)"].note == "quoted from the paper, not run"
     assert cells["SlowFast (quoted)"].run() == {}
     assert "ut: size and length alone" in cells
-    assert len([cell for cell in study.cells(options(seeds=1)) if cell.name == "unseen actions"]) == 5
+    assert (
+        len([cell for cell in study.cells(options(seeds=1)) if cell.name == "unseen actions"]) == 5
+    )
 
 
 @pytest.mark.parametrize("label", study.LINES)
 def test_a_mini_cell_trains_and_is_measured(toy, tmp_path, label):
     result = study.run_line("mocap", label, 0, options(cache=tmp_path))
     assert 0 <= result["perturbed"] <= 100
-    assert result["absolute_robustness"] == pytest.approx(100 - result["clean"] + result["perturbed"])
-    assert result["relative_robustness"] == pytest.approx(100 * result["perturbed"] / max(result["clean"], 1e-9))
-    kind = "staged" if label == "SeViTAR staged" else "joint" if label.startswith("SeViTAR") else None
+    assert result["absolute_robustness"] == pytest.approx(
+        100 - result["clean"] + result["perturbed"]
+    )
+    assert result["relative_robustness"] == pytest.approx(
+        100 * result["perturbed"] / max(result["clean"], 1e-9)
+    )
+    kind = (
+        "staged" if label == "SeViTAR staged" else "joint" if label.startswith("SeViTAR") else None
+    )
     assert result["label_training"] == kind
     run = study.run_folder("mocap", label, 0, options(cache=tmp_path))
     extra = json.loads((run / "last" / "config.json").read_text())["extra"]
@@ -76,12 +89,16 @@ def test_a_mini_cell_trains_and_is_measured(toy, tmp_path, label):
 
 
 def test_the_figure_needs_its_two_runs_and_says_so(toy, tmp_path):
-    with pytest.raises(UserError, match="Fig. 1 draws the features of the cell 'mocap: I3D', seed 0; run that cell"):
+    with pytest.raises(
+        UserError, match="Fig. 1 draws the features of the cell 'mocap: I3D', seed 0; run that cell"
+    ):
         study.run_figure(options(cache=tmp_path))
 
 
 def test_the_full_scale_needs_data():
-    with pytest.raises(UserError, match="--scale full trains on the paper's data sets: give --data DIR"):
+    with pytest.raises(
+        UserError, match="--scale full trains on the paper's data sets: give --data DIR"
+    ):
         study.check_data(options(scale="full"))
     cells = study.cells(options(scale="full", data="ucf", seeds=1))
     assert {cell.name: cell.paper for cell in cells}["HMDB-51P SeViTAR"] == {"perturbed": 78.92}

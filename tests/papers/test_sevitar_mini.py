@@ -26,7 +26,9 @@ def test_names_with_set1_and_set2_are_training_and_test(tmp_path):
     index = sevitar_mini.split_index(str(make_videos(tmp_path)))
     assert [len(index.split(name)) for name in ("train", "test")] == [2, 2]
     (tmp_path / "plain" / "run").mkdir(parents=True)
-    write_video(tmp_path / "plain" / "run" / "a.mp4", torch.zeros(4, 3, 32, 32, dtype=torch.uint8), 10)
+    write_video(
+        tmp_path / "plain" / "run" / "a.mp4", torch.zeros(4, 3, 32, 32, dtype=torch.uint8), 10
+    )
     with pytest.raises(UserError, match="matches no path|needs the splits train and test"):
         sevitar_mini.split_index(str(tmp_path / "plain"))
 
@@ -46,7 +48,9 @@ def test_the_window_is_the_middle():
 
 
 def test_a_perturbed_set_is_drawn_once_per_clip_name():
-    clip = torch.randint(0, 255, (8, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clip = torch.randint(
+        0, 255, (8, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     first = [sevitar_mini.perturb(clip, f"mocap#{n}", 4.0) for n in (1, 1, 2)]
     assert torch.equal(first[0], first[1])
     assert not torch.equal(first[0], first[2])
@@ -54,8 +58,11 @@ def test_a_perturbed_set_is_drawn_once_per_clip_name():
 
 
 def test_a_set_is_made_once(tmp_path, monkeypatch):
-    made = {f"{part}.{field}": torch.zeros(2, 1) for part in ("train", "test", "perturbed")
-            for field in ("features", "pixels", "labels")}
+    made = {
+        f"{part}.{field}": torch.zeros(2, 1)
+        for part in ("train", "test", "perturbed")
+        for field in ("features", "pixels", "labels")
+    }
     calls = []
     monkeypatch.setattr(sevitar_mini, "make_videos", lambda index: calls.append(1) or made)
     root = make_videos(tmp_path / "ut")

@@ -74,7 +74,10 @@ def test_text_and_markdown_hold_ours_beside_the_paper():
 
 def test_each_table_of_the_paper_stands_by_itself():
     results = [SOFTMAX, make_result("I3D", {}, table="Table 2", paper={"top1": 90.0}), DIRECTED]
-    assert [(table, len(rows)) for table, rows in by_table(results)] == [("Table 1", 2), ("Table 2", 1)]
+    assert [(table, len(rows)) for table, rows in by_table(results)] == [
+        ("Table 1", 2),
+        ("Table 2", 1),
+    ]
     assert text_table(results).count("\n\n") == 1
     assert "not run" in text_table(results)
 
@@ -83,11 +86,19 @@ def test_the_files_hold_command_rows_and_the_reading_that_was_there(tmp_path):
     write_tables([SOFTMAX], tmp_path, scale="mini", command="marey reproduce x")
     assert stored_reading(tmp_path) == ""
     stored = json.loads((tmp_path / "table.json").read_text())
-    assert (stored["command"], stored["scale"], stored["reading"]) == ("marey reproduce x", "mini", "")
+    assert (stored["command"], stored["scale"], stored["reading"]) == (
+        "marey reproduce x",
+        "mini",
+        "",
+    )
     (tmp_path / "table.json").write_text(json.dumps({**stored, "reading": "One setting."}))
     write_tables([SOFTMAX, DIRECTED], tmp_path, scale="mini", command="again")
     stored = json.loads((tmp_path / "table.json").read_text())
-    assert (stored["command"], stored["reading"], len(stored["rows"])) == ("again", "One setting.", 2)
+    assert (stored["command"], stored["reading"], len(stored["rows"])) == (
+        "again",
+        "One setting.",
+        2,
+    )
     assert (tmp_path / "table.txt").read_text().endswith("\n\nOne setting.\n")
 
 

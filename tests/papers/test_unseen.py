@@ -37,10 +37,14 @@ def test_a_fold_is_scored_on_names_never_trained_on(monkeypatch, tmp_path):
     part = Part(torch.randn(60, 8, 9, 192).half(), pixels, torch.arange(60) % 15)
     clips = MiniSet("mocap", tuple(f"action {n}" for n in range(15)), part, part, part)
     monkeypatch.setattr(reproduce_unseen, "open_mini_set", lambda *_: clips)
-    monkeypatch.setattr(reproduce_unseen, "label_vectors", lambda names, cache: torch.eye(15)[:len(names)])
+    monkeypatch.setattr(
+        reproduce_unseen, "label_vectors", lambda names, cache: torch.eye(15)[: len(names)]
+    )
     result = reproduce_unseen.run_fold(1, 0, ReproduceOptions(cache=tmp_path))
     assert len(result["unseen_classes"]) == 3
-    assert {"seen", "unseen", "harmonic_mean", "zero_shot", "zero_shot_csls", "one_shot"} <= set(result)
+    assert {"seen", "unseen", "harmonic_mean", "zero_shot", "zero_shot_csls", "one_shot"} <= set(
+        result
+    )
     assert all(0 <= value <= 100 for value in result.values() if isinstance(value, float))
 
 
@@ -48,5 +52,5 @@ def test_every_fold_of_every_seed_is_one_class_split_of_one_line():
     cells = reproduce_unseen.fold_cells(ReproduceOptions(seeds=3))
     assert {cell.name for cell in cells} == {"unseen actions"}
     assert [cell.seed for cell in cells] == list(range(15))
-    splits = [cell.run.args[:2] for cell in cells]                     # (fold, seed of the cut)
+    splits = [cell.run.args[:2] for cell in cells]  # (fold, seed of the cut)
     assert splits == [(fold, seed) for seed in range(3) for fold in range(5)]

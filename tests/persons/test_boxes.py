@@ -22,7 +22,7 @@ def test_a_file_gives_the_boxes_of_the_nearest_second(tmp_path):
     path.write_text("clip,0001,0.1,0.2,0.3,0.4,,0.9\nclip,0003,0.5,0.5,0.6,0.9,,0.8\n")
     find = FilePersons(path)
     boxes, scores = find(FRAME, "some/where/clip.mp4", 1.4)
-    torch.testing.assert_close(boxes, torch.tensor([[.1, .2, .3, .4]]))
+    torch.testing.assert_close(boxes, torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
     assert len(scores) == 1
     assert len(find(FRAME, "clip.mp4", 2.0)[0]) == 0
     with pytest.raises(UserError, match="no boxes of video 'other'; it has clip"):
@@ -44,5 +44,7 @@ def test_hog_finds_pedestrians_of_real_video(shared_dir):
         frame = reader.frames_at([40]).frames[0]
     boxes, scores = person_finder("hog")(frame, "", 4.0)
     assert len(boxes) >= 1
-    assert ((boxes[:, 3] - boxes[:, 1]) > (boxes[:, 2] - boxes[:, 0]) * reader.width / reader.height / 2).all()
-    assert (scores > .5).all()
+    assert (
+        (boxes[:, 3] - boxes[:, 1]) > (boxes[:, 2] - boxes[:, 0]) * reader.width / reader.height / 2
+    ).all()
+    assert (scores > 0.5).all()

@@ -35,6 +35,8 @@ def test_numbers_are_unique_within_a_moment_and_overlap_beats_nearness():
 
 
 def test_a_box_of_another_size_is_not_the_same_person():
-    similarity = link_similarity(torch.tensor([[0., 0, 10, 30]]), torch.tensor([[0., 0, 30, 90], [0, 0, 12, 30]]))
+    similarity = link_similarity(
+        torch.tensor([[0.0, 0, 10, 30]]), torch.tensor([[0.0, 0, 30, 90], [0, 0, 12, 30]])
+    )
     assert torch.isinf(similarity[0, 0])
-    assert similarity[0, 1] > .8
+    assert similarity[0, 1] > 0.8

@@ -10,7 +10,9 @@ from marey.recipes.direcformer import (
 )
 
 
-@pytest.mark.parametrize("recipe", [direcformer_jester, direcformer_something_v2, direcformer_kinetics400])
+@pytest.mark.parametrize(
+    "recipe", [direcformer_jester, direcformer_something_v2, direcformer_kinetics400]
+)
 def test_the_paper_s_optimiser_and_attention(recipe):
     config = recipe()
     optim = config.optim
@@ -23,10 +25,17 @@ def test_the_paper_s_optimiser_and_attention(recipe):
 
 
 def test_only_kinetics_mirrors_and_strides():
-    jester, something, kinetics = direcformer_jester(), direcformer_something_v2(), direcformer_kinetics400()
+    jester, something, kinetics = (
+        direcformer_jester(),
+        direcformer_something_v2(),
+        direcformer_kinetics400(),
+    )
     assert [c.augment.flip for c in (jester, something, kinetics)] == [0.0, 0.0, 0.5]
     assert [c.data.preprocess.sampling.kind for c in (jester, something, kinetics)] == [
-        "segments", "segments", "uniform"]
+        "segments",
+        "segments",
+        "uniform",
+    ]
     assert kinetics.data.preprocess.sampling.stride_frames == 32
     assert kinetics.augment.preprocess == kinetics.data.preprocess
 

@@ -9,7 +9,12 @@ def test_the_study_s_best_configuration():
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 0.0035, 0.9, 0.003)
     assert (config.train.epochs, config.train.batch_size, config.train.seed) == (8, 8, 42)
     sampling = config.data.preprocess.sampling
-    assert (sampling.kind, sampling.num_frames, sampling.stride_frames, sampling.short) == ("uniform", 8, 32, "extend")
+    assert (sampling.kind, sampling.num_frames, sampling.stride_frames, sampling.short) == (
+        "uniform",
+        8,
+        32,
+        "extend",
+    )
     assert config.data.preprocess.resize_mode == "stretch"
     assert config.model.init_from == "hf:facebook/timesformer-base-finetuned-k400"
 

@@ -11,7 +11,10 @@ def test_the_paper_s_settings(name):
     assert (config.optim.name, config.optim.lr, config.train.batch_size) == ("sgd", 0.002, 8)
     assert config.model.name == "sevitar"
     assert config.objective.weights == {"class": 1.0, "label": 1.0}
-    assert (config.data.preprocess.sampling.num_frames, config.data.preprocess.image_size) == (8, 224)
+    assert (config.data.preprocess.sampling.num_frames, config.data.preprocess.image_size) == (
+        8,
+        224,
+    )
 
 
 def test_kinetics_is_cut_to_the_paper_s_80000_videos():

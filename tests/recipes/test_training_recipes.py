@@ -23,5 +23,7 @@ def test_a_setting_changes_a_recipe() -> None:
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="unknown recipe 'finetune'; did you mean 'finetune_folder'"):
+    with pytest.raises(
+        UserError, match="unknown recipe 'finetune'; did you mean 'finetune_folder'"
+    ):
         get_recipe("finetune")

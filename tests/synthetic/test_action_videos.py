@@ -9,13 +9,19 @@ import torch
 
 from marey.errors import UserError
 from marey.features.sound import decode_sound
-from marey.synthetic.action_videos import draw_shots, draw_sound, make_action_videos, thumps, write_video_with_sound
+from marey.synthetic.action_videos import (
+    draw_shots,
+    draw_sound,
+    make_action_videos,
+    thumps,
+    write_video_with_sound,
+)
 from marey.video.decode import open_video
 
 
 def test_steps_come_at_their_rate():
     sound = np.abs(thumps(2.0, 10.0, np.random.default_rng(0)))
-    busy = sound.reshape(-1, 800).max(1) > 0.3                        # 50 ms at a time
+    busy = sound.reshape(-1, 800).max(1) > 0.3  # 50 ms at a time
     assert 17 <= int((busy[1:] & ~busy[:-1]).sum()) + int(busy[0]) <= 23
 
 
@@ -23,8 +29,11 @@ def test_a_third_of_the_videos_has_no_track_and_actions_without_steps_none_to_he
     tracks = [draw_sound(["walk"], [2.0], np.random.default_rng(seed)) for seed in range(300)]
     assert 0.25 < sum(track is None for track in tracks) / 300 < 0.42
     assert all(np.abs(track).max() <= 1 for track in tracks if track is not None)
-    loudest = [np.abs(draw_sound(["punch"], [2.0], np.random.default_rng(seed))).max() for seed in range(60)
-               if draw_sound(["punch"], [2.0], np.random.default_rng(seed)) is not None]
+    loudest = [
+        np.abs(draw_sound(["punch"], [2.0], np.random.default_rng(seed))).max()
+        for seed in range(60)
+        if draw_sound(["punch"], [2.0], np.random.default_rng(seed)) is not None
+    ]
     assert max(loudest) < 0.35
 
 
@@ -47,14 +56,16 @@ def test_a_video_has_one_to_three_actions():
     assert max(len(shots) for shots in drawn) <= 5
     assert all(labels[place] != 2 for place in draw_shots(labels, np.random.default_rng(0), [0, 1]))
     share = sum(0 in {labels[place] for place in shots} for shots in drawn) / 200
-    assert 0.45 < share < 0.75                                        # 0.6: rare clips do not make a rare action
+    assert 0.45 < share < 0.75  # 0.6: rare clips do not make a rare action
 
 
 def test_splits_are_kept_apart_and_labels_listed(tmp_path):
     pytest.importorskip("pybullet", reason="the extra 'mocap' is not installed")
     from marey.synthetic.dataset import RenderPlan, render_dataset
 
-    plan = RenderPlan(size=16, num_frames=4, actions=("jump", "walk"), splits=("train", "val", "test"))
+    plan = RenderPlan(
+        size=16, num_frames=4, actions=("jump", "walk"), splits=("train", "val", "test")
+    )
     render_dataset(tmp_path / "clips", 12, plan, workers=0)
     make_action_videos(tmp_path / "clips", tmp_path / "out", 10)
     with (tmp_path / "out" / "manifest.csv").open() as file:

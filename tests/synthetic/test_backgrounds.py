@@ -33,7 +33,7 @@ def test_each_image_file_belongs_to_one_split(tmp_path):
 
     def levels(split):
         walls = [draw_background(8, split, generator(seed), tmp_path) for seed in range(200)]
-        plain = [wall for wall in walls if wall.std() < 1e-6]              # a drawn one is never of one colour
+        plain = [wall for wall in walls if wall.std() < 1e-6]  # a drawn one is never of one colour
         return {round(float(wall.mean() * 255 / 20)) for wall in plain}
 
     assert levels("val") == {8}

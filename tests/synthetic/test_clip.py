@@ -1,4 +1,5 @@
-"""One rendered clip: seeds, boxes, and the person before a moving background. Rendering needs pybullet."""
+"""One rendered clip: seeds, boxes, and the person before a moving background. Rendering needs
+pybullet."""
 
 from __future__ import annotations
 
@@ -9,15 +10,26 @@ import pytest
 import torch
 
 from marey.errors import UserError
-from marey.synthetic.clip import background_offsets, composite, degrade, draw_cameras, mask_box, render_clip
+from marey.synthetic.clip import (
+    background_offsets,
+    composite,
+    degrade,
+    draw_cameras,
+    mask_box,
+    render_clip,
+)
 
-needs_pybullet = pytest.mark.skipif(importlib.util.find_spec("pybullet") is None,
-                                    reason="rendering needs pybullet (the extra mocap)")
+needs_pybullet = pytest.mark.skipif(
+    importlib.util.find_spec("pybullet") is None,
+    reason="rendering needs pybullet (the extra mocap)",
+)
 
 
 @needs_pybullet
 def test_same_seed_gives_same_bytes_and_another_seed_does_not():
-    first, again, other = (render_clip("punch", seed=seed, size=32, num_frames=3) for seed in (5, 5, 6))
+    first, again, other = (
+        render_clip("punch", seed=seed, size=32, num_frames=3) for seed in (5, 5, 6)
+    )
     assert torch.equal(first.clip.frames, again.clip.frames)
     assert not torch.equal(first.clip.frames, other.clip.frames)
     assert first.clip.frames.shape == (3, 3, 32, 32)
@@ -61,8 +73,12 @@ def test_a_person_covers_the_wall_and_the_wall_moves_with_its_offset():
 
 
 def test_a_cheap_camera_keeps_shape_and_type_and_repeats_by_its_seed():
-    frames = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    first, again, other = (degrade(frames, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    frames = torch.randint(
+        0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    first, again, other = (
+        degrade(frames, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
     assert (first.shape, first.dtype) == (frames.shape, frames.dtype)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -1,4 +1,5 @@
-"""Folders of rendered clips: the plan of classes and splits, resuming, the data contract. Rendering needs pybullet."""
+"""Folders of rendered clips: the plan of classes and splits, resuming, the data contract. Rendering
+needs pybullet."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ from marey.errors import UserError
 from marey.synthetic.dataset import PackedClips, RenderPlan, render_dataset
 from marey.synthetic.motion import list_actions
 
-needs_pybullet = pytest.mark.skipif(importlib.util.find_spec("pybullet") is None,
-                                    reason="rendering needs pybullet (the extra mocap)")
+needs_pybullet = pytest.mark.skipif(
+    importlib.util.find_spec("pybullet") is None,
+    reason="rendering needs pybullet (the extra mocap)",
+)
 
 
 def test_a_plan_gives_every_split_every_class_in_turn():

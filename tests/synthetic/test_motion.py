@@ -1,4 +1,5 @@
-"""Captured motions: names, partitions, cycles. Loading one needs pybullet; those tests skip without it."""
+"""Captured motions: names, partitions, cycles. Loading one needs pybullet; those tests skip without
+it."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from marey.errors import UserError
 from marey.synthetic import motion
 from marey.synthetic.motion import list_actions, reversed_name
 
-needs_pybullet = pytest.mark.skipif(importlib.util.find_spec("pybullet") is None,
-                                    reason="rendering needs pybullet (the extra mocap)")
+needs_pybullet = pytest.mark.skipif(
+    importlib.util.find_spec("pybullet") is None,
+    reason="rendering needs pybullet (the extra mocap)",
+)
 
 
 def test_there_are_15_recordings_8_named_reversals_and_30_classes_in_all():
@@ -27,7 +30,9 @@ def test_there_are_15_recordings_8_named_reversals_and_30_classes_in_all():
 
 def test_no_value_of_one_split_lies_in_an_interval_of_another():
     for name, splits in motion.PARTITIONS.items():
-        intervals = sorted((low, high, split) for split, spans in splits.items() for low, high in spans)
+        intervals = sorted(
+            (low, high, split) for split, spans in splits.items() for low, high in spans
+        )
         for (_, high, _), (low, _, _) in pairwise(intervals):
             assert high <= low + 1e-9, name
 
@@ -43,7 +48,9 @@ def test_drawn_values_lie_in_the_intervals_of_their_split(split):
 
 def test_quaternion_product_of_two_quarter_turns_is_a_half_turn():
     quarter = np.array([np.sqrt(0.5), 0, np.sqrt(0.5), 0])
-    np.testing.assert_allclose(motion.quaternion_product(quarter, quarter), [0, 0, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(
+        motion.quaternion_product(quarter, quarter), [0, 0, 1, 0], atol=1e-12
+    )
 
 
 @needs_pybullet
@@ -52,7 +59,9 @@ def test_motions_go_on_smoothly_from_cycle_to_cycle_and_run_backwards():
     around = walk.poses(np.array([walk.seconds - 1e-4, walk.seconds + 1e-4]))
     np.testing.assert_allclose(around[0, :3], around[1, :3], atol=0.02)
     back = motion.load_motion("walk backwards")
-    np.testing.assert_allclose(back.poses(np.array([0.3])), walk.poses(np.array([walk.seconds - 0.3])), atol=1e-9)
+    np.testing.assert_allclose(
+        back.poses(np.array([0.3])), walk.poses(np.array([walk.seconds - 0.3])), atol=1e-9
+    )
     forward_travel = walk.poses(np.array([0.0, 3 * walk.seconds]))[:, 0]
     assert forward_travel[1] - forward_travel[0] > 3.0
 

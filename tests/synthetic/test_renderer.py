@@ -12,8 +12,10 @@ from marey.synthetic.body import CLOTHES, LINKS, draw_body
 from marey.synthetic.motion import PARTITIONS, load_motion
 from marey.synthetic.renderer import Camera, Light, Stage, draw_light, shake_joints
 
-needs_pybullet = pytest.mark.skipif(importlib.util.find_spec("pybullet") is None,
-                                    reason="rendering needs pybullet (the extra mocap)")
+needs_pybullet = pytest.mark.skipif(
+    importlib.util.find_spec("pybullet") is None,
+    reason="rendering needs pybullet (the extra mocap)",
+)
 
 
 def generator(seed=0):
@@ -65,7 +67,9 @@ def test_the_target_of_a_camera_is_the_middle_of_its_picture():
 def test_a_photograph_shows_the_person_and_says_where():
     body = draw_body("train", generator())
     camera = Camera(eye=(0.0, 1.0, 4.0), target=(0.0, 0.9, 0.0), field_of_view_degrees=45.0)
-    light = Light(direction=(0.0, 1.0, 1.0), colour=(1.0, 1.0, 1.0), ambient=0.5, diffuse=0.5, shadow=False)
+    light = Light(
+        direction=(0.0, 1.0, 1.0), colour=(1.0, 1.0, 1.0), ambient=0.5, diffuse=0.5, shadow=False
+    )
     with Stage([body]) as stage:
         stage.pose(0, load_motion("walk").poses(np.array([0.0]))[0])
         picture, persons = stage.photograph(camera, light, 32, 24)

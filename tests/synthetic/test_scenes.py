@@ -1,4 +1,5 @@
-"""Scenes of several persons: boxes of what is visible, and AVA's layout. Rendering needs pybullet."""
+"""Scenes of several persons: boxes of what is visible, and AVA's layout. Rendering needs
+pybullet."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ import torch
 
 from marey.synthetic.scenes import render_ava, render_scene
 
-needs_pybullet = pytest.mark.skipif(importlib.util.find_spec("pybullet") is None,
-                                    reason="rendering needs pybullet (the extra mocap)")
+needs_pybullet = pytest.mark.skipif(
+    importlib.util.find_spec("pybullet") is None,
+    reason="rendering needs pybullet (the extra mocap)",
+)
 
 
 @needs_pybullet
@@ -34,8 +37,24 @@ def test_scene_boxes_hold_exactly_the_visible_pixels_of_each_person():
 
 @needs_pybullet
 def test_scenes_are_written_in_the_layout_of_ava(tmp_path):
-    render_ava(tmp_path, 2, split="val", width=64, height=64, num_frames=3, actions=("walk", "punch", "jump"))
-    render_ava(tmp_path, 1, split="test", width=64, height=64, num_frames=3, actions=("walk", "punch", "jump"))
+    render_ava(
+        tmp_path,
+        2,
+        split="val",
+        width=64,
+        height=64,
+        num_frames=3,
+        actions=("walk", "punch", "jump"),
+    )
+    render_ava(
+        tmp_path,
+        1,
+        split="test",
+        width=64,
+        height=64,
+        num_frames=3,
+        actions=("walk", "punch", "jump"),
+    )
     with open(tmp_path / "ava_val.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert rows

@@ -1,4 +1,5 @@
-"""Makes `toy_training` importable from the tests of this folder and from the processes they start."""
+"""Makes `toy_training` importable from the tests of this folder and from the processes they
+start."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def test_the_exponential_average_by_hand() -> None:
         average.update(model, step, finishes_epoch=False)
     # first copy 1; decays 2/11 and 3/12 while young: 1 + 9/11 (2 - 1), then + 9/12 of the way to 3
     second = 1 + 9 / 11
-    assert average.weights_of(model).weight.item() == pytest.approx(second + 0.75 * (3 - second))       # type: ignore[union-attr]
+    assert average.weights_of(model).weight.item() == pytest.approx(second + 0.75 * (3 - second))  # type: ignore[union-attr]
 
 
 def test_the_late_average_takes_epoch_ends_only() -> None:
@@ -28,4 +28,4 @@ def test_the_late_average_takes_epoch_ends_only() -> None:
         average.update(model, step, finishes_epoch=step % 2 == 1)
         if step < 3:
             assert average.weights_of(model) is model
-    assert average.weights_of(model).weight.item() == pytest.approx((3 + 5 + 7) / 3)                     # type: ignore[union-attr]
+    assert average.weights_of(model).weight.item() == pytest.approx((3 + 5 + 7) / 3)  # type: ignore[union-attr]

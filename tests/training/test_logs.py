@@ -16,7 +16,7 @@ def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         log.write("train", step, {"loss": 1.0 / step})
     log.close()
-    (tmp_path / "log.jsonl").open("a").write('{"kind": "tra')                    # a line cut by a kill
+    (tmp_path / "log.jsonl").open("a").write('{"kind": "tra')  # a line cut by a kill
     log = RunLog(tmp_path, tensorboard=False, first_step=2)
     log.write("train", 3, {"loss": 0.1})
     log.close()

@@ -13,7 +13,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from toy_training import AdversarialToy, adversarial_toy, shared_toy, toy_config, toy_model, toy_task
+from toy_training import (
+    AdversarialToy,
+    adversarial_toy,
+    shared_toy,
+    toy_config,
+    toy_model,
+    toy_task,
+)
 
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
@@ -41,8 +48,14 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
         assert torch.equal(a[key], b[key]), key
 
 
-def run_until(config: TrainConfig, out: Path, step: int, monkeypatch: pytest.MonkeyPatch, *,
-              resume: bool = False) -> None:
+def run_until(
+    config: TrainConfig,
+    out: Path,
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    resume: bool = False,
+) -> None:
     """Train and die just before step number `step` updates the weights."""
     whole = Stepper.one_step
 
@@ -60,7 +73,7 @@ def run_until(config: TrainConfig, out: Path, step: int, monkeypatch: pytest.Mon
 def test_a_run_leaves_best_last_config_and_log(tmp_path: Path) -> None:
     config = toy_config(epochs=6)
     result = train(config, tmp_path / "run", task=toy_task(config), quiet=True)
-    assert result.steps == 23                                                  # 6 epochs of 30 clips in batches of 8
+    assert result.steps == 23  # 6 epochs of 30 clips in batches of 8
     assert result.best is not None
     assert result.best >= 0.9
     checkpoint = load_checkpoint(tmp_path / "run" / "best")
@@ -73,14 +86,26 @@ def test_a_run_leaves_best_last_config_and_log(tmp_path: Path) -> None:
     assert {"loss", "class", "lr", "clips_per_second", "waiting_share"} <= {*lines[2]}
 
 
-@pytest.mark.parametrize(("step", "settings", "optim"), [
-    (5, {"average": "ema", "save_every": 3}, OptimConfig(name="sgd", lr=0.05, schedule="plateau", plateau_patience=0)),
-    (10, {"average": "swa", "swa_start": 0.3, "balanced_sampler": True}, OptimConfig(lr=2e-3, schedule="onecycle")),
-    (9, {"accumulate": 2, "save_every": 4}, OptimConfig(lr=2e-3, warmup=0.2, clip_norm=0.5)),
-    (1, {}, OptimConfig(name="adam", lr=2e-3)),
-])
+@pytest.mark.parametrize(
+    ("step", "settings", "optim"),
+    [
+        (
+            5,
+            {"average": "ema", "save_every": 3},
+            OptimConfig(name="sgd", lr=0.05, schedule="plateau", plateau_patience=0),
+        ),
+        (
+            10,
+            {"average": "swa", "swa_start": 0.3, "balanced_sampler": True},
+            OptimConfig(lr=2e-3, schedule="onecycle"),
+        ),
+        (9, {"accumulate": 2, "save_every": 4}, OptimConfig(lr=2e-3, warmup=0.2, clip_norm=0.5)),
+        (1, {}, OptimConfig(name="adam", lr=2e-3)),
+    ],
+)
 def test_a_run_killed_at_any_step_resumes_to_the_same_bits(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, settings: dict, optim: OptimConfig) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, settings: dict, optim: OptimConfig
+) -> None:
     config = toy_config(optim=optim, objective=MIXING, **settings)
     train(config, tmp_path / "whole", task=toy_task(config), quiet=True)
     run_until(config, tmp_path / "cut", step, monkeypatch)
@@ -88,12 +113,20 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_bits(
     assert result.steps == 12
     for name in ("best", "last"):
         assert_equal(weights(tmp_path / "whole", name), weights(tmp_path / "cut", name))
-    evals = [[line for line in (tmp_path / run / "log.jsonl").read_text().splitlines() if '"eval"' in line]
-             for run in ("whole", "cut")]
+    evals = [
+        [
+            line
+            for line in (tmp_path / run / "log.jsonl").read_text().splitlines()
+            if '"eval"' in line
+        ]
+        for run in ("whole", "cut")
+    ]
     assert evals[0] == evals[1]
 
 
-def test_a_run_killed_twice_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_twice_resumes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = toy_config(save_every=2)
     train(config, tmp_path / "whole", task=toy_task(config), quiet=True)
     run_until(config, tmp_path / "cut", 3, monkeypatch)
@@ -103,16 +136,22 @@ def test_a_run_killed_twice_resumes_to_the_same_bits(tmp_path: Path, monkeypatch
 
 
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    script = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-              "import os, signal\nfrom pathlib import Path\nfrom toy_training import toy_config, toy_task\n"
-              "from marey.training.loop import Run, train\nconfig = toy_config(save_every=2)\n"
-              "step = Run.report\n"
-              "def report(self, losses):\n"
-              "    step(self, losses)\n"
-              "    if self.state.step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
-              "Run.report = report\n"
-              f"train(config, {str(tmp_path / 'cut')!r}, task=toy_task(config), quiet=True)\n")
-    assert subprocess.run([sys.executable, "-c", script], check=False, env=one_thread()).returncode == -9
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import os, signal\nfrom pathlib import Path\nfrom toy_training import toy_config, "
+        "toy_task\n"
+        "from marey.training.loop import Run, train\nconfig = toy_config(save_every=2)\n"
+        "step = Run.report\n"
+        "def report(self, losses):\n"
+        "    step(self, losses)\n"
+        "    if self.state.step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Run.report = report\n"
+        f"train(config, {str(tmp_path / 'cut')!r}, task=toy_task(config), quiet=True)\n"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", script], check=False, env=one_thread()).returncode
+        == -9
+    )
     config = toy_config(save_every=2)
     train(config, tmp_path / "cut", task=toy_task(config), resume=True, quiet=True)
     train(config, tmp_path / "whole", task=toy_task(config), quiet=True)
@@ -125,8 +164,10 @@ def one_thread() -> dict[str, str]:
 
 def test_workers_and_parts_do_not_change_the_weights(tmp_path: Path) -> None:
     plain = toy_config(epochs=1, model=toy_model(dropout=0.0))
-    workers, parts = (toy_config(epochs=1, model=toy_model(dropout=0.0), **change)
-                      for change in ({"workers": 2}, {"accumulate": 4}))
+    workers, parts = (
+        toy_config(epochs=1, model=toy_model(dropout=0.0), **change)
+        for change in ({"workers": 2}, {"accumulate": 4})
+    )
     for name, config in (("plain", plain), ("workers", workers), ("parts", parts)):
         train(config, tmp_path / name, task=toy_task(config), quiet=True)
     assert_equal(weights(tmp_path / "plain"), weights(tmp_path / "workers"))
@@ -136,34 +177,53 @@ def test_workers_and_parts_do_not_change_the_weights(tmp_path: Path) -> None:
 
 PROCESS = """
 import sys; sys.path.insert(0, sys.argv[1])
-from toy_training import AdversarialToy, adversarial_toy, shared_toy, toy_config, toy_model, toy_task
+from toy_training import adversarial_toy, shared_toy
 from marey.training.loop import train
 for name, (config, task) in (("plain", shared_toy()), ("adversarial", adversarial_toy())):
     train(config, f"{sys.argv[2]}/{name}", task=task, quiet=True)
 """
 
 
-@pytest.mark.parametrize("launcher", [["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port={port}"],
-                                      ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2",
-                                       "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no",
-                                       "--main_process_port={port}"]],
-                         ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port={port}"],
+        [
+            "-m",
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes=2",
+            "--num_machines=1",
+            "--mixed_precision=no",
+            "--dynamo_backend=no",
+            "--main_process_port={port}",
+        ],
+    ],
+    ids=["torchrun", "accelerate"],
+)
 def test_two_processes_train_and_evaluate_as_one(tmp_path: Path, launcher: list[str]) -> None:
     script = tmp_path / "process.py"
     script.write_text(PROCESS)
     for name, (config, task) in (("plain", shared_toy()), ("adversarial", adversarial_toy())):
         train(config, tmp_path / "one" / name, task=task, quiet=True)
     command = [word.format(port=20000 + os.getpid() % 20000 + len(launcher)) for word in launcher]
-    done = subprocess.run([sys.executable, *command, str(script), str(Path(__file__).parent), str(tmp_path / "two")],
-                          check=False, capture_output=True, text=True, env=one_thread())
+    done = subprocess.run(
+        [sys.executable, *command, str(script), str(Path(__file__).parent), str(tmp_path / "two")],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=one_thread(),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     for name in ("plain", "adversarial"):
         assert_equal_logs(tmp_path / "one" / name, tmp_path / "two" / name)
 
 
 def assert_equal_logs(first: Path, second: Path) -> None:
-    one, two = ([json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-                for folder in (first, second))
+    one, two = (
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (first, second)
+    )
     assert (one[-1]["processes"], two[-1]["processes"]) == (1, 2)
     assert [line["kind"] for line in one] == [line["kind"] for line in two]
     for mine, theirs in zip(one, two, strict=True):
@@ -174,7 +234,9 @@ def assert_equal_logs(first: Path, second: Path) -> None:
 def test_an_existing_folder_needs_resume(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "note.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"already holds a run; go on with it by --resume, or choose another --out"):
+    with pytest.raises(
+        UserError, match=r"already holds a run; go on with it by --resume, or choose another --out"
+    ):
         train(toy_config(), tmp_path / "run", task=toy_task(toy_config()), quiet=True)
 
 
@@ -200,7 +262,7 @@ def test_resume_without_a_state_starts_fresh_and_says_so(tmp_path: Path) -> None
     assert any("nothing to resume, starting fresh" in line for line in display.said)
     display.said.clear()
     result = train(config, tmp_path / "run", task=toy_task(config), resume=True, progress=display)
-    assert result.steps == 4                                                         # a finished run has nothing to do
+    assert result.steps == 4  # a finished run has nothing to do
     assert any("at step 4 of 4" in line for line in display.said)
 
 
@@ -210,11 +272,15 @@ def test_settings_changed_on_resume_are_named(tmp_path: Path) -> None:
     longer = toy_config(epochs=2)
     result = train(longer, tmp_path / "run", task=toy_task(longer), resume=True, progress=display)
     assert result.steps == 8
-    assert any("settings changed since the run began" in line and "train.epochs: 1.0 -> 2.0" in line
-               for line in display.said)
+    assert any(
+        "settings changed since the run began" in line and "train.epochs: 1.0 -> 2.0" in line
+        for line in display.said
+    )
 
 
-def test_resuming_another_model_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_another_model_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_until(toy_config(save_every=1), tmp_path / "run", 2, monkeypatch)
     other = toy_config(model=toy_model(depth=1))
     with pytest.raises(UserError, match=r"resume\.safetensors: cannot resume: .*same recipe"):
@@ -235,7 +301,9 @@ def test_the_thread_count_is_restored(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_unreadable_videos_are_named_and_never_replaced(tmp_path: Path) -> None:
     config, display = toy_config(epochs=2), Listening()
-    result = train(config, tmp_path / "run", task=toy_task(config, unreadable=(3, 4)), progress=display)
+    result = train(
+        config, tmp_path / "run", task=toy_task(config, unreadable=(3, 4)), progress=display
+    )
     assert sorted(result.unreadable.values()) == ["clip3.mp4: broken", "clip4.mp4: broken"]
     assert sum("clip3.mp4: broken" in line for line in display.said) == 1
 
@@ -243,12 +311,16 @@ def test_unreadable_videos_are_named_and_never_replaced(tmp_path: Path) -> None:
 def test_a_data_set_nothing_of_which_can_be_read_is_an_error(tmp_path: Path) -> None:
     config = toy_config()
     with pytest.raises(UserError, match="no video of a whole part of a batch can be read"):
-        train(config, tmp_path / "run", task=toy_task(config, unreadable=tuple(range(30))), quiet=True)
+        train(
+            config, tmp_path / "run", task=toy_task(config, unreadable=tuple(range(30))), quiet=True
+        )
 
 
 def test_a_loss_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:
     config = toy_config(optim=OptimConfig(name="sgd", lr=1e20))
-    with pytest.raises(UserError, match=r"run, step \d+: the loss is not finite \(class=nan\); lower optim.lr"):
+    with pytest.raises(
+        UserError, match=r"run, step \d+: the loss is not finite \(class=nan\); lower optim.lr"
+    ):
         train(config, tmp_path / "run", task=toy_task(config), quiet=True)
 
 
@@ -267,7 +339,10 @@ def test_evaluation_every_so_many_steps(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_divide_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="train.batch_size=9 does not divide into train.accumulate=2 equal parts"):
+    with pytest.raises(
+        ValidationError,
+        match="train.batch_size=9 does not divide into train.accumulate=2 equal parts",
+    ):
         toy_config(batch_size=9, accumulate=2)
 
 
@@ -294,14 +369,19 @@ def test_a_loss_term_without_a_weight_is_an_error(tmp_path: Path) -> None:
 
 
 def test_frozen_parameters_do_not_move_and_averages_are_what_is_saved(tmp_path: Path) -> None:
-    model = ModelConfig(name="timesformer", arguments=toy_model().arguments, freeze=("blocks.0", "patch_embed"))
+    model = ModelConfig(
+        name="timesformer", arguments=toy_model().arguments, freeze=("blocks.0", "patch_embed")
+    )
     config = toy_config(model=model, epochs=2)
     run = Run(config, tmp_path / "run", resume=False, task=toy_task(config), progress=Quiet())
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.go()
     run.close()
-    moved = {name.split(".")[0] + "." + name.split(".")[1] for name, value in run.model.state_dict().items()
-             if "." in name and not torch.equal(value, before[name])}
+    moved = {
+        name.split(".")[0] + "." + name.split(".")[1]
+        for name, value in run.model.state_dict().items()
+        if "." in name and not torch.equal(value, before[name])
+    }
     assert "blocks.1" in moved
     assert not {"blocks.0", "patch_embed.proj"} & moved
 

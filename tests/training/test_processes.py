@@ -1,4 +1,5 @@
-"""Two processes with the same global batch have the losses of one: order, adversarial and detection recipes, FSDP."""
+"""Two processes with the same global batch have the losses of one: order, adversarial and detection
+recipes, FSDP."""
 
 from __future__ import annotations
 
@@ -23,13 +24,15 @@ def write_scenes(root: Path) -> None:
         folder = root / "frames" / f"s{i}"
         folder.mkdir(parents=True)
         frame = torch.zeros(3, 32, 32, dtype=torch.uint8)
-        frame[:, 8:24, 4 + i:12 + i] = 255
+        frame[:, 8:24, 4 + i : 12 + i] = 255
         for t in range(8):
             write_jpeg(frame, str(folder / f"s{i}_{t + 1:06d}.jpg"), quality=95)
         rows.append(f"s{i},0902,{(4 + i) / 32},0.25,{(12 + i) / 32},0.75,{i % 2 + 1},0")
         listing.append(f"s{i},train,4.0,4,8")
     (root / "scenes.csv").write_text("\n".join(listing) + "\n")
-    (root / "ava_action_list.pbtxt").write_text('item {\n  name: "a"\n  id: 1\n}\nitem {\n  name: "b"\n  id: 2\n}\n')
+    (root / "ava_action_list.pbtxt").write_text(
+        'item {\n  name: "a"\n  id: 1\n}\nitem {\n  name: "b"\n  id: 2\n}\n'
+    )
     (root / "ava_train.csv").write_text("\n".join(rows) + "\n")
 
 
@@ -40,10 +43,22 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_scenes(folder / "scenes")
     here = Path(__file__).parent
     path = os.pathsep.join(filter(None, (str(here), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
-               f"--master-port={20000 + os.getpid() % 20000 + 7}", str(here / "toy_processes.py"), str(folder),
-               str(folder / "two")]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": path,
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        f"--master-port={20000 + os.getpid() % 20000 + 7}",
+        str(here / "toy_processes.py"),
+        str(folder),
+        str(folder / "two"),
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -55,14 +70,25 @@ def test_two_processes_have_the_losses_of_one(two_processes: Path, name: str) ->
 
     config, task = RUNS[name](two_processes)
     train(config, two_processes / "one" / name, task=task, quiet=True)
-    one, two = ([json.loads(line) for line in (two_processes / kind / name / "log.jsonl").read_text().splitlines()]
-                for kind in ("one", "two"))
+    one, two = (
+        [
+            json.loads(line)
+            for line in (two_processes / kind / name / "log.jsonl").read_text().splitlines()
+        ]
+        for kind in ("one", "two")
+    )
     assert (one[-1]["processes"], two[-1]["processes"]) == (1, 2)
-    steps = [(mine, theirs) for mine, theirs in zip(one, two, strict=True) if mine["kind"] == "train"]
+    steps = [
+        (mine, theirs) for mine, theirs in zip(one, two, strict=True) if mine["kind"] == "train"
+    ]
     assert len(steps) >= 3
     for mine, theirs in steps:
         terms = {key for key, value in mine.items() if isinstance(value, float)} - {
-            "clips_per_second", "waiting_share", "seconds", "time"}
+            "clips_per_second",
+            "waiting_share",
+            "seconds",
+            "time",
+        }
         assert "loss" in terms
         for key in terms:
             assert theirs[key] == pytest.approx(mine[key], rel=2e-4, abs=2e-5), (mine["step"], key)
@@ -70,8 +96,10 @@ def test_two_processes_have_the_losses_of_one(two_processes: Path, name: str) ->
 
 
 def test_a_sharded_run_saves_the_weights_of_a_whole_one(two_processes: Path) -> None:
-    one, two = (load_checkpoint(two_processes / kind / "sharded" / "last").model.state_dict()
-                for kind in ("one", "two"))
+    one, two = (
+        load_checkpoint(two_processes / kind / "sharded" / "last").model.state_dict()
+        for kind in ("one", "two")
+    )
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,5 @@
-"""The order of samples: every sample once an epoch, the same clips however many processes share them."""
+"""The order of samples: every sample once an epoch, the same clips however many processes share
+them."""
 
 from __future__ import annotations
 
@@ -7,7 +8,13 @@ from itertools import islice
 
 import pytest
 
-from marey.training.sampler import PartSampler, SampleStream, balanced_probabilities, finishes_epoch, steps_of_epochs
+from marey.training.sampler import (
+    PartSampler,
+    SampleStream,
+    balanced_probabilities,
+    finishes_epoch,
+    steps_of_epochs,
+)
 
 
 def test_an_epoch_shows_every_sample_once_and_epochs_differ() -> None:
@@ -27,8 +34,22 @@ def test_any_stretch_of_the_stream_is_the_same_however_it_is_reached() -> None:
 @pytest.mark.parametrize(("accumulate", "world"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])
 def test_the_clips_of_a_step_do_not_depend_on_how_it_is_cut(accumulate: int, world: int) -> None:
     stream = SampleStream(11, seed=0)
-    parts = [list(islice(PartSampler(stream, batch_size=8, accumulate=accumulate, rank=rank, world=world, first_step=5),
-                         accumulate)) for rank in range(world)]
+    parts = [
+        list(
+            islice(
+                PartSampler(
+                    stream,
+                    batch_size=8,
+                    accumulate=accumulate,
+                    rank=rank,
+                    world=world,
+                    first_step=5,
+                ),
+                accumulate,
+            )
+        )
+        for rank in range(world)
+    ]
     keys = [key for rank in parts for part in rank for key in part]
     assert Counter(keys) == Counter(stream.keys(40, 48))
     assert all(len(part) == 8 // (accumulate * world) for rank in parts for part in rank)

@@ -15,8 +15,10 @@ from marey.training.schedule import Schedule, warmup_steps
 
 def schedule_of(config: OptimConfig, steps: int, per_epoch: float = 1) -> Schedule:
     """A schedule over two groups, the second at half the rate."""
-    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": config.peak_lr * scale, "scale": scale}
-              for scale in (1.0, 0.5)]
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(1))], "lr": config.peak_lr * scale, "scale": scale}
+        for scale in (1.0, 0.5)
+    ]
     return Schedule(torch.optim.SGD(groups, lr=config.peak_lr), config, steps, per_epoch)
 
 
@@ -33,20 +35,84 @@ def rates(schedule: Schedule, steps: int) -> list[float]:
 # From the closed formulas of the papers and of version 0.1, to ten digits.
 RATES = [
     ({"schedule": "constant", "warmup": 2}, 1, [0.3333333333, 0.6666666667, 1, 1, 1]),
-    ({"schedule": "cosine", "warmup": 3, "warmup_start": 0.1}, 1,
-     [0.325, 0.55, 0.775, 1, 0.9330127019, 0.75, 0.5, 0.25, 0.06698729811]),
+    (
+        {"schedule": "cosine", "warmup": 3, "warmup_start": 0.1},
+        1,
+        [0.325, 0.55, 0.775, 1, 0.9330127019, 0.75, 0.5, 0.25, 0.06698729811],
+    ),
     ({"schedule": "linear"}, 1, [1, 0.75, 0.5, 0.25]),
-    ({"schedule": "linear", "warmup": 0.25}, 1,
-     [0.3333333333, 0.6666666667, 1, 0.8333333333, 0.6666666667, 0.5, 0.3333333333, 0.1666666667]),
-    ({"schedule": "step", "milestones": (2, 3), "gamma": 0.1}, 2, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
-    ({"schedule": "step", "milestones": (1, 2.5), "gamma": 0.1, "warmup": 2}, 2.5,
-     [0.3333333333, 0.6666666667, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01]),
-    ({"schedule": "onecycle"}, 1, [0.04, 0.52, 1, 0.950484632, 0.8117456539, 0.6112620219, 0.3887419781,
-                                   0.1882583461, 0.04951936799, 4e-6]),
-    ({"schedule": "onecycle", "warmup": 0.2}, 1, [0.04, 1, 0.9619399185, 0.8535539764, 0.6913429508, 0.500002,
-                                                  0.3086610492, 0.1464500236, 0.0380640815, 4e-6]),
-    ({"schedule": "onecycle", "warmup": 0.1}, 1, [0.04, 0.969846431, 0.8830226895, 0.750001, 0.5868257415,
-                                                  0.4131782585, 0.250003, 0.1169813105, 0.03015756899, 4e-6]),
+    (
+        {"schedule": "linear", "warmup": 0.25},
+        1,
+        [
+            0.3333333333,
+            0.6666666667,
+            1,
+            0.8333333333,
+            0.6666666667,
+            0.5,
+            0.3333333333,
+            0.1666666667,
+        ],
+    ),
+    (
+        {"schedule": "step", "milestones": (2, 3), "gamma": 0.1},
+        2,
+        [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01],
+    ),
+    (
+        {"schedule": "step", "milestones": (1, 2.5), "gamma": 0.1, "warmup": 2},
+        2.5,
+        [0.3333333333, 0.6666666667, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01],
+    ),
+    (
+        {"schedule": "onecycle"},
+        1,
+        [
+            0.04,
+            0.52,
+            1,
+            0.950484632,
+            0.8117456539,
+            0.6112620219,
+            0.3887419781,
+            0.1882583461,
+            0.04951936799,
+            4e-6,
+        ],
+    ),
+    (
+        {"schedule": "onecycle", "warmup": 0.2},
+        1,
+        [
+            0.04,
+            1,
+            0.9619399185,
+            0.8535539764,
+            0.6913429508,
+            0.500002,
+            0.3086610492,
+            0.1464500236,
+            0.0380640815,
+            4e-6,
+        ],
+    ),
+    (
+        {"schedule": "onecycle", "warmup": 0.1},
+        1,
+        [
+            0.04,
+            0.969846431,
+            0.8830226895,
+            0.750001,
+            0.5868257415,
+            0.4131782585,
+            0.250003,
+            0.1169813105,
+            0.03015756899,
+            4e-6,
+        ],
+    ),
 ]
 
 
@@ -68,9 +134,14 @@ def test_all_groups_follow_one_schedule(settings: dict) -> None:
         rates(schedule, 1)
 
 
-@pytest.mark.parametrize(("schedule", "steps"), [("onecycle", 1), ("onecycle", 2), ("cosine", 1), ("linear", 1)])
+@pytest.mark.parametrize(
+    ("schedule", "steps"), [("onecycle", 1), ("onecycle", 2), ("cosine", 1), ("linear", 1)]
+)
 def test_the_shortest_runs_have_rates(schedule: str, steps: int) -> None:
-    assert all(rate >= 0 for rate in rates(schedule_of(OptimConfig(lr=0.5, schedule=schedule), steps), steps))  # type: ignore[arg-type]
+    assert all(
+        rate >= 0
+        for rate in rates(schedule_of(OptimConfig(lr=0.5, schedule=schedule), steps), steps)
+    )  # type: ignore[arg-type]
 
 
 def test_a_warm_up_below_one_is_a_share_of_all_steps() -> None:
@@ -79,7 +150,9 @@ def test_a_warm_up_below_one_is_a_share_of_all_steps() -> None:
 
 
 def test_plateau_follows_the_metric() -> None:
-    schedule = schedule_of(OptimConfig(lr=1.0, schedule="plateau", gamma=0.5, plateau_patience=1), 100)
+    schedule = schedule_of(
+        OptimConfig(lr=1.0, schedule="plateau", gamma=0.5, plateau_patience=1), 100
+    )
     seen = []
     for metric in (0.5, 0.4, 0.5, 0.6, 0.1, 0.1, 0.1, 0.1):
         schedule.observe(metric, higher_is_better=True)
@@ -88,7 +161,9 @@ def test_plateau_follows_the_metric() -> None:
 
 
 def test_plateau_knows_metrics_that_fall() -> None:
-    schedule = schedule_of(OptimConfig(lr=1.0, schedule="plateau", gamma=0.5, plateau_patience=0), 100)
+    schedule = schedule_of(
+        OptimConfig(lr=1.0, schedule="plateau", gamma=0.5, plateau_patience=0), 100
+    )
     for metric in (0.5, 0.4, 0.3):
         schedule.observe(metric, higher_is_better=False)
     assert schedule.rate == 1
@@ -104,7 +179,9 @@ def test_other_schedules_do_not_look_at_the_metric() -> None:
 
 def test_a_resumed_schedule_goes_on_with_the_same_bits() -> None:
     for settings, per_epoch, expected in RATES:
-        whole, resumed = (schedule_of(OptimConfig(lr=0.5, **settings), len(expected), per_epoch) for _ in range(2))
+        whole, resumed = (
+            schedule_of(OptimConfig(lr=0.5, **settings), len(expected), per_epoch) for _ in range(2)
+        )
         rates(whole, 3)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -127,7 +204,9 @@ def test_a_resumed_plateau_remembers_what_it_saw() -> None:
 
 
 def test_the_plateau_of_a_run_begun_by_an_older_version_is_read() -> None:
-    schedule = schedule_of(OptimConfig(lr=1.0, schedule="plateau", gamma=0.5, plateau_patience=0), 100)
+    schedule = schedule_of(
+        OptimConfig(lr=1.0, schedule="plateau", gamma=0.5, plateau_patience=0), 100
+    )
     schedule.resume(7, {"factor": 0.25, "best": 0.5, "bad": 0})
     assert schedule.rate == 0.25
     schedule.observe(0.4, higher_is_better=True)

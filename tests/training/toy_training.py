@@ -21,7 +21,9 @@ CLASSES = ("bright", "dark", "grey")
 class ToyClips:
     """Clips (4, 3, 8, 8) of three brightnesses; noise of item (epoch, i) follows from both."""
 
-    def __init__(self, num_samples: int = 30, seed: int = 0, unreadable: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, num_samples: int = 30, seed: int = 0, unreadable: tuple[int, ...] = ()
+    ) -> None:
         self.num_samples, self.seed, self.unreadable = num_samples, seed, unreadable
         self.labels = [i % 3 for i in range(num_samples)]
 
@@ -38,36 +40,78 @@ class ToyClips:
 
 
 def toy_model(**changes: Any) -> ModelConfig:
-    arguments = {"num_classes": 3, "num_frames": 4, "image_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2,
-                 "num_heads": 2, "dropout": 0.1}
+    arguments = {
+        "num_classes": 3,
+        "num_frames": 4,
+        "image_size": 8,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "dropout": 0.1,
+    }
     return ModelConfig(name="timesformer", arguments={**arguments, **changes})
 
 
-def toy_task(config: TrainConfig, num_samples: int = 30, unreadable: tuple[int, ...] = (),
-             describes_clips: bool = False) -> Task:
+def toy_task(
+    config: TrainConfig,
+    num_samples: int = 30,
+    unreadable: tuple[int, ...] = (),
+    describes_clips: bool = False,
+) -> Task:
     train, val = ToyClips(num_samples, unreadable=unreadable), ToyClips(18, seed=1)
-    objective = ClipsObjective(config.objective.weights, {"class": ClassTerm()}, num_classes=3,
-                               classification=config.objective.classification)
-    return Task(train_data=train, val_data=val, objective=objective,
-                make_evaluator=lambda: ClipsEvaluator(CLASSES), class_names=CLASSES, collate=collate_clips,
-                labels=train.labels, describes_clips=describes_clips)
+    objective = ClipsObjective(
+        config.objective.weights,
+        {"class": ClassTerm()},
+        num_classes=3,
+        classification=config.objective.classification,
+    )
+    return Task(
+        train_data=train,
+        val_data=val,
+        objective=objective,
+        make_evaluator=lambda: ClipsEvaluator(CLASSES),
+        class_names=CLASSES,
+        collate=collate_clips,
+        labels=train.labels,
+        describes_clips=describes_clips,
+    )
 
 
-def toy_config(*, optim: OptimConfig | None = None, objective: ObjectiveConfig | None = None,
-               model: ModelConfig | None = None, **run: Any) -> TrainConfig:
-    settings = {"epochs": 3, "batch_size": 8, "tensorboard": False, "device": "cpu", "threads": 1, **run}
-    return TrainConfig(model=model or toy_model(), objective=objective or ObjectiveConfig(),
-                       optim=optim or OptimConfig(lr=2e-3), train=RunConfig(**settings))
+def toy_config(
+    *,
+    optim: OptimConfig | None = None,
+    objective: ObjectiveConfig | None = None,
+    model: ModelConfig | None = None,
+    **run: Any,
+) -> TrainConfig:
+    settings = {
+        "epochs": 3,
+        "batch_size": 8,
+        "tensorboard": False,
+        "device": "cpu",
+        "threads": 1,
+        **run,
+    }
+    return TrainConfig(
+        model=model or toy_model(),
+        objective=objective or ObjectiveConfig(),
+        optim=optim or OptimConfig(lr=2e-3),
+        train=RunConfig(**settings),
+    )
 
 
 def shared_toy() -> tuple[TrainConfig, Task]:
     """A run whose losses do not depend on how many processes share it: no dropout, no mixing."""
-    config = toy_config(epochs=2, model=toy_model(dropout=0.0), optim=OptimConfig(name="sgd", lr=0.05), log_every=1)
+    config = toy_config(
+        epochs=2, model=toy_model(dropout=0.0), optim=OptimConfig(name="sgd", lr=0.05), log_every=1
+    )
     return config, toy_task(config, num_samples=31)
 
 
 class AdversarialToy(Objective):
-    """Three forward passes and a gradient with respect to the input, as adversarial training needs."""
+    """Three forward passes and a gradient with respect to the input, as adversarial training
+    needs."""
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Outputs, Terms]:
         clip = batch["clip"].clone().requires_grad_(torch.is_grad_enabled())
@@ -75,7 +119,7 @@ class AdversarialToy(Objective):
         clean = nn.functional.cross_entropy(outputs["logits"], batch["label"])
         if not model.training:
             return outputs, {"class": clean}
-        gradient, = torch.autograd.grad(clean, clip, retain_graph=True)
+        (gradient,) = torch.autograd.grad(clean, clip, retain_graph=True)
         perturbed = model(clip.detach() + 0.1 * gradient.sign())
         adversarial = nn.functional.cross_entropy(perturbed["logits"], batch["label"])
         return outputs, {"class": clean, "adversarial": adversarial}
@@ -83,8 +127,13 @@ class AdversarialToy(Objective):
 
 def adversarial_toy() -> tuple[TrainConfig, Task]:
     weights = {"class": 1.0, "adversarial": 0.5}
-    config = toy_config(epochs=2, model=toy_model(dropout=0.0), optim=OptimConfig(name="sgd", lr=0.05), log_every=1,
-                        objective=ObjectiveConfig(weights=weights))
+    config = toy_config(
+        epochs=2,
+        model=toy_model(dropout=0.0),
+        optim=OptimConfig(name="sgd", lr=0.05),
+        log_every=1,
+        objective=ObjectiveConfig(weights=weights),
+    )
     task = toy_task(config, num_samples=31)
     task.objective = AdversarialToy(weights)
     return config, task

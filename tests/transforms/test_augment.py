@@ -10,7 +10,9 @@ from marey.transforms.augment import Augment, Geometry
 from marey.transforms.preprocess import Preprocess
 
 SPEC = Preprocess(short_side=20, image_size=16, mean=(0, 0, 0), std=(1, 1, 1))
-ONE_FRAME = torch.randint(0, 256, (1, 3, 24, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+ONE_FRAME = torch.randint(
+    0, 256, (1, 3, 24, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 FRAMES = ONE_FRAME.repeat(5, 1, 1, 1)
 
 
@@ -41,9 +43,14 @@ def test_the_same_generator_gives_the_same_clip_and_another_gives_another():
 
 
 def test_nothing_random_is_the_evaluation():
-    assert torch.equal(Augment(preprocess=SPEC, crop="none", flip=0)(FRAMES, generator()), SPEC.clip(FRAMES)[0])
+    assert torch.equal(
+        Augment(preprocess=SPEC, crop="none", flip=0)(FRAMES, generator()), SPEC.clip(FRAMES)[0]
+    )
     stretch = Preprocess(short_side=16, image_size=16, resize_mode="stretch")
-    assert torch.equal(Augment(preprocess=stretch, crop="none", flip=0)(FRAMES, generator()), stretch.clip(FRAMES)[0])
+    assert torch.equal(
+        Augment(preprocess=stretch, crop="none", flip=0)(FRAMES, generator()),
+        stretch.clip(FRAMES)[0],
+    )
 
 
 def test_flip_mirrors_and_swaps_the_paired_label_only_when_it_flips():
@@ -52,8 +59,16 @@ def test_flip_mirrors_and_swaps_the_paired_label_only_when_it_flips():
     assert torch.equal(clip, SPEC.clip(FRAMES)[0].flip(-1))
     assert label == 4
     assert always.labelled(FRAMES, 7, generator())[1] == 7
-    assert Augment(preprocess=SPEC, crop="none", flip=0, flip_pairs={3: 4})(FRAMES, generator()).shape == clip.shape
-    assert Augment(preprocess=SPEC, crop="none", flip=0, flip_pairs={3: 4}).labelled(FRAMES, 3, generator())[1] == 3
+    assert (
+        Augment(preprocess=SPEC, crop="none", flip=0, flip_pairs={3: 4})(FRAMES, generator()).shape
+        == clip.shape
+    )
+    assert (
+        Augment(preprocess=SPEC, crop="none", flip=0, flip_pairs={3: 4}).labelled(
+            FRAMES, 3, generator()
+        )[1]
+        == 3
+    )
 
 
 def test_a_reversed_clip_gets_the_name_of_the_reversed_action_and_only_where_it_has_one():
@@ -72,12 +87,17 @@ def test_a_reversed_clip_gets_the_name_of_the_reversed_action_and_only_where_it_
 
 
 def test_half_of_the_clips_are_mirrored():
-    flips = [Augment(preprocess=SPEC, crop="none").geometry(24, 36, generator(s)).flipped for s in range(400)]
+    flips = [
+        Augment(preprocess=SPEC, crop="none").geometry(24, 36, generator(s)).flipped
+        for s in range(400)
+    ]
     assert 150 < sum(flips) < 250
 
 
 def test_random_resized_windows_stay_inside_their_ranges():
-    augment = Augment(preprocess=SPEC, crop="random_resized", area_range=(0.3, 0.6), aspect_range=(0.8, 1.25))
+    augment = Augment(
+        preprocess=SPEC, crop="random_resized", area_range=(0.3, 0.6), aspect_range=(0.8, 1.25)
+    )
     for seed in range(200):
         _, (top, left, height, width), _ = augment.geometry(120, 160, generator(seed))
         assert 0 <= top <= 120 - height
@@ -87,7 +107,9 @@ def test_random_resized_windows_stay_inside_their_ranges():
 
 
 def test_a_window_that_never_fits_falls_back_to_the_central_square():
-    augment = Augment(preprocess=SPEC, crop="random_resized", area_range=(1.0, 1.0), aspect_range=(1.0, 1.0))
+    augment = Augment(
+        preprocess=SPEC, crop="random_resized", area_range=(1.0, 1.0), aspect_range=(1.0, 1.0)
+    )
     assert augment.geometry(20, 60, generator()).window == (0, 20, 20, 20)
 
 
@@ -100,8 +122,10 @@ def test_boxes_follow_the_geometry():
     frame = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
     frame[..., 10:20, 12:30] = 255
     box = torch.tensor([[12 / 60, 10 / 40, 30 / 60, 20 / 40]])
-    augment = Augment(preprocess=Preprocess(short_side=32, image_size=32, mean=(0, 0, 0), std=(1, 1, 1)),
-                      short_side_range=(32, 32))
+    augment = Augment(
+        preprocess=Preprocess(short_side=32, image_size=32, mean=(0, 0, 0), std=(1, 1, 1)),
+        short_side_range=(32, 32),
+    )
     geometry = Geometry((40, 60), (4, 6, 32, 32), True)
     moved, visible = augment.boxes(box, geometry)
     pixels = augment.apply(frame, geometry, generator())[0, 0]
@@ -111,10 +135,14 @@ def test_boxes_follow_the_geometry():
     assert visible.tolist() == [1.0]
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"crop": "jitter"}, "unknown crop 'jitter'"), ({"flip": 1.5}, "probabilities"),
-    ({"short_side_range": (8, 20)}, "below the crop of 16"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"crop": "jitter"}, "unknown crop 'jitter'"),
+        ({"flip": 1.5}, "probabilities"),
+        ({"short_side_range": (8, 20)}, "below the crop of 16"),
+    ],
+)
 def test_mistakes_are_named(change, words):
     with pytest.raises(UserError, match=words):
         Augment(preprocess=SPEC, **change)

@@ -1,4 +1,5 @@
-"""Robust training never meets the test's kinds, repeats with its generator, and is an option of any recipe."""
+"""Robust training never meets the test's kinds, repeats with its generator, and is an option of any
+recipe."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from marey.transforms.preprocess import Preprocess
 
 
 def clip() -> torch.Tensor:
-    return torch.randint(0, 256, (8, 3, 40, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (8, 3, 40, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def test_training_kinds_and_test_kinds_are_apart() -> None:
@@ -35,8 +38,12 @@ def test_training_kinds_and_test_kinds_are_apart() -> None:
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
 def test_a_mode_keeps_shape_repeats_and_changes_the_clip(mode: str) -> None:
     frames = clip()
-    first = [corrupt_for_training(frames, mode, 1.0, torch.Generator().manual_seed(s)) for s in range(12)]
-    again = [corrupt_for_training(frames, mode, 1.0, torch.Generator().manual_seed(s)) for s in range(12)]
+    first = [
+        corrupt_for_training(frames, mode, 1.0, torch.Generator().manual_seed(s)) for s in range(12)
+    ]
+    again = [
+        corrupt_for_training(frames, mode, 1.0, torch.Generator().manual_seed(s)) for s in range(12)
+    ]
     for changed, same in zip(first, again, strict=True):
         assert changed.shape == frames.shape
         assert changed.dtype == torch.uint8
@@ -61,9 +68,11 @@ def test_only_training_kinds_and_severities_are_drawn(monkeypatch: pytest.Monkey
 
 def test_probability_is_the_share_of_changed_clips() -> None:
     generator = torch.Generator().manual_seed(0)
-    changed = sum(corrupt_for_training(clip(), "spatial", 0.25, generator) is not None
-                  and not torch.equal(corrupt_for_training(clip(), "spatial", 0.25, generator), clip())
-                  for _ in range(200))
+    changed = sum(
+        corrupt_for_training(clip(), "spatial", 0.25, generator) is not None
+        and not torch.equal(corrupt_for_training(clip(), "spatial", 0.25, generator), clip())
+        for _ in range(200)
+    )
     assert 25 < changed < 75
     assert torch.equal(corrupt_for_training(clip(), "spatial", 0.0, generator), clip())
 
@@ -82,7 +91,13 @@ def test_pixmix_mixes_all_frames_alike() -> None:
 def test_it_is_an_option_of_the_training_augmentation() -> None:
     preprocess = Preprocess(short_side=40, image_size=32)
     plain = Augment(preprocess=preprocess, crop="none", flip=0.0)
-    noisy = Augment(preprocess=preprocess, crop="none", flip=0.0, corruption="spatial", corruption_probability=1.0)
+    noisy = Augment(
+        preprocess=preprocess,
+        crop="none",
+        flip=0.0,
+        corruption="spatial",
+        corruption_probability=1.0,
+    )
     a, b = (augment(clip(), torch.Generator().manual_seed(2)) for augment in (plain, noisy))
     assert a.shape == b.shape
     assert not torch.equal(a, b)

@@ -13,19 +13,26 @@ from marey.transforms import functional as F
 
 def noise(*shape: int) -> torch.Tensor:
     """uint8 noise, always the same."""
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
-@pytest.mark.parametrize(("size", "short", "expected"), [
-    ((240, 320), 256, (256, 341)), ((320, 240), 256, (341, 256)), ((256, 256), 224, (224, 224)),
-    ((720, 1280), 224, (224, 398)),
-])
+@pytest.mark.parametrize(
+    ("size", "short", "expected"),
+    [
+        ((240, 320), 256, (256, 341)),
+        ((320, 240), 256, (341, 256)),
+        ((256, 256), 224, (224, 224)),
+        ((720, 1280), 224, (224, 398)),
+    ],
+)
 def test_short_side_sizes_are_those_of_slowfast(size, short, expected):
     assert F.short_side_size(*size, short) == expected
 
 
 def test_crop_offsets_by_hand():
-    assert F.crop_offsets(256, 341, 224, 1) == [(16, 59)]            # ceil(117 / 2) = 59
+    assert F.crop_offsets(256, 341, 224, 1) == [(16, 59)]  # ceil(117 / 2) = 59
     assert F.crop_offsets(224, 299, 224, 3) == [(0, 0), (0, 38), (0, 75)]
     assert F.crop_offsets(299, 224, 224, 3) == [(0, 0), (38, 0), (75, 0)]
     assert F.crop_offsets(257, 300, 224, 3) == [(17, 0), (17, 38), (17, 76)]
@@ -43,7 +50,9 @@ def official_uniform_crop(height, width, size, spatial_idx):
 
 def test_crop_offsets_are_the_official_ones_for_many_sizes():
     for height, width in [(224, 224), (225, 300), (301, 224), (256, 455), (600, 233)]:
-        assert F.crop_offsets(height, width, 224, 3) == [official_uniform_crop(height, width, 224, s) for s in range(3)]
+        assert F.crop_offsets(height, width, 224, 3) == [
+            official_uniform_crop(height, width, 224, s) for s in range(3)
+        ]
 
 
 def test_crops_too_large_or_too_many_are_named():
@@ -58,7 +67,7 @@ def test_resize_is_antialiased_and_keeps_flat_colour_and_dtype():
     checker = parity.mul(255).to(torch.uint8).expand(1, 3, 64, 64)
     small = F.resize(checker, 8, 8)
     assert small.dtype == torch.uint8
-    assert small.float().sub(127.5).abs().max() < 8                  # without antialiasing: 0 or 255
+    assert small.float().sub(127.5).abs().max() < 8  # without antialiasing: 0 or 255
     assert (F.resize(torch.full((2, 3, 31, 17), 93, dtype=torch.uint8), 224, 224) == 93).all()
     assert torch.equal(F.resize(checker, 64, 64), checker)
 
@@ -67,7 +76,9 @@ def test_resize_twice_gives_the_same_bytes_whatever_the_memory_layout():
     frames = noise(3, 3, 60, 80)
     channels_last = frames.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert torch.equal(F.resize(frames, 33, 44), F.resize(frames, 33, 44))
-    assert F.resize(frames, 33, 44).int().sub(F.resize(channels_last, 33, 44).int()).abs().max() <= 1
+    assert (
+        F.resize(frames, 33, 44).int().sub(F.resize(channels_last, 33, 44).int()).abs().max() <= 1
+    )
 
 
 def test_an_unknown_interpolation_is_named():
@@ -111,6 +122,8 @@ def test_boxes_follow_the_pixels_through_crop_and_flip():
     boxes = torch.tensor([[50 / 200, 30 / 100, 90 / 200, 60 / 100]])
     cut, _ = F.crop_boxes(boxes, (100, 200), (10, 20, 80, 100))
     pixels = F.crop(frame, 10, 20, 80, 100).flip(-1)[0, 0]
-    x1, y1, x2, y2 = (F.flip_boxes(cut)[0] * torch.tensor([100, 80, 100, 80])).round().int().tolist()
+    x1, y1, x2, y2 = (
+        (F.flip_boxes(cut)[0] * torch.tensor([100, 80, 100, 80])).round().int().tolist()
+    )
     rows, columns = pixels.nonzero().unbind(1)
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x1, y1, x2, y2)

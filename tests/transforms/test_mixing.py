@@ -24,7 +24,10 @@ def test_mixup_blends_clips_and_targets_alike() -> None:
 
 def test_a_share_of_one_changes_nothing() -> None:
     clip = torch.rand(2, 2, 3, 4, 8)
-    for mixed, targets in (mixup(clip, TARGETS, 1.0, PARTNER), cutmix(clip, TARGETS, 1.0, PARTNER, (0.5, 0.5))):
+    for mixed, targets in (
+        mixup(clip, TARGETS, 1.0, PARTNER),
+        cutmix(clip, TARGETS, 1.0, PARTNER, (0.5, 0.5)),
+    ):
         assert torch.equal(mixed, clip)
         assert torch.equal(targets, TARGETS)
 

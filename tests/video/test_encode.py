@@ -15,7 +15,9 @@ from marey.video.encode import write_video
 
 def frames_of(num: int, height: int = 64, width: int = 84, make=None) -> torch.Tensor:
     """Frames of one grey each, brighter with time."""
-    return torch.linspace(30, 220, num).to(torch.uint8).view(-1, 1, 1, 1).expand(num, 3, height, width)
+    return (
+        torch.linspace(30, 220, num).to(torch.uint8).view(-1, 1, 1, 1).expand(num, 3, height, width)
+    )
 
 
 def test_h264_is_yuv420p_with_its_index_in_front(tmp_path):
@@ -23,7 +25,11 @@ def test_h264_is_yuv420p_with_its_index_in_front(tmp_path):
     assert write_video(path, frames_of(20), 25) == "libx264"
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 25)
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate) == (
+            "h264",
+            "yuv420p",
+            25,
+        )
         assert (stream.codec_context.colorspace, stream.codec_context.color_range) == (6, 1)
     data = path.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
@@ -38,7 +44,9 @@ def test_colours_come_back(tmp_path):
     frames = torch.tensor([200, 60, 30], dtype=torch.uint8).view(1, 3, 1, 1).expand(5, 3, 720, 1280)
     write_video(tmp_path / "red.mp4", frames, 25)
     with open_video(tmp_path / "red.mp4") as reader:
-        assert reader.frames_at([2]).frames[0].float().mean((1, 2)).tolist() == pytest.approx([200, 60, 30], abs=4)
+        assert reader.frames_at([2]).frames[0].float().mean((1, 2)).tolist() == pytest.approx(
+            [200, 60, 30], abs=4
+        )
 
 
 def test_odd_sizes_are_padded_by_the_last_row_and_column(tmp_path):
@@ -55,8 +63,10 @@ def test_an_iterator_of_frames_and_clips_is_streamed(tmp_path):
         assert (reader.num_frames, reader.fps) == (12, 10)
 
 
-@pytest.mark.parametrize(("codec", "suffix"),
-                         [("h265", ".mp4"), ("vp9", ".webm"), ("mpeg4", ".avi"), ("ffv1", ".mkv"), ("av1", ".mp4")])
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("h265", ".mp4"), ("vp9", ".webm"), ("mpeg4", ".avi"), ("ffv1", ".mkv"), ("av1", ".mp4")],
+)
 def test_every_codec_writes_what_we_read(codec, suffix, tmp_path):
     write_video(tmp_path / f"x{suffix}", frames_of(6), 25, codec=codec, gop=3)
     with open_video(tmp_path / f"x{suffix}") as reader:
@@ -68,8 +78,11 @@ def test_sound_is_copied(tmp_path):
     with av.open(str(sound), "w") as out:
         stream = out.add_stream("aac", rate=16000)
         for i in range(20):
-            frame = av.AudioFrame.from_ndarray(np.random.default_rng(i).normal(size=(1, 1024)).astype(np.float32) / 9,
-                                               "fltp", "mono")
+            frame = av.AudioFrame.from_ndarray(
+                np.random.default_rng(i).normal(size=(1, 1024)).astype(np.float32) / 9,
+                "fltp",
+                "mono",
+            )
             frame.sample_rate, frame.pts = 16000, 1024 * i
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -98,7 +111,9 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         yield frames_of(3)
         yield frames_of(3, 32, 32)
 
-    with pytest.raises(UserError, match=r"all frames of a video have one size, got \(64, 84\) and then \(32, 32\)"):
+    with pytest.raises(
+        UserError, match=r"all frames of a video have one size, got \(64, 84\) and then \(32, 32\)"
+    ):
         write_video(path, breaks(), 25)
     assert path.read_bytes() == b"old"
     assert [f.name for f in tmp_path.iterdir()] == ["kept.mp4"]

@@ -7,7 +7,14 @@ from fractions import Fraction
 
 import pytest
 
-from marey.video.frame_index import Entry, FrameIndex, frame_times, index_frames, index_packets, packets_can_tell
+from marey.video.frame_index import (
+    Entry,
+    FrameIndex,
+    frame_times,
+    index_frames,
+    index_packets,
+    packets_can_tell,
+)
 
 
 class FakePacket(bytes):
@@ -16,7 +23,9 @@ class FakePacket(bytes):
     def __new__(cls, *_: object, **__: object) -> FakePacket:
         return super().__new__(cls, 20)
 
-    def __init__(self, pts: int | None, *, is_keyframe: bool = False, dts: int | None = None) -> None:
+    def __init__(
+        self, pts: int | None, *, is_keyframe: bool = False, dts: int | None = None
+    ) -> None:
         self.pts, self.dts, self.is_keyframe = pts, dts, is_keyframe
         self.size, self.duration, self.is_discard = len(self), 1, False
 
@@ -43,10 +52,25 @@ def test_packets_in_decoding_order_become_entries_in_the_order_shown() -> None:
     assert index.order_of_pts == {0: 0, 3: 1, 1: 2, 2: 3, 4: 4}
 
 
-@pytest.mark.parametrize("untold", [
-    packets(0, 1, 1), packets(0, 1, keys=()), packets(2, 0, 1), [FakePacket(0, is_keyframe=True), FakePacket(None)],
-    packets(5, 6, 0, 1, keys=(0, 2)), [],
-], ids=["two at one time", "no key frame first", "shown before the key frame", "no time", "key frames fall", "none"])
+@pytest.mark.parametrize(
+    "untold",
+    [
+        packets(0, 1, 1),
+        packets(0, 1, keys=()),
+        packets(2, 0, 1),
+        [FakePacket(0, is_keyframe=True), FakePacket(None)],
+        packets(5, 6, 0, 1, keys=(0, 2)),
+        [],
+    ],
+    ids=[
+        "two at one time",
+        "no key frame first",
+        "shown before the key frame",
+        "no time",
+        "key frames fall",
+        "none",
+    ],
+)
 def test_packets_that_do_not_tell_are_left_to_the_decoder(untold: list[FakePacket]) -> None:
     assert index_packets(untold, "mov", "h264") is None
 
@@ -84,7 +108,9 @@ def test_decoded_frames_keep_their_key_frames_only_where_they_can_be_sought() ->
 
 
 def test_runs_group_frames_by_the_key_frame_before_them() -> None:
-    entries = [Entry(pts, order, 1) for pts, order in ((0, 0), (1, 2), (2, 1), (3, 3), (4, 5), (5, 4))]
+    entries = [
+        Entry(pts, order, 1) for pts, order in ((0, 0), (1, 2), (2, 1), (3, 3), (4, 5), (5, 4))
+    ]
     index = FrameIndex(entries=entries, keys=[(0, 0), (3, 3)])
     assert list(index.runs([1, 2, 4])) == [(0, 2, [1, 2]), (3, 5, [4])]
     assert list(index.runs([])) == []

@@ -29,12 +29,12 @@ def transport_stream(path: Path, num_frames: int = 50) -> bytes:
 def test_a_growing_file_is_read_to_its_last_frame(tmp_path: Path) -> None:
     data = transport_stream(tmp_path / "whole.ts")
     growing = tmp_path / "growing.ts"
-    growing.write_bytes(data[:len(data) // 2])
+    growing.write_bytes(data[: len(data) // 2])
 
     def grow() -> None:
         time.sleep(0.3)
         with growing.open("ab") as stream:
-            stream.write(data[len(data) // 2:])
+            stream.write(data[len(data) // 2 :])
 
     writer = threading.Thread(target=grow)
     writer.start()

@@ -34,7 +34,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     open_video(sys.argv[1])
 except ValueError as error:
-    print(type(error).__name__, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(type(error).__name__, (peak - before) // 1024)
 """
 
 
@@ -62,7 +63,7 @@ def test_frames_beyond_the_limit_are_refused_by_name(tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_limit_is_exact(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / name, 100, 60)                         # padded to 112 x 64 by some decoders
+    path = write(tmp_path / name, 100, 60)  # padded to 112 x 64 by some decoders
     with open_video(path, max_pixels=100 * 60) as reader:
         assert reader.frames_at([0]).frames.shape[-2:] == (60, 100)
     with pytest.raises(PixelLimitError, match=rf"^{path}: "):
@@ -70,27 +71,33 @@ def test_the_limit_is_exact(tmp_path: Path, name: str) -> None:
 
 
 def test_a_refused_frame_is_not_allocated(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.gif", 8000, 8000)                   # 256 MB a frame
+    path = write(tmp_path / "a.gif", 8000, 8000)  # 256 MB a frame
     assert path.stat().st_size < 100_000
-    said = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True
+    ).stdout
     error, megabytes = said.split()
     assert error == "PixelLimitError"
     assert int(megabytes) < 100
 
 
 def test_the_shared_gif_costs_no_more_than_a_plain_prediction(shared_dir: Path) -> None:
-    run = ("import resource, subprocess, sys\n"
-           "done = subprocess.run([sys.executable, '-m', 'marey', 'predict', sys.argv[1]], capture_output=True)\n"
-           "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)\n"
-           "print(done.stderr.decode())")
+    run = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run([sys.executable, '-m', 'marey', 'predict', sys.argv[1]], "
+        "capture_output=True)\n"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)\n"
+        "print(done.stderr.decode())"
+    )
     peaks = []
     gif = shared_dir / "reliability" / "gif_8000x8000.gif"
     if not gif.is_file():
         pytest.skip(f"{gif} is absent")
     plain = Path(__file__).parents[2] / "examples" / "walk.mp4"
-    for video, status in ((plain, "0"), (gif, "1")):               # 1: a video of the job cannot be read
-        said = subprocess.run([sys.executable, "-c", run, str(video)], capture_output=True, text=True,
-                              check=True).stdout
+    for video, status in ((plain, "0"), (gif, "1")):  # 1: a video of the job cannot be read
+        said = subprocess.run(
+            [sys.executable, "-c", run, str(video)], capture_output=True, text=True, check=True
+        ).stdout
         first, *rest = said.splitlines()
         assert first.split()[0] == status, rest
         peaks.append(int(first.split()[1]))

@@ -20,11 +20,19 @@ class FakeFrame:
         self.side_data = {"DISPLAYMATRIX": matrix.tobytes()}
 
 
-@pytest.mark.parametrize(("matrix", "turns"), [
-    ((1, 0, 0, 1), (False, False, False)), ((-1, 0, 0, -1), (False, True, True)),
-    ((0, 1, -1, 0), (True, True, False)), ((0, -1, 1, 0), (True, False, True)), ((-1, 0, 0, 1), (False, True, False)),
-])
-def test_the_matrix_names_the_turn(matrix: tuple[int, int, int, int], turns: tuple[bool, bool, bool]) -> None:
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [
+        ((1, 0, 0, 1), (False, False, False)),
+        ((-1, 0, 0, -1), (False, True, True)),
+        ((0, 1, -1, 0), (True, True, False)),
+        ((0, -1, 1, 0), (True, False, True)),
+        ((-1, 0, 0, 1), (False, True, False)),
+    ],
+)
+def test_the_matrix_names_the_turn(
+    matrix: tuple[int, int, int, int], turns: tuple[bool, bool, bool]
+) -> None:
     assert quarter_turns(FakeFrame(*matrix)) == turns
 
 
@@ -36,9 +44,15 @@ def test_a_frame_without_a_matrix_stays() -> None:
 def test_pixels_are_turned_as_the_matrix_asks() -> None:
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-    for turns, expected in (((False, False, False), pixels), ((False, True, True), np.rot90(pixels, 2)),
-                            ((True, True, False), np.rot90(pixels, -1)), ((True, False, True), np.rot90(pixels))):
-        np.testing.assert_array_equal(upright_rgb(frame, (6, 4), turns, VideoReformatter()), expected)
+    for turns, expected in (
+        ((False, False, False), pixels),
+        ((False, True, True), np.rot90(pixels, 2)),
+        ((True, True, False), np.rot90(pixels, -1)),
+        ((True, False, True), np.rot90(pixels)),
+    ):
+        np.testing.assert_array_equal(
+            upright_rgb(frame, (6, 4), turns, VideoReformatter()), expected
+        )
 
 
 def test_a_frame_of_another_size_is_resized_to_the_first_ones() -> None:

@@ -31,12 +31,14 @@ def test_uniform_stride_of_the_paper_by_hand():
 
 
 def official_indices(L, N, stride, fps, target_fps, view, num_views, use_offset=False):
-    """SlowFast `decoder.get_start_end_idx` and `temporal_sampling`, as TimeSformer's release runs them, line by
-    line."""
+    """SlowFast `decoder.get_start_end_idx` and `temporal_sampling`, as TimeSformer's release runs
+    them, line by line."""
     clip_size = stride * N / target_fps * fps
     delta = max(L - clip_size, 0)
     if use_offset:
-        start = math.floor(delta / 2) if num_views == 1 else view * math.floor(delta / (num_views - 1))
+        start = (
+            math.floor(delta / 2) if num_views == 1 else view * math.floor(delta / (num_views - 1))
+        )
     else:
         start = delta * view / num_views
     index = torch.linspace(start, start + clip_size - 1, N)
@@ -47,17 +49,28 @@ def official_indices(L, N, stride, fps, target_fps, view, num_views, use_offset=
 @pytest.mark.parametrize("num_views", [1, 3, 10])
 @pytest.mark.parametrize(("L", "fps"), [(300, 30.0), (250, 25.0), (100, 29.97), (719, 59.94)])
 def test_linspace_spacing_is_the_official_rule(L, fps, num_views, use_offset):
-    sampling = ClipSampling(spacing="linspace", target_fps=30, view_start="offset" if use_offset else "spread")
+    sampling = ClipSampling(
+        spacing="linspace", target_fps=30, view_start="offset" if use_offset else "spread"
+    )
     for view in range(num_views):
         ours = sampling.indices(L, fps=fps, view=view, num_views=num_views)
-        assert np.abs(np.array(ours) - official_indices(L, 8, 32, fps, 30, view, num_views, use_offset)).max() <= 0
+        assert (
+            np.abs(
+                np.array(ours) - official_indices(L, 8, 32, fps, 30, view, num_views, use_offset)
+            ).max()
+            <= 0
+        )
 
 
 def test_the_last_of_ten_views_starts_at_nine_tenths_of_the_slack():
     assert view_start(356, 256) == 0
     assert view_start(356, 256, view=9, num_views=10) == pytest.approx(90)
     assert view_start(357, 256, rule="offset") == 50
-    assert [view_start(356, 256, view=v, num_views=3, rule="offset") for v in range(3)] == [0, 50, 100]
+    assert [view_start(356, 256, view=v, num_views=3, rule="offset") for v in range(3)] == [
+        0,
+        50,
+        100,
+    ]
 
 
 def test_training_starts_are_spread_over_the_slack():
@@ -67,8 +80,18 @@ def test_training_starts_are_spread_over_the_slack():
 
 
 def test_a_target_rate_scales_the_stride():
-    assert ClipSampling(num_frames=4, stride_frames=8, target_fps=30).indices(200, fps=60) == [0, 16, 32, 48]
-    assert ClipSampling(num_frames=4, stride_frames=8, target_fps=30).indices(200, fps=15) == [0, 4, 8, 12]
+    assert ClipSampling(num_frames=4, stride_frames=8, target_fps=30).indices(200, fps=60) == [
+        0,
+        16,
+        32,
+        48,
+    ]
+    assert ClipSampling(num_frames=4, stride_frames=8, target_fps=30).indices(200, fps=15) == [
+        0,
+        4,
+        8,
+        12,
+    ]
     with pytest.raises(UserError, match="needs the frame rate of the source"):
         ClipSampling(target_fps=30).indices(200)
 
@@ -80,7 +103,9 @@ def test_equidistant_takes_first_and_last():
 
 
 def test_views_of_equidistant_together_are_equidistant():
-    together = sorted(i for view in range(3) for i in equidistant_indices(120, 4, view=view, num_views=3))
+    together = sorted(
+        i for view in range(3) for i in equidistant_indices(120, 4, view=view, num_views=3)
+    )
     assert together == list(range(5, 120, 10))
 
 
@@ -100,7 +125,8 @@ def test_random_evaluation_is_fixed_and_views_differ():
 
 
 def test_segments_round_half_to_even_by_hand():
-    # L = 5, N = 8: seg = 0.5, edges round(0, .5, 1, 1.5, 2, 2.5, 3, 3.5, 4) = 0 0 1 2 2 2 3 4 4 (half to even)
+    # L = 5, N = 8: seg = 0.5, edges round(0, .5, 1, 1.5, 2, 2.5, 3, 3.5, 4) = 0 0 1 2 2 2 3 4 4
+    # (half to even)
     assert segment_indices(5, 8) == [0, 0, 1, 2, 2, 2, 3, 4]
     # L = 37 (a Jester clip), N = 8: seg = 4.5, edges 0 4 9 14 18 22 27 32 36
     assert segment_indices(37, 8) == [2, 6, 11, 16, 20, 24, 29, 34]
@@ -129,15 +155,18 @@ def test_indices_are_inside_in_number_and_in_order(kind, L):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_generator_gives_the_same_clip(kind):
     sampling = ClipSampling(kind=kind, stride_frames=4)
-    assert sampling.indices(500, generator=generator(3)) == sampling.indices(500, generator=generator(3))
+    assert sampling.indices(500, generator=generator(3)) == sampling.indices(
+        500, generator=generator(3)
+    )
 
 
 def test_short_policies_by_hand():
     def take(short, L=5):
         return ClipSampling(num_frames=4, stride_frames=2, short=short).indices(L)
+
     assert take("repeat_last") == [0, 2, 4, 4]
     assert take("loop") == [0, 2, 4, 1]
-    assert take("extend") == [0, 2, 4, 6]                            # of the video extended to 8 frames
+    assert take("extend") == [0, 2, 4, 6]  # of the video extended to 8 frames
     assert take("extend", L=8) == [0, 2, 4, 6]
     with pytest.raises(UserError, match="has 5 frames and the sampler needs 8"):
         take("error")
@@ -167,13 +196,16 @@ def test_frames_at_rate_holds_the_frame_shown():
     assert frames_at_rate([], 5) == []
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"kind": "uniformly"}, "unknown sampling kind 'uniformly'; did you mean 'uniform'"),
-    ({"short": "repeat"}, "did you mean 'repeat_last'"),
-    ({"spacing": "line"}, "unknown spacing"),
-    ({"num_frames": 0}, "counts from 1 up"),
-    ({"target_fps": -1.0}, "rate above 0"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "uniformly"}, "unknown sampling kind 'uniformly'; did you mean 'uniform'"),
+        ({"short": "repeat"}, "did you mean 'repeat_last'"),
+        ({"spacing": "line"}, "unknown spacing"),
+        ({"num_frames": 0}, "counts from 1 up"),
+        ({"target_fps": -1.0}, "rate above 0"),
+    ],
+)
 def test_mistakes_are_named(change, words):
     with pytest.raises(UserError, match=words):
         ClipSampling(**change)

@@ -24,14 +24,17 @@ BASE_URL = "http://127.0.0.1:7860"
 
 @pytest.fixture(autouse=True)
 def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uploads land in a folder of the test, so that what other programs leave in the common one does not count."""
+    """Uploads land in a folder of the test, so that what other programs leave in the common one
+    does not count."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture
 def client(tiny_checkpoint: Path) -> TestClient:
     limits = Limits(max_megabytes=1, max_seconds=20, concurrent=1)
-    return TestClient(create_app(ModelShelf([str(tiny_checkpoint)]), limits, page=False), base_url=BASE_URL)
+    return TestClient(
+        create_app(ModelShelf([str(tiny_checkpoint)]), limits, page=False), base_url=BASE_URL
+    )
 
 
 def post(client: TestClient, content: bytes, name: str = "v.mp4", **form: str) -> tuple[int, dict]:
@@ -43,26 +46,34 @@ def leftovers() -> list[str]:
     return glob.glob(f"{tempfile.gettempdir()}/marey-upload-*")
 
 
-def test_the_answer_is_that_of_the_predictor_under_the_visitors_name(client: TestClient, tiny_checkpoint: Path,
-                                                                     day_and_night: Path) -> None:
-    name = "it's \"#1\" <b>../x.mp4"
+def test_the_answer_is_that_of_the_predictor_under_the_visitors_name(
+    client: TestClient, tiny_checkpoint: Path, day_and_night: Path
+) -> None:
+    name = 'it\'s "#1" <b>../x.mp4'
     status, document = post(client, day_and_night.read_bytes(), name)
     assert status == 200
     (entry,) = document["results"]
-    assert entry["predictions"] == Predictor.load(tiny_checkpoint)(day_and_night).to_dict()["predictions"]
+    assert (
+        entry["predictions"]
+        == Predictor.load(tiny_checkpoint)(day_and_night).to_dict()["predictions"]
+    )
     assert "marey-upload" not in str(document)
     assert leftovers() == []
 
 
-@pytest.mark.parametrize(("content", "form", "status", "message"), [
-    (b"", {}, 400, "the file is empty"),
-    (b"not a video", {}, 415, "v.mp4"),
-    (b"x" * 1_200_000, {}, 413, "larger than 1 MB"),
-    (b"x", {"model": "hf:anything/else"}, 400, "is not offered"),
-    (b"x", {"top": "0"}, 422, "greater than or equal to 1"),
-])
-def test_bad_requests_get_their_status_and_leave_nothing(client: TestClient, content: bytes, form: dict[str, str],
-                                                         status: int, message: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "form", "status", "message"),
+    [
+        (b"", {}, 400, "the file is empty"),
+        (b"not a video", {}, 415, "v.mp4"),
+        (b"x" * 1_200_000, {}, 413, "larger than 1 MB"),
+        (b"x", {"model": "hf:anything/else"}, 400, "is not offered"),
+        (b"x", {"top": "0"}, 422, "greater than or equal to 1"),
+    ],
+)
+def test_bad_requests_get_their_status_and_leave_nothing(
+    client: TestClient, content: bytes, form: dict[str, str], status: int, message: str
+) -> None:
     found, document = post(client, content, **form)
     assert found == status
     assert message in str(document["detail"])
@@ -70,23 +81,34 @@ def test_bad_requests_get_their_status_and_leave_nothing(client: TestClient, con
     assert leftovers() == []
 
 
-def test_a_video_beyond_the_duration_limit_is_refused(tiny_checkpoint: Path, day_and_night: Path) -> None:
+def test_a_video_beyond_the_duration_limit_is_refused(
+    tiny_checkpoint: Path, day_and_night: Path
+) -> None:
     app = create_app(ModelShelf([str(tiny_checkpoint)]), Limits(max_seconds=5), page=False)
     status, document = post(TestClient(app, base_url=BASE_URL), day_and_night.read_bytes())
     assert status == 413
     assert "lasts 8 s, this server takes up to 5 s" in document["detail"]
 
 
-def test_a_video_beyond_the_pixel_limit_is_refused(tiny_checkpoint: Path, day_and_night: Path) -> None:
+def test_a_video_beyond_the_pixel_limit_is_refused(
+    tiny_checkpoint: Path, day_and_night: Path
+) -> None:
     app = create_app(ModelShelf([str(tiny_checkpoint)]), Limits(max_pixels=64 * 48 - 1), page=False)
     status, document = post(TestClient(app, base_url=BASE_URL), day_and_night.read_bytes())
     assert status == 413
-    assert "v.mp4: has frames of more than 3071 pixels, the most this server takes" in document["detail"]
+    assert (
+        "v.mp4: has frames of more than 3071 pixels, the most this server takes"
+        in document["detail"]
+    )
 
 
-def test_where_a_model_cannot_be_loaded_the_bundled_one_answers(tmp_path: Path, day_and_night: Path) -> None:
-    client = TestClient(create_app(ModelShelf(["marey-mini", str(tmp_path / "gone")]), page=False),
-                        base_url=BASE_URL)
+def test_where_a_model_cannot_be_loaded_the_bundled_one_answers(
+    tmp_path: Path, day_and_night: Path
+) -> None:
+    client = TestClient(
+        create_app(ModelShelf(["marey-mini", str(tmp_path / "gone")]), page=False),
+        base_url=BASE_URL,
+    )
     status, document = post(client, day_and_night.read_bytes(), model=str(tmp_path / "gone"))
     assert status == 200
     assert "marey-mini answers instead" in document["notice"]
@@ -103,7 +125,9 @@ def test_pages_may_only_talk_to_us(client: TestClient) -> None:
     assert {"400", "413", "415", "503"} <= set(described)
 
 
-def test_only_offered_models_are_loaded_and_the_least_used_goes_first(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_only_offered_models_are_loaded_and_the_least_used_goes_first(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     import shutil
 
     names = [str(tiny_checkpoint)] + [str(tmp_path / str(i)) for i in range(2)]

@@ -16,7 +16,9 @@ from marey.web.models import ModelShelf
 
 
 def status(checkpoint: Path, host: str, bound: str, *allowed: str, page: bool = False) -> int:
-    app = create_app(ModelShelf([str(checkpoint)]), page=page, allowed_hosts=[*hosts_of(bound), *allowed])
+    app = create_app(
+        ModelShelf([str(checkpoint)]), page=page, allowed_hosts=[*hosts_of(bound), *allowed]
+    )
     return TestClient(app).get("/" if page else "/api/models", headers={"Host": host}).status_code
 
 
@@ -26,9 +28,20 @@ def test_loopback_is_always_answered(tiny_checkpoint: Path, host: str) -> None:
     assert status(tiny_checkpoint, host, "0.0.0.0") == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.1.7", "localhost.evil.example",
-                                  "", "any address"])
-def test_another_name_is_refused_by_a_server_of_this_machine(tiny_checkpoint: Path, host: str) -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "192.168.1.7",
+        "localhost.evil.example",
+        "",
+        "any address",
+    ],
+)
+def test_another_name_is_refused_by_a_server_of_this_machine(
+    tiny_checkpoint: Path, host: str
+) -> None:
     assert status(tiny_checkpoint, host, "127.0.0.1") == 400
 
 
@@ -37,9 +50,18 @@ def test_the_page_is_behind_the_same_check(tiny_checkpoint: Path) -> None:
     assert status(tiny_checkpoint, "127.0.0.1:7860", "127.0.0.1", page=True) == 200
 
 
-@pytest.mark.parametrize(("host", "expected"), [("192.168.1.7:7860", 200), ("[fe80::1]:7860", 200),
-                                                ("evil.example", 400), ("192.168.1.7.evil.example", 400)])
-def test_on_every_interface_addresses_pass_and_names_do_not(tiny_checkpoint: Path, host: str, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("192.168.1.7:7860", 200),
+        ("[fe80::1]:7860", 200),
+        ("evil.example", 400),
+        ("192.168.1.7.evil.example", 400),
+    ],
+)
+def test_on_every_interface_addresses_pass_and_names_do_not(
+    tiny_checkpoint: Path, host: str, expected: int
+) -> None:
     assert status(tiny_checkpoint, host, "0.0.0.0") == expected
     assert status(tiny_checkpoint, host, "::") == expected
 

@@ -1,4 +1,5 @@
-"""The page in a real browser: upload, answer, bad file, two visitors, no request to another host."""
+"""The page in a real browser: upload, answer, bad file, two visitors, no request to another
+host."""
 
 from __future__ import annotations
 
@@ -15,8 +16,12 @@ pytest.importorskip("gradio", reason="the extra 'web' is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-pytestmark = [pytest.mark.browser,
-              pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: Debian's package 'chromium' brings one")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium here: Debian's package 'chromium' brings one"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +50,15 @@ def server(tiny_checkpoint: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     with playwright.sync_playwright() as library:
-        browser = library.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"])
+        browser = library.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+            ],
+        )
         yield browser
         browser.close()
 
@@ -54,8 +66,12 @@ def browser() -> Iterator[object]:
 def visit(browser: object, server: str, video: Path, width: int = 1100) -> object:
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.hosts = set()
-    page.on("request", lambda request: page.hosts.add(request.url.split("/")[2])
-            if request.url.startswith("http") else None)
+    page.on(
+        "request",
+        lambda request: (
+            page.hosts.add(request.url.split("/")[2]) if request.url.startswith("http") else None
+        ),
+    )
     page.goto(server)
     page.wait_for_selector("#recognise", timeout=60_000)
     page.set_input_files("#video input[type=file]", str(video))
@@ -63,7 +79,9 @@ def visit(browser: object, server: str, video: Path, width: int = 1100) -> objec
     return page
 
 
-def test_an_upload_is_answered_and_no_other_host_is_asked(browser: object, server: str, day_and_night: Path) -> None:
+def test_an_upload_is_answered_and_no_other_host_is_asked(
+    browser: object, server: str, day_and_night: Path
+) -> None:
     page = visit(browser, server, day_and_night)
     page.click("#recognise")
     page.wait_for_selector("#trust .trust", timeout=60_000)
@@ -74,14 +92,17 @@ def test_an_upload_is_answered_and_no_other_host_is_asked(browser: object, serve
     page.close()
 
 
-def test_a_phone_wide_screen_needs_no_sideways_scrolling(browser: object, server: str, day_and_night: Path) -> None:
+def test_a_phone_wide_screen_needs_no_sideways_scrolling(
+    browser: object, server: str, day_and_night: Path
+) -> None:
     page = visit(browser, server, day_and_night, width=380)
     assert page.evaluate("document.documentElement.scrollWidth") <= 382
     page.close()
 
 
-def test_the_button_works_by_keyboard_and_two_visitors_are_both_answered(browser: object, server: str,
-                                                                         day_and_night: Path) -> None:
+def test_the_button_works_by_keyboard_and_two_visitors_are_both_answered(
+    browser: object, server: str, day_and_night: Path
+) -> None:
     pages = [visit(browser, server, day_and_night) for _ in range(2)]
     for page in pages:
         page.focus("#recognise")
@@ -91,8 +112,9 @@ def test_the_button_works_by_keyboard_and_two_visitors_are_both_answered(browser
         page.close()
 
 
-def test_a_bad_file_is_a_sentence_on_the_page_and_the_server_lives_on(browser: object, server: str, tmp_path: Path,
-                                                                      day_and_night: Path) -> None:
+def test_a_bad_file_is_a_sentence_on_the_page_and_the_server_lives_on(
+    browser: object, server: str, tmp_path: Path, day_and_night: Path
+) -> None:
     bad = tmp_path / "evil <img src=x> #1.mp4"
     bad.write_bytes(b"no video at all")
     page = browser.new_page()
@@ -113,5 +135,7 @@ def test_a_bad_file_is_a_sentence_on_the_page_and_the_server_lives_on(browser: o
 def test_the_endpoint_takes_the_video_alone(server: str, day_and_night: Path) -> None:
     from gradio_client import Client, handle_file
 
-    answer = Client(server, verbose=False).predict(handle_file(str(day_and_night)), api_name="/predict")
+    answer = Client(server, verbose=False).predict(
+        handle_file(str(day_and_night)), api_name="/predict"
+    )
     assert {entry["label"] for entry in answer[0]["confidences"]} == {"bright", "dark"}

@@ -1,4 +1,5 @@
-"""Files of the server that a visitor did not upload stay closed, whatever the page's API is sent."""
+"""Files of the server that a visitor did not upload stay closed, whatever the page's API is
+sent."""
 
 from __future__ import annotations
 
@@ -36,8 +37,10 @@ def file_data(path: str) -> dict[str, Any]:
 
 def call(client: TestClient, video: Any, model: str) -> str:
     """Call the page's endpoint and return the event stream of its answer."""
-    started = client.post("/gradio_api/call/predict", json={"data": [video, model, "none", 3],
-                                                            "session_hash": SESSION})
+    started = client.post(
+        "/gradio_api/call/predict",
+        json={"data": [video, model, "none", 3], "session_hash": SESSION},
+    )
     if started.status_code != 200:
         return f"event: error\ndata: {started.text}"
     return client.get(f"/gradio_api/call/predict/{started.json()['event_id']}").text
@@ -53,8 +56,9 @@ def paths_in(value: Any) -> set[str]:
     return set()
 
 
-def test_a_video_of_the_server_is_not_answered_from(client: TestClient, tiny_checkpoint: Path,
-                                                    day_and_night: Path) -> None:
+def test_a_video_of_the_server_is_not_answered_from(
+    client: TestClient, tiny_checkpoint: Path, day_and_night: Path
+) -> None:
     answer = call(client, file_data(str(day_and_night)), str(tiny_checkpoint))
     assert "event: error" in answer
     assert "was not uploaded by a user" in answer
@@ -62,8 +66,9 @@ def test_a_video_of_the_server_is_not_answered_from(client: TestClient, tiny_che
     assert "bright" not in answer
 
 
-def test_bytes_of_a_file_of_the_server_do_not_come_back(client: TestClient, day_and_night: Path,
-                                                        tmp_path: Path) -> None:
+def test_bytes_of_a_file_of_the_server_do_not_come_back(
+    client: TestClient, day_and_night: Path, tmp_path: Path
+) -> None:
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(day_and_night.read_bytes() + b"secret")
     call(client, file_data(str(secret)), "no such model")
@@ -73,13 +78,19 @@ def test_bytes_of_a_file_of_the_server_do_not_come_back(client: TestClient, day_
     paths = paths_in(config.json()) | {str(secret)}
     for path in sorted(paths):
         for prefix in ("/gradio_api/file=", "/file=", "/gradio_api/file/"):
-            assert client.get(prefix + path).content != secret.read_bytes(), f"{prefix}{path} is the server's file"
+            assert client.get(prefix + path).content != secret.read_bytes(), (
+                f"{prefix}{path} is the server's file"
+            )
     assert "secret" not in config.text
     assert "secret" not in page.text
 
 
-def test_an_uploaded_video_is_answered(client: TestClient, tiny_checkpoint: Path, day_and_night: Path) -> None:
-    (path,) = client.post("/gradio_api/upload", files={"files": ("v.mp4", day_and_night.read_bytes())}).json()
+def test_an_uploaded_video_is_answered(
+    client: TestClient, tiny_checkpoint: Path, day_and_night: Path
+) -> None:
+    (path,) = client.post(
+        "/gradio_api/upload", files={"files": ("v.mp4", day_and_night.read_bytes())}
+    ).json()
     answer = call(client, file_data(path), str(tiny_checkpoint))
     assert "event: complete" in answer
     document = json.loads(answer.split("event: complete\ndata: ")[1].splitlines()[0])
@@ -87,9 +98,12 @@ def test_an_uploaded_video_is_answered(client: TestClient, tiny_checkpoint: Path
 
 
 @pytest.mark.parametrize("address", ["/gradio_api/run/predict", "/gradio_api/api/predict"])
-def test_no_other_address_of_the_endpoint_answers_from_it(client: TestClient, tiny_checkpoint: Path,
-                                                          day_and_night: Path, address: str) -> None:
-    answer = client.post(address, json={"data": [file_data(str(day_and_night)), str(tiny_checkpoint), "none", 3]})
+def test_no_other_address_of_the_endpoint_answers_from_it(
+    client: TestClient, tiny_checkpoint: Path, day_and_night: Path, address: str
+) -> None:
+    answer = client.post(
+        address, json={"data": [file_data(str(day_and_night)), str(tiny_checkpoint), "none", 3]}
+    )
     assert answer.status_code >= 400
     assert "bright" not in answer.text
 
@@ -128,7 +142,11 @@ def test_the_documented_clients_work(server: str, day_and_night: Path) -> None:
     from gradio_client import Client, handle_file
 
     with day_and_night.open("rb") as video:
-        answer = httpx.post(f"{server}api/predict", files={"video": video}, data={"top": 3}, timeout=60).json()
+        answer = httpx.post(
+            f"{server}api/predict", files={"video": video}, data={"top": 3}, timeout=60
+        ).json()
     assert {entry["label"] for entry in answer["results"][0]["predictions"]} == {"bright", "dark"}
-    label, *_ = Client(server, verbose=False).predict(handle_file(str(day_and_night)), api_name="/predict")
+    label, *_ = Client(server, verbose=False).predict(
+        handle_file(str(day_and_night)), api_name="/predict"
+    )
     assert {entry["label"] for entry in label["confidences"]} == {"bright", "dark"}

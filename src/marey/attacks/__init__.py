@@ -42,7 +42,9 @@ def list_attacks() -> list[str]:
     return list(ATTACKS)
 
 
-def attack(model: PixelModel, clip: Tensor, labels: Tensor, name: str = "pgd", **options: Any) -> AttackResult:
+def attack(
+    model: PixelModel, clip: Tensor, labels: Tensor, name: str = "pgd", **options: Any
+) -> AttackResult:
     """Attack clips with a named attack.
 
     Args:
@@ -58,11 +60,18 @@ def attack(model: PixelModel, clip: Tensor, labels: Tensor, name: str = "pgd", *
     if name not in ATTACKS:
         raise unknown_name("attack", name, ATTACKS)
     function = ATTACKS[name]
-    known = [key for key in inspect.signature(function).parameters if key not in ("model", "clip", "labels")]
+    known = [
+        key
+        for key in inspect.signature(function).parameters
+        if key not in ("model", "clip", "labels")
+    ]
     for key in options:
         if key not in known:
             raise unknown_name(f"option of attack '{name}'", key, known)
 
     if clip.dtype != torch.uint8 or clip.dim() != 5:
-        raise UserError(f"an attack starts from a uint8 clip (B, T, 3, H, W), got {clip.dtype} {tuple(clip.shape)}")
+        raise UserError(
+            f"an attack starts from a uint8 clip (B, T, 3, H, W), got {clip.dtype} "
+            f"{tuple(clip.shape)}"
+        )
     return function(model, clip, labels, **options)

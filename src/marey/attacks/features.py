@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from marey.losses.adversarial import Norm, adversarial_perturbation
 
 
-def gat_feature_attack(model: nn.Module, features: Mapping[str, Tensor], labels: Tensor, *, eps: float = 0.5,
-                       norm: Norm = "frame", mask: Tensor | None = None) -> dict[str, Any]:
+def gat_feature_attack(
+    model: nn.Module,
+    features: Mapping[str, Tensor],
+    labels: Tensor,
+    *,
+    eps: float = 0.5,
+    norm: Norm = "frame",
+    mask: Tensor | None = None,
+) -> dict[str, Any]:
     """Move every frame's features by `eps` along the gradient of the binary cross-entropy.
 
     Sahu et al., "GAT", section 3.2, Eq. 3:  R = eps G / ||G||_2, one norm a frame, one gradient a
@@ -32,9 +39,14 @@ def gat_feature_attack(model: nn.Module, features: Mapping[str, Tensor], labels:
     """
     moved = {name: value.detach().clone().requires_grad_(True) for name, value in features.items()}
     clean_logits = model(moved, mask)["logits"]
-    loss = F.binary_cross_entropy_with_logits(clean_logits, labels.to(clean_logits.dtype), reduction="sum")
+    loss = F.binary_cross_entropy_with_logits(
+        clean_logits, labels.to(clean_logits.dtype), reduction="sum"
+    )
     shifts = adversarial_perturbation(loss, list(moved.values()), eps, norm, retain_graph=False)
-    attacked = {name: (value + shift).detach() for (name, value), shift in zip(moved.items(), shifts, strict=True)}
+    attacked = {
+        name: (value + shift).detach()
+        for (name, value), shift in zip(moved.items(), shifts, strict=True)
+    }
     with torch.no_grad():
         logits = model(attacked, mask)["logits"]
     return {"features": attacked, "logits": logits, "clean_logits": clean_logits.detach()}

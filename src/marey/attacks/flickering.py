@@ -9,7 +9,9 @@ from marey.attacks.pixel_model import PixelModel
 from marey.attacks.worst_case import AttackResult, WorstCase
 
 
-def flicker_loss(logits: Tensor, labels: Tensor, targets: Tensor | None = None, margin: float = 0.05) -> Tensor:
+def flicker_loss(
+    logits: Tensor, labels: Tensor, targets: Tensor | None = None, margin: float = 0.05
+) -> Tensor:
     """Return the adversarial loss of each sample, (B,), 0 once the attack has won by `margin` in
     probability.
 
@@ -36,8 +38,17 @@ def roughness(offset: Tensor) -> Tensor:
     return (first.square() + second.square()).mean((1, 2))
 
 
-def flickering(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 32 / 255, weight: float = 1.0,
-               lr: float = 5e-3, steps: int = 60, targets: Tensor | None = None) -> AttackResult:
+def flickering(
+    model: PixelModel,
+    clip: Tensor,
+    labels: Tensor,
+    *,
+    eps: float = 32 / 255,
+    weight: float = 1.0,
+    lr: float = 5e-3,
+    steps: int = 60,
+    targets: Tensor | None = None,
+) -> AttackResult:
     """Find the offsets by Adam on  l_adv + weight (thickness / 2 + roughness / 2).
 
     Pony et al., "Over-the-Air Adversarial Flickering Attacks against Video Recognition Networks",
@@ -60,9 +71,11 @@ def flickering(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 
     for _ in range(steps):
         bounded = offset.clamp(-eps, eps)
         logits = worst.score((clean + bounded[..., None, None]).clamp(0, 1))
-        loss = flicker_loss(logits, labels, targets) + weight * 0.5 * (thickness(offset) + roughness(offset))
+        loss = flicker_loss(logits, labels, targets) + weight * 0.5 * (
+            thickness(offset) + roughness(offset)
+        )
         adam.zero_grad()
-        offset.grad, = torch.autograd.grad(loss.sum(), offset)
+        (offset.grad,) = torch.autograd.grad(loss.sum(), offset)
         adam.step()
 
     # The last step has not been scored yet.

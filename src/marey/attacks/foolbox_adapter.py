@@ -24,7 +24,9 @@ def foolbox_model(model: PixelModel) -> Any:
     return foolbox.PyTorchModel(model, bounds=(0, 1))
 
 
-def foolbox_attack(attack: Any, model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float) -> AttackResult:
+def foolbox_attack(
+    attack: Any, model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float
+) -> AttackResult:
     """Run a Foolbox attack and score its clip as ours are scored.
 
     Args:

@@ -12,8 +12,15 @@ from marey.attacks.pixel_model import PixelModel
 from marey.attacks.worst_case import AttackResult, WorstCase
 from marey.errors import unknown_name
 
-FREEDOM = {"translation": 2, "dilation": 1, "rigid": 3, "translation_dilation": 3, "similarity": 4, "affine": 6,
-           "projective": 8}
+FREEDOM = {
+    "translation": 2,
+    "dilation": 1,
+    "rigid": 3,
+    "translation_dilation": 3,
+    "similarity": 4,
+    "affine": 6,
+    "projective": 8,
+}
 """Transform -> degrees of freedom, each drawn from N(0, 1)."""
 
 
@@ -25,10 +32,29 @@ def transform_matrices(parameters: Tensor, transform: str) -> Tensor:
     rows = {
         "translation": lambda: (one, zero, p[0], zero, one, p[1], zero, zero, one),
         "dilation": lambda: (p[0], zero, zero, zero, p[0], zero, zero, zero, one),
-        "rigid": lambda: (p[0].cos(), -p[0].sin(), p[1], p[0].sin(), p[0].cos(), p[2], zero, zero, one),
+        "rigid": lambda: (
+            p[0].cos(),
+            -p[0].sin(),
+            p[1],
+            p[0].sin(),
+            p[0].cos(),
+            p[2],
+            zero,
+            zero,
+            one,
+        ),
         "translation_dilation": lambda: (p[0], zero, p[1], zero, p[0], p[2], zero, zero, one),
-        "similarity": lambda: (p[0].cos() * p[1], -p[0].sin() * p[1], p[2], p[0].sin() * p[1], p[0].cos() * p[1],
-                               p[3], zero, zero, one),
+        "similarity": lambda: (
+            p[0].cos() * p[1],
+            -p[0].sin() * p[1],
+            p[2],
+            p[0].sin() * p[1],
+            p[0].cos() * p[1],
+            p[3],
+            zero,
+            zero,
+            one,
+        ),
         "affine": lambda: (p[0], p[1], p[2], p[3], p[4], p[5], zero, zero, one),
         "projective": lambda: (*p[:8], one),
     }
@@ -42,9 +68,14 @@ def warp(frame: Tensor, matrices: Tensor) -> Tensor:
     outside."""
     B, C, H, W = frame.shape
     T = matrices.shape[1]
-    y, x = torch.meshgrid(torch.linspace(-1, 1, H, device=frame.device), torch.linspace(-1, 1, W, device=frame.device),
-                          indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, 1, -1, 3) @ matrices.mT      # (B, T, H W, 3)
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, H, device=frame.device),
+        torch.linspace(-1, 1, W, device=frame.device),
+        indexing="ij",
+    )
+    points = (
+        torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, 1, -1, 3) @ matrices.mT
+    )  # (B, T, H W, 3)
     depth = points[..., 2:]
     grid = points[..., :2] / torch.where(depth.abs() < 1e-6, torch.full_like(depth, 1e-6), depth)
     frames = frame[:, None].expand(-1, T, -1, -1, -1).reshape(B * T, C, H, W)
@@ -55,10 +86,21 @@ def _per_frame_unit(direction: Tensor) -> Tensor:
     return direction / direction.flatten(2).norm(dim=2).clamp(min=1e-8)[..., None, None, None]
 
 
-def geo_trap(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 10 / 255, step: float = 0.025,
-             probe: float = 0.1, exploration: float = 0.1, rate: float = 0.1, max_queries: int = 600,
-             transform: str = "translation_dilation", targets: Tensor | None = None,
-             generator: Generator | None = None) -> AttackResult:
+def geo_trap(
+    model: PixelModel,
+    clip: Tensor,
+    labels: Tensor,
+    *,
+    eps: float = 10 / 255,
+    step: float = 0.025,
+    probe: float = 0.1,
+    exploration: float = 0.1,
+    rate: float = 0.1,
+    max_queries: int = 600,
+    transform: str = "translation_dilation",
+    targets: Tensor | None = None,
+    generator: Generator | None = None,
+) -> AttackResult:
     r"""Estimate the gradient from three answers a step, along noise that moves like a camera.
 
     Li et al., "Adversarial Attacks on Black Box Video Classifiers: Leveraging the Power of
@@ -93,21 +135,28 @@ def geo_trap(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 10
         return flicker_loss(logits, labels)
 
     with torch.no_grad():
-        for _ in range(max_queries // 3):                         # two probes and one score a step
+        for _ in range(max_queries // 3):  # two probes and one score a step
             noise = torch.randn(B, C, H, W, generator=generator, device=clip.device)
-            parameters = torch.randn(B, T, FREEDOM[transform], generator=generator, device=clip.device)
+            parameters = torch.randn(
+                B, T, FREEDOM[transform], generator=generator, device=clip.device
+            )
             direction = warp(noise, transform_matrices(parameters, transform))
             if bool(worst.won.all()):
                 break
-            ahead, behind = (_per_frame_unit(gradient + sign * exploration * direction) for sign in (1, -1))
+            ahead, behind = (
+                _per_frame_unit(gradient + sign * exploration * direction) for sign in (1, -1)
+            )
 
-            # The slope along the direction, from two answers, moves the running estimate of the gradient.
+            # The slope along the direction, from two answers, moves the running estimate of the
+            # gradient.
             difference = loss(model(moved + probe * ahead)) - loss(model(moved + probe * behind))
             slope = (difference / (exploration * probe)).view(-1, 1, 1, 1, 1)
             gradient = gradient + rate * slope * direction
 
             # Samples that are won stay as they are; the others step and return into the box.
-            moved = torch.where(worst.won.view(-1, 1, 1, 1, 1), moved, moved - step * gradient.sign())
+            moved = torch.where(
+                worst.won.view(-1, 1, 1, 1, 1), moved, moved - step * gradient.sign()
+            )
             moved = torch.minimum(torch.maximum(moved, clean - eps), clean + eps).clamp(0, 1)
             worst.score(moved)
     return worst.result()

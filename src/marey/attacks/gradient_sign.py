@@ -16,7 +16,7 @@ def _ascent(worst: WorstCase, moved: Tensor, labels: Tensor, targets: Tensor | N
     moved = moved.detach().requires_grad_(True)
     logits = worst.score(moved)
     loss = F.cross_entropy(logits, labels if targets is None else targets, reduction="sum")
-    gradient, = torch.autograd.grad(loss, moved)
+    (gradient,) = torch.autograd.grad(loss, moved)
     return gradient if targets is None else -gradient
 
 
@@ -25,8 +25,14 @@ def _norm(values: Tensor) -> Tensor:
     return values.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1)
 
 
-def fgsm(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255,
-         targets: Tensor | None = None) -> AttackResult:
+def fgsm(
+    model: PixelModel,
+    clip: Tensor,
+    labels: Tensor,
+    *,
+    eps: float = 8 / 255,
+    targets: Tensor | None = None,
+) -> AttackResult:
     """Take one step along the sign of the gradient.
 
         X' = clip(X + eps sign(grad_X l)), towards a target: minus
@@ -45,9 +51,19 @@ def fgsm(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 25
     return worst.result()
 
 
-def pgd(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255, step: float = 2 / 255,
-        steps: int = 10, restarts: int = 1, random_start: bool = True, targets: Tensor | None = None,
-        generator: Generator | None = None) -> AttackResult:
+def pgd(
+    model: PixelModel,
+    clip: Tensor,
+    labels: Tensor,
+    *,
+    eps: float = 8 / 255,
+    step: float = 2 / 255,
+    steps: int = 10,
+    restarts: int = 1,
+    random_start: bool = True,
+    targets: Tensor | None = None,
+    generator: Generator | None = None,
+) -> AttackResult:
     """Climb the loss inside a box.
 
         X_0 = X + U(-eps, eps),  X_k+1 = Proj_eps(X_k + step sign(grad))
@@ -70,7 +86,11 @@ def pgd(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255
     for restart in range(restarts):
         moved = clean
         if random_start or restart > 0:
-            start = torch.rand(clean.shape, generator=generator, device=clean.device).mul_(2 * eps).sub_(eps)
+            start = (
+                torch.rand(clean.shape, generator=generator, device=clean.device)
+                .mul_(2 * eps)
+                .sub_(eps)
+            )
             moved = (clean + start).clamp(0, 1)
 
         for _ in range(steps):
@@ -83,9 +103,19 @@ def pgd(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 8 / 255
     return worst.result()
 
 
-def pgd_l2(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 4.0, step: float = 1.0, steps: int = 10,
-           restarts: int = 1, random_start: bool = False, targets: Tensor | None = None,
-           generator: Generator | None = None) -> AttackResult:
+def pgd_l2(
+    model: PixelModel,
+    clip: Tensor,
+    labels: Tensor,
+    *,
+    eps: float = 4.0,
+    step: float = 1.0,
+    steps: int = 10,
+    restarts: int = 1,
+    random_start: bool = False,
+    targets: Tensor | None = None,
+    generator: Generator | None = None,
+) -> AttackResult:
     """Climb the loss inside a ball.
 
         X_k+1 = Proj(X_k + step g / ||g||_2), projected on ||X - X_0||_2 <= eps
@@ -112,7 +142,9 @@ def pgd_l2(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 4.0,
         for _ in range(steps):
             gradient = _ascent(worst, moved, labels, targets)
             change = moved + step * gradient / _norm(gradient).clamp(min=1e-12) - clean
-            moved = (clean + change * (eps / _norm(change).clamp(min=1e-12)).clamp(max=1)).clamp(0, 1)
+            moved = (clean + change * (eps / _norm(change).clamp(min=1e-12)).clamp(max=1)).clamp(
+                0, 1
+            )
 
         with torch.no_grad():
             worst.score(moved)
@@ -121,5 +153,8 @@ def pgd_l2(model: PixelModel, clip: Tensor, labels: Tensor, *, eps: float = 4.0,
 
 def _check_budget(eps: float, step: float, steps: int, restarts: int) -> None:
     if not (eps > 0 and step > 0 and steps >= 1 and restarts >= 1):
-        raise UserError(f"an attack needs eps > 0, step > 0, steps >= 1 and restarts >= 1, got eps={eps}, step={step}, "
-                        f"steps={steps}, restarts={restarts}")
+        raise UserError(
+            f"an attack needs eps > 0, step > 0, steps >= 1 and restarts >= 1, got eps={eps}, "
+            f"step={step}, "
+            f"steps={steps}, restarts={restarts}"
+        )

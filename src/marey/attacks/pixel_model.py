@@ -19,9 +19,16 @@ class PixelModel(nn.Module):
     on normalised input would be another budget for each channel.
     """
 
-    def __init__(self, model: nn.Module, preprocess: Preprocess | None = None, *,
-                 mean: Sequence[float] = (0.45, 0.45, 0.45), std: Sequence[float] = (0.225, 0.225, 0.225),
-                 rescale: float = 1 / 255, channel_order: str = "rgb") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: Preprocess | None = None,
+        *,
+        mean: Sequence[float] = (0.45, 0.45, 0.45),
+        std: Sequence[float] = (0.225, 0.225, 0.225),
+        rescale: float = 1 / 255,
+        channel_order: str = "rgb",
+    ) -> None:
         """Wrap a model that returns logits or a dict with "logits".
 
         Args:

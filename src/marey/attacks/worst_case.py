@@ -50,14 +50,16 @@ def whole_levels(moved: Tensor, clean: Tensor) -> Tensor:
         uint8, same shape.
     """
     change = moved * 255 - clean
-    steps = (change.abs() + 1e-3).floor() * change.sign()                  # 7.9999 of float arithmetic is 8
+    steps = (change.abs() + 1e-3).floor() * change.sign()  # 7.9999 of float arithmetic is 8
     return (clean + steps).clamp_(0, 255).to(torch.uint8)
 
 
 class WorstCase:
     """The worst candidate so far of each sample; starts from the clean clip."""
 
-    def __init__(self, model: PixelModel, clip: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
+    def __init__(
+        self, model: PixelModel, clip: Tensor, labels: Tensor, targets: Tensor | None = None
+    ) -> None:
         """Score the clean clips, uint8 (B, T, 3, H, W)."""
         self.model, self.clean, self.labels, self.targets = model, clip, labels, targets
         self.queries_before = model.queries
@@ -91,6 +93,11 @@ class WorstCase:
             logits = self.model(self.best.float() / 255)
         answers = logits.argmax(1)
         success = answers != self.labels if self.targets is None else answers == self.targets
-        return AttackResult(clip=self.best, answers=answers, clean_answers=self.clean_answers, success=success,
-                            margin=margins(logits, self.labels, self.targets),
-                            queries=self.model.queries - self.queries_before)
+        return AttackResult(
+            clip=self.best,
+            answers=answers,
+            clean_answers=self.clean_answers,
+            success=success,
+            margin=margins(logits, self.labels, self.targets),
+            queries=self.model.queries - self.queries_before,
+        )

@@ -1,7 +1,9 @@
 """Our checkpoint: a folder with `model.safetensors` and `config.json`, nothing pickled.
 
-    config.json   {"format": 1, "model", "arguments", "class_names", "preprocess", "calibration", "extra", "storage"}
-    model.safetensors   the model's state dict; further tensors (permutations, label embeddings, ...) under "extra."
+config.json   {"format": 1, "model", "arguments", "class_names", "preprocess",
+                     "calibration", "extra", "storage"}
+model.safetensors   the model's state dict; further tensors (permutations, label
+                     embeddings, ...) under "extra."
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Checkpoint:
     model: nn.Module
     """In evaluation mode."""
     name: str
-    """The architecture: a name of `marey.list_models()`, "external" for models of other libraries."""
+    """The architecture: a name of `marey.list_models()`, "external" for models of other
+    libraries."""
     source: str
     """What it was loaded as: a bundled name, a folder, "hf:<id>"."""
     arguments: dict[str, Any]
@@ -77,8 +80,11 @@ class Checkpoint:
             UserError: if the checkpoint does not say, because the model takes no clips.
         """
         if self.preprocess is None:
-            raise UserError(f"{self.source}: does not say how a video becomes its input, so it takes no clips; use a "
-                            "checkpoint that does, such as marey-mini")
+            raise UserError(
+                f"{self.source}: does not say how a video becomes its input, so it takes no "
+                "clips; use a "
+                "checkpoint that does, such as marey-mini"
+            )
         return self.preprocess
 
 
@@ -91,19 +97,31 @@ def architecture_name(model: nn.Module) -> str:
     for name, model_type in MODELS.items():
         if model_type is type(model):
             return name
-    raise UserError(f"a {type(model).__name__} cannot be saved: it is not one of {', '.join(sorted(MODELS))}")
+    raise UserError(
+        f"a {type(model).__name__} cannot be saved: it is not one of {', '.join(sorted(MODELS))}"
+    )
 
 
 def numbered_classes(model: nn.Module) -> list[str]:
     """Return "class 0", "class 1", ... for a model whose checkpoint names no classes."""
-    return [f"class {index}" for index in range(getattr(model, "arguments", {}).get("num_classes") or 0)]
+    return [
+        f"class {index}" for index in range(getattr(model, "arguments", {}).get("num_classes") or 0)
+    ]
 
 
-def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: Sequence[str] | None,
-                    preprocess: Preprocess | None, calibration: dict[str, Any] | None = None,
-                    extra: dict[str, Any] | None = None, tensors: dict[str, Tensor] | None = None,
-                    storage: str = "float32") -> None:
-    """Write a checkpoint folder; both files are written under temporary names first, so a failure keeps the old ones.
+def save_checkpoint(
+    folder: str | Path,
+    model: nn.Module,
+    *,
+    class_names: Sequence[str] | None,
+    preprocess: Preprocess | None,
+    calibration: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
+    tensors: dict[str, Tensor] | None = None,
+    storage: str = "float32",
+) -> None:
+    """Write a checkpoint folder; both files are written under temporary names first, so a failure
+    keeps the old ones.
 
     Args:
         folder: made if absent; other files in it stay.
@@ -112,24 +130,40 @@ def save_checkpoint(folder: str | Path, model: nn.Module, *, class_names: Sequen
         preprocess: how a video becomes the model's input.
         calibration, extra: JSON values.
         tensors: further tensors, stored as they are.
-        storage: "float32", or "float16" or "bfloat16" for half the size (matrices only; vectors and statistics stay).
+        storage: "float32", or "float16" or "bfloat16" for half the size (matrices only; vectors and
+            statistics stay).
 
     Raises:
-        UserError: if the model is not registered, the class names do not match its logits, a value does not fit the
-            storage, or the disk is full.
+        UserError: if the model is not registered, the class names do not match its logits, a value
+            does not fit the storage, or the disk is full.
     """
     if storage not in STORAGES:
         raise UserError(f"storage is '{storage}', but must be one of {', '.join(STORAGES)}")
-    config = {"format": FORMAT, "model": architecture_name(model), "arguments": model.arguments,
-              "class_names": None if class_names is None else list(class_names),
-              "preprocess": preprocess.to_dict() if preprocess is not None else None,
-              "calibration": calibration, "extra": extra or {}, "storage": storage}
+    config = {
+        "format": FORMAT,
+        "model": architecture_name(model),
+        "arguments": model.arguments,
+        "class_names": None if class_names is None else list(class_names),
+        "preprocess": preprocess.to_dict() if preprocess is not None else None,
+        "calibration": calibration,
+        "extra": extra or {},
+        "storage": storage,
+    }
     num_classes = model.arguments.get("num_classes")
     if class_names is not None and num_classes and len(class_names) != num_classes:
-        raise UserError(f"{len(class_names)} class names for a model of {num_classes} classes; give one per logit")
+        raise UserError(
+            f"{len(class_names)} class names for a model of {num_classes} classes; give one per "
+            "logit"
+        )
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    stored = {name: _stored(name, tensor, STORAGES[storage]) for name, tensor in model.state_dict().items()}
-    stored |= {EXTRA + name: tensor.detach().cpu().contiguous().clone() for name, tensor in (tensors or {}).items()}
+    stored = {
+        name: _stored(name, tensor, STORAGES[storage])
+        for name, tensor in model.state_dict().items()
+    }
+    stored |= {
+        EXTRA + name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in (tensors or {}).items()
+    }
     with atomic_files(Path(folder) / WEIGHTS, Path(folder) / CONFIG) as (weights_file, config_file):
         save_file(stored, weights_file, metadata={"format": "pt"})
         config_file.write_text(text, encoding="utf-8")
@@ -141,45 +175,67 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if tensor.is_floating_point() and tensor.ndim >= 2:
         stored = tensor.to(dtype)
         if not bool(torch.isfinite(stored).all()) and bool(torch.isfinite(tensor).all()):
-            raise UserError(f"'{name}' has values beyond the range of {dtype}; save with storage='float32'")
+            raise UserError(
+                f"'{name}' has values beyond the range of {dtype}; save with storage='float32'"
+            )
         tensor = stored
     return tensor.contiguous().clone()
 
 
 def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
-    """Read a checkpoint folder; every tensor must match the model, and float weights are returned as float32.
+    """Read a checkpoint folder; every tensor must match the model, and float weights are returned
+    as float32.
 
     Args:
         folder: with `model.safetensors` and `config.json`.
         source: the checkpoint's name in messages; None takes the folder's path.
 
     Raises:
-        UserError: if a file is missing, unreadable, of another format, or does not fit its own arguments.
+        UserError: if a file is missing, unreadable, of another format, or does not fit its own
+            arguments.
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG, remedy=f"a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+    config = read_json(
+        folder / CONFIG, remedy=f"a checkpoint is a folder with {CONFIG} and {WEIGHTS}"
+    )
     if config.get("format") != FORMAT or "model" not in config:
-        raise UserError(f"{folder / CONFIG}: expected a marey checkpoint of format {FORMAT}, got format "
-                        f"{config.get('format')!r}; bring other files in with `marey convert`")
-    state = {key: tensor.float() if tensor.is_floating_point() and not key.startswith(EXTRA) else tensor
-             for key, tensor in read_tensors(folder / WEIGHTS).items()}
-    tensors = {key.removeprefix(EXTRA): state.pop(key) for key in list(state) if key.startswith(EXTRA)}
+        raise UserError(
+            f"{folder / CONFIG}: expected a marey checkpoint of format {FORMAT}, got format "
+            f"{config.get('format')!r}; bring other files in with `marey convert`"
+        )
+    state = {
+        key: tensor.float() if tensor.is_floating_point() and not key.startswith(EXTRA) else tensor
+        for key, tensor in read_tensors(folder / WEIGHTS).items()
+    }
+    tensors = {
+        key.removeprefix(EXTRA): state.pop(key) for key in list(state) if key.startswith(EXTRA)
+    }
     model = build_and_fill(config["model"], config.get("arguments", {}), state, folder / WEIGHTS)
     preprocess = None
     if config.get("preprocess") is not None:
         preprocess = Preprocess.from_dict(config["preprocess"])
     class_names = config.get("class_names")
-    return Checkpoint(model=model.eval(), name=config["model"], source=source or str(folder),
-                      arguments=config.get("arguments", {}), preprocess=preprocess,
-                      class_names=numbered_classes(model) if class_names is None else class_names,
-                      calibration=config.get("calibration"), extra=config.get("extra") or {}, tensors=tensors)
+    return Checkpoint(
+        model=model.eval(),
+        name=config["model"],
+        source=source or str(folder),
+        arguments=config.get("arguments", {}),
+        preprocess=preprocess,
+        class_names=numbered_classes(model) if class_names is None else class_names,
+        calibration=config.get("calibration"),
+        extra=config.get("extra") or {},
+        tensors=tensors,
+    )
 
 
-def build_and_fill(architecture: str, arguments: dict[str, Any], state: dict[str, Tensor],
-                   source: str | Path) -> nn.Module:
-    """Build a registered model and fill it exactly; TimeSformer's family is built without drawing weights first."""
+def build_and_fill(
+    architecture: str, arguments: dict[str, Any], state: dict[str, Tensor], source: str | Path
+) -> nn.Module:
+    """Build a registered model and fill it exactly; TimeSformer's family is built without drawing
+    weights first."""
     if issubclass(model_class(architecture), TimeSformer):
-        # On the meta device no weights are drawn; the file's tensors then become the parameters themselves.
+        # On the meta device no weights are drawn; the file's tensors then become the parameters
+        # themselves.
         with torch.device("meta"):
             model = create_model(architecture, **arguments)
         load_exactly(model, state, source, assign=True)
@@ -192,16 +248,21 @@ def build_and_fill(architecture: str, arguments: dict[str, Any], state: dict[str
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into new, aligned memory, so that sums round as they did before saving.
+    """Read a safetensors file into new, aligned memory, so that sums round as they did before
+    saving.
 
     Raises:
         UserError: if the file is absent or damaged.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+        raise UserError(
+            f"{path}: no such file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); it is truncated or damaged, "
-                        "copy it again") from error
+        raise UserError(
+            f"{path}: not a readable safetensors file ({error}); it is truncated or damaged, "
+            "copy it again"
+        ) from error

@@ -1,9 +1,9 @@
 """Load a checkpoint by its name, wherever it comes from and whatever format it has.
 
-    load_checkpoint("marey-mini")                      bundled with the package
-    load_checkpoint("runs/jester/best")                a folder written by `save_checkpoint`
-    load_checkpoint("hf:facebook/timesformer-base-finetuned-k400")    a hub id, or a local folder of that layout
-    load_checkpoint("torchvision:swin3d_t")            torchvision's video models
+load_checkpoint("marey-mini")                      bundled with the package
+load_checkpoint("runs/jester/best")                a folder written by `save_checkpoint`
+load_checkpoint("hf:facebook/timesformer-base-finetuned-k400")  a hub id or its folder
+load_checkpoint("torchvision:swin3d_t")            torchvision's video models
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from marey.layers.transformer_block import fold_temporal_projection
 
 
 def weights_folder(package: Path) -> Path:
-    """Return where the bundled checkpoints are: `marey/weights` in an installed wheel, else `weights/` of the checkout.
+    """Return where the bundled checkpoints are: `marey/weights` in an installed wheel, else
+    `weights/` of the checkout.
 
     Args:
         package: the folder of the package `marey`.
@@ -48,7 +49,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """Load a model with its class names, preprocessing and calibration, ready to predict.
 
     Args:
-        source: a bundled name, a checkpoint folder, "hf:<hub id or folder>", or "torchvision:<model>".
+        source: a bundled name, a checkpoint folder, "hf:<hub id or folder>", or
+            "torchvision:<model>".
 
     Raises:
         UserError: if there is no such checkpoint or it does not fit.
@@ -64,19 +66,25 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     if not folder.exists():
         if "/" in text or "\\" in text or not bundled_names():
             bundled = ", ".join(bundled_names()) or "none"
-            raise UserError(f"{text}: no such checkpoint folder; bundled names: {bundled}; hub models are written "
-                            f"'hf:{text}'")
+            raise UserError(
+                f"{text}: no such checkpoint folder; bundled names: {bundled}; hub models are "
+                "written "
+                f"'hf:{text}'"
+            )
         raise unknown_name("model", text, bundled_names())
     if not folder.is_dir():
-        raise UserError(f"{text}: a file, but a checkpoint is a folder; bring a file in with "
-                        f"`marey convert {text} --from FORMAT --out DIR`")
+        raise UserError(
+            f"{text}: a file, but a checkpoint is a folder; bring a file in with "
+            f"`marey convert {text} --from FORMAT --out DIR`"
+        )
     if (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG):
         return load_hf(text)
     return load_folder(folder)
 
 
 def load_hf(source: str) -> Checkpoint:
-    """Load a video classifier of the `transformers` layout: TimeSformer as our own model, others as they are.
+    """Load a video classifier of the `transformers` layout: TimeSformer as our own model, others as
+    they are.
 
     Args:
         source: hub id, or a local folder.
@@ -102,10 +110,11 @@ def load_model(source: str | Path, *, compile: bool = False) -> nn.Module:
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """Return the model behind `torch.compile`, or with a warning the model itself where that does not work here.
+    """Return the model behind `torch.compile`, or with a warning the model itself where that does
+    not work here.
 
-    The temporal projection of TimeSformer's family is folded first, as a constant. The fallback also holds at the first
-    forward, where the compiler really runs.
+    The temporal projection of TimeSformer's family is folded first, as a constant. The fallback
+    also holds at the first forward, where the compiler really runs.
     """
     fold_temporal_projection(model)
     try:
@@ -128,7 +137,7 @@ class CompiledModel(nn.Module):
         super().__init__()
         self.model = model
         self.arguments = getattr(model, "arguments", {})
-        self._fast = [fast]                      # in a list, so that its weights are not registered twice
+        self._fast = [fast]  # in a list, so that its weights are not registered twice
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the model's outputs."""

@@ -1,4 +1,5 @@
-"""Read PyTorch files of other projects without executing their pickles, and find the state dict inside."""
+"""Read PyTorch files of other projects without executing their pickles, and find the state dict
+inside."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ PREFIXES = ("module.", "model.")
 
 
 def read_pickled(path: str | Path) -> dict[str, Any]:
-    """Read a `.pth`, `.pyth`, `.pt` or `.bin` file with `weights_only=True`, or a `.safetensors` file.
+    """Read a `.pth`, `.pyth`, `.pt` or `.bin` file with `weights_only=True`, or a `.safetensors`
+    file.
 
     Raises:
         UserError: if the file is absent, damaged, or holds anything but tensors and plain values.
@@ -33,17 +35,28 @@ def read_pickled(path: str | Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: not readable as weights only ({first[:200]}); the file is damaged or holds Python "
-                        "objects, which are never run: save its state dict alone and try again") from error
+        raise UserError(
+            f"{path}: not readable as weights only ({first[:200]}); the file is damaged or holds "
+            "Python "
+            "objects, which are never run: save its state dict alone and try again"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dict of tensors, got {type(content).__name__}")
     return content
 
 
 def state_of(content: dict[str, Any], source: str | Path) -> dict[str, Tensor]:
-    """Return the state dict inside a container, names without `module.` and `model.`, float tensors as float32.
+    """Return the state dict inside a container, names without `module.` and `model.`, float tensors
+    as float32.
 
     Raises:
         UserError: if there are no tensors.
@@ -55,8 +68,13 @@ def state_of(content: dict[str, Any], source: str | Path) -> dict[str, Tensor]:
             break
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise UserError(f"{source}: no tensors found; looked at the top and under {', '.join(CONTAINERS)}")
+        raise UserError(
+            f"{source}: no tensors found; looked at the top and under {', '.join(CONTAINERS)}"
+        )
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    return {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }

@@ -35,10 +35,17 @@ class LoadReport:
         return ", ".join(parts)
 
 
-def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str | Path, *,
-                 allow_missing: Iterable[str] = (), allow_unexpected: Iterable[str] = (),
-                 assign: bool = False) -> LoadReport:
-    """Fill a model; a name missing, left over or of another shape is an error unless allowed by its prefix.
+def load_exactly(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str | Path,
+    *,
+    allow_missing: Iterable[str] = (),
+    allow_unexpected: Iterable[str] = (),
+    assign: bool = False,
+) -> LoadReport:
+    """Fill a model; a name missing, left over or of another shape is an error unless allowed by its
+    prefix.
 
     Args:
         model: the model to fill.
@@ -56,19 +63,32 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     """
     wanted = model.state_dict()
     allow_missing, allow_unexpected = tuple(allow_missing), tuple(allow_unexpected)
-    same_shape = [name for name in wanted if name in state and wanted[name].shape == state[name].shape]
-    other_shape = [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
+    same_shape = [
+        name for name in wanted if name in state and wanted[name].shape == state[name].shape
+    ]
+    other_shape = [
+        name for name in wanted if name in state and wanted[name].shape != state[name].shape
+    ]
     report = LoadReport(
         matched=tuple(same_shape),
         missing=tuple(name for name in wanted if name not in state),
         unexpected=tuple(name for name in state if name not in wanted),
-        mismatched=tuple(f"{name}: {tuple(state[name].shape)} in the file, {tuple(wanted[name].shape)} in the model"
-                         for name in other_shape))
-    wrong = ([name for name in report.missing if not name.startswith(allow_missing or ("\0",))]
-             + [name for name in report.unexpected if not name.startswith(allow_unexpected or ("\0",))]
-             + [name for name in other_shape if not name.startswith(allow_unexpected or ("\0",))])
+        mismatched=tuple(
+            f"{name}: {tuple(state[name].shape)} in the file, {tuple(wanted[name].shape)} in the "
+            "model"
+            for name in other_shape
+        ),
+    )
+    wrong = (
+        [name for name in report.missing if not name.startswith(allow_missing or ("\0",))]
+        + [name for name in report.unexpected if not name.startswith(allow_unexpected or ("\0",))]
+        + [name for name in other_shape if not name.startswith(allow_unexpected or ("\0",))]
+    )
     if wrong:
-        raise UserError(f"{source}: the weights do not fit a {type(model).__name__} built with these arguments: "
-                        f"{report.summary()}; give the arguments the file was trained with")
+        raise UserError(
+            f"{source}: the weights do not fit a {type(model).__name__} built with these "
+            "arguments: "
+            f"{report.summary()}; give the arguments the file was trained with"
+        )
     model.load_state_dict({name: state[name] for name in same_shape}, strict=False, assign=assign)
     return report

@@ -1,7 +1,9 @@
-"""Start a TimeSformer, DirecFormer or SeViTAR from an image ViT, as both papers do (ImageNet-21K or -1K).
+"""Start a TimeSformer, DirecFormer or SeViTAR from an image ViT, as both papers do (ImageNet-21K or
+-1K).
 
-Known layouts: timm (`blocks.0.attn.qkv`), transformers 4.x (`encoder.layer.0.attention.attention.query`) and
-transformers 5.x (`layers.0.attention.q_proj`), with or without a prefix `vit.`.
+Known layouts: timm (`blocks.0.attn.qkv`), transformers 4.x
+(`encoder.layer.0.attention.attention.query`) and transformers 5.x (`layers.0.attention.q_proj`),
+with or without a prefix `vit.`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ TABLE = (
     (r"embeddings\.patch_embeddings\.projection\.(weight|bias)", r"patch_embed.proj.\1"),
     (r"(?:encoder\.layer|layers)\.(\d+)\.layernorm_before\.(weight|bias)", r"blocks.\1.norm1.\2"),
     (r"(?:encoder\.layer|layers)\.(\d+)\.layernorm_after\.(weight|bias)", r"blocks.\1.norm2.\2"),
-    (r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)", r"blocks.\1.attn.\2.\3"),
+    (
+        r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)",
+        r"blocks.\1.attn.\2.\3",
+    ),
     (r"layers\.(\d+)\.attention\.q_proj\.(weight|bias)", r"blocks.\1.attn.query.\2"),
     (r"layers\.(\d+)\.attention\.k_proj\.(weight|bias)", r"blocks.\1.attn.key.\2"),
     (r"layers\.(\d+)\.attention\.v_proj\.(weight|bias)", r"blocks.\1.attn.value.\2"),
@@ -41,7 +46,8 @@ TABLE = (
 
 
 def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return an image ViT's state dict by timm's names: q, k and v in one matrix, poolers unchanged."""
+    """Return an image ViT's state dict by timm's names: q, k and v in one matrix, poolers
+    unchanged."""
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         bare = name.removeprefix("vit.")
@@ -52,17 +58,22 @@ def timm_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
                 break
         renamed[bare] = value
     for name in [name for name in renamed if ".attn.query." in name]:
-        parts = [renamed.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
+        parts = [
+            renamed.pop(name.replace(".query.", f".{part}.")) for part in ("query", "key", "value")
+        ]
         renamed[name.replace(".query.", ".qkv.")] = torch.cat(parts)
     return renamed
 
 
-def initialise_from_vit(model: nn.Module, source: str | Path | dict[str, Tensor], *,
-                        resize: str = "bicubic") -> LoadReport:
-    """Fill a video transformer from an image ViT: the image part as it is, `attn` and `norm1` also for the time part.
+def initialise_from_vit(
+    model: nn.Module, source: str | Path | dict[str, Tensor], *, resize: str = "bicubic"
+) -> LoadReport:
+    """Fill a video transformer from an image ViT: the image part as it is, `attn` and `norm1` also
+    for the time part.
 
-    The head is not taken; the position embedding is stretched if the patch grid differs. A joint position embedding
-    takes the image's at every time. `temporal_fc` stays at zero, so at first the model is that ViT.
+    The head is not taken; the position embedding is stretched if the patch grid differs. A joint
+    position embedding takes the image's at every time. `temporal_fc` stays at zero, so at first the
+    model is that ViT.
 
     Args:
         model: a `TimeSformer`, `DirecFormer` or `SeViTAR` with a linear stem.
@@ -70,22 +81,33 @@ def initialise_from_vit(model: nn.Module, source: str | Path | dict[str, Tensor]
         resize: "bicubic", or "nearest" as the released loader (which treats the grid as one row).
 
     Returns:
-        The report: missing tensors keep their initial values (heads, time embedding, `temporal_fc`).
+        The report: missing tensors keep their initial values (heads, time embedding,
+            `temporal_fc`).
 
     Raises:
         UserError: if the file is no ViT of this width and depth.
     """
     if not isinstance(model, TimeSformer) or model.config.stem != "linear":
-        raise UserError("an image ViT can start a TimeSformer, DirecFormer or SeViTAR with stem='linear' only")
+        raise UserError(
+            "an image ViT can start a TimeSformer, DirecFormer or SeViTAR with stem='linear' only"
+        )
     where = "the given weights" if isinstance(source, dict) else source
     state = timm_names(source if isinstance(source, dict) else read_vit(source))
     if "pos_embed" not in state or "blocks.0.attn.qkv.weight" not in state:
         raise UserError(f"{where}: not an image ViT (it starts with {', '.join(list(state)[:3])})")
-    state = {name: value for name, value in state.items() if not name.startswith(("head.", "pooler.", "fc_norm."))}
+    state = {
+        name: value
+        for name, value in state.items()
+        if not name.startswith(("head.", "pooler.", "fc_norm."))
+    }
     side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
-    position = resize_position_embedding(state["pos_embed"], (side, side), model.config.grid, resize)
+    position = resize_position_embedding(
+        state["pos_embed"], (side, side), model.config.grid, resize
+    )
     if model.config.position_embedding == "joint":
-        position = torch.cat((position[:, :1], position[:, 1:].repeat(1, model.config.num_frames, 1)), dim=1)
+        position = torch.cat(
+            (position[:, :1], position[:, 1:].repeat(1, model.config.num_frames, 1)), dim=1
+        )
     state["pos_embed"] = position
     # As in the released code, attention over time starts as a copy of attention over space.
     if model.config.attention == "divided":

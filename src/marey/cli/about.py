@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
     app.command("list")(list_names)
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
     """Check this installation: versions, devices, codecs, extras, bundled weights.
 
     Exit status 1: something every command needs is missing.
@@ -35,8 +37,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON doc
         raise typer.Exit(1)
 
 
-def list_names(what: Annotated[str, typer.Argument(help=" | ".join(LISTS))],
-               json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def list_names(
+    what: Annotated[str, typer.Argument(help=" | ".join(LISTS))],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
     """List the names this version knows: models, recipes, corruptions, attacks or datasets."""
     if what not in LISTS:
         raise unknown_name("list", what, LISTS)
@@ -59,8 +63,11 @@ def names_of(what: str) -> list[str]:
         from marey.datasets.open import list_datasets
 
         return list_datasets()
-    return {"recipes": marey.list_recipes, "corruptions": marey.list_corruptions,
-            "attacks": marey.list_attacks}[what]()
+    return {
+        "recipes": marey.list_recipes,
+        "corruptions": marey.list_corruptions,
+        "attacks": marey.list_attacks,
+    }[what]()
 
 
 def examine() -> dict[str, dict[str, Any]]:
@@ -70,15 +77,41 @@ def examine() -> dict[str, dict[str, Any]]:
 
     return {
         "system": {"python": sys.version.split()[0], "platform": platform.platform()},
-        "core": {name: _version(name) for name in ("marey", "torch", "torchvision", "av", "numpy", "safetensors",
-                                                   "huggingface_hub", "einops", "typer", "rich", "accelerate")},
+        "core": {
+            name: _version(name)
+            for name in (
+                "marey",
+                "torch",
+                "torchvision",
+                "av",
+                "numpy",
+                "safetensors",
+                "huggingface_hub",
+                "einops",
+                "typer",
+                "rich",
+                "accelerate",
+            )
+        },
         "devices": _devices(),
         "codecs": _codecs(),
-        "extras": {f"{extra} ({package})": _version(package) or f"not installed: pip install 'marey[{extra}]'"
-                   for extra, package in (("mocap", "pybullet"), ("web", "gradio"), ("text", "sentence-transformers"),
-                                          ("hf", "transformers"), ("train", "tensorboard"), ("plots", "matplotlib"),
-                                          ("explain", "captum"), ("yt8m", "google-crc32c"), ("export", "onnxruntime"),
-                                          ("quant", "torchao"), ("scale", "ray"))},
+        "extras": {
+            f"{extra} ({package})": _version(package)
+            or f"not installed: pip install 'marey[{extra}]'"
+            for extra, package in (
+                ("mocap", "pybullet"),
+                ("web", "gradio"),
+                ("text", "sentence-transformers"),
+                ("hf", "transformers"),
+                ("train", "tensorboard"),
+                ("plots", "matplotlib"),
+                ("explain", "captum"),
+                ("yt8m", "google-crc32c"),
+                ("export", "onnxruntime"),
+                ("quant", "torchao"),
+                ("scale", "ray"),
+            )
+        },
         "bundled weights": _bundled(),
     }
 
@@ -95,9 +128,11 @@ def _version(package: str) -> str | None:
 def _devices() -> dict[str, Any]:
     import torch
 
-    facts: dict[str, Any] = {"cpu threads": torch.get_num_threads(),
-                             "cpu capability": torch.backends.cpu.get_cpu_capability(),
-                             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none"}
+    facts: dict[str, Any] = {
+        "cpu threads": torch.get_num_threads(),
+        "cpu capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
     facts["mps"] = "yes" if torch.backends.mps.is_available() else "none"
     return facts
 
@@ -106,18 +141,30 @@ def _codecs() -> dict[str, str]:
     import av
 
     facts = {"ffmpeg": ".".join(map(str, av.library_versions.get("libavcodec", ())))}
-    for name, mode in (("libx264", "w"), ("libx265", "w"), ("mpeg4", "w"), ("mpeg2video", "w"), ("h264", "r"),
-                       ("hevc", "r"), ("vp9", "r"), ("av1", "r")):
+    for name, mode in (
+        ("libx264", "w"),
+        ("libx265", "w"),
+        ("mpeg4", "w"),
+        ("mpeg2video", "w"),
+        ("h264", "r"),
+        ("hevc", "r"),
+        ("vp9", "r"),
+        ("av1", "r"),
+    ):
         try:
             av.codec.Codec(name, mode)
             facts[f"{'write' if mode == 'w' else 'read'} {name}"] = "yes"
         except av.codec.codec.UnknownCodecError:
-            facts[f"{'write' if mode == 'w' else 'read'} {name}"] = "no: this build of FFmpeg lacks it"
+            facts[f"{'write' if mode == 'w' else 'read'} {name}"] = (
+                "no: this build of FFmpeg lacks it"
+            )
     return facts
 
 
 def _bundled() -> dict[str, str]:
     from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names
 
-    return {name: f"{sum(f.stat().st_size for f in (WEIGHTS_FOLDER / name).iterdir()) / 1e6:.1f} MB"
-            for name in bundled_names()} or {"none": "this is not a complete installation"}
+    return {
+        name: f"{sum(f.stat().st_size for f in (WEIGHTS_FOLDER / name).iterdir()) / 1e6:.1f} MB"
+        for name in bundled_names()
+    } or {"none": "this is not a complete installation"}

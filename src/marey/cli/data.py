@@ -14,16 +14,24 @@ from marey.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Dataset = Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")]
-SplitBy = Annotated[str | None, typer.Option(help="Regular expression that reads the split from names.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Videos worked on at the same time; default one per core.")]
+SplitBy = Annotated[
+    str | None, typer.Option(help="Regular expression that reads the split from names.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Videos worked on at the same time; default one per core.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
-    data = typer.Typer(name="data", no_args_is_help=True, help="Check, split, pack and render data sets.")
+    data = typer.Typer(
+        name="data", no_args_is_help=True, help="Check, split, pack and render data sets."
+    )
     for command in (check, split, pack):
         data.command()(command)
-    rendering = typer.Typer(name="render", no_args_is_help=True, help="Render data that needs no download.")
+    rendering = typer.Typer(
+        name="render", no_args_is_help=True, help="Render data that needs no download."
+    )
     rendering.command("mocap")(render_mocap)
     rendering.command("youtube8m-mini")(render_youtube8m)
     rendering.command("action-videos")(render_action_videos)
@@ -33,13 +41,20 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, official layout, or manifest.csv.")],
+    data: Annotated[
+        str, typer.Argument(help="Folder of class folders, official layout, or manifest.csv.")
+    ],
     dataset: Dataset = None,
     split_by: SplitBy = None,
-    decode_all: Annotated[bool, typer.Option("--decode-all",
-                                             help="Decode every frame, not three of each video.")] = False,
-    pictures: Annotated[bool, typer.Option(help="Look for the same pictures in different files.")] = True,
-    csv: Annotated[Path | None, typer.Option(help="Write the findings to this CSV file too.")] = None,
+    decode_all: Annotated[
+        bool, typer.Option("--decode-all", help="Decode every frame, not three of each video.")
+    ] = False,
+    pictures: Annotated[
+        bool, typer.Option(help="Look for the same pictures in different files.")
+    ] = True,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the findings to this CSV file too.")
+    ] = None,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
@@ -51,7 +66,9 @@ def check(
     from marey.datasets.open import open_dataset
 
     index = open_dataset(data, dataset=dataset, split_by=split_by)
-    report = check_dataset(index, decode_all=decode_all, pictures=pictures, workers=workers, progress=_bar("checking"))
+    report = check_dataset(
+        index, decode_all=decode_all, pictures=pictures, workers=workers, progress=_bar("checking")
+    )
     if csv is not None:
         write_findings(report, csv)
     if json:
@@ -60,8 +77,14 @@ def check(
         for finding in report.findings:
             print(f"{finding.kind:<15}{finding.message}")
     counts = report.to_dict()["counts"]
-    summary = "; ".join(f"{count} {kind} ({MEANING[kind]})" for kind, count in counts.items()) or "nothing to fix"
-    say(f"{data}: {len(index)} entries, {len(index.class_names)} classes, {report.num_readable} readable: {summary}")
+    summary = (
+        "; ".join(f"{count} {kind} ({MEANING[kind]})" for kind, count in counts.items())
+        or "nothing to fix"
+    )
+    say(
+        f"{data}: {len(index)} entries, {len(index.class_names)} classes, {report.num_readable} "
+        f"readable: {summary}"
+    )
     if index.note:
         say(index.note)
     if report.errors:
@@ -72,11 +95,20 @@ def split(
     data: Annotated[str, typer.Argument(help="Folder of class folders, or manifest.csv.")],
     val: Annotated[float, typer.Option(help="Share of all videos for validation.")] = 0.18,
     test: Annotated[float, typer.Option(help="Share of all videos for the test.")] = 0.1,
-    group: Annotated[str | None, typer.Option(
-        help="What must stay together: a manifest column, or a regular expression such as '(g[0-9]+)'.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="What must stay together: a manifest column, or a regular expression such as "
+            "'(g[0-9]+)'."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 42,
-    out: Annotated[Path | None, typer.Option(help="The manifest to write; default DATA/manifest.csv.")] = None,
-    pictures: Annotated[bool, typer.Option(help="Report the same pictures on both sides of a split.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="The manifest to write; default DATA/manifest.csv.")
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Report the same pictures on both sides of a split.")
+    ] = True,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
@@ -94,34 +126,54 @@ def split(
     rows, findings = describe_splits(index), []
     if pictures:
         report = check_dataset(index, workers=workers, progress=_bar("comparing"))
-        findings = [finding for finding in report.findings if finding.kind in ("leak", "conflict", "unseen_class")]
+        findings = [
+            finding
+            for finding in report.findings
+            if finding.kind in ("leak", "conflict", "unseen_class")
+        ]
     write_manifest(index, target)
     if json:
-        print_json({"manifest": str(target), "seed": seed, "splits": rows,
-                    "findings": [{"kind": f.kind, "paths": list(f.paths), "message": f.message} for f in findings]})
+        print_json(
+            {
+                "manifest": str(target),
+                "seed": seed,
+                "splits": rows,
+                "findings": [
+                    {"kind": f.kind, "paths": list(f.paths), "message": f.message} for f in findings
+                ],
+            }
+        )
     else:
         for row in rows:
-            print(f"{row['split']:<6}{row['videos']:>7} videos ({row['share']:.1%}), {row['classes']} classes, at "
-                  "least "
-                  f"{row['fewest']} of each" + (f", {row['groups']} groups" if row["groups"] else ""))
+            print(
+                f"{row['split']:<6}{row['videos']:>7} videos ({row['share']:.1%}), "
+                f"{row['classes']} classes, at "
+                "least "
+                f"{row['fewest']} of each" + (f", {row['groups']} groups" if row["groups"] else "")
+            )
     for finding in findings:
         say(f"{finding.kind}: {finding.message}")
     say(f"{target} is written; train with --data {target}")
 
 
 def pack(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, official layout, or manifest.csv.")],
+    data: Annotated[
+        str, typer.Argument(help="Folder of class folders, official layout, or manifest.csv.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the copies.")],
     dataset: Dataset = None,
     split_by: SplitBy = None,
-    short_side: Annotated[int, typer.Option(min=16, help="Short side of the copies, in pixels.")] = 256,
+    short_side: Annotated[
+        int, typer.Option(min=16, help="Short side of the copies, in pixels.")
+    ] = 256,
     gop: Annotated[int, typer.Option(min=1, help="A key frame every so many frames.")] = 8,
     crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of x264, lower is better.")] = 18,
     audio: Annotated[bool, typer.Option(help="Copy the sound.")] = True,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Write a small copy with many key frames, for fast random access in training; run again, it goes on.
+    """Write a small copy with many key frames, for fast random access in training; run again, it
+    goes on.
 
     Exit status 1 if some videos could not be read; they are named and left out.
     """
@@ -132,13 +184,23 @@ def pack(
     settings = PackSettings(short_side=short_side, gop=gop, crf=crf, audio=audio)
     packing = pack_dataset(index, out, settings, workers=workers, progress=_bar("packing"))
     if json:
-        print_json({"manifest": str(packing.manifest), "written": packing.num_written, "kept": packing.num_kept,
-                    "unreadable": packing.unreadable, "bytes_before": packing.bytes_before,
-                    "bytes_after": packing.bytes_after})
+        print_json(
+            {
+                "manifest": str(packing.manifest),
+                "written": packing.num_written,
+                "kept": packing.num_kept,
+                "unreadable": packing.unreadable,
+                "bytes_before": packing.bytes_before,
+                "bytes_after": packing.bytes_after,
+            }
+        )
     for reason in packing.unreadable.values():
         say(reason)
-    say(f"{packing.manifest}: {packing.num_written} written, {packing.num_kept} kept, {len(packing.unreadable)} "
-        f"unreadable; {packing.bytes_before / 1e6:.1f} MB became {packing.bytes_after / 1e6:.1f} MB")
+    say(
+        f"{packing.manifest}: {packing.num_written} written, {packing.num_kept} kept, "
+        f"{len(packing.unreadable)} "
+        f"unreadable; {packing.bytes_before / 1e6:.1f} MB became {packing.bytes_after / 1e6:.1f} MB"
+    )
     if packing.unreadable:
         raise typer.Exit(1)
 
@@ -149,15 +211,22 @@ def render_mocap(
     size: Annotated[int, typer.Option(min=16, help="Pixels of each side.")] = 64,
     num_frames: Annotated[int, typer.Option(min=1, help="Frames per clip.")] = 8,
     fps: Annotated[float, typer.Option(help="Frames per second of a clip.")] = 4.0,
-    reversals: Annotated[str, typer.Option(help="Actions played backwards as classes: none, named, all.")] = "named",
+    reversals: Annotated[
+        str, typer.Option(help="Actions played backwards as classes: none, named, all.")
+    ] = "named",
     seed: Annotated[int, typer.Option(help="Clip i is rendered from (seed, i).")] = 0,
-    videos: Annotated[bool, typer.Option("--videos", help="Write video files instead of one packed array.")] = False,
+    videos: Annotated[
+        bool, typer.Option("--videos", help="Write video files instead of one packed array.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes.")] = 2,
 ) -> None:
-    """Render captured human motions (15 recordings) with random bodies, views, lights and backgrounds."""
+    """Render captured human motions (15 recordings) with random bodies, views, lights and
+    backgrounds."""
     from marey.synthetic.dataset import RenderPlan, render_dataset, render_videos
 
-    plan = replace(RenderPlan(), size=size, num_frames=num_frames, fps=fps, reversals=reversals, seed=seed)
+    plan = replace(
+        RenderPlan(), size=size, num_frames=num_frames, fps=fps, reversals=reversals, seed=seed
+    )
     if videos:
         render_videos(out, clips, plan)
     else:
@@ -167,15 +236,24 @@ def render_mocap(
 
 def render_youtube8m(
     out: Annotated[Path, typer.Option(help="New folder of the data set.")],
-    videos: Annotated[int, typer.Option(min=7, help="Videos in all: 4/7 train, 1/7 validate, 2/7 test.")] = 2100,
+    videos: Annotated[
+        int, typer.Option(min=7, help="Videos in all: 4/7 train, 1/7 validate, 2/7 test.")
+    ] = 2100,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Make features in the YouTube-8M format: short planted events among decoys, with sound."""
     from marey.synthetic.youtube8m import render_youtube8m_mini
 
-    parts = {"train": videos - 3 * (videos // 7), "validate": videos // 7, "test": 2 * (videos // 7)}
+    parts = {
+        "train": videos - 3 * (videos // 7),
+        "validate": videos // 7,
+        "test": 2 * (videos // 7),
+    }
     render_youtube8m_mini(out, videos=parts, seed=seed)
-    say(f"{out}: {videos} videos of 24 labels; train with: marey train gat_youtube8m_mini --data {out}")
+    say(
+        f"{out}: {videos} videos of 24 labels; train with: marey train gat_youtube8m_mini --data "
+        f"{out}"
+    )
 
 
 def render_action_videos(
@@ -184,7 +262,8 @@ def render_action_videos(
     videos: Annotated[int, typer.Option(min=1, help="Videos in all splits together.")] = 500,
     seed: Annotated[int, typer.Option(help="Video i is drawn from (seed, i).")] = 0,
 ) -> None:
-    """Join rendered clips into longer videos of several actions, with sound: what marey-mini-gat learns from."""
+    """Join rendered clips into longer videos of several actions, with sound: what marey-mini-gat
+    learns from."""
     from marey.synthetic.action_videos import make_action_videos
 
     make_action_videos(clips, out, videos, seed=seed)

@@ -19,16 +19,30 @@ def register(app: typer.Typer) -> None:
 
 
 def detect(
-    videos: Annotated[list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")],
-    model: Annotated[str, typer.Option(help="Bundled name or checkpoint folder.")] = "marey-mini-detect",
-    persons: Annotated[str, typer.Option(help="Where boxes come from: own, hog, torchvision:NAME, FILE.csv.")] = "own",
+    videos: Annotated[
+        list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Bundled name or checkpoint folder.")
+    ] = "marey-mini-detect",
+    persons: Annotated[
+        str, typer.Option(help="Where boxes come from: own, hog, torchvision:NAME, FILE.csv.")
+    ] = "own",
     every: Annotated[float, typer.Option(help="Seconds between key frames.")] = 1.0,
-    min_score: Annotated[float, typer.Option(help="With own boxes: smallest person score, 0 to 1.")] = 0.3,
+    min_score: Annotated[
+        float, typer.Option(help="With own boxes: smallest person score, 0 to 1.")
+    ] = 0.3,
     top: Annotated[int, typer.Option(min=1, help="Actions per person.")] = 3,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
-    save_annotated: Annotated[Path | None, typer.Option(help="Write the video with boxes and actions.")] = None,
-    ava_csv: Annotated[Path | None, typer.Option(help="Write rows in AVA's challenge format.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    save_annotated: Annotated[
+        Path | None, typer.Option(help="Write the video with boxes and actions.")
+    ] = None,
+    ava_csv: Annotated[
+        Path | None, typer.Option(help="Write rows in AVA's challenge format.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on standard output.")
+    ] = False,
 ) -> None:
     """Find every person once a second, name what each does, and follow them through the video."""
     from marey.errors import UserError
@@ -37,7 +51,9 @@ def detect(
 
     paths = videos_in(videos)
     if save_annotated is not None and len(paths) > 1:
-        raise UserError(f"--save-annotated names one file, but there are {len(paths)} videos; give one video")
+        raise UserError(
+            f"--save-annotated names one file, but there are {len(paths)} videos; give one video"
+        )
     detector = Detector.load(model, persons=persons, min_score=min_score, device=device)
     found = _detect_all(detector, paths, every, top, json)
     if json:
@@ -54,8 +70,9 @@ def detect(
         raise typer.Exit(1)
 
 
-def _detect_all(detector: Detector, paths: list[Path], every: float, top: int,
-                json: bool) -> list[tuple[Detections | None, dict[str, Any]]]:
+def _detect_all(
+    detector: Detector, paths: list[Path], every: float, top: int, json: bool
+) -> list[tuple[Detections | None, dict[str, Any]]]:
     from marey.errors import VideoError
 
     found: list[tuple[Detections | None, dict[str, Any]]] = []
@@ -64,7 +81,9 @@ def _detect_all(detector: Detector, paths: list[Path], every: float, top: int,
             detections = detector(path, every_seconds=every)
         except VideoError as error:
             say(f"marey: {error}")
-            found.append((None, {"video": str(path), "moments": [], "tracks": [], "error": str(error)}))
+            found.append(
+                (None, {"video": str(path), "moments": [], "tracks": [], "error": str(error)})
+            )
             continue
         found.append((detections, detections.to_dict(top)))
         if not json:
@@ -77,10 +96,16 @@ def _describe(detections: Detections, top: int) -> str:
 
     lines = [detections.video]
     for moment in detections.moments:
-        lines.append(f"  {clock(moment.seconds)}  " + ("nobody found" if not moment.persons else ""))
+        lines.append(
+            f"  {clock(moment.seconds)}  " + ("nobody found" if not moment.persons else "")
+        )
         for person in moment.persons:
-            x1, y1, x2, y2 = (round(v * side) for v, side in zip(person.box_xyxy_norm,
-                              (detections.width, detections.height) * 2, strict=True))
+            x1, y1, x2, y2 = (
+                round(v * side)
+                for v, side in zip(
+                    person.box_xyxy_norm, (detections.width, detections.height) * 2, strict=True
+                )
+            )
             actions = ", ".join(f"{label} {p:.0%}" for label, p in detections.top(person, top))
             lines.append(f"    person {person.track:<3} ({x1},{y1})-({x2},{y2})  {actions}")
     return "\n".join(lines)
@@ -89,20 +114,35 @@ def _describe(detections: Detections, top: int) -> str:
 def _write_ava(detector: Detector, answers: list[Detections], path: Path) -> None:
     import numpy as np
 
-    from marey.datasets.ava_format import AVA_60_CLASSES, rows_from_arrays, write_box_rows, write_label_map
+    from marey.datasets.ava_format import (
+        AVA_60_CLASSES,
+        rows_from_arrays,
+        write_box_rows,
+        write_label_map,
+    )
 
     parts = [detections.rows(detector.class_ids) for detections in answers]
     starts = np.cumsum([0, *(len(part.keys) for part in parts)])
-    rows = rows_from_arrays([key for part in parts for key in part.keys],
-                            np.concatenate([part.image + start for part, start in zip(parts, starts, strict=False)]),
-                            np.concatenate([part.boxes_xyxy_norm for part in parts]),
-                            np.concatenate([part.class_ids for part in parts]),
-                            np.concatenate([part.last for part in parts])) if parts else None
+    rows = (
+        rows_from_arrays(
+            [key for part in parts for key in part.keys],
+            np.concatenate(
+                [part.image + start for part, start in zip(parts, starts, strict=False)]
+            ),
+            np.concatenate([part.boxes_xyxy_norm for part in parts]),
+            np.concatenate([part.class_ids for part in parts]),
+            np.concatenate([part.last for part in parts]),
+        )
+        if parts
+        else None
+    )
     if rows is None:
         return
     write_box_rows(path, rows)
     say(f"wrote {path}")
     labels = dict(zip(detector.class_ids, detector.checkpoint.class_names, strict=True))
-    if not set(labels) <= set(AVA_60_CLASSES) or any(AVA_60_CLASSES[n] != name for n, name in labels.items()):
+    if not set(labels) <= set(AVA_60_CLASSES) or any(
+        AVA_60_CLASSES[n] != name for n, name in labels.items()
+    ):
         write_label_map(path.with_suffix(".pbtxt"), labels)
         say(f"wrote {path.with_suffix('.pbtxt')} (the action ids are this model's, not AVA's)")

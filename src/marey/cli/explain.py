@@ -18,23 +18,39 @@ def register(app: typer.Typer) -> None:
 def explain(
     video: Annotated[Path, typer.Argument(help="Video file or frame folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the page, the pictures and the numbers.")],
-    model: Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")] = "marey-mini",
-    map: Annotated[str | None, typer.Option(help="rollout | last | integrated_gradients | saliency.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")
+    ] = "marey-mini",
+    map: Annotated[
+        str | None, typer.Option(help="rollout | last | integrated_gradients | saliency.")
+    ] = None,
     layer: Annotated[int, typer.Option(help="With --map last: layer, 0 first, -1 last.")] = -1,
-    head: Annotated[int | None, typer.Option(help="With --map last: one head instead of their mean.")] = None,
-    label: Annotated[str | None, typer.Option(help="Explain this class instead of the first answer.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    head: Annotated[
+        int | None, typer.Option(help="With --map last: one head instead of their mean.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Explain this class instead of the first answer.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on standard output.")
+    ] = False,
 ) -> None:
     """Show which patches and frames an answer depends on, with a faithfulness score of the map."""
     from marey.explain.report import explain_video
     from marey.inference.load import load_clip_predictor
 
-    facts = explain_video(load_clip_predictor(model), video, out, kind=map, layer=layer, head=head, label=label)
+    facts = explain_video(
+        load_clip_predictor(model), video, out, kind=map, layer=layer, head=head, label=label
+    )
     if json:
         print_json(facts)
     else:
         score = facts["faithfulness"]
-        print(f"{facts['label']} {facts['probability']:.0%}; map: {facts['map']}; "
-              f"deletion {score['deletion']:.3f} (random {score['random_deletion']:.3f}, lower is better), "
-              f"insertion {score['insertion']:.3f} (random {score['random_insertion']:.3f}, higher is better)")
+        print(
+            f"{facts['label']} {facts['probability']:.0%}; map: {facts['map']}; "
+            f"deletion {score['deletion']:.3f} (random {score['random_deletion']:.3f}, lower is "
+            "better), "
+            f"insertion {score['insertion']:.3f} (random {score['random_insertion']:.3f}, higher "
+            "is better)"
+        )
     say(f"wrote {out / 'index.html'}")

@@ -9,14 +9,30 @@ import typer
 
 
 def order(
-    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Videos, folders of frames or of videos.")],
-    model: Annotated[str, typer.Option(help="Model with directed attention: a name or a folder.")] = "marey-mini-order",
-    shuffle: Annotated[int | None, typer.Option(help="Shuffle the frames with this seed first.")] = None,
-    window: Annotated[tuple[float, float] | None,
-                      typer.Option(metavar="START END", help="Part of the video, in seconds.")] = None,
-    method: Annotated[str, typer.Option(help="How the order is read from the attention: path (the paper's heaviest "
-                                             "path) or sort (every pair votes; often better).")] = "path",
-    out: Annotated[Path | None, typer.Option(help="Folder for a picture per video: matrix, path, strips.")] = None,
+    videos: Annotated[
+        list[str],
+        typer.Argument(metavar="VIDEO...", help="Videos, folders of frames or of videos."),
+    ],
+    model: Annotated[
+        str, typer.Option(help="Model with directed attention: a name or a folder.")
+    ] = "marey-mini-order",
+    shuffle: Annotated[
+        int | None, typer.Option(help="Shuffle the frames with this seed first.")
+    ] = None,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="START END", help="Part of the video, in seconds."),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="How the order is read from the attention: path (the paper's heaviest "
+            "path) or sort (every pair votes; often better)."
+        ),
+    ] = "path",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a picture per video: matrix, path, strips.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -29,8 +45,9 @@ def order(
     checkpoint = load_checkpoint(model)
     entries = []
     given = videos_in(videos)
-    for found, entry in order_many(checkpoint, given, shuffle=shuffle, window_seconds=window, method=method,
-                                   device=device):
+    for found, entry in order_many(
+        checkpoint, given, shuffle=shuffle, window_seconds=window, method=method, device=device
+    ):
         entries.append(entry)
         if found is None:
             say(f"marey: {entry['error']}")
@@ -38,15 +55,27 @@ def order(
         if out is not None:
             from marey.explain.order_figures import draw_order
 
-            picture = draw_order(found.frames, found.path, found.weights, out / f"{Path(found.video).stem}-order.png",
-                                 order=found.order if found.shuffled else None, accuracy=found.order_accuracy,
-                                 title=Path(found.video).name)
+            picture = draw_order(
+                found.frames,
+                found.path,
+                found.weights,
+                out / f"{Path(found.video).stem}-order.png",
+                order=found.order if found.shuffled else None,
+                accuracy=found.order_accuracy,
+                title=Path(found.video).name,
+            )
             say(f"wrote {picture}")
         if not as_json:
-            score = ("truth not known: give --shuffle SEED to measure" if found.order_accuracy is None
-                     else f"OrderAcc {found.order_accuracy:.1%}")
+            score = (
+                "truth not known: give --shuffle SEED to measure"
+                if found.order_accuracy is None
+                else f"OrderAcc {found.order_accuracy:.1%}"
+            )
             shuffled = f"  shuffled {found.order.tolist()}" if found.shuffled else ""
-            print(f"{found.video}:{shuffled}  recovered {found.path.tolist()}  {score} (chance {found.chance:.1%})")
+            print(
+                f"{found.video}:{shuffled}  recovered {found.path.tolist()}  {score} (chance "
+                f"{found.chance:.1%})"
+            )
     if as_json:
         print_json({"results": entries})
     if any(entry["error"] for entry in entries):
@@ -54,18 +83,27 @@ def order(
 
 
 def reliance(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names, folders, hf: or torchvision:.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Names, folders, hf: or torchvision:.")
+    ],
     data: Annotated[str, typer.Option(help="Labelled videos (see the data contract).")],
     dataset: Annotated[str | None, typer.Option(help="Official layout by name.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to measure on; all videos by default.")] = None,
-    corrector: Annotated[str | None, typer.Option(help="Model that puts frames back; default: itself.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to measure on; all videos by default.")
+    ] = None,
+    corrector: Annotated[
+        str | None, typer.Option(help="Model that puts frames back; default: itself.")
+    ] = None,
     shuffles: Annotated[int, typer.Option(min=1, help="Shuffles per video.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the shuffles, the same for every model.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Measure on at most this many videos.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Measure on at most this many videos.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model use the order?"""
+    """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model use
+    the order?"""
     from marey.checkpoints.load import load_checkpoint
     from marey.cli.output import print_json
     from marey.datasets.index import subset
@@ -83,7 +121,9 @@ def reliance(
     for name in models:
         answers = answer_reliance(load_checkpoint(name), index, options, corrector=fixer)
         found = measure_reliance(answers)
-        results.append({"model": name, **found, "unreadable": [entry["error"] for entry in answers.unreadable]})
+        results.append(
+            {"model": name, **found, "unreadable": [entry["error"] for entry in answers.unreadable]}
+        )
         if not as_json:
             print(f"{name}: {describe_reliance(found)}")
     if as_json:

@@ -13,7 +13,8 @@ Item = TypeVar("Item")
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on standard output; NaN and infinity become null, as JSON has neither."""
+    """Print one JSON document on standard output; NaN and infinity become null, as JSON has
+    neither."""
     json.dump(finite(document), sys.stdout, ensure_ascii=False, indent=1)
     sys.stdout.write("\n")
 
@@ -31,4 +32,6 @@ def progress(items: Iterable[Item], label: str, total: int | None = None) -> Ite
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(items, description=label, total=total, console=Console(stderr=True), transient=True)
+    yield from track(
+        items, description=label, total=total, console=Console(stderr=True), transient=True
+    )

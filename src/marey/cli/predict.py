@@ -25,26 +25,54 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    videos: Annotated[list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")],
+    videos: Annotated[
+        list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")
+    ],
     model: Model = "marey-mini",
     top: Annotated[int, typer.Option(min=1, help="Answers per video.")] = 5,
-    labels: Annotated[str | None, typer.Option(help="Rank these comma-separated names, never trained on.")] = None,
-    features: Annotated[bool, typer.Option(help="Answer from frame and sound features (GAT models).")] = False,
-    threshold: Annotated[float, typer.Option(help="With --features: smallest score shown, 0 to 1.")] = 0.2,
-    timeline: Annotated[bool, typer.Option(help="Slide a window over each video: time-stamped segments.")] = False,
+    labels: Annotated[
+        str | None, typer.Option(help="Rank these comma-separated names, never trained on.")
+    ] = None,
+    features: Annotated[
+        bool, typer.Option(help="Answer from frame and sound features (GAT models).")
+    ] = False,
+    threshold: Annotated[
+        float, typer.Option(help="With --features: smallest score shown, 0 to 1.")
+    ] = 0.2,
+    timeline: Annotated[
+        bool, typer.Option(help="Slide a window over each video: time-stamped segments.")
+    ] = False,
     window: Annotated[float, typer.Option(help="With --timeline: window length in seconds.")] = 2.0,
     step: Annotated[float, typer.Option(help="With --timeline: seconds between windows.")] = 1.0,
-    trust: Annotated[str, typer.Option(help="basic, or full: also stability under mild corruptions.")] = "basic",
+    trust: Annotated[
+        str, typer.Option(help="basic, or full: also stability under mild corruptions.")
+    ] = "basic",
     views: Annotated[int, typer.Option(min=1, help="Temporal views averaged per video.")] = 3,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
-    max_pixels: Annotated[int | None, typer.Option(help="Refuse frames with more pixels than this.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Refuse videos longer than this, in seconds.")] = None,
-    save_annotated: Annotated[Path | None, typer.Option(help="Write the video with its answers drawn on it.")] = None,
-    contact_sheet: Annotated[Path | None, typer.Option(help="Write a picture of the sampled frames.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the answers (or segments) as CSV.")] = None,
-    srt: Annotated[Path | None, typer.Option(help="With --timeline on one video: write subtitles.")] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: spread a folder over workers, into --out.")] = "local",
-    out: Annotated[Path | None, typer.Option(help="With --engine ray: folder of Parquet files.")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Refuse frames with more pixels than this.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Refuse videos longer than this, in seconds.")
+    ] = None,
+    save_annotated: Annotated[
+        Path | None, typer.Option(help="Write the video with its answers drawn on it.")
+    ] = None,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="Write a picture of the sampled frames.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write the answers (or segments) as CSV.")
+    ] = None,
+    srt: Annotated[
+        Path | None, typer.Option(help="With --timeline on one video: write subtitles.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: spread a folder over workers, into --out.")
+    ] = "local",
+    out: Annotated[
+        Path | None, typer.Option(help="With --engine ray: folder of Parquet files.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what a person does in each video, and how far the answer can be trusted.
@@ -54,7 +82,9 @@ def predict(
     if engine == "ray":
         from marey.inference.corpus import predict_corpus
 
-        raise typer.Exit(predict_corpus(videos, model=model, out=out, top=top, views=views, say=say))
+        raise typer.Exit(
+            predict_corpus(videos, model=model, out=out, top=top, views=views, say=say)
+        )
     if engine != "local":
         raise UserError(f"--engine '{engine}' is neither 'local' nor 'ray'")
     if features:
@@ -64,14 +94,18 @@ def predict(
     names = _split_labels(labels)
     paths = videos_in(videos)
     if (srt or save_annotated or contact_sheet) and len(paths) != 1:
-        raise UserError(f"--srt, --save-annotated and --contact-sheet take one video, got {len(paths)}; "
-                        "run the command once for each")
+        raise UserError(
+            f"--srt, --save-annotated and --contact-sheet take one video, got {len(paths)}; "
+            "run the command once for each"
+        )
     limits = {"max_pixels": max_pixels, "max_seconds": max_seconds}
     if timeline:
         from marey.inference.load import load_clip_predictor
 
         predictor = load_clip_predictor(model, device=device)
-        raise typer.Exit(_timeline(predictor, paths, window, step, limits, csv, srt, save_annotated, json))
+        raise typer.Exit(
+            _timeline(predictor, paths, window, step, limits, csv, srt, save_annotated, json)
+        )
     answerer = Predictor.load(model, views=views, device=device)
     options = {"labels": names, "trust": trust, **limits}
     results = _predict_paths(answerer, paths, top, options, json)
@@ -91,16 +125,26 @@ def _split_labels(labels: str | None) -> list[str] | None:
         return None
     names = [name.strip() for name in labels.split(",") if name.strip()]
     if not names:
-        raise UserError("--labels is empty; give names separated by commas, e.g. --labels 'riding a bike,juggling'")
+        raise UserError(
+            "--labels is empty; give names separated by commas, e.g. --labels 'riding a "
+            "bike,juggling'"
+        )
     return names
 
 
-def _predict_paths(predictor: Predictor | FeaturePredictor, paths: list[Path], top: int, options: dict[str, Any],
-                   json: bool) -> list[tuple[Prediction | None, dict[str, Any]]]:
+def _predict_paths(
+    predictor: Predictor | FeaturePredictor,
+    paths: list[Path],
+    top: int,
+    options: dict[str, Any],
+    json: bool,
+) -> list[tuple[Prediction | None, dict[str, Any]]]:
     from marey.inference.predictor import predict_many
 
     results = []
-    for prediction, entry in progress(predict_many(predictor, paths, top=top, **options), "predict", len(paths)):
+    for prediction, entry in progress(
+        predict_many(predictor, paths, top=top, **options), "predict", len(paths)
+    ):
         results.append((prediction, entry))
         if entry["error"]:
             say(f"marey: {entry['error']}")
@@ -116,13 +160,21 @@ def _draw(path: Path, prediction: Prediction, annotated: Path | None, sheet: Pat
 
     unknown = bool(prediction.trust.get("unknown"))
     if annotated is not None:
-        annotate_video(path, annotated, prediction.top(3), "unknown action; nearest guesses:" if unknown else "")
+        annotate_video(
+            path,
+            annotated,
+            prediction.top(3),
+            "unknown action; nearest guesses:" if unknown else "",
+        )
         say(f"wrote {annotated}")
     if sheet is not None:
         label, probability = prediction.top(1)[0]
         clip = prediction.clips[len(prediction.clips) // 2]
-        picture = contact_sheet(clip.frames, [clock(seconds) for seconds in clip.frame_seconds],
-                                title=f"{'unknown; nearest: ' if unknown else ''}{label} {probability:.0%}")
+        picture = contact_sheet(
+            clip.frames,
+            [clock(seconds) for seconds in clip.frame_seconds],
+            title=f"{'unknown; nearest: ' if unknown else ''}{label} {probability:.0%}",
+        )
         with atomic(sheet) as temporary:
             picture.save(temporary)
         say(f"wrote {sheet}")
@@ -132,13 +184,21 @@ def _describe(entry: dict[str, Any]) -> str:
     from marey.video.draw import clock
 
     trust = entry["trust"]
-    lines = [f"{entry['video']}  ({len(entry['frame_seconds'])} frames, {clock(entry['frame_seconds'][0])} "
-             f"to {clock(entry['frame_seconds'][-1])})"]
+    lines = [
+        f"{entry['video']}  ({len(entry['frame_seconds'])} frames, "
+        f"{clock(entry['frame_seconds'][0])} "
+        f"to {clock(entry['frame_seconds'][-1])})"
+    ]
     if trust.get("unknown"):
-        lines.append(f"  UNKNOWN: unlike the training data (OOD score {trust['ood_score']:.2f}, "
-                     f"limit {trust['ood_threshold']:.2f}); its nearest guesses:")
-    lines += [f"  {answer['probability']:6.1%}  {'#' * round(30 * answer['probability']):<30}  {answer['label']}"
-              for answer in entry["predictions"]]
+        lines.append(
+            f"  UNKNOWN: unlike the training data (OOD score {trust['ood_score']:.2f}, "
+            f"limit {trust['ood_threshold']:.2f}); its nearest guesses:"
+        )
+    lines += [
+        f"  {answer['probability']:6.1%}  {'#' * round(30 * answer['probability']):<30}  "
+        f"{answer['label']}"
+        for answer in entry["predictions"]
+    ]
     lines.append("  trust: " + ", ".join(_trust_words(trust)))
     return "\n".join(lines)
 
@@ -148,19 +208,33 @@ def _trust_words(trust: dict[str, Any]) -> list[str]:
     if trust["calibrated"]:
         words = [f"calibrated {probability}"]
     elif trust.get("relative_to_labels"):
-        words = [f"{probability} relative to the names given, not calibrated, no test whether none of them is right"]
+        words = [
+            f"{probability} relative to the names given, not calibrated, no test whether none of "
+            "them is right"
+        ]
     else:
         words = [f"{probability}, not calibrated"]
     words.append(f"{trust['agreement']:.0%} of the views agree")
     if trust.get("unknown") is not None:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")
     if "stability" in trust:
-        words.append(f"same answer under {trust['stability']['kept']:.0%} of three mild corruptions")
+        words.append(
+            f"same answer under {trust['stability']['kept']:.0%} of three mild corruptions"
+        )
     return words
 
 
-def _timeline(predictor: Predictor, paths: list[Path], window: float, step: float, limits: dict[str, Any],
-              csv: Path | None, srt: Path | None, save_annotated: Path | None, json: bool) -> int:
+def _timeline(
+    predictor: Predictor,
+    paths: list[Path],
+    window: float,
+    step: float,
+    limits: dict[str, Any],
+    csv: Path | None,
+    srt: Path | None,
+    save_annotated: Path | None,
+    json: bool,
+) -> int:
     from marey.errors import VideoError
     from marey.inference.timeline import describe, write_csv, write_srt
     from marey.inference.timeline import timeline as segments_of
@@ -169,23 +243,36 @@ def _timeline(predictor: Predictor, paths: list[Path], window: float, step: floa
     results: list[dict[str, Any]] = []
     for path in progress(paths, "timeline"):
         try:
-            segments = segments_of(predictor, path, window_seconds=window, step_seconds=step, **given)
+            segments = segments_of(
+                predictor, path, window_seconds=window, step_seconds=step, **given
+            )
         except VideoError as error:
             say(f"marey: {error}")
             results.append({"video": str(path), "segments": [], "error": str(error)})
             continue
-        results.append({"video": str(path), "segments": [s.to_dict() for s in segments], "error": None})
+        results.append(
+            {"video": str(path), "segments": [s.to_dict() for s in segments], "error": None}
+        )
         if not json:
-            print("\n".join([str(path), *("  " + describe(segment) for segment in segments)]), flush=True)
+            print(
+                "\n".join([str(path), *("  " + describe(segment) for segment in segments)]),
+                flush=True,
+            )
         for target, write in ((csv, write_csv), (srt, write_srt)):
             if target is not None:
-                _write_text(target if len(paths) == 1 else target.with_name(f"{path.stem}{target.suffix}"),
-                            write, segments)
+                _write_text(
+                    target if len(paths) == 1 else target.with_name(f"{path.stem}{target.suffix}"),
+                    write,
+                    segments,
+                )
         if save_annotated is not None:
             from marey.inference.annotate import annotate_segments
 
-            annotate_segments(path, save_annotated, [(s.start_seconds, s.end_seconds, s.label, s.probability)
-                                                     for s in segments])
+            annotate_segments(
+                path,
+                save_annotated,
+                [(s.start_seconds, s.end_seconds, s.label, s.probability) for s in segments],
+            )
             say(f"wrote {save_annotated}")
     if json:
         print_json({"model": predictor.name, "results": results})
@@ -203,12 +290,23 @@ def _write_text(target: Path, write: Any, segments: Any) -> None:
 def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
     from marey.files import write_csv
 
-    rows: list[list[Any]] = [["video", "rank", "label", "probability", "agreement", "unknown", "error"]]
+    rows: list[list[Any]] = [
+        ["video", "rank", "label", "probability", "agreement", "unknown", "error"]
+    ]
     for entry in entries:
         trust = entry["trust"]
         for rank, answer in enumerate(entry["predictions"], start=1):
-            rows.append([entry["video"], rank, answer["label"], answer["probability"], trust["agreement"],
-                         trust.get("unknown"), ""])
+            rows.append(
+                [
+                    entry["video"],
+                    rank,
+                    answer["label"],
+                    answer["probability"],
+                    trust["agreement"],
+                    trust.get("unknown"),
+                    "",
+                ]
+            )
         if entry["error"]:
             rows.append([entry["video"], "", "", "", "", "", entry["error"]])
     write_csv(target, rows)

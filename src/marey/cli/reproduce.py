@@ -12,19 +12,40 @@ import typer
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="Study: direcformer, gat, sevitar, hmdb-study, action-transformer.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results; a second run goes on where the first stopped.")],
-    scale: Annotated[str, typer.Option(help="mini (this computer, minutes) or full (the paper's setting).")] = "mini",
-    data: Annotated[str | None, typer.Option(help="Data set to use in place of what the study makes itself.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(help="Study: direcformer, gat, sevitar, hmdb-study, action-transformer."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the results; a second run goes on where the first stopped."),
+    ],
+    scale: Annotated[
+        str, typer.Option(help="mini (this computer, minutes) or full (the paper's setting).")
+    ] = "mini",
+    data: Annotated[
+        str | None, typer.Option(help="Data set to use in place of what the study makes itself.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per cell, counted from 0.")] = 3,
-    cells: Annotated[str | None, typer.Option(help="Only these cells: names or patterns, comma-separated.")] = None,
-    budget_minutes: Annotated[float | None, typer.Option(min=0, help="Start no cell beyond this.")] = None,
+    cells: Annotated[
+        str | None, typer.Option(help="Only these cells: names or patterns, comma-separated.")
+    ] = None,
+    budget_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Start no cell beyond this.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")] = "cpu",
-    cache: Annotated[Path | None, typer.Option(help="Folder for shared renders and features [OUT/cache].")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as one JSON document.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for shared renders and features [OUT/cache].")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the table as one JSON document.")
+    ] = False,
 ) -> None:
-    """Run a paper's tables and print ours (mean ± standard deviation over seeds) beside the paper's numbers."""
+    """Run a paper's tables and print ours (mean ± standard deviation over seeds) beside the paper's
+    numbers."""
     from marey.papers.cells import ReproduceOptions
     from marey.papers.run import reproduce as run
     from marey.papers.tables import stored_reading, text_table
@@ -40,7 +61,9 @@ def reproduce(
         "--budget-minutes": budget_minutes,
         "--device": None if device == "cpu" else device,
     }
-    flags = [f"{flag} {shlex.quote(str(value))}" for flag, value in given.items() if value is not None]
+    flags = [
+        f"{flag} {shlex.quote(str(value))}" for flag, value in given.items() if value is not None
+    ]
     results = run(
         name,
         options,

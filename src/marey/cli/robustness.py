@@ -1,5 +1,5 @@
-"""`marey corrupt`: a perturbed copy of a data set; `marey robustness`: measure models under natural and adversarial
-change."""
+"""`marey corrupt`: a perturbed copy of a data set; `marey robustness`: measure models under natural
+and adversarial change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def _severities(text: str) -> list[int]:
 
 
 def _kinds(text: str, profile: str) -> list[str]:
-    """Return kinds from "all", a profile's own ("profile"), categories or names, comma-separated."""
+    """Return kinds from "all", a profile's own ("profile"), categories or names,
+    comma-separated."""
     from marey.corruptions import CATEGORIES, KINDS, PROFILES
     from marey.errors import unknown_name
 
@@ -39,24 +40,47 @@ def _kinds(text: str, profile: str) -> list[str]:
         elif part in KINDS:
             chosen.append(part)
         elif part != "none":
-            raise unknown_name("corruption", part, [*KINDS, *CATEGORIES, "all", "profile", "none", "random"])
+            raise unknown_name(
+                "corruption", part, [*KINDS, *CATEGORIES, "all", "profile", "none", "random"]
+            )
     return list(dict.fromkeys(chosen))
 
 
 def corrupt(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled videos (see the data contract).")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Labelled videos (see the data contract).")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the copy, for example DIR-P.")],
-    corruption: Annotated[str, typer.Option(help="Names, categories, 'profile' (all of --profile), 'all', or 'random': "
-                                                 "one draw per video, as in ROSE.")] = "random",
-    severity: Annotated[str, typer.Option("--severity", "--severities", help="1 to 5, or a list such as 1,3,5; random "
-                                                                             "draws from the list.")] = "1,2,3,4,5",
-    profile: Annotated[str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")] = "rose",
+    corruption: Annotated[
+        str,
+        typer.Option(
+            help="Names, categories, 'profile' (all of --profile), 'all', or 'random': "
+            "one draw per video, as in ROSE."
+        ),
+    ] = "random",
+    severity: Annotated[
+        str,
+        typer.Option(
+            "--severity",
+            "--severities",
+            help="1 to 5, or a list such as 1,3,5; random draws from the list.",
+        ),
+    ] = "1,2,3,4,5",
+    profile: Annotated[
+        str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")
+    ] = "rose",
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
-    short_side: Annotated[int, typer.Option(help="Pixels of the shorter side; 0 keeps the source's.", min=0)] = 256,
+    short_side: Annotated[
+        int, typer.Option(help="Pixels of the shorter side; 0 keeps the source's.", min=0)
+    ] = 256,
     dataset: Annotated[str | None, typer.Option(help="Official layout by name.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default: one per core.", min=1)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a folder that holds something else.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; default: one per core.", min=1)
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over a folder that holds something else.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write a perturbed copy of a data set; run again to go on after a stop."""
@@ -70,49 +94,93 @@ def corrupt(
     if split is not None:
         index = index.split(split)
     kinds = [ROSE_RANDOM] if corruption == ROSE_RANDOM else _kinds(corruption, profile)
-    borrowed = [f"{kind} ({source_profile(kind, profile)})" for kind in kinds
-                if kind != ROSE_RANDOM and source_profile(kind, profile) != profile]
+    borrowed = [
+        f"{kind} ({source_profile(kind, profile)})"
+        for kind in kinds
+        if kind != ROSE_RANDOM and source_profile(kind, profile) != profile
+    ]
     if borrowed:
         say(f"not in profile {profile}, constants of another: {', '.join(borrowed)}")
-    result = perturb_dataset(index, out, kinds, _severities(severity), profile=profile, seed=seed,
-                             short_side=short_side, workers=workers, force=force, announce=say,
-                             progress=lambda items, total: progress(items, "corrupting", total))
+    result = perturb_dataset(
+        index,
+        out,
+        kinds,
+        _severities(severity),
+        profile=profile,
+        seed=seed,
+        short_side=short_side,
+        workers=workers,
+        force=force,
+        announce=say,
+        progress=lambda items, total: progress(items, "corrupting", total),
+    )
     for entry in result["failed"]:
         say(f"marey: {entry['error']}")
     if as_json:
         print_json(result)
     else:
-        print(f"{out}: {result['written']} written, {result['kept']} already there, {len(result['failed'])} failed")
+        print(
+            f"{out}: {result['written']} written, {result['kept']} already there, "
+            f"{len(result['failed'])} failed"
+        )
     if result["failed"]:
         raise typer.Exit(1)
 
 
 def robustness(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Names, folders, hf:, torchvision:, or "
-                                                                         "module:function.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Names, folders, hf:, torchvision:, or module:function."
+        ),
+    ],
     data: Annotated[str, typer.Option(help="Labelled videos (see the data contract).")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("robustness-report"),
-    corruptions: Annotated[str, typer.Option(help="Names, categories, 'profile', 'all' or 'none', comma-separated.")]
-        = "all",
+    corruptions: Annotated[
+        str, typer.Option(help="Names, categories, 'profile', 'all' or 'none', comma-separated.")
+    ] = "all",
     severities: Annotated[str, typer.Option(help="List from 1 (mild) to 5.")] = "1,2,3,4,5",
-    profile: Annotated[str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")] = "rose",
-    attacks: Annotated[str, typer.Option(help="Attack names, comma-separated; 'all' or 'none'.")] = "none",
-    attack_set: Annotated[list[str] | None, typer.Option(help="Option of an attack: pgd.steps=20 (eps and step in "
-                                                              "[0, 1]).")] = None,
-    shuffles: Annotated[int, typer.Option(help="Shuffles per video for order reliance; 0: none.", min=0)] = 4,
-    reference: Annotated[str | None, typer.Option(help="Model that mCE is relative to; default: the first.")] = None,
+    profile: Annotated[
+        str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")
+    ] = "rose",
+    attacks: Annotated[
+        str, typer.Option(help="Attack names, comma-separated; 'all' or 'none'.")
+    ] = "none",
+    attack_set: Annotated[
+        list[str] | None,
+        typer.Option(help="Option of an attack: pgd.steps=20 (eps and step in [0, 1])."),
+    ] = None,
+    shuffles: Annotated[
+        int, typer.Option(help="Shuffles per video for order reliance; 0: none.", min=0)
+    ] = 4,
+    reference: Annotated[
+        str | None, typer.Option(help="Model that mCE is relative to; default: the first.")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Official layout by name.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to measure on; default: test, else val, else all.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many videos, spread over the classes.", min=1)] = None,
-    resolution: Annotated[int, typer.Option(help="Side at which pixels are changed.", min=32)] = 224,
-    max_frames: Annotated[int, typer.Option(help="Source frames per video; the middle of longer ones.", min=1)] = 300,
+    split: Annotated[
+        str | None, typer.Option(help="Split to measure on; default: test, else val, else all.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most this many videos, spread over the classes.", min=1)
+    ] = None,
+    resolution: Annotated[
+        int, typer.Option(help="Side at which pixels are changed.", min=32)
+    ] = 224,
+    max_frames: Annotated[
+        int, typer.Option(help="Source frames per video; the middle of longer ones.", min=1)
+    ] = 300,
     batch_size: Annotated[int, typer.Option(help="Clips per forward pass.", min=1)] = 16,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
     device: Annotated[str, typer.Option(help="Torch device of the models.")] = "cpu",
-    force: Annotated[bool, typer.Option("--force", help="Begin anew where --out holds another report.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin anew where --out holds another report.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as one JSON document.")
+    ] = False,
 ) -> None:
-    """Measure models under corruptions and attacks, and write report.html; run again to go on after a stop."""
+    """Measure models under corruptions and attacks, and write report.html; run again to go on after
+    a stop."""
     import shlex
     import sys
 
@@ -124,14 +192,30 @@ def robustness(
     from marey.evaluation.candidates import load_candidate
     from marey.evaluation.robustness import BenchmarkConfig, run
     from marey.evaluation.robustness_report import write_report
-    from marey.evaluation.robustness_summary import choose_videos, describe_kinds, settings_of, summarise
+    from marey.evaluation.robustness_summary import (
+        choose_videos,
+        describe_kinds,
+        settings_of,
+        summarise,
+    )
 
-    names = list_attacks() if attacks == "all" else [a.strip() for a in attacks.split(",") if a.strip() not in
-                                                     ("", "none")]
-    config = BenchmarkConfig(corruptions=tuple(_kinds(corruptions, profile)), severities=tuple(_severities(severities)),
-                             profile=profile, attacks=tuple(names), attack_options=_attack_options(attack_set or []),
-                             shuffles=shuffles, resolution=resolution, max_frames=max_frames, batch_size=batch_size,
-                             seed=seed)
+    names = (
+        list_attacks()
+        if attacks == "all"
+        else [a.strip() for a in attacks.split(",") if a.strip() not in ("", "none")]
+    )
+    config = BenchmarkConfig(
+        corruptions=tuple(_kinds(corruptions, profile)),
+        severities=tuple(_severities(severities)),
+        profile=profile,
+        attacks=tuple(names),
+        attack_options=_attack_options(attack_set or []),
+        shuffles=shuffles,
+        resolution=resolution,
+        max_frames=max_frames,
+        batch_size=batch_size,
+        seed=seed,
+    )
     if reference is not None and reference not in models:
         raise UserError(f"--reference {reference} is none of the models given: {', '.join(models)}")
     if len(set(models)) < len(models):
@@ -141,16 +225,25 @@ def robustness(
     if force:
         for leftover in ("settings.json", "answers.jsonl"):
             (out / leftover).unlink(missing_ok=True)
-    say(f"{len(index)} videos, {len(config.corruptions)} corruptions x {len(config.severities)} severities, "
-        f"{len(config.attacks)} attacks, {len(models)} models")
+    say(
+        f"{len(index)} videos, {len(config.corruptions)} corruptions x {len(config.severities)} "
+        "severities, "
+        f"{len(config.attacks)} attacks, {len(models)} models"
+    )
     entries = []
     for entry in progress(run(index, candidates, config, out), "measuring", len(index)):
         entries.append(entry)
         if "error" in entry:
             say(f"marey: {entry['error']}")
-    report = summarise(entries, models, index.class_names, config, models.index(reference) if reference else 0)
-    report |= {"settings": settings_of(config), "kinds": describe_kinds(config), "version": __version__,
-               "command": shlex.join(["marey", *sys.argv[1:]])}
+    report = summarise(
+        entries, models, index.class_names, config, models.index(reference) if reference else 0
+    )
+    report |= {
+        "settings": settings_of(config),
+        "kinds": describe_kinds(config),
+        "version": __version__,
+        "command": shlex.join(["marey", *sys.argv[1:]]),
+    }
     written = write_report(report, out)
     if as_json:
         print_json(report)
@@ -179,7 +272,10 @@ def _attack_options(settings: list[str]) -> dict[str, dict[str, Any]]:
         key, _, value = setting.partition("=")
         name, _, option = key.partition(".")
         if not option or not value:
-            raise UserError(f"--attack-set is written attack.option=value, for example pgd.steps=20, got '{setting}'")
+            raise UserError(
+                "--attack-set is written attack.option=value, for example pgd.steps=20, got "
+                f"'{setting}'"
+            )
         if name not in list_attacks():
             raise unknown_name("attack", name, list_attacks())
         try:

@@ -15,14 +15,25 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    model: Annotated[list[str] | None, typer.Option(help="Model to offer; give it several times for a choice.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model to offer; give it several times for a choice.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     max_megabytes: Annotated[float, typer.Option(help="Largest upload, in MB.")] = 200.0,
     max_seconds: Annotated[float, typer.Option(help="Longest video, in seconds.")] = 600.0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Largest frame, width times height.")] = 4096 * 2304,
-    allowed_host: Annotated[list[str] | None, typer.Option(
-        help="Name by which visitors reach this server (behind a proxy, say); several times for several.")] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Largest frame, width times height.")
+    ] = 4096 * 2304,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name by which visitors reach this server (behind a proxy, say); several times "
+            "for several."
+        ),
+    ] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Requests answered at once.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
 ) -> None:
@@ -40,11 +51,21 @@ def serve(
     from marey.web.limits import Limits
     from marey.web.models import ModelShelf
 
-    limits = Limits(max_megabytes=max_megabytes, max_seconds=max_seconds, max_pixels=max_pixels, concurrent=concurrent)
-    server = create_app(ModelShelf(model or ["marey-mini"], device=device), limits,
-                        allowed_hosts=[*hosts_of(host), *(allowed_host or [])])
+    limits = Limits(
+        max_megabytes=max_megabytes,
+        max_seconds=max_seconds,
+        max_pixels=max_pixels,
+        concurrent=concurrent,
+    )
+    server = create_app(
+        ModelShelf(model or ["marey-mini"], device=device),
+        limits,
+        allowed_hosts=[*hosts_of(host), *(allowed_host or [])],
+    )
     if host not in ("127.0.0.1", "localhost", "::1"):
         say(f"marey: listening on {host}: everyone who can reach this machine can use the page")
     say(f"marey: page http://{host}:{port}/  API http://{host}:{port}/docs  (Ctrl-C stops)")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # the page deletes its folder at exit
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(0)
+    )  # the page deletes its folder at exit
     uvicorn.run(server, host=host, port=port, log_level="warning")

@@ -1,4 +1,5 @@
-"""`marey train`, `marey evaluate` and `marey compare`: training, accuracy with intervals, paired tests."""
+"""`marey train`, `marey evaluate` and `marey compare`: training, accuracy with intervals, paired
+tests."""
 
 from __future__ import annotations
 
@@ -21,20 +22,35 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe ('marey list recipes'), or a config.json of a run.")],
-    data: Annotated[str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: optim.lr=0.01")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")] = None,
-    split_by: Annotated[str | None, typer.Option(help="Regular expression that reads the split from names.")] = None,
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe ('marey list recipes'), or a config.json of a run.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: optim.lr=0.01")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Official layout by name, such as ucf101:2.")
+    ] = None,
+    split_by: Annotated[
+        str | None, typer.Option(help="Regular expression that reads the split from names.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the configuration as JSON and stop.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the configuration as JSON and stop.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress display.")] = False,
     json: Json = False,
 ) -> None:
     """Train a recogniser; the best and the last checkpoint stay in --out.
 
-    A run that was interrupted goes on with --resume and ends in the same weights, bit for bit on a CPU.
+    A run that was interrupted goes on with --resume and ends in the same weights, bit for bit on a
+    CPU.
     """
     from marey.training.config import override
 
@@ -51,9 +67,16 @@ def train(
         return
     if json:
         print_json(result.to_dict())
-    best = "no validation videos" if result.best is None else f"best {result.best:.4f} at step {result.best_step}"
+    best = (
+        "no validation videos"
+        if result.best is None
+        else f"best {result.best:.4f} at step {result.best_step}"
+    )
     say(f"{result.out}: {result.steps} steps in {result.seconds:.0f} s, {best}")
-    say(f"score it: marey evaluate {result.out} --data DATA    use it: marey predict VIDEO --model {result.out}/best")
+    say(
+        f"score it: marey evaluate {result.out} --data DATA    use it: marey predict VIDEO "
+        f"--model {result.out}/best"
+    )
 
 
 def _configuration(recipe: str, data: str | None, dataset: str | None, split_by: str | None) -> Any:
@@ -67,7 +90,9 @@ def _configuration(recipe: str, data: str | None, dataset: str | None, split_by:
         try:
             values = json_module.loads(Path(recipe).read_text(encoding="utf-8"))
         except json_module.JSONDecodeError as error:
-            raise UserError(f"{recipe}: not valid JSON ({error}); give a recipe or a run's config.json") from error
+            raise UserError(
+                f"{recipe}: not valid JSON ({error}); give a recipe or a run's config.json"
+            ) from error
         config = TrainConfig.from_dict(values)
     else:
         config = get_recipe(recipe)
@@ -77,28 +102,54 @@ def _configuration(recipe: str, data: str | None, dataset: str | None, split_by:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a checkpoint folder, a bundled name, hf:ID, torchvision:NAME.")],
-    data: Annotated[str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split to use; default test, else val, else all.")] = None,
-    views: Annotated[str, typer.Option(help="Temporal x spatial views per video: 1x1, 1x3, 10x3.")] = "1x1",
-    fusion: Annotated[str, typer.Option(help="Averaged over views: probabilities or logits.")] = "probabilities",
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; default RUN/evaluation.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")] = None,
-    split_by: Annotated[str | None, typer.Option(help="Regular expression that reads the split from names.")] = None,
-    unseen: Annotated[bool, typer.Option("--unseen", help="The data has classes never trained on.")] = False,
-    hubness: Annotated[bool, typer.Option("--hubness", help="With --unseen: correct for names near to everything.")]
-    = False,
-    predictions: Annotated[bool, typer.Option("--predictions", help="Score saved answers again; MODEL names their file "
-                                                                    "or folder.")] = False,
+    model: Annotated[
+        str,
+        typer.Argument(help="A run, a checkpoint folder, a bundled name, hf:ID, torchvision:NAME."),
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to use; default test, else val, else all.")
+    ] = None,
+    views: Annotated[
+        str, typer.Option(help="Temporal x spatial views per video: 1x1, 1x3, 10x3.")
+    ] = "1x1",
+    fusion: Annotated[
+        str, typer.Option(help="Averaged over views: probabilities or logits.")
+    ] = "probabilities",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; default RUN/evaluation.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Official layout by name, such as ucf101:2.")
+    ] = None,
+    split_by: Annotated[
+        str | None, typer.Option(help="Regular expression that reads the split from names.")
+    ] = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="The data has classes never trained on.")
+    ] = False,
+    hubness: Annotated[
+        bool, typer.Option("--hubness", help="With --unseen: correct for names near to everything.")
+    ] = False,
+    predictions: Annotated[
+        bool,
+        typer.Option(
+            "--predictions", help="Score saved answers again; MODEL names their file or folder."
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips of one forward pass.")] = 8,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
-    """Score a model on labelled videos: accuracies with intervals, per class, confusion, calibration.
+    """Score a model on labelled videos: accuracies with intervals, per class, confusion,
+    calibration.
 
-    Videos that cannot be read are counted and named, never replaced; exit status 1 where there are any.
+    Videos that cannot be read are counted and named, never replaced; exit status 1 where there are
+    any.
     """
     from marey.evaluation.classification import EvaluateOptions, report_of
     from marey.evaluation.evaluate import evaluate as run_evaluation
@@ -110,15 +161,30 @@ def evaluate(
     else:
         if data is None:
             raise UserError("no data: give --data a folder of class folders or a manifest.csv")
-        options = EvaluateOptions(split=split, dataset=dataset, split_by=split_by, views=parse_views(views),
-                                  fusion=parse_fusion(fusion), batch_size=batch_size, workers=workers, device=device,
-                                  unseen=unseen, hubness=hubness, seed=seed)
+        options = EvaluateOptions(
+            split=split,
+            dataset=dataset,
+            split_by=split_by,
+            views=parse_views(views),
+            fusion=parse_fusion(fusion),
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            unseen=unseen,
+            hubness=hubness,
+            seed=seed,
+        )
         report, answers = _with_progress(run_evaluation, model, data, options)
     is_run = any((Path(model) / name / "config.json").is_file() for name in ("best", "last"))
-    folder = out if out is not None else Path(model) / FOLDER if is_run and not predictions else None
+    folder = (
+        out if out is not None else Path(model) / FOLDER if is_run and not predictions else None
+    )
     if folder is not None:
         write_report(folder, report, answers)
-        say(f"wrote {folder}/report.json" + (", predictions.jsonl, confusion.csv" if answers is not None else ""))
+        say(
+            f"wrote {folder}/report.json"
+            + (", predictions.jsonl, confusion.csv" if answers is not None else "")
+        )
     _say_report(report)
     if json:
         print_json(report)
@@ -133,7 +199,12 @@ def _with_progress(run: Any, model: str, data: str, options: Any) -> Any:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         row = bar.add_task("videos", total=None)
-        return run(model, data, options, tick=lambda done, total: bar.update(row, completed=done, total=total))
+        return run(
+            model,
+            data,
+            options,
+            tick=lambda done, total: bar.update(row, completed=done, total=total),
+        )
 
 
 def parse_views(text: str) -> tuple[int, int]:
@@ -143,8 +214,15 @@ def parse_views(text: str) -> tuple[int, int]:
         UserError: if the text is something else, or asks for other than 1 or 3 spatial views.
     """
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts) or int(parts[1]) not in (1, 3):
-        raise UserError(f"--views takes TEMPORALxSPATIAL with 1 or 3 spatial views, such as 1x3 or 10x3, got '{text}'")
+    if (
+        len(parts) != 2
+        or not all(part.isdigit() and int(part) > 0 for part in parts)
+        or int(parts[1]) not in (1, 3)
+    ):
+        raise UserError(
+            "--views takes TEMPORALxSPATIAL with 1 or 3 spatial views, such as 1x3 or 10x3, got "
+            f"'{text}'"
+        )
     return int(parts[0]), int(parts[1])
 
 
@@ -162,13 +240,21 @@ def parse_fusion(text: str) -> str:
 def _say_report(report: dict[str, Any]) -> None:
     if "top1" in report and "top1_interval" in report:
         low, high = report["top1_interval"]
-        say(f"top-1 {report['top1']:.3f} [{low:.3f}, {high:.3f}]  top-5 {report['top5']:.3f}  "
+        say(
+            f"top-1 {report['top1']:.3f} [{low:.3f}, {high:.3f}]  top-5 {report['top5']:.3f}  "
             f"mean class accuracy {report['mean_class_accuracy']:.3f}  calibration error "
-            f"{report['calibration_error']:.3f}  on {report['num_videos']} videos")
+            f"{report['calibration_error']:.3f}  on {report['num_videos']} videos"
+        )
         for row in report["per_class"]:
-            accuracy = "no videos" if row["accuracy"] is None else f"{row['accuracy']:.2f} of {row['videos']}"
-            say(f"  {row['class']}: {accuracy}" + (f", most often taken for {row['taken_for']}"
-                                                    if row["taken_for"] else ""))
+            accuracy = (
+                "no videos"
+                if row["accuracy"] is None
+                else f"{row['accuracy']:.2f} of {row['videos']}"
+            )
+            say(
+                f"  {row['class']}: {accuracy}"
+                + (f", most often taken for {row['taken_for']}" if row["taken_for"] else "")
+            )
     else:
         for name, value in report.items():
             if isinstance(value, (int, float)):
@@ -181,13 +267,16 @@ def _say_report(report: dict[str, Any]) -> None:
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(help="An evaluated run, an evaluation's folder, or predictions.jsonl.")],
+    run_a: Annotated[
+        str, typer.Argument(help="An evaluated run, an evaluation's folder, or predictions.jsonl.")
+    ],
     run_b: Annotated[str, typer.Argument(help="The other one, evaluated on the same videos.")],
     out: Annotated[Path | None, typer.Option(help="Also write the comparison as JSON.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
-    """Say whether B is better than A on the same videos: paired bootstrap, McNemar's exact test, gains per class."""
+    """Say whether B is better than A on the same videos: paired bootstrap, McNemar's exact test,
+    gains per class."""
     from marey.evaluation.report import compare_predictions
     from marey.files import write_json
 
@@ -197,10 +286,22 @@ def compare(
     if json:
         print_json(result)
         return
-    print(f"A {result['top1_a']:.3f}   B {result['top1_b']:.3f}   on {result['num_videos']} shared videos")
-    print(f"B - A = {result['difference']:+.3f} [{result['low']:+.3f}, {result['high']:+.3f}] ({result['interval']})")
-    print(f"right only in A: {result['only_a']}, only in B: {result['only_b']}, McNemar p = {result['mcnemar_p']:.4f}")
+    print(
+        f"A {result['top1_a']:.3f}   B {result['top1_b']:.3f}   on {result['num_videos']} shared "
+        "videos"
+    )
+    print(
+        f"B - A = {result['difference']:+.3f} [{result['low']:+.3f}, {result['high']:+.3f}] "
+        f"({result['interval']})"
+    )
+    print(
+        f"right only in A: {result['only_a']}, only in B: {result['only_b']}, McNemar p = "
+        f"{result['mcnemar_p']:.4f}"
+    )
     if result["group_test_p"] is not None:
         print(f"swapping whole groups: p = {result['group_test_p']:.4f}")
     for row in result["per_class"]:
-        print(f"  {row['class']}: {row['a']:.2f} -> {row['b']:.2f} ({row['gain']:+.2f}, {row['videos']} videos)")
+        print(
+            f"  {row['class']}: {row['a']:.2f} -> {row['b']:.2f} ({row['gain']:+.2f}, "
+            f"{row['videos']} videos)"
+        )

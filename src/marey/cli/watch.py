@@ -14,15 +14,25 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(
-    source: Annotated[str, typer.Argument(help="Camera number, rtsp:// address, or a file still being written.")],
-    model: Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")] = "marey-mini",
+    source: Annotated[
+        str, typer.Argument(help="Camera number, rtsp:// address, or a file still being written.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")
+    ] = "marey-mini",
     window: Annotated[float, typer.Option(help="Seconds of video behind each answer.")] = 2.0,
     step: Annotated[float, typer.Option(help="Seconds between answers.")] = 0.5,
-    smoothing: Annotated[float, typer.Option(help="Weight of the past answers, 0 to below 1.")] = 0.5,
-    idle: Annotated[float, typer.Option(help="Stop when nothing new has come for so many seconds.")] = 10.0,
+    smoothing: Annotated[
+        float, typer.Option(help="Weight of the past answers, 0 to below 1.")
+    ] = 0.5,
+    idle: Annotated[
+        float, typer.Option(help="Stop when nothing new has come for so many seconds.")
+    ] = 10.0,
     top: Annotated[int, typer.Option(min=1, help="Labels per answer.")] = 3,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document per answer and line.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document per answer and line.")
+    ] = False,
 ) -> None:
     """Answer a camera, a network stream or a growing file continuously."""
     from marey.inference.live import watch as answers
@@ -31,10 +41,21 @@ def watch(
     from marey.video.live import iterate_live
 
     predictor = load_clip_predictor(model, device=device)
-    for answer in answers(predictor, iterate_live(source, idle_seconds=idle), window_seconds=window,
-                          step_seconds=step, smoothing=smoothing, top=top):
+    for answer in answers(
+        predictor,
+        iterate_live(source, idle_seconds=idle),
+        window_seconds=window,
+        step_seconds=step,
+        smoothing=smoothing,
+        top=top,
+    ):
         if json:
             print(dumps(answer), flush=True)
         else:
-            best = "  ".join(f"{entry['label']} {entry['probability']:.0%}" for entry in answer["predictions"])
-            print(f"{clock(answer['seconds']):>8}  {'(unknown) ' if answer['unknown'] else ''}{best}", flush=True)
+            best = "  ".join(
+                f"{entry['label']} {entry['probability']:.0%}" for entry in answer["predictions"]
+            )
+            print(
+                f"{clock(answer['seconds']):>8}  {'(unknown) ' if answer['unknown'] else ''}{best}",
+                flush=True,
+            )

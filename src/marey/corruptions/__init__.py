@@ -21,8 +21,17 @@ from marey.corruptions.kinds import CATEGORIES, KINDS, Kind, kind_of
 from marey.corruptions.profiles import PROFILES, SEVERITIES
 from marey.errors import UserError
 
-__all__ = ["CATEGORIES", "KINDS", "PROFILES", "SEVERITIES", "Corruption", "Kind", "corrupt", "corruption",
-           "list_corruptions"]
+__all__ = [
+    "CATEGORIES",
+    "KINDS",
+    "PROFILES",
+    "SEVERITIES",
+    "Corruption",
+    "Kind",
+    "corrupt",
+    "corruption",
+    "list_corruptions",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +67,14 @@ class Corruption:
         """Return whether its random draw is one per "frame", one per "clip", or "none"."""
         return self.kind.coherence
 
-    def __call__(self, clip: Tensor, *, generator: Generator | None = None, fps: float = 30.0,
-                 reference_bitrate: float | None = None) -> Tensor:
+    def __call__(
+        self,
+        clip: Tensor,
+        *,
+        generator: Generator | None = None,
+        fps: float = 30.0,
+        reference_bitrate: float | None = None,
+    ) -> Tensor:
         """Return a corrupted copy, on the clip's device
         (codecs and JPEG work on the CPU and copy back).
 
@@ -81,9 +96,14 @@ class Corruption:
         """
         if not isinstance(clip, Tensor) or clip.dtype != torch.uint8:
             got = clip.dtype if isinstance(clip, Tensor) else type(clip).__name__
-            raise UserError(f"clip is a uint8 tensor with values 0 to 255, got {got}; corrupt before normalising")
+            raise UserError(
+                f"clip is a uint8 tensor with values 0 to 255, got {got}; corrupt before "
+                "normalising"
+            )
         if clip.dim() != 4 or clip.shape[1] != 3 or 0 in clip.shape:
-            raise UserError(f"clip has axes (T, 3, H, W) with at least one frame, got {tuple(clip.shape)}")
+            raise UserError(
+                f"clip has axes (T, 3, H, W) with at least one frame, got {tuple(clip.shape)}"
+            )
 
         if self.domain == "order":
             order = self.frame_order(len(clip), generator=generator)
@@ -102,8 +122,10 @@ class Corruption:
         """
         if self.domain != "order":
             temporal = [name for name, kind in KINDS.items() if kind.domain == "order"]
-            raise UserError(f"'{self.name}' changes pixels, not the order of frames; temporal kinds are "
-                            f"{', '.join(temporal)}")
+            raise UserError(
+                f"'{self.name}' changes pixels, not the order of frames; temporal kinds are "
+                f"{', '.join(temporal)}"
+            )
         if num_frames < 1:
             raise UserError(f"a video needs at least one frame to reorder, got {num_frames}")
         return self._apply(num_frames, generator=generator)
@@ -135,13 +157,28 @@ def corruption(name: str, severity: int = 3, profile: str = "rose") -> Corruptio
     """
     kind, source = kind_of(name, profile)
     if isinstance(severity, bool) or severity not in SEVERITIES:
-        raise UserError(f"severity is one of 1, 2, 3, 4, 5, got {severity!r}; the clean clip is the clip itself")
-    return Corruption(name=name, severity=severity, profile=source, kind=kind,
-                      strength=PROFILES[source][name][severity - 1])
+        raise UserError(
+            f"severity is one of 1, 2, 3, 4, 5, got {severity!r}; the clean clip is the clip itself"
+        )
+    return Corruption(
+        name=name,
+        severity=severity,
+        profile=source,
+        kind=kind,
+        strength=PROFILES[source][name][severity - 1],
+    )
 
 
-def corrupt(clip: Tensor, kind: str, severity: int = 3, *, generator: Generator | None = None, profile: str = "rose",
-            fps: float = 30.0, reference_bitrate: float | None = None) -> Tensor:
+def corrupt(
+    clip: Tensor,
+    kind: str,
+    severity: int = 3,
+    *,
+    generator: Generator | None = None,
+    profile: str = "rose",
+    fps: float = 30.0,
+    reference_bitrate: float | None = None,
+) -> Tensor:
     """Return a corrupted copy of a clip, uint8 (T, 3, H, W):
     `corruption(kind, severity, profile)(clip, ...)`.
 

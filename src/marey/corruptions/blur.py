@@ -26,11 +26,11 @@ def disk_kernel(radius: float, alias_sigma: float) -> Tensor:
     """
     reach, taps = (8, 3) if radius <= 8 else (math.ceil(radius), 5)
     axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    disk = (axis[:, None].square() + axis.square() <= radius ** 2).double()
+    disk = (axis[:, None].square() + axis.square() <= radius**2).double()
     disk /= disk.sum()
 
     offsets = torch.arange(taps, dtype=torch.float64) - taps // 2
-    line = torch.exp(-offsets.square() / (2 * alias_sigma ** 2))
+    line = torch.exp(-offsets.square() / (2 * alias_sigma**2))
     smoother = torch.outer(line, line) / line.sum() ** 2
     padded = F.pad(disk[None, None], [taps // 2] * 4, mode="reflect")
     kernel = F.conv2d(padded, smoother[None, None])[0, 0]
@@ -41,13 +41,20 @@ def disk_kernel(radius: float, alias_sigma: float) -> Tensor:
         if kernel[edge].abs().max() > 1e-9:
             spare = edge
             break
-    return kernel[spare:kernel.shape[0] - spare, spare:kernel.shape[1] - spare]
+    return kernel[spare : kernel.shape[0] - spare, spare : kernel.shape[1] - spare]
 
 
 @lru_cache(maxsize=32)
-def _disk_spectrum(radius: float, alias_sigma: float, height: int, width: int, device: torch.device) -> Tensor:
+def _disk_spectrum(
+    radius: float, alias_sigma: float, height: int, width: int, device: torch.device
+) -> Tensor:
     """Return the conjugate spectrum of the disk on a padded frame, so that a product correlates."""
-    return torch.fft.rfft2(disk_kernel(radius, alias_sigma), s=(height, width)).conj().to(torch.complex64).to(device)
+    return (
+        torch.fft.rfft2(disk_kernel(radius, alias_sigma), s=(height, width))
+        .conj()
+        .to(torch.complex64)
+        .to(device)
+    )
 
 
 def _good_length(length: int) -> int:
@@ -75,7 +82,9 @@ def defocus_blur(frames: Tensor, *, radius: float, alias_sigma: float) -> Tensor
 
     def change(chunk: Tensor) -> Tensor:
         padded = F.pad(chunk.float(), [reach] * 4, mode="reflect")
-        blurred = torch.fft.irfft2(torch.fft.rfft2(padded, s=padded_size).mul_(spectrum), s=padded_size)
+        blurred = torch.fft.irfft2(
+            torch.fft.rfft2(padded, s=padded_size).mul_(spectrum), s=padded_size
+        )
         # Truncation must not turn 41.9999 of float arithmetic into 41.
         return truncate(blurred[..., :H, :W].add_(1e-3))
 
@@ -94,8 +103,10 @@ def motion_taps(radius: float, sigma: float, degrees: float) -> list[tuple[float
     rise, run = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
 
     # ceil(v - 0.5) rounds halves down, as ImageMagick does.
-    return [(weight / sum(weights), -math.ceil(i * rise - 0.5), -math.ceil(i * run - 0.5))
-            for i, weight in enumerate(weights)]
+    return [
+        (weight / sum(weights), -math.ceil(i * rise - 0.5), -math.ceil(i * run - 0.5))
+        for i, weight in enumerate(weights)
+    ]
 
 
 def motion_blur_at(frame: Tensor, *, radius: float, sigma: float, degrees: float) -> Tensor:
@@ -112,7 +123,7 @@ def motion_blur_at(frame: Tensor, *, radius: float, sigma: float, degrees: float
         # The released code also stops at the first tap beyond the frame.
         if abs(dy) >= H or abs(dx) >= W:
             break
-        blurred.add_(padded[:, top - dy:top - dy + H, left - dx:left - dx + W], alpha=weight)
+        blurred.add_(padded[:, top - dy : top - dy + H, left - dx : left - dx + W], alpha=weight)
     return truncate(blurred.add_(1e-3))
 
 
@@ -120,9 +131,20 @@ def motion_blur(frames: Tensor, *, radius: float, sigma: float, generator: Gener
     """Blur every frame along a line whose angle is drawn anew for each frame from U(-45, 45)
     degrees."""
     scale = side_scale(frames)
-    degrees = torch.rand(len(frames), generator=generator, device=generator.device).mul_(90).sub_(45).tolist()
-    return torch.stack([motion_blur_at(frame, radius=max(1.0, radius * scale), sigma=max(0.3, sigma * scale),
-                                       degrees=angle) for frame, angle in zip(frames, degrees, strict=True)])
+    degrees = (
+        torch.rand(len(frames), generator=generator, device=generator.device)
+        .mul_(90)
+        .sub_(45)
+        .tolist()
+    )
+    return torch.stack(
+        [
+            motion_blur_at(
+                frame, radius=max(1.0, radius * scale), sigma=max(0.3, sigma * scale), degrees=angle
+            )
+            for frame, angle in zip(frames, degrees, strict=True)
+        ]
+    )
 
 
 def neighbour_average(frames: Tensor, *, half_window: int) -> Tensor:
@@ -158,11 +180,16 @@ def zoom_blur(frames: Tensor, *, stop: float, step: float) -> Tensor:
             h, w = math.ceil(H / factor), math.ceil(W / factor)
             top, left = (H - h) // 2, (W - w) // 2
             size = (round(h * factor), round(w * factor))
-            zoomed = F.interpolate(clean[..., top:top + h, left:left + w], size=size, mode="bilinear",
-                                   align_corners=True)
-            # ceil makes the crop a little larger than the frame after zooming: cut it to the middle.
+            zoomed = F.interpolate(
+                clean[..., top : top + h, left : left + w],
+                size=size,
+                mode="bilinear",
+                align_corners=True,
+            )
+            # ceil makes the crop a little larger than the frame after zooming: cut it to the
+            # middle.
             trim_y, trim_x = (size[0] - H) // 2, (size[1] - W) // 2
-            total += zoomed[..., trim_y:trim_y + H, trim_x:trim_x + W]
+            total += zoomed[..., trim_y : trim_y + H, trim_x : trim_x + W]
         # The clean frame counts once more beside zoom factor 1, as published.
         return truncate(total.div_(len(factors) + 1).add_(1e-3))
 
@@ -173,7 +200,9 @@ def zoom_blur(frames: Tensor, *, stop: float, step: float) -> Tensor:
 def _gaussian_matrix(size: int, sigma: float, device: torch.device) -> Tensor:
     """Return G (size, size) with blurred = G x: a Gaussian cut at 4 sigma, edge pixels repeated."""
     reach = int(4 * sigma + 0.5)
-    weights = torch.exp(-torch.arange(-reach, reach + 1, dtype=torch.float64).square() / (2 * sigma ** 2))
+    weights = torch.exp(
+        -torch.arange(-reach, reach + 1, dtype=torch.float64).square() / (2 * sigma**2)
+    )
     weights /= weights.sum()
 
     # Row i gathers from i - reach to i + reach; indices beyond the border fall on the edge pixel.

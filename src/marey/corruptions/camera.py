@@ -55,7 +55,9 @@ def static_rotate(frames: Tensor, *, degrees: float) -> Tensor:
 def random_rotate(frames: Tensor, *, max_degrees: int, generator: Generator) -> Tensor:
     """Rotate each frame by its own whole number of degrees from [-max_degrees, max_degrees]."""
     angles = uniform_int(-max_degrees, max_degrees, len(frames), generator)
-    return torch.cat([rotate_nearest(frame[None], angle) for frame, angle in zip(frames, angles, strict=True)])
+    return torch.cat(
+        [rotate_nearest(frame[None], angle) for frame, angle in zip(frames, angles, strict=True)]
+    )
 
 
 def translate(frames: Tensor, *, max_shift: int, generator: Generator) -> Tensor:
@@ -66,8 +68,10 @@ def translate(frames: Tensor, *, max_shift: int, generator: Generator) -> Tensor
     greater severity is a greater shift.
     """
     H, W = frames.shape[-2:]
-    dy, dx = (min(side - 1, round(shift * side_scale(frames))) for shift, side in
-              zip(uniform_int(0, max_shift - 1, 2, generator), (H, W), strict=True))
+    dy, dx = (
+        min(side - 1, round(shift * side_scale(frames)))
+        for shift, side in zip(uniform_int(0, max_shift - 1, 2, generator), (H, W), strict=True)
+    )
     moved = torch.zeros_like(frames)
-    moved[..., :H - dy, :W - dx] = frames[..., dy:, dx:]
+    moved[..., : H - dy, : W - dx] = frames[..., dy:, dx:]
     return moved

@@ -60,8 +60,11 @@ def require_encoder(name: str) -> None:
     try:
         av.codec.Codec(name, "w")
     except Exception as error:
-        raise UserError(f"the FFmpeg of PyAV {av.__version__} has no encoder '{name}', which this corruption needs; "
-                        "install a PyAV wheel from PyPI (it brings libx264 and libx265)") from error
+        raise UserError(
+            f"the FFmpeg of PyAV {av.__version__} has no encoder '{name}', which this corruption "
+            "needs; "
+            "install a PyAV wheel from PyPI (it brings libx264 and libx265)"
+        ) from error
 
 
 def _even(frames: Tensor) -> Tensor:
@@ -72,8 +75,15 @@ def _even(frames: Tensor) -> Tensor:
     return frames
 
 
-def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str, str] | None = None,
-           bit_rate: int | None = None, qscale: int | None = None) -> Stream:
+def encode(
+    frames: Tensor,
+    encoder: str,
+    *,
+    fps: float = 30.0,
+    options: dict[str, str] | None = None,
+    bit_rate: int | None = None,
+    qscale: int | None = None,
+) -> Stream:
     """Encode a window, (T, 3, H, W) uint8, 4:2:0.
 
     Args:
@@ -94,7 +104,7 @@ def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str
 
     settings = dict(options or {})
     if encoder == "libx264":
-        settings["x264-params"] = "threads=1:mbtree=0"            # the macroblock tree is not repeatable
+        settings["x264-params"] = "threads=1:mbtree=0"  # the macroblock tree is not repeatable
     if bit_rate is not None:
         context.bit_rate = bit_rate
         settings |= {"maxrate": str(bit_rate), "bufsize": str(bit_rate)}
@@ -111,8 +121,13 @@ def encode(frames: Tensor, encoder: str, *, fps: float = 30.0, options: dict[str
         packets.extend(context.encode(frame))
     packets.extend(context.encode(None))
     header = bytes(context.extradata or b"")
-    return Stream(codec=context.codec.canonical_name, header=header, width=even.shape[3], height=even.shape[2],
-                  packets=tuple((int(packet.pts or 0), bytes(packet)) for packet in packets))
+    return Stream(
+        codec=context.codec.canonical_name,
+        header=header,
+        width=even.shape[3],
+        height=even.shape[2],
+        packets=tuple((int(packet.pts or 0), bytes(packet)) for packet in packets),
+    )
 
 
 def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
@@ -133,7 +148,7 @@ def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
     for index, data in [*stream.packets, (-1, b"")]:
         packet = None
         if data:
-            packet = av.Packet(len(data))                         # allocated with the decoder's padding
+            packet = av.Packet(len(data))  # allocated with the decoder's padding
             packet.update(data)
             packet.pts = packet.dts = index
         try:
@@ -141,10 +156,12 @@ def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
                 if frame.pts is not None and 0 <= frame.pts < num_frames:
                     shown[frame.pts] = frame.to_ndarray(format="rgb24")
         except av.error.FFmpegError:
-            continue                                              # a damaged packet: its frame repeats another
+            continue  # a damaged packet: its frame repeats another
 
     result = torch.zeros(num_frames, 3, height, width, dtype=torch.uint8)
-    good = sorted(index for index in shown if shown[index].shape[:2] == (stream.height, stream.width))
+    good = sorted(
+        index for index in shown if shown[index].shape[:2] == (stream.height, stream.width)
+    )
     for i in range(num_frames):
         last = max((index for index in good if index <= i), default=good[0] if good else None)
         if last is not None:
@@ -154,7 +171,7 @@ def decode(stream: Stream, num_frames: int, height: int, width: int) -> Tensor:
 
 def _through(frames: Tensor, encoder: str, **arguments: object) -> Tensor:
     """Encode and decode a window."""
-    stream = encode(frames, encoder, **arguments)                          # type: ignore[arg-type]
+    stream = encode(frames, encoder, **arguments)  # type: ignore[arg-type]
     return decode(stream, len(frames), *frames.shape[-2:]).to(frames.device)
 
 
@@ -178,7 +195,9 @@ def h264_crf(frames: Tensor, *, crf: int, fps: float) -> Tensor:
 
 def h265_crf(frames: Tensor, *, crf: int, fps: float) -> Tensor:
     """Encode with x265 at constant rate factor `crf`."""
-    return _through(frames, "libx265", options={"crf": str(crf), "x265-params": _QUIET_X265}, fps=fps)
+    return _through(
+        frames, "libx265", options={"crf": str(crf), "x265-params": _QUIET_X265}, fps=fps
+    )
 
 
 def estimate_bitrate(frames: Tensor, fps: float) -> float:
@@ -191,7 +210,9 @@ def _target(frames: Tensor, divisor: int, fps: float, reference_bitrate: float |
     return max(1000, round((reference_bitrate or estimate_bitrate(frames, fps)) / divisor))
 
 
-def h264_abr(frames: Tensor, *, divisor: int, fps: float, reference_bitrate: float | None) -> Tensor:
+def h264_abr(
+    frames: Tensor, *, divisor: int, fps: float, reference_bitrate: float | None
+) -> Tensor:
     """Encode with x264 at an average bit rate of the reference divided by `divisor`
     (bits per second).
 
@@ -201,11 +222,15 @@ def h264_abr(frames: Tensor, *, divisor: int, fps: float, reference_bitrate: flo
     return _through(frames, "libx264", bit_rate=target, fps=fps)
 
 
-def h265_abr(frames: Tensor, *, divisor: int, fps: float, reference_bitrate: float | None) -> Tensor:
+def h265_abr(
+    frames: Tensor, *, divisor: int, fps: float, reference_bitrate: float | None
+) -> Tensor:
     """Encode with x265 at an average bit rate of the reference divided by `divisor`
     (bits per second)."""
     target = _target(frames, divisor, fps, reference_bitrate)
-    return _through(frames, "libx265", bit_rate=target, fps=fps, options={"x265-params": _QUIET_X265})
+    return _through(
+        frames, "libx265", bit_rate=target, fps=fps, options={"x265-params": _QUIET_X265}
+    )
 
 
 def frame_rate(frames: Tensor, *, kept_fps: int, fps: float) -> Tensor:
@@ -218,7 +243,9 @@ def frame_rate(frames: Tensor, *, kept_fps: int, fps: float) -> Tensor:
     # Frame i falls into slot floor(i kept_fps / fps); the first frame of each slot is kept.
     slots = [math.floor(i * min(kept_fps, fps) / fps + 1e-9) for i in range(T)]
     kept = [i for i in range(T) if i == 0 or slots[i] != slots[i - 1]]
-    coded = _through(frames[kept], "libx265", options={"x265-params": _QUIET_X265}, fps=float(min(kept_fps, fps)))
+    coded = _through(
+        frames[kept], "libx265", options={"x265-params": _QUIET_X265}, fps=float(min(kept_fps, fps))
+    )
     return coded[torch.tensor(slots, device=coded.device)]
 
 
@@ -232,11 +259,18 @@ def bit_error(frames: Tensor, *, bytes_per_error: int, fps: float, generator: Ge
     damaged = []
     for index, data in stream.packets:
         values = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        hit = torch.rand(len(values), generator=generator, device=generator.device).cpu() < 1 / bytes_per_error
-        noise = torch.randint(0, 256, (int(hit.sum()),), generator=generator, device=generator.device)
+        hit = (
+            torch.rand(len(values), generator=generator, device=generator.device).cpu()
+            < 1 / bytes_per_error
+        )
+        noise = torch.randint(
+            0, 256, (int(hit.sum()),), generator=generator, device=generator.device
+        )
         values[hit] = noise.to(torch.uint8).cpu()
         damaged.append((index, values.numpy().tobytes()))
-    return decode(replace(stream, packets=tuple(damaged)), len(frames), *frames.shape[-2:]).to(frames.device)
+    return decode(replace(stream, packets=tuple(damaged)), len(frames), *frames.shape[-2:]).to(
+        frames.device
+    )
 
 
 def packet_loss(frames: Tensor, *, loss: float, fps: float, generator: Generator) -> Tensor:
@@ -251,9 +285,13 @@ def packet_loss(frames: Tensor, *, loss: float, fps: float, generator: Generator
     stream = encode(frames, "libx264", options={"crf": str(BASE_CRF), "g": key}, fps=fps)
     arrived = []
     for index, data in stream.packets:
-        pieces = [data[start:start + PACKET_BYTES] for start in range(0, len(data), PACKET_BYTES)]
-        kept = (torch.rand(len(pieces), generator=generator, device=generator.device) >= loss).tolist()
+        pieces = [data[start : start + PACKET_BYTES] for start in range(0, len(data), PACKET_BYTES)]
+        kept = (
+            torch.rand(len(pieces), generator=generator, device=generator.device) >= loss
+        ).tolist()
         if kept[0]:
-            arrived.append((index, b"".join(piece for piece, ok in zip(pieces, kept, strict=True) if ok)))
+            arrived.append(
+                (index, b"".join(piece for piece, ok in zip(pieces, kept, strict=True) if ok))
+            )
     partial = replace(stream, packets=tuple(arrived))
     return decode(partial, len(frames), *frames.shape[-2:]).to(frames.device)

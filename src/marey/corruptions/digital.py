@@ -28,13 +28,21 @@ def contrast(frames: Tensor, *, factor: float) -> Tensor:
 
     Computed per grey level in float64, so it equals the published code exactly.
     """
+
     def change(chunk: Tensor) -> Tensor:
         n, C, H, W = chunk.shape
         mean = chunk.flatten(2).sum(2, dtype=torch.int64).double() / (255 * H * W)
         levels = torch.arange(256, dtype=torch.float64, device=chunk.device) / 255
-        table = ((levels - mean[..., None]) * factor + mean[..., None]).clamp_(0, 1).mul_(255).to(torch.uint8)
+        table = (
+            ((levels - mean[..., None]) * factor + mean[..., None])
+            .clamp_(0, 1)
+            .mul_(255)
+            .to(torch.uint8)
+        )
         # One lookup for all channels: row c of the flattened table begins at 256 c.
-        offset = torch.arange(n * C, dtype=torch.int32, device=chunk.device).mul_(256).view(n, C, 1, 1)
+        offset = (
+            torch.arange(n * C, dtype=torch.int32, device=chunk.device).mul_(256).view(n, C, 1, 1)
+        )
         return table.flatten().index_select(0, (chunk.int() + offset).flatten()).view(chunk.shape)
 
     return map_chunks(change, frames, times=2)
@@ -48,7 +56,7 @@ def brightness(frames: Tensor, *, shift: float) -> Tensor:
     value = torch.arange(256, dtype=torch.float64, device=frames.device)
     brighter = (value / 255 + shift).clamp_(max=1) * 255
     scale = (brighter / value.clamp(min=1)).float()
-    scale[0] = 0                                                  # black has no hue to scale
+    scale[0] = 0  # black has no hue to scale
     black = brighter[0].item()
 
     def change(chunk: Tensor) -> Tensor:
@@ -65,6 +73,7 @@ def saturate(frames: Tensor, *, factor: float, shift: float) -> Tensor:
     RGB moves away from V by S' / S; a grey pixel has hue 0, so with a positive shift it turns red,
     as published.
     """
+
     def change(chunk: Tensor) -> Tensor:
         pixels = chunk.float()
         value = pixels.amax(1, keepdim=True)
@@ -93,7 +102,9 @@ def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
     taps = first + torch.arange(int((last - first).max()))[:, None]
     position = (taps - centre + 0.5) * (1 / scale)
     counts = (taps < last) & (position > -0.5) & (position <= 0.5)
-    steps = accumulate(repeat(small / size, size - 1), initial=small / size * 0.5)    # summed up, as Pillow does
+    steps = accumulate(
+        repeat(small / size, size - 1), initial=small / size * 0.5
+    )  # summed up, as Pillow does
     return taps.clamp(max=size - 1), counts, torch.tensor([int(step) for step in steps])
 
 
@@ -106,7 +117,13 @@ def _shrink_rows(rows: Tensor, small: int) -> Tensor:
     for tap, inside in zip(taps[1:], counts[1:], strict=True):
         part = rows.index_select(-2, tap)
         total += part if bool(inside.all()) else part * inside.view(-1, 1)
-    return total.float().mul_((1 / counts.sum(0)).view(-1, 1)).add_(0.5).to(torch.int16).to(torch.uint8)
+    return (
+        total.float()
+        .mul_((1 / counts.sum(0)).view(-1, 1))
+        .add_(0.5)
+        .to(torch.int16)
+        .to(torch.uint8)
+    )
 
 
 def pixelate(frames: Tensor, *, scale: float) -> Tensor:

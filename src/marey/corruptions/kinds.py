@@ -65,7 +65,9 @@ KINDS: dict[str, Kind] = {
     "bit_error": Kind(codec.bit_error, "codec", "window", "clip"),
     "packet_loss": Kind(codec.packet_loss, "codec", "window", "clip"),
     "frame_sampling": Kind(temporal.frame_sampling, "temporal", "order", "none"),
-    "reverse_sampling": Kind(temporal.reverse_sampling, "temporal", "order", "none", monotone=False),
+    "reverse_sampling": Kind(
+        temporal.reverse_sampling, "temporal", "order", "none", monotone=False
+    ),
     "jumble": Kind(temporal.jumble, "temporal", "order", "clip", monotone=False),
     "box_jumble": Kind(temporal.box_jumble, "temporal", "order", "clip", monotone=False),
     "freeze": Kind(temporal.freeze, "temporal", "order", "clip"),

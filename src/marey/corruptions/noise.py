@@ -34,14 +34,22 @@ def _normal(shape: torch.Size, generator: Generator, device: torch.device) -> Te
 
 def gaussian_noise(frames: Tensor, *, std: float, generator: Generator) -> Tensor:
     """Add N(0, std) to each value in [0, 1].  x' = x + n"""
-    return map_chunks(lambda chunk: truncate(
-        _normal(chunk.shape, generator, chunk.device).mul_(255 * std).add_(chunk)), frames)
+    return map_chunks(
+        lambda chunk: truncate(
+            _normal(chunk.shape, generator, chunk.device).mul_(255 * std).add_(chunk)
+        ),
+        frames,
+    )
 
 
 def speckle_noise(frames: Tensor, *, std: float, generator: Generator) -> Tensor:
     """Add noise in proportion to the value.  x' = x + x n, n ~ N(0, std)"""
-    return map_chunks(lambda chunk: truncate(
-        _normal(chunk.shape, generator, chunk.device).mul_(std).add_(1).mul_(chunk)), frames)
+    return map_chunks(
+        lambda chunk: truncate(
+            _normal(chunk.shape, generator, chunk.device).mul_(std).add_(1).mul_(chunk)
+        ),
+        frames,
+    )
 
 
 def impulse_noise(frames: Tensor, *, amount: float, generator: Generator) -> Tensor:
@@ -61,14 +69,18 @@ def impulse_noise(frames: Tensor, *, amount: float, generator: Generator) -> Ten
 def _poisson_table(photons: int, device: torch.device) -> Tensor:
     """Return the noisy grey level for (clean grey level, uniform of 14 bits), 256 * 2**14 uint8,
     row after row."""
-    levels = 2 ** _POISSON_BITS
+    levels = 2**_POISSON_BITS
     # Twelve standard deviations above the mean: what lies beyond is less likely than one level.
-    counts = torch.arange(int(photons + 12 * photons ** 0.5 + 20), dtype=torch.float64)
+    counts = torch.arange(int(photons + 12 * photons**0.5 + 20), dtype=torch.float64)
     rate = torch.arange(256, dtype=torch.float64)[:, None] * (photons / 255)
     log_mass = torch.xlogy(counts, rate) - rate - torch.lgamma(counts + 1)
     cumulative = log_mass.exp().cumsum(1)
 
-    uniform = ((torch.arange(levels, dtype=torch.float64) + 0.5) / levels).expand(256, levels).contiguous()
+    uniform = (
+        ((torch.arange(levels, dtype=torch.float64) + 0.5) / levels)
+        .expand(256, levels)
+        .contiguous()
+    )
     drawn = torch.searchsorted(cumulative.contiguous(), uniform)
     return (drawn.double() / photons).clamp_(0, 1).mul_(255).to(torch.uint8).flatten().to(device)
 
@@ -78,7 +90,11 @@ def shot_noise(frames: Tensor, *, photons: int, generator: Generator) -> Tensor:
     table = _poisson_table(photons, frames.device)
 
     def change(chunk: Tensor) -> Tensor:
-        bits = random_int16(chunk.shape, generator, chunk.device).int().bitwise_and_(2 ** _POISSON_BITS - 1)
+        bits = (
+            random_int16(chunk.shape, generator, chunk.device)
+            .int()
+            .bitwise_and_(2**_POISSON_BITS - 1)
+        )
         index = bits.add_(chunk.int().bitwise_left_shift_(_POISSON_BITS))
         return table.index_select(0, index.flatten()).view(chunk.shape)
 

@@ -18,7 +18,9 @@ second-level cache."""
 
 def truncate(values: Tensor) -> Tensor:
     """Clip float values to [0, 255] in place and drop the fraction, as the published code does."""
-    return values.clamp_(0, 255).to(torch.int32).to(torch.uint8)           # in two steps, each of which is vectorised
+    return (
+        values.clamp_(0, 255).to(torch.int32).to(torch.uint8)
+    )  # in two steps, each of which is vectorised
 
 
 def chunks(frames: Tensor, times: int = 1) -> Iterator[Tensor]:
@@ -35,12 +37,14 @@ def map_chunks(change: Callable[[Tensor], Tensor], frames: Tensor, times: int = 
     changed = torch.empty_like(frames, memory_format=torch.contiguous_format)
     start = 0
     for chunk in chunks(frames, times):
-        changed[start:start + chunk.shape[0]] = change(chunk)
+        changed[start : start + chunk.shape[0]] = change(chunk)
         start += chunk.shape[0]
     return changed
 
 
-def random_int16(shape: torch.Size | tuple[int, ...], generator: Generator, device: torch.device) -> Tensor:
+def random_int16(
+    shape: torch.Size | tuple[int, ...], generator: Generator, device: torch.device
+) -> Tensor:
     """Draw int16 values, every one of the 65,536 equally likely; four per 64-bit draw, which is
     what makes it fast."""
     count = torch.Size(shape).numel()
@@ -51,7 +55,9 @@ def random_int16(shape: torch.Size | tuple[int, ...], generator: Generator, devi
 
 def uniform_int(low: int, high: int, count: int, generator: Generator) -> list[int]:
     """Draw `count` integers from [low, high], both ends included."""
-    return torch.randint(low, high + 1, (count,), generator=generator, device=generator.device).tolist()
+    return torch.randint(
+        low, high + 1, (count,), generator=generator, device=generator.device
+    ).tolist()
 
 
 def side_scale(frames: Tensor) -> float:

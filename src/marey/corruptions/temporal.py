@@ -41,11 +41,16 @@ def jumble(num_frames: int, *, segment: int, generator: Generator) -> list[int]:
 def box_jumble(num_frames: int, *, segment: int, generator: Generator) -> list[int]:
     """Shuffle the order of consecutive segments; the frames inside a segment stay in order."""
     starts = list(range(0, num_frames, segment))
-    return [i for box in _shuffled(len(starts), generator)
-            for i in range(starts[box], min(starts[box] + segment, num_frames))]
+    return [
+        i
+        for box in _shuffled(len(starts), generator)
+        for i in range(starts[box], min(starts[box] + segment, num_frames))
+    ]
 
 
-def freeze(num_frames: int, *, kept_share: float, kept_least: int, generator: Generator) -> list[int]:
+def freeze(
+    num_frames: int, *, kept_share: float, kept_least: int, generator: Generator
+) -> list[int]:
     """Keep max(share of the frames, least) random frames, each shown until the next kept one.
 
     The source drops what comes before the first kept frame; ours shows the first kept frame there.

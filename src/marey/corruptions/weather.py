@@ -11,7 +11,9 @@ from torch import Generator, Tensor
 from marey.corruptions.pixels import chunks, truncate, uniform_int
 
 
-def plasma(count: int, size: int, decay: float, generator: Generator, device: torch.device) -> Tensor:
+def plasma(
+    count: int, size: int, decay: float, generator: Generator, device: torch.device
+) -> Tensor:
     """Draw `count` cloud maps by diamond-square, (count, size, size) float32 in [0, 1]; size is a
     power of two.
 
@@ -33,19 +35,24 @@ def plasma(count: int, size: int, decay: float, generator: Generator, device: to
         sides = corners + corners.roll(-1, 1)
         heights[:, half::step, half::step] = mean_plus_noise(sides + sides.roll(-1, 2))
 
-        # Diamond step: the middle of each side is the mean of two corners and two centres, plus noise.
+        # Diamond step: the middle of each side is the mean of two corners and two centres, plus
+        # noise.
         middles, corners = heights[:, half::step, half::step], heights[:, ::step, ::step]
         heights[:, ::step, half::step] = mean_plus_noise(
-            middles + middles.roll(1, 1) + corners + corners.roll(-1, 2))
+            middles + middles.roll(1, 1) + corners + corners.roll(-1, 2)
+        )
         heights[:, half::step, ::step] = mean_plus_noise(
-            middles + middles.roll(1, 2) + corners + corners.roll(-1, 1))
+            middles + middles.roll(1, 2) + corners + corners.roll(-1, 1)
+        )
         step, rough = half, rough / decay
 
     heights -= heights.amin((1, 2), keepdim=True)
     return heights.div_(heights.amax((1, 2), keepdim=True))
 
 
-def fog(frames: Tensor, *, amount: float, decay: float, per_clip: bool, generator: Generator) -> Tensor:
+def fog(
+    frames: Tensor, *, amount: float, decay: float, per_clip: bool, generator: Generator
+) -> Tensor:
     """Mix in a cloud map: x' = (x + a p) m / (m + a), m the brightest value of the frame.
 
     `per_clip` keeps one map for the whole clip (Yi et al.); otherwise every frame has its own
@@ -53,20 +60,30 @@ def fog(frames: Tensor, *, amount: float, decay: float, per_clip: bool, generato
     """
     H, W = frames.shape[-2:]
     size = 2 ** math.ceil(math.log2(max(H, W)))
-    single = plasma(1, size, decay, generator, frames.device)[:, None, :H, :W].mul_(255 * amount) if per_clip else None
+    single = (
+        plasma(1, size, decay, generator, frames.device)[:, None, :H, :W].mul_(255 * amount)
+        if per_clip
+        else None
+    )
 
     changed = []
-    for group in frames.split(16):                                # bounds the memory of the cloud maps
+    for group in frames.split(16):  # bounds the memory of the cloud maps
         clouds = single
         if clouds is None:
-            clouds = plasma(len(group), size, decay, generator, frames.device)[:, None, :H, :W].mul_(255 * amount)
-        for chunk, cloud in zip(chunks(group), chunks(clouds.expand(len(group), 3, H, W)), strict=True):
+            clouds = plasma(len(group), size, decay, generator, frames.device)[
+                :, None, :H, :W
+            ].mul_(255 * amount)
+        for chunk, cloud in zip(
+            chunks(group), chunks(clouds.expand(len(group), 3, H, W)), strict=True
+        ):
             brightest = chunk.amax((1, 2, 3), keepdim=True).float() / 255
             changed.append(truncate((chunk + cloud).mul_(brightest / (brightest + amount))))
     return torch.cat(changed)
 
 
-def _drop_mask(H: int, W: int, drops: int, length: int, generator: Generator, device: torch.device) -> Tensor:
+def _drop_mask(
+    H: int, W: int, drops: int, length: int, generator: Generator, device: torch.device
+) -> Tensor:
     """Draw `drops` lines, one pixel wide, one pixel left over their length, (H, W) float32, grey
     220 where wet."""
     # The slant only limits where drops begin; see `rain`.
@@ -84,7 +101,9 @@ def _drop_mask(H: int, W: int, drops: int, length: int, generator: Generator, de
     return mask
 
 
-def rain(frames: Tensor, *, area_per_drop: int, length: int, darken: float, generator: Generator) -> Tensor:
+def rain(
+    frames: Tensor, *, area_per_drop: int, length: int, darken: float, generator: Generator
+) -> Tensor:
     """Draw rain on every frame and lower the contrast around each channel's mean by `darken`.
 
     Yi et al.: drops of grey 220 added where the frame is dark, blurred 3 x 3, shown only along the
@@ -99,10 +118,13 @@ def rain(frames: Tensor, *, area_per_drop: int, length: int, darken: float, gene
     for frame in frames:
         mask = _drop_mask(H, W, drops, length, generator, frames.device)
         image = frame.float()
-        # Bright pixels and bright frames show less of a drop. The sums stay below 256: nothing wraps around.
+        # Bright pixels and bright frames show less of a drop. The sums stay below 256: nothing
+        # wraps around.
         wet = mask * (1 - image / 255) * (1 - image.mean() / 255)
         raining = image + wet.trunc_()
-        blurred = F.avg_pool2d(F.pad(raining[None], [1] * 4, mode="reflect"), 3, stride=1)[0].round_()
+        blurred = F.avg_pool2d(F.pad(raining[None], [1] * 4, mode="reflect"), 3, stride=1)[
+            0
+        ].round_()
 
         share = mask / 255
         mixed = blurred * share + image * (1 - share)

@@ -93,7 +93,9 @@ class AvaIndex:
     def class_counts(self) -> dict[int, int]:
         """Return how many persons carry each action id (Fig. 5 of the Action Transformer needs the
         training ones)."""
-        total = sum((key.labels.sum(0) for key in self.key_frames), torch.zeros(len(self.class_ids)))
+        total = sum(
+            (key.labels.sum(0) for key in self.key_frames), torch.zeros(len(self.class_ids))
+        )
         return dict(zip(self.class_ids, total.int().tolist(), strict=True))
 
 
@@ -122,30 +124,57 @@ def open_ava(root: str | Path, split: str, *, label_map: str | Path | None = Non
     check_box_rows(rows, labels)
     rows = _timed(rows, root, split)
     scenes = _read_scenes(root / "scenes.csv")
-    sources = {video: _find_source(root, video, scenes) for video in dict.fromkeys(key[0] for key in rows.keys)}
+    sources = {
+        video: _find_source(root, video, scenes)
+        for video in dict.fromkeys(key[0] for key in rows.keys)
+    }
     key_frames = _key_frames(rows, tuple(labels))
     for key in key_frames:
         _check_inside(key, sources[key.video], path)
-    empty = [name for name, (scene_split, *_rest) in scenes.items() if scene_split == split and name not in sources]
-    for video in empty:                                                  # a scene in which nobody is seen
+    empty = [
+        name
+        for name, (scene_split, *_rest) in scenes.items()
+        if scene_split == split and name not in sources
+    ]
+    for video in empty:  # a scene in which nobody is seen
         sources[video] = _find_source(root, video, scenes)
-        key_frames.append(KeyFrame(video=video, seconds=0.0, boxes_xyxy_norm=torch.zeros(0, 4),
-                                   labels=torch.zeros(0, len(labels)), person_ids=(), line=0))
-    return AvaIndex(root=root, split=split, csv_path=path, class_names=tuple(labels.values()), class_ids=tuple(labels),
-                    key_frames=tuple(key_frames), sources=sources)
+        key_frames.append(
+            KeyFrame(
+                video=video,
+                seconds=0.0,
+                boxes_xyxy_norm=torch.zeros(0, 4),
+                labels=torch.zeros(0, len(labels)),
+                person_ids=(),
+                line=0,
+            )
+        )
+    return AvaIndex(
+        root=root,
+        split=split,
+        csv_path=path,
+        class_names=tuple(labels.values()),
+        class_ids=tuple(labels),
+        key_frames=tuple(key_frames),
+        sources=sources,
+    )
 
 
 def _the_file(root: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    raise UserError(f"{root}: none of {', '.join(names)} is there; expected AVA's layout (docs/datasets.md)")
+    raise UserError(
+        f"{root}: none of {', '.join(names)} is there; expected AVA's layout (docs/datasets.md)"
+    )
 
 
 def _label_map(root: Path, given: str | Path | None) -> dict[int, str]:
     if given is not None:
         return read_label_map(given)
-    found = sorted(root.glob("*action_list*.pbtxt"), key=lambda path: ("activitynet" not in path.name, path.name))
+    found = sorted(
+        root.glob("*action_list*.pbtxt"),
+        key=lambda path: ("activitynet" not in path.name, path.name),
+    )
     return read_label_map(found[0]) if found else dict(AVA_60_CLASSES)
 
 
@@ -171,16 +200,25 @@ def _key_frames(rows: BoxRows, class_ids: tuple[int, ...]) -> list[KeyFrame]:
     for group in groups:
         persons: dict[tuple[float, ...], list[int]] = {}
         for i in group.tolist():
-            persons.setdefault((*rows.boxes_xyxy_norm[i].tolist(), rows.last[i]), []).append(int(rows.class_ids[i]))
+            persons.setdefault((*rows.boxes_xyxy_norm[i].tolist(), rows.last[i]), []).append(
+                int(rows.class_ids[i])
+            )
         labels = torch.zeros(len(persons), len(class_ids))
         for p, numbers in enumerate(persons.values()):
             for number in numbers:
-                if number in column_of:                                      # the 20 ids that are not evaluated are not
+                if number in column_of:  # the 20 ids that are not evaluated are not
                     labels[p, column_of[number]] = 1
         video, seconds = rows.keys[rows.image[group[0]]]
-        found.append(KeyFrame(video=video, seconds=seconds, labels=labels, line=int(rows.lines[group[0]]),
-                              boxes_xyxy_norm=torch.tensor([key[:4] for key in persons]).float(),
-                              person_ids=tuple(int(key[4]) for key in persons)))
+        found.append(
+            KeyFrame(
+                video=video,
+                seconds=seconds,
+                labels=labels,
+                line=int(rows.lines[group[0]]),
+                boxes_xyxy_norm=torch.tensor([key[:4] for key in persons]).float(),
+                person_ids=tuple(int(key[4]) for key in persons),
+            )
+        )
     return found
 
 
@@ -188,8 +226,15 @@ def _read_scenes(path: Path) -> dict[str, tuple[str, float, int, int]]:
     if not path.is_file():
         return {}
     with open(path, newline="") as file:
-        return {row["video"]: (row["split"], float(row["fps"]), int(row["key_frame"]), int(row["num_frames"]))
-                for row in csv.DictReader(file)}
+        return {
+            row["video"]: (
+                row["split"],
+                float(row["fps"]),
+                int(row["key_frame"]),
+                int(row["num_frames"]),
+            )
+            for row in csv.DictReader(file)
+        }
 
 
 def _find_source(root: Path, video: str, scenes: dict[str, tuple[str, float, int, int]]) -> Source:
@@ -198,12 +243,21 @@ def _find_source(root: Path, video: str, scenes: dict[str, tuple[str, float, int
     if folder.is_dir():
         count = sum(1 for entry in folder.iterdir() if not entry.name.startswith("."))
         if scene is not None:
-            return Source(path=folder, fps=scene[1], first_second=0.0, key_frame=scene[2], num_frames=count)
+            return Source(
+                path=folder, fps=scene[1], first_second=0.0, key_frame=scene[2], num_frames=count
+            )
         return Source(path=folder, fps=FRAMES_FPS, first_second=FIRST_SECOND, num_frames=count)
     for name, first_second in VIDEO_FOLDERS.items():
         for path in sorted((root / name).glob(f"{video}.*")):
-            return Source(path=path, fps=None, first_second=first_second, key_frame=None if scene is None else scene[2])
-    raise UserError(f"{root}: no frames of video '{video}'; expected frames/{video}/ or videos/{video}.*")
+            return Source(
+                path=path,
+                fps=None,
+                first_second=first_second,
+                key_frame=None if scene is None else scene[2],
+            )
+    raise UserError(
+        f"{root}: no frames of video '{video}'; expected frames/{video}/ or videos/{video}.*"
+    )
 
 
 def _check_inside(key: KeyFrame, source: Source, path: Path) -> None:
@@ -211,17 +265,24 @@ def _check_inside(key: KeyFrame, source: Source, path: Path) -> None:
         return
     index = round((key.seconds - source.first_second) * source.fps)
     if not 0 <= index < source.num_frames:
-        raise outside_video(key, path, f"{source.num_frames} frames from second {source.first_second:g} on")
+        raise outside_video(
+            key, path, f"{source.num_frames} frames from second {source.first_second:g} on"
+        )
 
 
 def outside_video(key: KeyFrame, path: Path, has: str) -> UserError:
     """Return the error of a key frame that its video does not reach; `has` says what the video
     has."""
-    return UserError(f"{path}:{key.line}: key frame at second {key.seconds:g} is outside video '{key.video}' ({has}); "
-                     "correct the second or exclude it")
+    return UserError(
+        f"{path}:{key.line}: key frame at second {key.seconds:g} is outside video '{key.video}' "
+        f"({has}); "
+        "correct the second or exclude it"
+    )
 
 
-def read_predicted_boxes(path: str | Path, min_score: float = 0.8) -> dict[tuple[str, float], Tensor]:
+def read_predicted_boxes(
+    path: str | Path, min_score: float = 0.8
+) -> dict[tuple[str, float], Tensor]:
     """Read an outside detector's boxes, `video,second,x1,y1,x2,y2,,score`
     (column 7 empty or a label).
 
@@ -240,4 +301,6 @@ def read_predicted_boxes(path: str | Path, min_score: float = 0.8) -> dict[tuple
     found: dict[tuple[str, float], list[np.ndarray]] = {key: [] for key in rows.keys}
     for i in order[rows.last[order] >= min_score].tolist():
         found[rows.keys[rows.image[i]]].append(rows.boxes_xyxy_norm[i])
-    return {key: torch.tensor(np.array(boxes)).float().reshape(-1, 4) for key, boxes in found.items()}
+    return {
+        key: torch.tensor(np.array(boxes)).float().reshape(-1, 4) for key, boxes in found.items()
+    }

@@ -18,20 +18,66 @@ from marey.errors import UserError
 from marey.files import write_csv, write_text
 
 AVA_60_CLASSES: dict[int, str] = {
-    1: "bend/bow (at the waist)", 3: "crouch/kneel", 4: "dance", 5: "fall down", 6: "get up", 7: "jump/leap",
-    8: "lie/sleep", 9: "martial art", 10: "run/jog", 11: "sit", 12: "stand", 13: "swim", 14: "walk",
-    15: "answer phone", 17: "carry/hold (an object)", 20: "climb (e.g., a mountain)",
-    22: "close (e.g., a door, a box)", 24: "cut", 26: "dress/put on clothing", 27: "drink",
-    28: "drive (e.g., a car, a truck)", 29: "eat", 30: "enter", 34: "hit (an object)", 36: "lift/pick up",
-    37: "listen (e.g., to music)", 38: "open (e.g., a window, a car door)", 41: "play musical instrument",
-    43: "point to (an object)", 45: "pull (an object)", 46: "push (an object)", 47: "put down", 48: "read",
-    49: "ride (e.g., a bike, a car, a horse)", 51: "sail boat", 52: "shoot", 54: "smoke", 56: "take a photo",
-    57: "text on/look at a cellphone", 58: "throw", 59: "touch (an object)", 60: "turn (e.g., a screwdriver)",
-    61: "watch (e.g., TV)", 62: "work on a computer", 63: "write", 64: "fight/hit (a person)",
-    65: "give/serve (an object) to (a person)", 66: "grab (a person)", 67: "hand clap", 68: "hand shake",
-    69: "hand wave", 70: "hug (a person)", 72: "kiss (a person)", 73: "lift (a person)", 74: "listen to (a person)",
-    76: "push (another person)", 77: "sing to (e.g., self, a person, a group)", 78: "take (an object) from (a person)",
-    79: "talk to (e.g., self, a person, a group)", 80: "watch (a person)",
+    1: "bend/bow (at the waist)",
+    3: "crouch/kneel",
+    4: "dance",
+    5: "fall down",
+    6: "get up",
+    7: "jump/leap",
+    8: "lie/sleep",
+    9: "martial art",
+    10: "run/jog",
+    11: "sit",
+    12: "stand",
+    13: "swim",
+    14: "walk",
+    15: "answer phone",
+    17: "carry/hold (an object)",
+    20: "climb (e.g., a mountain)",
+    22: "close (e.g., a door, a box)",
+    24: "cut",
+    26: "dress/put on clothing",
+    27: "drink",
+    28: "drive (e.g., a car, a truck)",
+    29: "eat",
+    30: "enter",
+    34: "hit (an object)",
+    36: "lift/pick up",
+    37: "listen (e.g., to music)",
+    38: "open (e.g., a window, a car door)",
+    41: "play musical instrument",
+    43: "point to (an object)",
+    45: "pull (an object)",
+    46: "push (an object)",
+    47: "put down",
+    48: "read",
+    49: "ride (e.g., a bike, a car, a horse)",
+    51: "sail boat",
+    52: "shoot",
+    54: "smoke",
+    56: "take a photo",
+    57: "text on/look at a cellphone",
+    58: "throw",
+    59: "touch (an object)",
+    60: "turn (e.g., a screwdriver)",
+    61: "watch (e.g., TV)",
+    62: "work on a computer",
+    63: "write",
+    64: "fight/hit (a person)",
+    65: "give/serve (an object) to (a person)",
+    66: "grab (a person)",
+    67: "hand clap",
+    68: "hand shake",
+    69: "hand wave",
+    70: "hug (a person)",
+    72: "kiss (a person)",
+    73: "lift (a person)",
+    74: "listen to (a person)",
+    76: "push (another person)",
+    77: "sing to (e.g., self, a person, a group)",
+    78: "take (an object) from (a person)",
+    79: "talk to (e.g., self, a person, a group)",
+    80: "watch (a person)",
 }
 """Id -> name of the 60 evaluated classes (`ava_action_list_v2.*_for_activitynet_*.pbtxt`)."""
 
@@ -66,19 +112,35 @@ class BoxRows:
     def select(self, rows: np.ndarray) -> BoxRows:
         """Return some of the rows (mask or indices); `keys` stay, so an image may be left without
         rows."""
-        return replace(self, image=self.image[rows], boxes_xyxy_norm=self.boxes_xyxy_norm[rows],
-                       class_ids=self.class_ids[rows], last=self.last[rows], lines=self.lines[rows])
+        return replace(
+            self,
+            image=self.image[rows],
+            boxes_xyxy_norm=self.boxes_xyxy_norm[rows],
+            class_ids=self.class_ids[rows],
+            last=self.last[rows],
+            lines=self.lines[rows],
+        )
 
 
-def rows_from_arrays(keys: Iterable[tuple[str, float]], image: np.ndarray, boxes_xyxy_norm: np.ndarray,
-                     class_ids: np.ndarray, last: np.ndarray | None = None, path: str = "<arrays>") -> BoxRows:
+def rows_from_arrays(
+    keys: Iterable[tuple[str, float]],
+    image: np.ndarray,
+    boxes_xyxy_norm: np.ndarray,
+    class_ids: np.ndarray,
+    last: np.ndarray | None = None,
+    path: str = "<arrays>",
+) -> BoxRows:
     """Make rows out of arrays, as `read_box_rows` makes them out of a file."""
     count = len(image)
-    return BoxRows(path=path, keys=tuple(keys), image=np.asarray(image, np.int64).reshape(count),
-                   boxes_xyxy_norm=np.asarray(boxes_xyxy_norm, np.float64).reshape(count, 4),
-                   class_ids=np.asarray(class_ids, np.int64).reshape(count),
-                   last=np.ones(count) if last is None else np.asarray(last, np.float64).reshape(count),
-                   lines=np.arange(1, count + 1))
+    return BoxRows(
+        path=path,
+        keys=tuple(keys),
+        image=np.asarray(image, np.int64).reshape(count),
+        boxes_xyxy_norm=np.asarray(boxes_xyxy_norm, np.float64).reshape(count, 4),
+        class_ids=np.asarray(class_ids, np.int64).reshape(count),
+        last=np.ones(count) if last is None else np.asarray(last, np.float64).reshape(count),
+        lines=np.arange(1, count + 1),
+    )
 
 
 def read_box_rows(path: str | Path) -> BoxRows:
@@ -101,21 +163,33 @@ def read_box_rows(path: str | Path) -> BoxRows:
                 lines.append(reader.line_num)
     for row, line in zip(rows, lines, strict=True):
         if len(row) not in (2, 7, 8):
-            raise UserError(f"{path}:{line}: expected 2, 7 or 8 columns (video_id,seconds,x1,y1,x2,y2,action_id,"
-                            f"person_id or score), got {len(row)}; separate them with commas, without a header")
+            raise UserError(
+                f"{path}:{line}: expected 2, 7 or 8 columns "
+                "(video_id,seconds,x1,y1,x2,y2,action_id,"
+                f"person_id or score), got {len(row)}; separate them with commas, without a header"
+            )
     try:
         seconds = {text: float(text) for text in {row[1] for row in rows}}
         index: dict[tuple[str, float], int] = {}
         image = [index.setdefault((row[0], seconds[row[1]]), len(index)) for row in rows]
         boxed = [i for i, row in enumerate(rows) if len(row) > 2]
         columns = list(zip(*(rows[i][2:7] for i in boxed), strict=True)) or [()] * 5
-        boxes = np.array([[float(text) for text in column] for column in columns[:4]]).T.reshape(-1, 4)
+        boxes = np.array([[float(text) for text in column] for column in columns[:4]]).T.reshape(
+            -1, 4
+        )
         class_ids = np.array([int(text) if text else 0 for text in columns[4]], np.int64)
         last = np.array([float(rows[i][7]) if len(rows[i]) == 8 else 1.0 for i in boxed])
     except ValueError as error:
         raise _name_bad_row(path, rows, lines) from error
-    return BoxRows(path=str(path), keys=tuple(index), image=np.array(image, np.int64)[boxed], boxes_xyxy_norm=boxes,
-                   class_ids=class_ids, last=last, lines=np.array(lines, np.int64)[boxed])
+    return BoxRows(
+        path=str(path),
+        keys=tuple(index),
+        image=np.array(image, np.int64)[boxed],
+        boxes_xyxy_norm=boxes,
+        class_ids=class_ids,
+        last=last,
+        lines=np.array(lines, np.int64)[boxed],
+    )
 
 
 def _name_bad_row(path: str | Path, rows: list[list[str]], lines: list[int]) -> UserError:
@@ -123,10 +197,14 @@ def _name_bad_row(path: str | Path, rows: list[list[str]], lines: list[int]) -> 
     for row, line in zip(rows, lines, strict=True):
         for name, text in zip(names[1:], row[1:], strict=False):
             try:
-                (int if name == "action_id" and text else float)(text or ("0" if name == "action_id" else ""))
+                (int if name == "action_id" and text else float)(
+                    text or ("0" if name == "action_id" else "")
+                )
             except ValueError:
-                return UserError(f"{path}:{line}: {name} must be a number, got '{text}'; "
-                                 "remove a header line if the file has one")
+                return UserError(
+                    f"{path}:{line}: {name} must be a number, got '{text}'; "
+                    "remove a header line if the file has one"
+                )
     return UserError(f"{path}: a value is no number")
 
 
@@ -151,10 +229,15 @@ def check_box_rows(rows: BoxRows, label_map: Mapping[int, str]) -> None:
         if empty[i]:
             raise UserError(f"{where}: box ({box}) has no area; expected x1 < x2 and y1 < y2")
         if outside[i]:
-            raise UserError(f"{where}: box ({box}) leaves the image; expected fractions of width and height in "
-                            "[0, 1], divide pixels by the frame size")
-        raise UserError(f"{where}: action id {rows.class_ids[i]} is not in the label map "
-                        f"({len(label_map)} ids, {min(label_map)} to {max(label_map)}); add it or correct the row")
+            raise UserError(
+                f"{where}: box ({box}) leaves the image; expected fractions of width and height in "
+                "[0, 1], divide pixels by the frame size"
+            )
+        raise UserError(
+            f"{where}: action id {rows.class_ids[i]} is not in the label map "
+            f"({len(label_map)} ids, {min(label_map)} to {max(label_map)}); add it or correct the "
+            "row"
+        )
 
 
 def write_box_rows(path: str | Path, rows: BoxRows, decimals: int = 3) -> None:
@@ -167,8 +250,15 @@ def write_box_rows(path: str | Path, rows: BoxRows, decimals: int = 3) -> None:
         video, seconds = rows.keys[rows.image[i]]
         stamp = f"{int(seconds):04d}" if seconds == int(seconds) else f"{seconds:.3f}"
         last = rows.last[i]
-        lines.append([video, stamp, *(f"{v:.{decimals}f}" for v in rows.boxes_xyxy_norm[i]),
-                      rows.class_ids[i] or "", int(last) if last == int(last) else f"{last:.4f}"])
+        lines.append(
+            [
+                video,
+                stamp,
+                *(f"{v:.{decimals}f}" for v in rows.boxes_xyxy_norm[i]),
+                rows.class_ids[i] or "",
+                int(last) if last == int(last) else f"{last:.4f}",
+            ]
+        )
     write_csv(path, lines)
 
 
@@ -186,17 +276,23 @@ def read_label_map(path: str | Path) -> dict[int, str]:
             name = match[1]
         elif match := re.match(r"\s*(?:label_)?id:\s*(\d+)\s*$", line):
             if name is None:
-                raise UserError(f"{path}:{number}: an id without a name before it; "
-                                'expected item { name: "..." id: N }')
+                raise UserError(
+                    f"{path}:{number}: an id without a name before it; "
+                    'expected item { name: "..." id: N }'
+                )
             labels[int(match[1])], name = name, None
     if not labels:
-        raise UserError(f'{path}: no classes found; expected entries like item {{ name: "walk" id: 14 }}')
+        raise UserError(
+            f'{path}: no classes found; expected entries like item {{ name: "walk" id: 14 }}'
+        )
     return labels
 
 
 def write_label_map(path: str | Path, labels: Mapping[int, str]) -> None:
     """Write a label map in the spelling of the 60-class list."""
-    text = "".join(f'item {{\n  name: "{name}"\n  id: {number}\n}}\n' for number, name in labels.items())
+    text = "".join(
+        f'item {{\n  name: "{name}"\n  id: {number}\n}}\n' for number, name in labels.items()
+    )
     write_text(path, text)
 
 

@@ -72,11 +72,21 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         index = self.index
-        return {"data": str(index.root), "layout": index.name, "num_videos": len(index), "readable": self.num_readable,
-                "classes": index.class_counts, "note": index.note,
-                "splits": {name: len(index.split(name)) for name in index.splits},
-                "counts": dict(Counter(finding.kind for finding in self.findings)), "errors": len(self.errors),
-                "findings": [{"kind": f.kind, "paths": list(f.paths), "message": f.message} for f in self.findings]}
+        return {
+            "data": str(index.root),
+            "layout": index.name,
+            "num_videos": len(index),
+            "readable": self.num_readable,
+            "classes": index.class_counts,
+            "note": index.note,
+            "splits": {name: len(index.split(name)) for name in index.splits},
+            "counts": dict(Counter(finding.kind for finding in self.findings)),
+            "errors": len(self.errors),
+            "findings": [
+                {"kind": f.kind, "paths": list(f.paths), "message": f.message}
+                for f in self.findings
+            ],
+        }
 
 
 @dataclass(frozen=True)
@@ -89,8 +99,14 @@ class _Look:
     print_: np.ndarray | None = None
 
 
-def check_dataset(index: DatasetIndex, *, decode_all: bool = False, pictures: bool = True, workers: int | None = None,
-                  progress: Callable[[Iterator[Any], int], Iterator[Any]] | None = None) -> Report:
+def check_dataset(
+    index: DatasetIndex,
+    *,
+    decode_all: bool = False,
+    pictures: bool = True,
+    workers: int | None = None,
+    progress: Callable[[Iterator[Any], int], Iterator[Any]] | None = None,
+) -> Report:
     """Look at every entry of a data set.
 
     Args:
@@ -103,10 +119,15 @@ def check_dataset(index: DatasetIndex, *, decode_all: bool = False, pictures: bo
             (iterator, total) -> iterator.
     """
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        results: Iterator[Any] = pool.map(lambda sample: _look(sample, decode_all, pictures), index.samples)
+        results: Iterator[Any] = pool.map(
+            lambda sample: _look(sample, decode_all, pictures), index.samples
+        )
         looks = list(progress(results, len(index)) if progress else results)
-    findings = [finding for sample, look in zip(index.samples, looks, strict=True)
-                for finding in _about_one(index, sample, look)]
+    findings = [
+        finding
+        for sample, look in zip(index.samples, looks, strict=True)
+        for finding in _about_one(index, sample, look)
+    ]
     findings += _same_bytes(index, looks)
     findings += _same_pictures(index, looks)
     findings += _about_splits(index)
@@ -125,7 +146,9 @@ def _look(sample: Sample, decode_all: bool, pictures: bool) -> _Look:
                 for _ in reader.iterate():
                     pass
             first, _ = reader.frame_range(sample.start_seconds, sample.end_seconds)
-            print_ = fingerprint(reader, sample.start_seconds, sample.end_seconds) if pictures else None
+            print_ = (
+                fingerprint(reader, sample.start_seconds, sample.end_seconds) if pictures else None
+            )
             if not pictures:
                 reader.frames_at([first])
             return _Look(damaged=reader.damaged, digest=_digest(sample), print_=print_)
@@ -152,12 +175,19 @@ def _about_one(index: DatasetIndex, sample: Sample, look: _Look) -> Iterator[Fin
     if look.damaged:
         yield Finding("damaged", (name,), f"{name}: {look.damaged}; copy or download it again")
     if sample.label is None:
-        yield Finding("unlabelled", (name,), f"{name}: has no label, it can be predicted but not trained on or scored")
+        yield Finding(
+            "unlabelled",
+            (name,),
+            f"{name}: has no label, it can be predicted but not trained on or scored",
+        )
         return
     told = class_in_name(sample.path.stem, index.class_names)
     if told is not None and told != sample.label:
-        yield Finding("mislabelled", (name,),
-                      f"{name}: labelled '{sample.label}', but its name says '{told}'; move it or rename it")
+        yield Finding(
+            "mislabelled",
+            (name,),
+            f"{name}: labelled '{sample.label}', but its name says '{told}'; move it or rename it",
+        )
 
 
 def class_in_name(stem: str, class_names: tuple[str, ...]) -> str | None:
@@ -201,34 +231,59 @@ def _same(index: DatasetIndex, positions: list[int], kind: str, what: str) -> Fi
     listed = ", ".join(names)
     if len({sample.label for sample in samples}) > 1:
         labels = ", ".join(sorted({str(sample.label) for sample in samples}))
-        return Finding("conflict", names, f"{listed}: {what} under different labels ({labels}); keep the right one")
+        return Finding(
+            "conflict",
+            names,
+            f"{listed}: {what} under different labels ({labels}); keep the right one",
+        )
     splits = sorted({str(sample.split) for sample in samples})
     if len(splits) > 1:
-        return Finding("leak", names, f"{listed}: {what} in different splits ({', '.join(splits)}); keep one of them")
+        return Finding(
+            "leak",
+            names,
+            f"{listed}: {what} in different splits ({', '.join(splits)}); keep one of them",
+        )
     return Finding(kind, names, f"{listed}: {what}; keep one of them")
 
 
 def _about_splits(index: DatasetIndex) -> Iterator[Finding]:
     if len(index.class_names) < 2:
         one = ", ".join(index.class_names) or "none"
-        yield Finding("one_class", (), f"{index.root}: has {len(index.class_names)} class ({one}); a recogniser needs "
-                                       "at least two, one folder each")
+        yield Finding(
+            "one_class",
+            (),
+            f"{index.root}: has {len(index.class_names)} class ({one}); a recogniser needs "
+            "at least two, one folder each",
+        )
     groups = defaultdict(set)
     for sample in index.samples:
         if sample.group is not None and sample.split is not None:
             groups[sample.group].add(sample.split)
     for group, splits in sorted(groups.items()):
         if len(splits) > 1:
-            yield Finding("leak", (), f"group '{group}' is in {', '.join(sorted(splits))}; make the splits again with "
-                                      "'marey data split --group group'")
+            yield Finding(
+                "leak",
+                (),
+                f"group '{group}' is in {', '.join(sorted(splits))}; make the splits again with "
+                "'marey data split --group group'",
+            )
     trained = {sample.label for sample in index.samples if sample.split == "train"}
     if trained:
-        for name in sorted({s.label for s in index.samples if s.split in ("val", "test") and s.label} - trained):
-            yield Finding("unseen_class", (),
-                          f"class '{name}' is in val or test and never in train; it cannot be learned")
+        for name in sorted(
+            {s.label for s in index.samples if s.split in ("val", "test") and s.label} - trained
+        ):
+            yield Finding(
+                "unseen_class",
+                (),
+                f"class '{name}' is in val or test and never in train; it cannot be learned",
+            )
 
 
 def write_findings(report: Report, path: Path) -> None:
     """Write the findings as CSV: kind, path, message; one row per entry concerned."""
-    rows = [[finding.kind, name, finding.message] for finding in report.findings for name in finding.paths or ("",)]
+    rows = [
+        [finding.kind, name, finding.message]
+        for finding in report.findings
+        for name in finding.paths or ("",)
+    ]
     write_csv(path, [["kind", "path", "message"], *rows])

@@ -22,7 +22,9 @@ class Augmentation(Protocol):
     """Training augmentation of one clip, which may also move its label
     (a mirrored "swiping left")."""
 
-    def labelled(self, frames: Tensor, label: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    def labelled(
+        self, frames: Tensor, label: int, generator: torch.Generator
+    ) -> tuple[Tensor, int]:
         """Turn uint8 (T, C, H, W) and a class number into float (T, C, S, S) and a class number."""
 
 
@@ -35,8 +37,13 @@ class ClipDataset(Dataset[dict[str, Any]]):
     evaluation, one view.
     """
 
-    def __init__(self, index: DatasetIndex, preprocess: Preprocess, augment: Augmentation | None = None,
-                 seed: int = 0) -> None:
+    def __init__(
+        self,
+        index: DatasetIndex,
+        preprocess: Preprocess,
+        augment: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
         self.index = index
         self.preprocess = preprocess
         self.augment = augment
@@ -54,7 +61,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         """
         epoch, position = key if isinstance(key, tuple) else (0, key)
         sample = self.index.samples[position]
-        generator = sample_generator(self.seed, epoch, position) if self.augment is not None else None
+        generator = (
+            sample_generator(self.seed, epoch, position) if self.augment is not None else None
+        )
         try:
             frames = read_frames(self.index, sample, self.preprocess, generator)
         except VideoError as error:
@@ -73,8 +82,12 @@ def sample_generator(seed: int, epoch: int, position: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
-def read_frames(index: DatasetIndex, sample: Sample, preprocess: Preprocess,
-                generator: torch.Generator | None = None) -> Tensor:
+def read_frames(
+    index: DatasetIndex,
+    sample: Sample,
+    preprocess: Preprocess,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Return the sampled frames of one sample, uint8 (T, C, H, W).
 
     Raises:
@@ -83,11 +96,17 @@ def read_frames(index: DatasetIndex, sample: Sample, preprocess: Preprocess,
     if sample.row is not None:
         return _packed_frames(index.root, sample.row, preprocess, generator)
     with open_video(sample.path) as reader:
-        return preprocess.sample(reader, generator=generator, start_seconds=sample.start_seconds,
-                                 end_seconds=sample.end_seconds).frames
+        return preprocess.sample(
+            reader,
+            generator=generator,
+            start_seconds=sample.start_seconds,
+            end_seconds=sample.end_seconds,
+        ).frames
 
 
-def _packed_frames(root: Path, row: int, preprocess: Preprocess, generator: torch.Generator | None) -> Tensor:
+def _packed_frames(
+    root: Path, row: int, preprocess: Preprocess, generator: torch.Generator | None
+) -> Tensor:
     packed = open_packed(root)
     frames = packed.frames(row)
     if frames.shape[0] == preprocess.sampling.num_frames:
@@ -104,13 +123,14 @@ def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:
         [(sample, message), ...]}`; "clip" is absent where no item could be read.
     """
     readable = [item for item in items if "error" not in item]
-    batch: dict[str, Any] = {"unreadable": [(item["sample"], item["error"]) for item in items if "error" in item]}
+    batch: dict[str, Any] = {
+        "unreadable": [(item["sample"], item["error"]) for item in items if "error" in item]
+    }
     if readable:
         batch["clip"] = torch.stack([item["clip"] for item in readable])
         batch["label"] = torch.tensor([item["label"] for item in readable])
         batch["sample"] = torch.tensor([item["sample"] for item in readable])
     return batch
-
 
 
 class VideoViews(Dataset[dict[str, Any]]):
@@ -126,11 +146,20 @@ class VideoViews(Dataset[dict[str, Any]]):
         """Return {"views": (V, T, C, S, S)}, or {"error": str}."""
         sample, (temporal, spatial) = self.index.samples[position], self.views
         try:
-            if sample.row is not None:                                     # packed: the frames are already sampled
-                return {"views": self.preprocess.clip(read_frames(self.index, sample, self.preprocess), spatial)}
+            if sample.row is not None:  # packed: the frames are already sampled
+                return {
+                    "views": self.preprocess.clip(
+                        read_frames(self.index, sample, self.preprocess), spatial
+                    )
+                }
             with open_video(sample.path) as reader:
-                views, _ = self.preprocess.views(reader, temporal, spatial, start_seconds=sample.start_seconds,
-                                                 end_seconds=sample.end_seconds)
+                views, _ = self.preprocess.views(
+                    reader,
+                    temporal,
+                    spatial,
+                    start_seconds=sample.start_seconds,
+                    end_seconds=sample.end_seconds,
+                )
             return {"views": views}
         except VideoError as error:
             return {"error": str(error)}

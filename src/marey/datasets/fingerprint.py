@@ -28,8 +28,9 @@ PLAIN = 6.0
 """A thumbnail whose deviation is below this (black, fog) shows too little to be compared."""
 
 
-def fingerprint(reader: VideoReader, start_seconds: float | None = None,
-                end_seconds: float | None = None) -> np.ndarray:
+def fingerprint(
+    reader: VideoReader, start_seconds: float | None = None, end_seconds: float | None = None
+) -> np.ndarray:
     """Return float32 (3, 16, 16): grey thumbnails in [0, 255] of three frames of a video, or of a
     stretch of it.
 
@@ -50,16 +51,19 @@ def near_duplicates(fingerprints: Sequence[np.ndarray | None]) -> list[tuple[int
     All pairs are compared in blocks: candidates by the mean difference of the first moments, then
     cell by cell.
     """
-    given = [i for i, print_ in enumerate(fingerprints)
-              if print_ is not None and print_.std(axis=(1, 2)).min() >= PLAIN]
+    given = [
+        i
+        for i, print_ in enumerate(fingerprints)
+        if print_ is not None and print_.std(axis=(1, 2)).min() >= PLAIN
+    ]
     if len(given) < 2:
         return []
-    cells = np.stack([fingerprints[i] for i in given]).reshape(len(given), 3, -1)            # type: ignore[misc]
+    cells = np.stack([fingerprints[i] for i in given]).reshape(len(given), 3, -1)  # type: ignore[misc]
     cells = cells - cells.mean(-1, keepdims=True)
     flat = cells.reshape(len(given), -1).astype(np.float32)
-    square = (flat ** 2).sum(1)
+    square = (flat**2).sum(1)
     pairs = []
-    limit = flat.shape[1] * (2 * MEAN_DIFFERENCE) ** 2       # a bound on the squared distance, generous
+    limit = flat.shape[1] * (2 * MEAN_DIFFERENCE) ** 2  # a bound on the squared distance, generous
     for begin in range(0, len(flat), 1024):
         block = slice(begin, begin + 1024)
         distance = square[block, None] + square[None] - 2 * flat[block] @ flat.T

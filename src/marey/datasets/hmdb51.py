@@ -35,16 +35,34 @@ def read(root: Path, name: str = "hmdb51", variant: int = 1) -> DatasetIndex:
     """
     lists = _lists_folder(root)
     if lists is None:
-        raise UserError(f"{root}: no testTrainMulti_7030_splits/<class>_test_split1.txt; unpack test_train_splits.rar "
-                        "beside the class folders")
-    listings = {match["label"]: path for path in sorted(lists.iterdir())
-                if (match := _LISTING.fullmatch(path.name)) and int(match["number"]) == variant}
+        raise UserError(
+            f"{root}: no testTrainMulti_7030_splits/<class>_test_split1.txt; unpack "
+            "test_train_splits.rar "
+            "beside the class folders"
+        )
+    listings = {
+        match["label"]: path
+        for path in sorted(lists.iterdir())
+        if (match := _LISTING.fullmatch(path.name)) and int(match["number"]) == variant
+    }
     if not listings:
-        raise UserError(f"{lists}: no files for split {variant}; HMDB51 has the official splits 1, 2 and 3")
-    videos = next((root / folder for folder in ("hmdb51_org", "videos") if (root / folder).is_dir()), root)
-    samples = [sample for label, listing in listings.items() for sample in _read_listing(listing, label, videos)]
-    return DatasetIndex(samples=tuple(samples), class_names=tuple(sorted(listings)), name=f"hmdb51:{variant}",
-                        root=root)
+        raise UserError(
+            f"{lists}: no files for split {variant}; HMDB51 has the official splits 1, 2 and 3"
+        )
+    videos = next(
+        (root / folder for folder in ("hmdb51_org", "videos") if (root / folder).is_dir()), root
+    )
+    samples = [
+        sample
+        for label, listing in listings.items()
+        for sample in _read_listing(listing, label, videos)
+    ]
+    return DatasetIndex(
+        samples=tuple(samples),
+        class_names=tuple(sorted(listings)),
+        name=f"hmdb51:{variant}",
+        root=root,
+    )
 
 
 def source_film(stem: str, label: str) -> str:
@@ -62,8 +80,14 @@ def _read_listing(listing: Path, label: str, videos: Path) -> list[Sample]:
             raise UserError(f"{listing}:{number}: '{line.strip()}' is not '<file> 0|1|2'")
         if fields[1] in _SPLIT_OF_CODE:
             path = videos / label / fields[0].strip()
-            samples.append(Sample(path=path, label=label, split=_SPLIT_OF_CODE[fields[1]],
-                                  group=source_film(path.stem, label)))
+            samples.append(
+                Sample(
+                    path=path,
+                    label=label,
+                    split=_SPLIT_OF_CODE[fields[1]],
+                    group=source_film(path.stem, label),
+                )
+            )
     return samples
 
 

@@ -16,11 +16,36 @@ from pathlib import Path
 
 from marey.errors import UserError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".webm", ".mov", ".gif", ".mpg", ".mpeg", ".m4v", ".ts", ".wmv",
-                            ".flv", ".3gp", ".ogv", ".vob"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".mp4",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".mov",
+        ".gif",
+        ".mpg",
+        ".mpeg",
+        ".m4v",
+        ".ts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+        ".vob",
+    }
+)
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-               "validate": "val", "test": "test", "testing": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "validate": "val",
+    "test": "test",
+    "testing": "test",
+}
 """Folder or column spelling -> the name we use."""
 
 
@@ -76,8 +101,10 @@ class DatasetIndex:
         chosen = tuple(sample for sample in self.samples if sample.split == wanted)
         if not chosen:
             have = ", ".join(self.splits) or "no splits at all"
-            raise UserError(f"{self.root}: no samples in split '{name}' (it has {have}); make splits with "
-                            "'marey data split', or say how names tell them with --split-by")
+            raise UserError(
+                f"{self.root}: no samples in split '{name}' (it has {have}); make splits with "
+                "'marey data split', or say how names tell them with --split-by"
+            )
         return replace(self, samples=chosen)
 
     def label_index(self, sample: Sample) -> int:
@@ -100,7 +127,11 @@ class DatasetIndex:
 
     def relative_path(self, sample: Sample) -> str:
         """Return the name a report should use: the path below the root where it lies below it."""
-        path = sample.path.relative_to(self.root) if sample.path.is_relative_to(self.root) else sample.path
+        path = (
+            sample.path.relative_to(self.root)
+            if sample.path.is_relative_to(self.root)
+            else sample.path
+        )
         return f"{path.as_posix()}#{sample.row}" if sample.row is not None else path.as_posix()
 
     @property
@@ -109,8 +140,14 @@ class DatasetIndex:
         hexadecimal."""
         digest = hashlib.sha256()
         for sample in self.samples:
-            row = [self.relative_path(sample), sample.label, sample.split, sample.group, sample.start_seconds,
-                   sample.end_seconds]
+            row = [
+                self.relative_path(sample),
+                sample.label,
+                sample.split,
+                sample.group,
+                sample.start_seconds,
+                sample.end_seconds,
+            ]
             digest.update(json.dumps(row).encode() + b"\n")
         return digest.hexdigest()
 
@@ -127,8 +164,11 @@ def is_frame_folder(path: Path) -> bool:
 def videos_below(folder: Path) -> list[Path]:
     """Return the video files and frame folders directly in a folder, sorted by name."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return [entry for entry in entries
-            if (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES) or is_frame_folder(entry)]
+    return [
+        entry
+        for entry in entries
+        if (entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES) or is_frame_folder(entry)
+    ]
 
 
 def read_folders(root: Path) -> DatasetIndex:
@@ -137,20 +177,35 @@ def read_folders(root: Path) -> DatasetIndex:
     Raises:
         UserError: if there are no videos in class folders.
     """
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(
+        entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
     pairs: list[tuple[str | None, Path]]
     if folders and all(folder.name.lower() in SPLIT_NAMES for folder in folders):
-        pairs = [(SPLIT_NAMES[folder.name.lower()], below) for folder in folders
-                 for below in sorted(folder.iterdir()) if below.is_dir() and not below.name.startswith(".")]
+        pairs = [
+            (SPLIT_NAMES[folder.name.lower()], below)
+            for folder in folders
+            for below in sorted(folder.iterdir())
+            if below.is_dir() and not below.name.startswith(".")
+        ]
     else:
         pairs = [(None, folder) for folder in folders]
-    samples = tuple(Sample(path=video, label=folder.name, split=split)
-                    for split, folder in pairs for video in videos_below(folder))
+    samples = tuple(
+        Sample(path=video, label=folder.name, split=split)
+        for split, folder in pairs
+        for video in videos_below(folder)
+    )
     if not samples:
-        raise UserError(f"{root}: no videos found as <class>/<video> or train|val|test/<class>/<video>; "
-                        "arrange them so, or write a manifest.csv with the columns path,label")
-    return DatasetIndex(samples=samples, class_names=tuple(sorted({folder.name for _, folder in pairs})),
-                        name="folders", root=root)
+        raise UserError(
+            f"{root}: no videos found as <class>/<video> or train|val|test/<class>/<video>; "
+            "arrange them so, or write a manifest.csv with the columns path,label"
+        )
+    return DatasetIndex(
+        samples=samples,
+        class_names=tuple(sorted({folder.name for _, folder in pairs})),
+        name="folders",
+        root=root,
+    )
 
 
 def split_by_name(index: DatasetIndex, pattern: str) -> DatasetIndex:
@@ -164,13 +219,19 @@ def split_by_name(index: DatasetIndex, pattern: str) -> DatasetIndex:
     except re.error as error:
         raise UserError(f"--split-by '{pattern}' is not a regular expression: {error}") from error
     if not expression.groups:
-        raise UserError(f"--split-by '{pattern}' has no group; write e.g. '(?P<train>set1)|(?P<test>set2)' "
-                        "or '(train|test)'")
-    samples = tuple(replace(sample, split=_split_in_name(expression, index.relative_path(sample)))
-                    for sample in index.samples)
+        raise UserError(
+            f"--split-by '{pattern}' has no group; write e.g. '(?P<train>set1)|(?P<test>set2)' "
+            "or '(train|test)'"
+        )
+    samples = tuple(
+        replace(sample, split=_split_in_name(expression, index.relative_path(sample)))
+        for sample in index.samples
+    )
     if all(sample.split is None for sample in samples):
-        raise UserError(f"--split-by '{pattern}' matches no path of {index.root}; "
-                        f"the first path is '{index.relative_path(index.samples[0])}'")
+        raise UserError(
+            f"--split-by '{pattern}' matches no path of {index.root}; "
+            f"the first path is '{index.relative_path(index.samples[0])}'"
+        )
     return replace(index, samples=samples)
 
 

@@ -28,9 +28,13 @@ def read(root: Path, name: str = "jester", variant: int = 1) -> DatasetIndex:
     """
     labels_file = _annotation(root, "labels")
     if labels_file is None:
-        raise UserError(f"{root}: no jester-v1-labels.csv; put the official CSV files beside the frame folders")
+        raise UserError(
+            f"{root}: no jester-v1-labels.csv; put the official CSV files beside the frame folders"
+        )
     class_names = tuple(line for line in _lines(labels_file))
-    frames = next((root / folder for folder in ("20bn-jester-v1", "frames") if (root / folder).is_dir()), root)
+    frames = next(
+        (root / folder for folder in ("20bn-jester-v1", "frames") if (root / folder).is_dir()), root
+    )
     samples: list[Sample] = []
     for stem, split in _SPLIT_OF_FILE.items():
         listing = _annotation(root, stem)
@@ -40,7 +44,9 @@ def read(root: Path, name: str = "jester", variant: int = 1) -> DatasetIndex:
                 raise UserError(f"{listing}:{number}: label '{label}' is not in {labels_file.name}")
             samples.append(Sample(path=frames / video_id, label=label or None, split=split))
     if not samples:
-        raise UserError(f"{root}: labels but no jester-v1-train.csv or jester-v1-validation.csv beside them")
+        raise UserError(
+            f"{root}: labels but no jester-v1-train.csv or jester-v1-validation.csv beside them"
+        )
     return DatasetIndex(samples=tuple(samples), class_names=class_names, name="jester", root=root)
 
 
@@ -50,4 +56,6 @@ def _annotation(root: Path, stem: str) -> Path | None:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [
+        line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+    ]

@@ -37,34 +37,59 @@ def read(root: Path, name: str = "kinetics400", variant: int = 1) -> DatasetInde
     """
     listings = _listings(root)
     if not listings:
-        raise UserError(f"{root}: no CSV with the columns label,youtube_id,time_start,time_end,split here or in "
-                        "annotations/; put the official train.csv, val.csv, test.csv beside the videos")
+        raise UserError(
+            f"{root}: no CSV with the columns label,youtube_id,time_start,time_end,split here or "
+            "in "
+            "annotations/; put the official train.csv, val.csv, test.csv beside the videos"
+        )
     samples: list[Sample] = []
     for listing in listings:
         for row in _rows(listing):
-            split = SPLIT_NAMES.get((row.get("split") or listing.stem.split("_")[-1]).lower(), listing.stem)
-            samples.append(Sample(path=_find_clip(root, split, row, listing), label=row.get("label") or None,
-                                  split=split, group=row["youtube_id"]))
+            split = SPLIT_NAMES.get(
+                (row.get("split") or listing.stem.split("_")[-1]).lower(), listing.stem
+            )
+            samples.append(
+                Sample(
+                    path=_find_clip(root, split, row, listing),
+                    label=row.get("label") or None,
+                    split=split,
+                    group=row["youtube_id"],
+                )
+            )
     names = tuple(sorted({sample.label for sample in samples if sample.label}))
     return DatasetIndex(samples=tuple(samples), class_names=names, name=name, root=root)
 
 
 def _find_clip(root: Path, split: str, row: dict[str, str], listing: Path) -> Path:
     try:
-        stem = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
+        start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+        stem = f"{row['youtube_id']}_{start:06d}_{end:06d}"
     except (TypeError, ValueError) as error:
-        raise UserError(f"{listing}: row of {row['youtube_id']}: {error}; times are numbers of seconds") from error
+        raise UserError(
+            f"{listing}: row of {row['youtube_id']}: {error}; times are numbers of seconds"
+        ) from error
     label = row.get("label") or ""
-    folders = [base / folder for base in (root / split, root / f"{split}_256", root / "videos" / split, root)
-               for folder in ([label, label.replace(" ", "_")] if label else [""]) if (base / folder).is_dir()]
+    folders = [
+        base / folder
+        for base in (root / split, root / f"{split}_256", root / "videos" / split, root)
+        for folder in ([label, label.replace(" ", "_")] if label else [""])
+        if (base / folder).is_dir()
+    ]
     candidates = [folder / f"{stem}{suffix}" for folder in folders for suffix in _SUFFIXES]
     default = root / split / label / f"{stem}.mp4"
-    return next((path for path in candidates if path.exists()), candidates[0] if candidates else default)
+    return next(
+        (path for path in candidates if path.exists()), candidates[0] if candidates else default
+    )
 
 
 def _listings(root: Path) -> list[Path]:
     folders = [folder for folder in (root, root / "annotations") if folder.is_dir()]
-    return [path for folder in folders for path in sorted(folder.glob("*.csv")) if set(_header(path)) >= _COLUMNS]
+    return [
+        path
+        for folder in folders
+        for path in sorted(folder.glob("*.csv"))
+        if set(_header(path)) >= _COLUMNS
+    ]
 
 
 def _header(path: Path) -> list[str]:

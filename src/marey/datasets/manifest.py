@@ -26,11 +26,16 @@ def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
             columns = reader.fieldnames or []
             missing = [name for name in ("path", "label") if name not in columns]
             if missing:
-                raise UserError(f"{manifest}: no column '{missing[0]}' (it has: {', '.join(columns) or 'nothing'}); "
-                                "a manifest has the columns path,label[,split,group,start_seconds,end_seconds]")
+                raise UserError(
+                    f"{manifest}: no column '{missing[0]}' (it has: "
+                    f"{', '.join(columns) or 'nothing'}); "
+                    "a manifest has the columns path,label[,split,group,start_seconds,end_seconds]"
+                )
             samples = tuple(_manifest_row(row, manifest, reader.line_num, frames) for row in reader)
     except UnicodeDecodeError as error:
-        raise UserError(f"{manifest}: not UTF-8 text ({error.reason}); save the manifest as UTF-8 CSV") from error
+        raise UserError(
+            f"{manifest}: not UTF-8 text ({error.reason}); save the manifest as UTF-8 CSV"
+        ) from error
     if not samples:
         raise UserError(f"{manifest}: no rows below the header; write one row per video")
     classes = tuple(sorted({sample.label for sample in samples if sample.label is not None}))
@@ -46,15 +51,27 @@ def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path |
         path = base.parent / row["path"]
     spelled = (row.get("split") or "").strip()
     try:
-        start, end = (float(row[key]) if row.get(key) else None for key in ("start_seconds", "end_seconds"))
+        start, end = (
+            float(row[key]) if row.get(key) else None for key in ("start_seconds", "end_seconds")
+        )
         position = int(row["row"]) if row.get("row") else (line - 2 if frames is not None else None)
     except ValueError as error:
-        raise UserError(f"{manifest}:{line}: {error}; start_seconds and end_seconds are numbers") from error
+        raise UserError(
+            f"{manifest}:{line}: {error}; start_seconds and end_seconds are numbers"
+        ) from error
     if start is not None and end is not None and end <= start:
-        raise UserError(f"{manifest}:{line}: end_seconds {end} is not after start_seconds {start}; correct them")
-    return Sample(path=path, label=row["label"] or None, split=SPLIT_NAMES.get(spelled.lower(), spelled) or None,
-                  group=row.get("group") or None, start_seconds=start, end_seconds=end,
-                  row=position if frames is not None else None)
+        raise UserError(
+            f"{manifest}:{line}: end_seconds {end} is not after start_seconds {start}; correct them"
+        )
+    return Sample(
+        path=path,
+        label=row["label"] or None,
+        split=SPLIT_NAMES.get(spelled.lower(), spelled) or None,
+        group=row.get("group") or None,
+        start_seconds=start,
+        end_seconds=end,
+        row=position if frames is not None else None,
+    )
 
 
 def write_manifest(index: DatasetIndex, manifest: Path) -> None:
@@ -65,5 +82,14 @@ def write_manifest(index: DatasetIndex, manifest: Path) -> None:
     for sample in index.samples:
         path = sample.path.resolve()
         name = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
-        rows.append([name, sample.label, sample.split, sample.group, sample.start_seconds, sample.end_seconds])
+        rows.append(
+            [
+                name,
+                sample.label,
+                sample.split,
+                sample.group,
+                sample.start_seconds,
+                sample.end_seconds,
+            ]
+        )
     write_csv(manifest, rows)

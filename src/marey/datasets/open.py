@@ -24,13 +24,20 @@ LAYOUTS: dict[str, Callable[[Path, str, int], DatasetIndex]] = {
 """Name for `--dataset` -> reader of that official layout:
 (root, name, number of the official split)."""
 RECOGNISERS: tuple[Callable[[Path], str | None], ...] = (
-    ucf101.recognise, hmdb51.recognise, hmdb_simp.recognise, kinetics.recognise, something_v2.recognise,
-    jester.recognise)
+    ucf101.recognise,
+    hmdb51.recognise,
+    hmdb_simp.recognise,
+    kinetics.recognise,
+    something_v2.recognise,
+    jester.recognise,
+)
 """Each tells its layout by the annotation files in a folder, and returns its name for
 `--dataset`."""
 
 
-def open_dataset(data: str | Path, *, dataset: str | None = None, split_by: str | None = None) -> DatasetIndex:
+def open_dataset(
+    data: str | Path, *, dataset: str | None = None, split_by: str | None = None
+) -> DatasetIndex:
     """Read the index of a data set in any layout of the data contract.
 
     Args:
@@ -47,7 +54,10 @@ def open_dataset(data: str | Path, *, dataset: str | None = None, split_by: str 
     """
     root = Path(data)
     if not root.exists():
-        raise UserError(f"{root}: no such file or folder; --data takes a folder of class folders or a manifest.csv")
+        raise UserError(
+            f"{root}: no such file or folder; --data takes a folder of class folders or a "
+            "manifest.csv"
+        )
 
     if dataset is not None:
         index = read_layout(root, dataset)
@@ -84,14 +94,22 @@ def read_layout(root: Path, name: str) -> DatasetIndex:
     """
     name, _, number = name.partition(":")
     if number and not number.isdigit():
-        raise UserError(f"--dataset {name}:{number}: the part after ':' is the number of an official split, e.g. 1")
+        raise UserError(
+            f"--dataset {name}:{number}: the part after ':' is the number of an official split, "
+            "e.g. 1"
+        )
     if name not in LAYOUTS:
         raise unknown_name("data set", name, LAYOUTS)
     return LAYOUTS[name](root, name, int(number) if number else 1)
 
 
-def choose_split(data: str | Path, *, dataset: str | None = None, split: str | None = None,
-                 split_by: str | None = None) -> DatasetIndex:
+def choose_split(
+    data: str | Path,
+    *,
+    dataset: str | None = None,
+    split: str | None = None,
+    split_by: str | None = None,
+) -> DatasetIndex:
     """Open the data and take the split to evaluate on; samples without label are left out.
 
     Args:

@@ -53,8 +53,14 @@ class Packing:
     bytes_after: int
 
 
-def pack_dataset(index: DatasetIndex, out: Path, settings: PackSettings | None = None, *, workers: int | None = None,
-                 progress: Callable[[Iterator[Any], int], Iterator[Any]] | None = None) -> Packing:
+def pack_dataset(
+    index: DatasetIndex,
+    out: Path,
+    settings: PackSettings | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[Iterator[Any], int], Iterator[Any]] | None = None,
+) -> Packing:
     """Write `out/videos/<path>.mp4` for every video and `out/manifest.csv`; files that are there
     already are kept.
 
@@ -72,17 +78,32 @@ def pack_dataset(index: DatasetIndex, out: Path, settings: PackSettings | None =
     sources = list(dict.fromkeys(sample.path for sample in index.samples))
     targets = {source: out / "videos" / (_inside(index, source) + ".mp4") for source in sources}
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        results: Iterator[Any] = pool.map(lambda source: _pack_one(source, targets[source], settings), sources)
-        outcomes = dict(zip(sources, progress(results, len(sources)) if progress else results, strict=True))
-    failed = {source: outcome for source, outcome in outcomes.items() if outcome not in ("written", "kept")}
-    samples = tuple(replace(sample, path=targets[sample.path]) for sample in index.samples if sample.path not in failed)
+        results: Iterator[Any] = pool.map(
+            lambda source: _pack_one(source, targets[source], settings), sources
+        )
+        outcomes = dict(
+            zip(sources, progress(results, len(sources)) if progress else results, strict=True)
+        )
+    failed = {
+        source: outcome
+        for source, outcome in outcomes.items()
+        if outcome not in ("written", "kept")
+    }
+    samples = tuple(
+        replace(sample, path=targets[sample.path])
+        for sample in index.samples
+        if sample.path not in failed
+    )
     write_manifest(replace(index, samples=samples, root=out), out / "manifest.csv")
     readable = [source for source in sources if source not in failed]
-    return Packing(manifest=out / "manifest.csv", num_written=sum(o == "written" for o in outcomes.values()),
-                   num_kept=sum(o == "kept" for o in outcomes.values()),
-                   unreadable={str(source): reason for source, reason in failed.items()},
-                   bytes_before=sum(_size(source) for source in readable),
-                   bytes_after=sum(_size(targets[source]) for source in readable))
+    return Packing(
+        manifest=out / "manifest.csv",
+        num_written=sum(o == "written" for o in outcomes.values()),
+        num_kept=sum(o == "kept" for o in outcomes.values()),
+        unreadable={str(source): reason for source, reason in failed.items()},
+        bytes_before=sum(_size(source) for source in readable),
+        bytes_after=sum(_size(targets[source]) for source in readable),
+    )
 
 
 def _claim(out: Path, settings: PackSettings) -> None:
@@ -90,7 +111,10 @@ def _claim(out: Path, settings: PackSettings) -> None:
     note, described = out / "pack.json", {"format": 1, **settings.__dict__}
     if note.is_file():
         if json.loads(note.read_text(encoding="utf-8")) != described:
-            raise UserError(f"{out}: holds copies made with other settings (see {note.name}); choose another --out")
+            raise UserError(
+                f"{out}: holds copies made with other settings (see {note.name}); choose another "
+                "--out"
+            )
     else:
         write_json(note, described, indent=1)
 
@@ -99,7 +123,11 @@ def _inside(index: DatasetIndex, source: Path) -> str:
     """Name below out/videos: the path below the root; what lies elsewhere gets its parent's
     name."""
     name = index.relative_path(Sample(path=source, label=None))
-    return name if not os.path.isabs(name) and ".." not in Path(name).parts else f"{source.parent.name}/{source.name}"
+    return (
+        name
+        if not os.path.isabs(name) and ".." not in Path(name).parts
+        else f"{source.parent.name}/{source.name}"
+    )
 
 
 def _pack_one(source: Path, target: Path, settings: PackSettings) -> str:
@@ -109,8 +137,15 @@ def _pack_one(source: Path, target: Path, settings: PackSettings) -> str:
         with open_video(source, threads=1) as reader:
             order = frames_at_rate(reader.frame_seconds, reader.fps)
             sound = source if settings.audio and source.is_file() else None
-            write_video(target, _small(reader, order, settings.short_side), reader.fps, crf=settings.crf,
-                        gop=settings.gop, audio_from=sound, options={"bf": "0", "threads": "1"})
+            write_video(
+                target,
+                _small(reader, order, settings.short_side),
+                reader.fps,
+                crf=settings.crf,
+                gop=settings.gop,
+                audio_from=sound,
+                options={"bf": "0", "threads": "1"},
+            )
     except VideoError as error:
         return str(error)
     return "written"
@@ -138,7 +173,6 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-
 @dataclass(frozen=True)
 class Packed:
     """An opened packed folder; frames are read from disk when asked for."""
@@ -152,7 +186,6 @@ class Packed:
         return torch.from_numpy(np.array(self.array[row]))
 
 
-
 @lru_cache(maxsize=8)
 def open_packed(root: Path) -> Packed:
     """Open a packed folder.
@@ -162,9 +195,14 @@ def open_packed(root: Path) -> Packed:
     """
     description = json.loads((root / "packed.json").read_text())
     if description.get("format") != 1:
-        raise UserError(f"{root / 'packed.json'}: format {description.get('format')}, expected 1; "
-                        "pack the data again with this version of marey")
+        raise UserError(
+            f"{root / 'packed.json'}: format {description.get('format')}, expected 1; "
+            "pack the data again with this version of marey"
+        )
     array = np.load(root / "frames.npy", mmap_mode="r", allow_pickle=False)
     if array.dtype != np.uint8 or array.ndim != 5:
-        raise UserError(f"{root / 'frames.npy'}: {array.dtype} with {array.ndim} axes, expected uint8 (N, T, C, H, W)")
+        raise UserError(
+            f"{root / 'frames.npy'}: {array.dtype} with {array.ndim} axes, expected uint8 (N, T, "
+            "C, H, W)"
+        )
     return Packed(array=array, fps=float(description["fps"]))

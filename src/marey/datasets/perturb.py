@@ -22,9 +22,20 @@ from marey.errors import UserError
 from marey.files import write_csv, write_json
 
 
-def perturb_dataset(index: DatasetIndex, out: str | Path, kinds: Sequence[str], severities: Sequence[int], *,
-                    profile: str = "rose", seed: int = 0, short_side: int = 256, workers: int | None = None,
-                    force: bool = False, progress: Any = None, announce: Any = None) -> dict[str, Any]:
+def perturb_dataset(
+    index: DatasetIndex,
+    out: str | Path,
+    kinds: Sequence[str],
+    severities: Sequence[int],
+    *,
+    profile: str = "rose",
+    seed: int = 0,
+    short_side: int = 256,
+    workers: int | None = None,
+    force: bool = False,
+    progress: Any = None,
+    announce: Any = None,
+) -> dict[str, Any]:
     """Write the perturbed copy, going on where an earlier run with the same settings stopped.
 
     Args:
@@ -46,14 +57,23 @@ def perturb_dataset(index: DatasetIndex, out: str | Path, kinds: Sequence[str], 
     out = Path(out)
     if out.resolve() == index.root.resolve() or index.root.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{out}: the output folder is the data set itself; choose another --out")
-    settings = {"data": index.manifest_hash, "kinds": list(kinds), "severities": list(severities), "profile": profile,
-                "seed": seed, "short_side": short_side}
+    settings = {
+        "data": index.manifest_hash,
+        "kinds": list(kinds),
+        "severities": list(severities),
+        "profile": profile,
+        "seed": seed,
+        "short_side": short_side,
+    }
     settings_file, log_file = out / "corruptions.json", out / "corruptions.jsonl"
     jobs = plan(index, out, kinds, severities, profile=profile, seed=seed, short_side=short_side)
     if out.exists() and any(out.iterdir()) and not force:
         if not settings_file.is_file() or json.loads(settings_file.read_text()) != settings:
-            raise UserError(f"{out}: exists and holds something other than this copy; choose another --out, repeat the "
-                            "same command to resume, or give --force to write over it")
+            raise UserError(
+                f"{out}: exists and holds something other than this copy; choose another --out, "
+                "repeat the "
+                "same command to resume, or give --force to write over it"
+            )
     elif log_file.exists():
         log_file.unlink()
     out.mkdir(parents=True, exist_ok=True)
@@ -61,27 +81,46 @@ def perturb_dataset(index: DatasetIndex, out: str | Path, kinds: Sequence[str], 
     todo = [job for job in jobs if job.target not in done]
     needed, free = estimate_bytes(todo), shutil.disk_usage(out).free
     if announce is not None:
-        announce(f"{len(jobs)} videos to write, {len(jobs) - len(todo)} done; about {needed / 1e6:.0f} MB more, "
-                 f"{free / 1e9:.1f} GB free")
+        announce(
+            f"{len(jobs)} videos to write, {len(jobs) - len(todo)} done; about {needed / 1e6:.0f} "
+            "MB more, "
+            f"{free / 1e9:.1f} GB free"
+        )
     if needed > 0.9 * free:
-        raise UserError(f"{out}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free some "
-                        "space, choose another --out, or fewer corruptions or severities")
+        raise UserError(
+            f"{out}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
+            "free some "
+            "space, choose another --out, or fewer corruptions or severities"
+        )
     write_json(settings_file, settings, indent=1)
     failed = []
     with log_file.open("a", encoding="utf-8") as log:
-        log.write("\n" if log.tell() else "")                               # ends a line that a kill cut short
+        log.write("\n" if log.tell() else "")  # ends a line that a kill cut short
         finished = _run(todo, workers or os.cpu_count() or 1)
         for entry in finished if progress is None else progress(finished, len(todo)):
             if entry["error"] is None:
                 done[entry["target"]] = entry
-                log.write(json.dumps({**entry, "target": os.path.relpath(entry["target"], out)}) + "\n")
+                log.write(
+                    json.dumps({**entry, "target": os.path.relpath(entry["target"], out)}) + "\n"
+                )
                 log.flush()
             else:
-                failed.append({"name": entry["name"], "corruption": entry["corruption"], "severity": entry["severity"],
-                               "error": entry["error"]})
+                failed.append(
+                    {
+                        "name": entry["name"],
+                        "corruption": entry["corruption"],
+                        "severity": entry["severity"],
+                        "error": entry["error"],
+                    }
+                )
     manifests = _write_manifests(index, jobs, done, out)
-    return {"videos": len(jobs), "written": len(todo) - len(failed), "kept": len(jobs) - len(todo), "failed": failed,
-            "manifests": [str(path) for path in manifests]}
+    return {
+        "videos": len(jobs),
+        "written": len(todo) - len(failed),
+        "kept": len(jobs) - len(todo),
+        "failed": failed,
+        "manifests": [str(path) for path in manifests],
+    }
 
 
 def _finished(log_file: Path) -> dict[str, dict[str, Any]]:
@@ -93,7 +132,7 @@ def _finished(log_file: Path) -> dict[str, dict[str, Any]]:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            continue                                                        # empty, or cut short by a kill
+            continue  # empty, or cut short by a kill
         target = log_file.parent / entry["target"]
         if target.is_file() and target.stat().st_size == entry["bytes"]:
             done[str(target)] = {**entry, "target": str(target)}
@@ -105,8 +144,9 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1 or len(jobs) < 2:
         yield from map(write_one, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"),
-                             initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_end_with_parent
+    ) as pool:
         for future in as_completed([pool.submit(write_one, job) for job in jobs]):
             yield future.result()
 
@@ -115,11 +155,12 @@ def _end_with_parent() -> None:
     """Ask Linux to end this worker when the process that started it is killed; elsewhere nothing
     happens."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)                          # 1 is PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
 
 
-def _write_manifests(index: DatasetIndex, jobs: Sequence[Job], done: dict[str, dict[str, Any]],
-                     out: Path) -> list[Path]:
+def _write_manifests(
+    index: DatasetIndex, jobs: Sequence[Job], done: dict[str, dict[str, Any]], out: Path
+) -> list[Path]:
     """Write one manifest.csv per copy, readable as a data set; rows of failed videos are left
     out."""
     by_name: dict[str, list[Sample]] = {}
@@ -135,14 +176,33 @@ def _write_manifests(index: DatasetIndex, jobs: Sequence[Job], done: dict[str, d
         change = job.corruption
         root = out if single or len(pairs) == 1 else out / change.name / str(change.severity)
         for sample in by_name[job.name]:
-            row = [Path(job.target).relative_to(root).as_posix(), sample.label, sample.split, sample.group,
-                   sample.start_seconds, sample.end_seconds, change.name, change.profile, change.severity, job.seed,
-                   entry["sha256"]]
+            row = [
+                Path(job.target).relative_to(root).as_posix(),
+                sample.label,
+                sample.split,
+                sample.group,
+                sample.start_seconds,
+                sample.end_seconds,
+                change.name,
+                change.profile,
+                change.severity,
+                job.seed,
+                entry["sha256"],
+            ]
             folders.setdefault(root, []).append(row)
-    header = ["path", "label", "split", "group", "start_seconds", "end_seconds", "corruption", "profile", "severity",
-              "seed", "sha256"]
+    header = [
+        "path",
+        "label",
+        "split",
+        "group",
+        "start_seconds",
+        "end_seconds",
+        "corruption",
+        "profile",
+        "severity",
+        "seed",
+        "sha256",
+    ]
     for root, rows in folders.items():
         write_csv(root / "manifest.csv", [header, *rows])
     return [root / "manifest.csv" for root in folders]
-
-

@@ -42,7 +42,9 @@ def video_seed(seed: int, name: str, kind: str, severity: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def draw_corruption(name: str, severities: Sequence[int], profile: str = "rose", seed: int = 0) -> Corruption:
+def draw_corruption(
+    name: str, severities: Sequence[int], profile: str = "rose", seed: int = 0
+) -> Corruption:
     """Return the one kind, of those that the profile has, and the one severity that a video's name
     draws.
 
@@ -52,11 +54,21 @@ def draw_corruption(name: str, severities: Sequence[int], profile: str = "rose",
     if profile not in PROFILES:
         raise unknown_name("corruption profile", profile, PROFILES)
     kinds, number = sorted(PROFILES[profile]), video_seed(seed, name, ROSE_RANDOM, 0)
-    return corruption(kinds[number % len(kinds)], severities[number // len(kinds) % len(severities)], profile)
+    return corruption(
+        kinds[number % len(kinds)], severities[number // len(kinds) % len(severities)], profile
+    )
 
 
-def plan(index: DatasetIndex, out: Path, kinds: Sequence[str], severities: Sequence[int], *, profile: str, seed: int,
-         short_side: int) -> list[Job]:
+def plan(
+    index: DatasetIndex,
+    out: Path,
+    kinds: Sequence[str],
+    severities: Sequence[int],
+    *,
+    profile: str,
+    seed: int,
+    short_side: int,
+) -> list[Job]:
     """List every video to write.
 
     One kind at one severity goes straight below `out`; several go to `out/<kind>/<severity>/`.
@@ -69,16 +81,24 @@ def plan(index: DatasetIndex, out: Path, kinds: Sequence[str], severities: Seque
         UserError: if a name or severity is unknown, or the data set is a packed folder.
     """
     random = list(kinds) == [ROSE_RANDOM]
-    changes = [] if random else [corruption(kind, severity, profile) for kind in kinds for severity in severities]
+    changes = (
+        []
+        if random
+        else [corruption(kind, severity, profile) for kind in kinds for severity in severities]
+    )
 
     videos: dict[str, Sample] = {}
     for sample in index.samples:
         if sample.row is not None:
-            raise UserError(f"{index.root}: a packed folder holds sampled frames, not videos; corrupt the videos it "
-                            "was packed from")
+            raise UserError(
+                f"{index.root}: a packed folder holds sampled frames, not videos; corrupt the "
+                "videos it "
+                "was packed from"
+            )
         videos.setdefault(index.relative_path(sample), sample)
 
-    # A manifest elsewhere names its videos by absolute paths; the copy keeps what lies below their common folder.
+    # A manifest elsewhere names its videos by absolute paths; the copy keeps what lies below their
+    # common folder.
     is_elsewhere = any(map(os.path.isabs, videos))
     above = os.path.commonpath([os.path.dirname(name) for name in videos]) if is_elsewhere else ""
 
@@ -88,6 +108,14 @@ def plan(index: DatasetIndex, out: Path, kinds: Sequence[str], severities: Seque
         target_name = str(below.with_suffix(".mp4")) if below.suffix else f"{below}.mp4"
         for change in [draw_corruption(name, severities, profile, seed)] if random else changes:
             folder = out / change.name / str(change.severity) if len(changes) > 1 else out
-            jobs.append(Job(source=str(sample.path), name=name, target=str(folder / target_name), corruption=change,
-                            seed=seed, short_side=short_side))
+            jobs.append(
+                Job(
+                    source=str(sample.path),
+                    name=name,
+                    target=str(folder / target_name),
+                    corruption=change,
+                    seed=seed,
+                    short_side=short_side,
+                )
+            )
     return jobs

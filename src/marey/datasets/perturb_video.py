@@ -32,7 +32,9 @@ macroblock tree, whose decisions differ between runs."""
 def perturbed_frames(job: Job, reader: Any) -> Iterator[Tensor]:
     """Yield the corrupted clips, uint8 (t, 3, H, W), of one video, `WINDOW_FRAMES` at a time."""
     change = job.corruption
-    generator = torch.Generator().manual_seed(video_seed(job.seed, job.name, change.name, change.severity))
+    generator = torch.Generator().manual_seed(
+        video_seed(job.seed, job.name, change.name, change.severity)
+    )
     is_order = change.domain == "order"
     order = list(range(reader.num_frames))
     if is_order:
@@ -46,27 +48,48 @@ def perturbed_frames(job: Job, reader: Any) -> Iterator[Tensor]:
 
     start_state = generator.get_state()
     for start in range(0, len(order), WINDOW_FRAMES):
-        frames = reader.frames_at(order[start:start + WINDOW_FRAMES]).frames
+        frames = reader.frames_at(order[start : start + WINDOW_FRAMES]).frames
         if job.short_side:
             frames = resize_short_side(frames, job.short_side)
         if change.coherence == "clip" and change.domain == "pixels":
-            generator.set_state(start_state)                                # one draw for the whole video
-        yield frames if is_order else change(frames, generator=generator, fps=reader.fps, reference_bitrate=bitrate)
+            generator.set_state(start_state)  # one draw for the whole video
+        yield (
+            frames
+            if is_order
+            else change(frames, generator=generator, fps=reader.fps, reference_bitrate=bitrate)
+        )
 
 
 def write_one(job: Job) -> dict[str, Any]:
     """Write one perturbed video and return its manifest entry, or its "error"."""
     torch.set_num_threads(1)
     change = job.corruption
-    entry = {"name": job.name, "target": job.target, "corruption": change.name, "severity": change.severity,
-             "profile": change.profile, "seed": job.seed}
+    entry = {
+        "name": job.name,
+        "target": job.target,
+        "corruption": change.name,
+        "severity": change.severity,
+        "profile": change.profile,
+        "seed": job.seed,
+    }
     try:
         with open_video(job.source) as reader:
-            write_video(job.target, perturbed_frames(job, reader), reader.fps, crf=STORE_CRF, options=STORE_OPTIONS)
+            write_video(
+                job.target,
+                perturbed_frames(job, reader),
+                reader.fps,
+                crf=STORE_CRF,
+                options=STORE_OPTIONS,
+            )
     except UserError as error:
         return {**entry, "error": str(error)}
     content = Path(job.target).read_bytes()
-    return {**entry, "error": None, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {
+        **entry,
+        "error": None,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
 
 
 def estimate_bytes(jobs: Sequence[Job], sample: int = 4) -> int:
@@ -74,7 +97,7 @@ def estimate_bytes(jobs: Sequence[Job], sample: int = 4) -> int:
     folder."""
     if not jobs:
         return 0
-    chosen = list(jobs)[::max(1, len(jobs) // sample)][:sample]
+    chosen = list(jobs)[:: max(1, len(jobs) // sample)][:sample]
     total = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for job in chosen:

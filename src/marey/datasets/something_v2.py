@@ -33,24 +33,41 @@ def read(root: Path, name: str = "something_v2", variant: int = 1) -> DatasetInd
     """
     labels_file = _annotation(root, "labels")
     if labels_file is None:
-        raise UserError(f"{root}: no labels/labels.json and no something-something-v2-labels.json; put the annotation "
-                        "files beside the videos")
+        raise UserError(
+            f"{root}: no labels/labels.json and no something-something-v2-labels.json; put the "
+            "annotation "
+            "files beside the videos"
+        )
     numbers: dict[str, str] = _load(labels_file)
     class_names = tuple(sorted(numbers, key=lambda key: int(numbers[key])))
-    videos = next((root / folder for folder in ("20bn-something-something-v2", "videos") if (root / folder).is_dir()),
-                  root)
+    videos = next(
+        (
+            root / folder
+            for folder in ("20bn-something-something-v2", "videos")
+            if (root / folder).is_dir()
+        ),
+        root,
+    )
     samples: list[Sample] = []
     for stem, split in _SPLIT_OF_FILE.items():
         listing = _annotation(root, stem)
         for entry in _load(listing) if listing else []:
-            label = entry["template"].replace("[", "").replace("]", "") if "template" in entry else None
+            label = (
+                entry["template"].replace("[", "").replace("]", "") if "template" in entry else None
+            )
             if label is not None and label not in numbers:
-                raise UserError(f"{listing}: video {entry['id']}: template '{entry['template']}' is not in "
-                                f"{labels_file.name}; the files belong to different releases")
+                raise UserError(
+                    f"{listing}: video {entry['id']}: template '{entry['template']}' is not in "
+                    f"{labels_file.name}; the files belong to different releases"
+                )
             samples.append(Sample(path=_video(videos, str(entry["id"])), label=label, split=split))
     if not samples:
-        raise UserError(f"{root}: labels but no train.json, validation.json or test.json beside them")
-    return DatasetIndex(samples=tuple(samples), class_names=class_names, name="something_v2", root=root)
+        raise UserError(
+            f"{root}: labels but no train.json, validation.json or test.json beside them"
+        )
+    return DatasetIndex(
+        samples=tuple(samples), class_names=class_names, name="something_v2", root=root
+    )
 
 
 def _video(videos: Path, video_id: str) -> Path:
@@ -67,4 +84,6 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); download the file again") from error
+        raise UserError(
+            f"{path}:{error.lineno}: not JSON ({error.msg}); download the file again"
+        ) from error

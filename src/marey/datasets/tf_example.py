@@ -28,13 +28,20 @@ def messages() -> Mapping[str, Any]:
     import_extra("google.protobuf", "yt8m", "reading and writing TFRecord files")
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-    file = descriptor_pb2.FileDescriptorProto(name="marey_example.proto", package="marey", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="marey_example.proto", package="marey", syntax="proto3"
+    )
 
     def message(name: str, *fields: tuple[str, int, int, int, str | None]) -> Any:
         entry = file.message_type.add(name=name)
         for field_name, number, label, kind, type_name in fields:
-            entry.field.add(name=field_name, number=number, label=label, type=kind,
-                            type_name=f".marey.{type_name}" if type_name else None)
+            entry.field.add(
+                name=field_name,
+                number=number,
+                label=label,
+                type=kind,
+                type_name=f".marey.{type_name}" if type_name else None,
+            )
         return entry
 
     def add_map(owner: Any, name: str, number: int, kind: int, type_name: str | None) -> None:
@@ -42,26 +49,47 @@ def messages() -> Mapping[str, Any]:
         entry = owner.nested_type.add(name=entry_name)
         entry.options.map_entry = True
         entry.field.add(name="key", number=1, label=_OPTIONAL, type=_STRING)
-        entry.field.add(name="value", number=2, label=_OPTIONAL, type=kind,
-                        type_name=f".marey.{type_name}" if type_name else None)
-        owner.field.add(name=name, number=number, label=_REPEATED, type=_MESSAGE,
-                        type_name=f".marey.{owner.name}.{entry_name}")
+        entry.field.add(
+            name="value",
+            number=2,
+            label=_OPTIONAL,
+            type=kind,
+            type_name=f".marey.{type_name}" if type_name else None,
+        )
+        owner.field.add(
+            name=name,
+            number=number,
+            label=_REPEATED,
+            type=_MESSAGE,
+            type_name=f".marey.{owner.name}.{entry_name}",
+        )
 
     message("BytesList", ("value", 1, _REPEATED, _BYTES, None))
     message("FloatList", ("value", 1, _REPEATED, _FLOAT, None))
     message("Int64List", ("value", 1, _REPEATED, _INT64, None))
-    message("Feature", ("bytes_list", 1, _OPTIONAL, _MESSAGE, "BytesList"),
-            ("float_list", 2, _OPTIONAL, _MESSAGE, "FloatList"), ("int64_list", 3, _OPTIONAL, _MESSAGE, "Int64List"))
+    message(
+        "Feature",
+        ("bytes_list", 1, _OPTIONAL, _MESSAGE, "BytesList"),
+        ("float_list", 2, _OPTIONAL, _MESSAGE, "FloatList"),
+        ("int64_list", 3, _OPTIONAL, _MESSAGE, "Int64List"),
+    )
     add_map(message("Features"), "feature", 1, _MESSAGE, "Feature")
     message("FeatureList", ("feature", 1, _REPEATED, _MESSAGE, "Feature"))
-    add_map(message("FeatureLists"), "feature_list", 1, _BYTES, None)          # values: FeatureList, left unparsed
+    add_map(
+        message("FeatureLists"), "feature_list", 1, _BYTES, None
+    )  # values: FeatureList, left unparsed
     message("Example", ("features", 1, _OPTIONAL, _MESSAGE, "Features"))
-    message("SequenceExample", ("context", 1, _OPTIONAL, _MESSAGE, "Features"),
-            ("feature_lists", 2, _OPTIONAL, _MESSAGE, "FeatureLists"))
+    message(
+        "SequenceExample",
+        ("context", 1, _OPTIONAL, _MESSAGE, "Features"),
+        ("feature_lists", 2, _OPTIONAL, _MESSAGE, "FeatureLists"),
+    )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"marey.{name}"))
-            for name in ("Example", "SequenceExample", "FeatureList", "Feature")}
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"marey.{name}"))
+        for name in ("Example", "SequenceExample", "FeatureList", "Feature")
+    }
 
 
 def _varint(value: int) -> bytes:
@@ -98,9 +126,12 @@ def feature_matrix(feature_list: bytes, dim: int) -> NDArray[np.uint8]:
     stride = len(prefix) + dim
     if feature_list and len(feature_list) % stride == 0:
         rows = np.frombuffer(feature_list, dtype=np.uint8).reshape(-1, stride)
-        if (rows[:, :len(prefix)] == np.frombuffer(prefix, dtype=np.uint8)).all():
-            return rows[:, len(prefix):]
-    frames = [tuple(feature.bytes_list.value) for feature in messages()["FeatureList"].FromString(feature_list).feature]
+        if (rows[:, : len(prefix)] == np.frombuffer(prefix, dtype=np.uint8)).all():
+            return rows[:, len(prefix) :]
+    frames = [
+        tuple(feature.bytes_list.value)
+        for feature in messages()["FeatureList"].FromString(feature_list).feature
+    ]
     for t, values in enumerate(frames):
         if len(values) != 1 or len(values[0]) != dim:
             found = f"{len(values[0])} bytes" if len(values) == 1 else f"{len(values)} byte strings"
@@ -111,4 +142,6 @@ def feature_matrix(feature_list: bytes, dim: int) -> NDArray[np.uint8]:
 def feature_list(matrix: NDArray[np.uint8]) -> bytes:
     """Serialise a uint8 (T, dim) matrix as a FeatureList of T byte strings."""
     prefix = np.frombuffer(_frame_prefix(matrix.shape[1]), dtype=np.uint8)
-    return np.concatenate([np.broadcast_to(prefix, (len(matrix), len(prefix))), matrix], axis=1).tobytes()
+    return np.concatenate(
+        [np.broadcast_to(prefix, (len(matrix), len(prefix))), matrix], axis=1
+    ).tobytes()

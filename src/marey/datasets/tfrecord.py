@@ -74,14 +74,23 @@ def write_records(path: str | Path, records: Iterable[bytes]) -> int:
     with atomic(path) as temporary, temporary.open("wb") as file:
         for data in records:
             length = struct.pack("<Q", len(data))
-            file.write(b"".join((length, struct.pack("<I", masked_crc32c(length)), data,
-                                 struct.pack("<I", masked_crc32c(data)))))
+            file.write(
+                b"".join(
+                    (
+                        length,
+                        struct.pack("<I", masked_crc32c(length)),
+                        data,
+                        struct.pack("<I", masked_crc32c(data)),
+                    )
+                )
+            )
             count += 1
     return count
 
 
-def locate_records(path: str | Path, *, on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None) \
-        -> Iterator[RecordLocation]:
+def locate_records(
+    path: str | Path, *, on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None
+) -> Iterator[RecordLocation]:
     """Walk over the records of a file by their length fields, without reading their data.
 
     A damaged length field hides where the next record begins, so the rest of that file is lost
@@ -107,17 +116,40 @@ def _locations(path: str | Path, file: BinaryIO, size: int) -> Iterator[RecordLo
         file.seek(offset)
         header = file.read(12)
         if len(header) < 12:
-            raise RecordError(path, record, f"the file ends inside the record's header (at byte {size}); "
-                                            "it was cut: download or write it again")
+            raise RecordError(
+                path,
+                record,
+                f"the file ends inside the record's header (at byte {size}); "
+                "it was cut: download or write it again",
+            )
         (length,) = struct.unpack("<Q", header[:8])
-        if masked_crc32c(header[:8]) != struct.unpack("<I", header[8:])[0] or length > MAX_RECORD_BYTES:
+        if (
+            masked_crc32c(header[:8]) != struct.unpack("<I", header[8:])[0]
+            or length > MAX_RECORD_BYTES
+        ):
             if record == 0 and header[:3] == b"\x1f\x8b\x08":
-                raise RecordError(path, 0, "the file is gzip-compressed, not a TFRecord; unpack it with gunzip first")
-            raise RecordError(path, record, "the length field fails its CRC-32C"
-                              + (", so this is no TFRecord file" if record == 0 else "; the rest of the file is lost"))
+                raise RecordError(
+                    path,
+                    0,
+                    "the file is gzip-compressed, not a TFRecord; unpack it with gunzip first",
+                )
+            raise RecordError(
+                path,
+                record,
+                "the length field fails its CRC-32C"
+                + (
+                    ", so this is no TFRecord file"
+                    if record == 0
+                    else "; the rest of the file is lost"
+                ),
+            )
         if offset + 12 + length + 4 > size:
-            raise RecordError(path, record, f"needs {length + 16} bytes but the file ends after {size - offset}; "
-                                            "it was cut: download or write it again")
+            raise RecordError(
+                path,
+                record,
+                f"needs {length + 16} bytes but the file ends after {size - offset}; "
+                "it was cut: download or write it again",
+            )
         yield RecordLocation(path=str(path), record=record, offset=offset + 12, length=length)
         offset += length + 16
         record += 1
@@ -132,15 +164,20 @@ def read_record(file: BinaryIO, location: RecordLocation) -> bytes:
     file.seek(location.offset)
     block = file.read(location.length + 4)
     if len(block) != location.length + 4:
-        raise RecordError(location.path, location.record, "the file has become shorter while it was read")
+        raise RecordError(
+            location.path, location.record, "the file has become shorter while it was read"
+        )
     data = block[:-4]
     if masked_crc32c(data) != int.from_bytes(block[-4:], "little"):
-        raise RecordError(location.path, location.record, "the data fails its CRC-32C; the file is damaged here")
+        raise RecordError(
+            location.path, location.record, "the data fails its CRC-32C; the file is damaged here"
+        )
     return data
 
 
-def read_records(path: str | Path, *, on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None) \
-        -> Iterator[tuple[int, bytes]]:
+def read_records(
+    path: str | Path, *, on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None
+) -> Iterator[tuple[int, bytes]]:
     """Give the number and data of every record of a file, both checksums verified.
 
     Args:

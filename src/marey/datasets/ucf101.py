@@ -32,10 +32,14 @@ def read(root: Path, name: str = "ucf101", variant: int = 1) -> DatasetIndex:
     """
     lists = _lists_folder(root)
     if lists is None:
-        raise UserError(f"{root}: no classInd.txt here or in ucfTrainTestlist/; unpack "
-                        "UCF101TrainTestSplits-RecognitionTask.zip beside the videos")
+        raise UserError(
+            f"{root}: no classInd.txt here or in ucfTrainTestlist/; unpack "
+            "UCF101TrainTestSplits-RecognitionTask.zip beside the videos"
+        )
     class_names = tuple(line.split(maxsplit=1)[1] for line in _lines(lists / "classInd.txt"))
-    videos = next((root / folder for folder in ("UCF-101", "videos") if (root / folder).is_dir()), root)
+    videos = next(
+        (root / folder for folder in ("UCF-101", "videos") if (root / folder).is_dir()), root
+    )
     samples = []
     for split, stem in (("train", "trainlist"), ("test", "testlist")):
         listing = lists / f"{stem}{variant:02d}.txt"
@@ -45,11 +49,22 @@ def read(root: Path, name: str = "ucf101", variant: int = 1) -> DatasetIndex:
             entry = line.split()[0]
             label, _, file_name = entry.partition("/")
             if label not in class_names or not file_name:
-                raise UserError(f"{listing}:{number}: '{entry}' is not <Class>/<file> with a class of classInd.txt")
+                raise UserError(
+                    f"{listing}:{number}: '{entry}' is not <Class>/<file> with a class of "
+                    "classInd.txt"
+                )
             group = _GROUP.search(file_name)
-            samples.append(Sample(path=find_ignoring_case(videos / label, file_name), label=label, split=split,
-                                  group=f"{label}_g{group.group(1)}" if group else None))
-    return DatasetIndex(samples=tuple(samples), class_names=class_names, name=f"ucf101:{variant}", root=root)
+            samples.append(
+                Sample(
+                    path=find_ignoring_case(videos / label, file_name),
+                    label=label,
+                    split=split,
+                    group=f"{label}_g{group.group(1)}" if group else None,
+                )
+            )
+    return DatasetIndex(
+        samples=tuple(samples), class_names=class_names, name=f"ucf101:{variant}", root=root
+    )
 
 
 def find_ignoring_case(folder: Path, file_name: str) -> Path:
@@ -64,7 +79,14 @@ def _entries(folder: Path) -> dict[str, Path]:
 
 
 def _lists_folder(root: Path) -> Path | None:
-    return next((folder for folder in (root / "ucfTrainTestlist", root) if (folder / "classInd.txt").is_file()), None)
+    return next(
+        (
+            folder
+            for folder in (root / "ucfTrainTestlist", root)
+            if (folder / "classInd.txt").is_file()
+        ),
+        None,
+    )
 
 
 def _lines(path: Path) -> list[str]:

@@ -77,7 +77,6 @@ class FrameExample:
         return dequantize(array) if array.dtype == np.uint8 else array
 
 
-
 def _labels(context: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sorted(context["labels"].int64_list.value)) if "labels" in context else ()
 
@@ -86,11 +85,18 @@ def _identity(context: Mapping[str, Any], path: str | Path, record: int) -> str:
     for key in ("id", "video_id"):
         if key in context and context[key].bytes_list.value:
             return context[key].bytes_list.value[0].decode("utf-8", "replace")
-    raise RecordError(path, record, "the context has neither 'id' nor 'video_id'; is this a YouTube-8M record?")
+    raise RecordError(
+        path, record, "the context has neither 'id' nor 'video_id'; is this a YouTube-8M record?"
+    )
 
 
-def parse_frames(data: bytes, features: Mapping[str, int] = FEATURES, *, path: str | Path = "record",
-                 record: int = 0) -> FrameExample:
+def parse_frames(
+    data: bytes,
+    features: Mapping[str, int] = FEATURES,
+    *,
+    path: str | Path = "record",
+    record: int = 0,
+) -> FrameExample:
     """Read a frame-level record (SequenceExample).
 
     Raises:
@@ -105,27 +111,44 @@ def parse_frames(data: bytes, features: Mapping[str, int] = FEATURES, *, path: s
     except RecordError:
         raise
     except Exception as error:
-        raise RecordError(path, record, f"is not a SequenceExample ({type(error).__name__})") from error
+        raise RecordError(
+            path, record, f"is not a SequenceExample ({type(error).__name__})"
+        ) from error
     arrays = {}
     for key, dim in features.items():
         if key not in lists:
-            raise RecordError(path, record, f"(id '{name}') has no feature '{key}'; it has "
-                                            f"{', '.join(sorted(lists)) or 'none (is this video-level data?)'}")
+            raise RecordError(
+                path,
+                record,
+                f"(id '{name}') has no feature '{key}'; it has "
+                f"{', '.join(sorted(lists)) or 'none (is this video-level data?)'}",
+            )
         try:
             arrays[key] = feature_matrix(lists[key], dim)
         except Exception as error:
             raise RecordError(path, record, f"(id '{name}') feature '{key}': {error}") from error
     lengths = {key: len(array) for key, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        raise RecordError(path, record, f"(id '{name}') features differ in length: "
-                          + ", ".join(f"{key} has {length} frames" for key, length in lengths.items()))
+        raise RecordError(
+            path,
+            record,
+            f"(id '{name}') features differ in length: "
+            + ", ".join(f"{key} has {length} frames" for key, length in lengths.items()),
+        )
     if not all(lengths.values()):
         raise RecordError(path, record, f"(id '{name}') has no frame")
-    return FrameExample(id=name, labels=_labels(context), features=arrays, source=f"{path}: record {record}")
+    return FrameExample(
+        id=name, labels=_labels(context), features=arrays, source=f"{path}: record {record}"
+    )
 
 
-def parse_video(data: bytes, features: Mapping[str, int] = FEATURES, *, path: str | Path = "record",
-                record: int = 0) -> FrameExample:
+def parse_video(
+    data: bytes,
+    features: Mapping[str, int] = FEATURES,
+    *,
+    path: str | Path = "record",
+    record: int = 0,
+) -> FrameExample:
     """Read a video-level record (Example with `mean_rgb`, `mean_audio`) as a video of one frame.
 
     Raises:
@@ -141,14 +164,26 @@ def parse_video(data: bytes, features: Mapping[str, int] = FEATURES, *, path: st
     arrays = {}
     for key, dim in features.items():
         if f"mean_{key}" not in context:
-            raise RecordError(path, record, f"(id '{name}') has no feature 'mean_{key}'; is this frame-level data?")
+            raise RecordError(
+                path,
+                record,
+                f"(id '{name}') has no feature 'mean_{key}'; is this frame-level data?",
+            )
         values = np.array(context[f"mean_{key}"].float_list.value, dtype=np.float32)
         if values.shape != (dim,):
-            raise RecordError(path, record, f"(id '{name}') 'mean_{key}' has {values.size} values, expected {dim}")
+            raise RecordError(
+                path, record, f"(id '{name}') 'mean_{key}' has {values.size} values, expected {dim}"
+            )
         if not np.isfinite(values).all():
-            raise RecordError(path, record, f"(id '{name}') 'mean_{key}' holds a value that is not a finite number")
+            raise RecordError(
+                path,
+                record,
+                f"(id '{name}') 'mean_{key}' holds a value that is not a finite number",
+            )
         arrays[key] = values[None]
-    return FrameExample(id=name, labels=_labels(context), features=arrays, source=f"{path}: record {record}")
+    return FrameExample(
+        id=name, labels=_labels(context), features=arrays, source=f"{path}: record {record}"
+    )
 
 
 PARSERS: dict[str, Callable[..., FrameExample]] = {"frame": parse_frames, "video": parse_video}
@@ -161,7 +196,9 @@ def serialize_frames(example: FrameExample) -> bytes:
     message.context.feature["labels"].int64_list.value.extend(example.labels)
     for key, array in example.features.items():
         if array.dtype != np.uint8:
-            raise UserError(f"feature '{key}' of '{example.id}' is {array.dtype}; quantise it to uint8 first")
+            raise UserError(
+                f"feature '{key}' of '{example.id}' is {array.dtype}; quantise it to uint8 first"
+            )
         message.feature_lists.feature_list[key] = feature_list(array)
     return message.SerializeToString(deterministic=True)
 
@@ -172,7 +209,9 @@ def serialize_video(example: FrameExample) -> bytes:
     message.features.feature["id"].bytes_list.value.append(example.id.encode())
     message.features.feature["labels"].int64_list.value.extend(example.labels)
     for key in example.features:
-        message.features.feature[f"mean_{key}"].float_list.value.extend(example.values(key).mean(0).tolist())
+        message.features.feature[f"mean_{key}"].float_list.value.extend(
+            example.values(key).mean(0).tolist()
+        )
     return message.SerializeToString(deterministic=True)
 
 
@@ -183,8 +222,14 @@ def write_examples(path: str | Path, examples: Iterable[FrameExample], level: st
     return write_records(path, (serialize(example) for example in examples))
 
 
-def read_examples(path: str | Path, features: Mapping[str, int] = FEATURES, *, level: str = "frame",
-                  on_corrupt: OnCorrupt = "raise", report: ReadReport | None = None) -> Iterator[FrameExample]:
+def read_examples(
+    path: str | Path,
+    features: Mapping[str, int] = FEATURES,
+    *,
+    level: str = "frame",
+    on_corrupt: OnCorrupt = "raise",
+    report: ReadReport | None = None,
+) -> Iterator[FrameExample]:
     """Give every example of a file; a damaged or malformed record is refused or skipped and
     noted."""
     with ExampleReader(features, level, on_corrupt, report or ReadReport()) as reader:
@@ -199,8 +244,15 @@ class ExampleReader:
 
     max_open = 16
 
-    def __init__(self, features: Mapping[str, int], level: str, on_corrupt: OnCorrupt, report: ReadReport) -> None:
-        self.features, self.parse, self.on_corrupt, self.report = features, PARSERS[level], on_corrupt, report
+    def __init__(
+        self, features: Mapping[str, int], level: str, on_corrupt: OnCorrupt, report: ReadReport
+    ) -> None:
+        self.features, self.parse, self.on_corrupt, self.report = (
+            features,
+            PARSERS[level],
+            on_corrupt,
+            report,
+        )
         self._files: dict[str, Any] = {}
 
     def __enter__(self) -> ExampleReader:
@@ -220,7 +272,9 @@ class ExampleReader:
 
     def example(self, location: RecordLocation) -> FrameExample | None:
         try:
-            example = self.parse(self.data(location), self.features, path=location.path, record=location.record)
+            example = self.parse(
+                self.data(location), self.features, path=location.path, record=location.record
+            )
         except RecordError as error:
             if self.on_corrupt == "raise":
                 raise

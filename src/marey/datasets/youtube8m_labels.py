@@ -32,11 +32,14 @@ class LabelSpace:
         target = np.zeros(len(self.class_names), dtype=np.float32)
         for label in labels:
             if not 0 <= label < len(self.classes_of):
-                raise UserError(f"{source + ': ' if source else ''}label id {label} is not in the vocabulary of "
-                                f"{len(self.classes_of)} labels; give the vocabulary these records were written with")
+                raise UserError(
+                    f"{source + ': ' if source else ''}label id {label} is not in the vocabulary "
+                    "of "
+                    f"{len(self.classes_of)} labels; give the vocabulary these records were "
+                    "written with"
+                )
             target[list(self.classes_of[label])] = 1
         return target
-
 
 
 def read_vocabulary(path: str | Path) -> LabelSpace:
@@ -52,11 +55,12 @@ def read_vocabulary(path: str | Path) -> LabelSpace:
     names: list[str] = []
     for number, row in enumerate(sorted(rows, key=lambda row: int(row["Index"]))):
         if int(row["Index"]) != number:
-            raise UserError(f"{path}: indices must run 0, 1, 2, ...; {number} is missing or doubled")
+            raise UserError(
+                f"{path}: indices must run 0, 1, 2, ...; {number} is missing or doubled"
+            )
         name = row["Name"] or row.get("KnowledgeGraphId") or f"label {number}"
         names.append(name if name not in names else f"{name} ({number})")
     return LabelSpace(class_names=tuple(names), classes_of=tuple((k,) for k in range(len(names))))
-
 
 
 def read_hierarchy(path: str | Path, vocabulary: LabelSpace) -> LabelSpace:
@@ -77,13 +81,22 @@ def read_hierarchy(path: str | Path, vocabulary: LabelSpace) -> LabelSpace:
     for row in _read_csv(path, ("Index", "Path")):
         index, parts = int(row["Index"]), [part.strip() for part in row["Path"].split(":")]
         if not 0 <= index < len(vocabulary.classes_of):
-            raise UserError(f"{path}: label id {index} is not in the vocabulary of {len(vocabulary.classes_of)} labels")
-        chains.setdefault(index, set()).update(":".join(parts[:n]) for n in range(1, len(parts) + 1))
+            raise UserError(
+                f"{path}: label id {index} is not in the vocabulary of "
+                f"{len(vocabulary.classes_of)} labels"
+            )
+        chains.setdefault(index, set()).update(
+            ":".join(parts[:n]) for n in range(1, len(parts) + 1)
+        )
     names = tuple(sorted(set().union(*chains.values()))) if chains else ()
     position = {name: k for k, name in enumerate(names)}
-    return LabelSpace(class_names=names, classes_of=tuple(
-        tuple(sorted(position[name] for name in chains.get(index, ()))) for index in range(len(vocabulary.classes_of))))
-
+    return LabelSpace(
+        class_names=names,
+        classes_of=tuple(
+            tuple(sorted(position[name] for name in chains.get(index, ())))
+            for index in range(len(vocabulary.classes_of))
+        ),
+    )
 
 
 def _read_csv(path: str | Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -91,15 +104,30 @@ def _read_csv(path: str | Path, columns: Sequence[str]) -> list[dict[str, str]]:
         reader = csv.DictReader(file)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
-            raise UserError(f"{path}: column {', '.join(missing)} is missing; the header is "
-                            f"{','.join(reader.fieldnames or ()) or 'empty'}")
+            raise UserError(
+                f"{path}: column {', '.join(missing)} is missing; the header is "
+                f"{','.join(reader.fieldnames or ()) or 'empty'}"
+            )
         return list(reader)
 
 
-
-def write_vocabulary(path: str | Path, names: Sequence[str], counts: Sequence[int] | None = None) -> None:
+def write_vocabulary(
+    path: str | Path, names: Sequence[str], counts: Sequence[int] | None = None
+) -> None:
     """Write a vocabulary CSV with the data set's header for some class names."""
-    header = ["Index", "TrainVideoCount", "KnowledgeGraphId", "Name", "WikiUrl", "Vertical1", "Vertical2", "Vertical3",
-              "WikiDescription"]
-    rows = [[k, counts[k] if counts else 0, "", name, "", "", "", "", ""] for k, name in enumerate(names)]
+    header = [
+        "Index",
+        "TrainVideoCount",
+        "KnowledgeGraphId",
+        "Name",
+        "WikiUrl",
+        "Vertical1",
+        "Vertical2",
+        "Vertical3",
+        "WikiDescription",
+    ]
+    rows = [
+        [k, counts[k] if counts else 0, "", name, "", "", "", "", ""]
+        for k, name in enumerate(names)
+    ]
     write_csv(path, [header, *rows])

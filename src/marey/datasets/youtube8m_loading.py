@@ -10,20 +10,34 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from marey.datasets.tfrecord import OnCorrupt, ReadReport, RecordLocation, count_records, locate_records
+from marey.datasets.tfrecord import (
+    OnCorrupt,
+    ReadReport,
+    RecordLocation,
+    count_records,
+    locate_records,
+)
 from marey.datasets.youtube8m import FEATURES, MAX_FRAMES, ExampleReader, FrameExample
 from marey.datasets.youtube8m_labels import LabelSpace
 
 
-def example_tensors(example: FrameExample, space: LabelSpace, max_frames: int = MAX_FRAMES) -> dict[str, Any]:
+def example_tensors(
+    example: FrameExample, space: LabelSpace, max_frames: int = MAX_FRAMES
+) -> dict[str, Any]:
     """Return `features` (name -> float (T, dim)), `targets` float (K,) and `id` of an example."""
-    return {"features": {key: torch.from_numpy(np.ascontiguousarray(example.values(key, max_frames)))
-                         for key in example.features},
-            "targets": torch.from_numpy(space.targets(example.labels, example.source)), "id": example.id}
+    return {
+        "features": {
+            key: torch.from_numpy(np.ascontiguousarray(example.values(key, max_frames)))
+            for key in example.features
+        },
+        "targets": torch.from_numpy(space.targets(example.labels, example.source)),
+        "id": example.id,
+    }
 
 
-
-def collate_features(samples: Sequence[dict[str, Any]], pad_to: int | None = None) -> dict[str, Any]:
+def collate_features(
+    samples: Sequence[dict[str, Any]], pad_to: int | None = None
+) -> dict[str, Any]:
     """Pad videos to one length with exact zeros and say which frames are real.
 
     Args:
@@ -42,28 +56,49 @@ def collate_features(samples: Sequence[dict[str, Any]], pad_to: int | None = Non
     for key, first in samples[0]["features"].items():
         features[key] = first.new_zeros(len(samples), length, first.shape[1])
         for row, sample in enumerate(samples):
-            features[key][row, :lengths[row]] = sample["features"][key]
+            features[key][row, : lengths[row]] = sample["features"][key]
     mask = torch.arange(length)[None] < torch.tensor(lengths)[:, None]
-    return {"features": features, "mask": mask, "targets": torch.stack([sample["targets"] for sample in samples]),
-            "ids": [sample["id"] for sample in samples]}
-
+    return {
+        "features": features,
+        "mask": mask,
+        "targets": torch.stack([sample["targets"] for sample in samples]),
+        "ids": [sample["id"] for sample in samples],
+    }
 
 
 class IndexedExamples(Dataset):
     """Records read by number, for data whose order a sampler decides
     (some millions of records on a local disk)."""
 
-    def __init__(self, shards: Sequence[str], space: LabelSpace, *, features: Mapping[str, int] = FEATURES,
-                 level: str = "frame", max_frames: int = MAX_FRAMES, on_corrupt: OnCorrupt = "raise") -> None:
+    def __init__(
+        self,
+        shards: Sequence[str],
+        space: LabelSpace,
+        *,
+        features: Mapping[str, int] = FEATURES,
+        level: str = "frame",
+        max_frames: int = MAX_FRAMES,
+        on_corrupt: OnCorrupt = "raise",
+    ) -> None:
         """Find every record by the length fields; with `on_corrupt="skip"` damaged ones are found
         and left out now."""
-        self.space, self.features, self.level, self.max_frames = space, dict(features), level, max_frames
+        self.space, self.features, self.level, self.max_frames = (
+            space,
+            dict(features),
+            level,
+            max_frames,
+        )
         self.report = ReadReport()
-        self.locations = [location for shard in shards
-                       for location in locate_records(shard, on_corrupt=on_corrupt, report=self.report)]
+        self.locations = [
+            location
+            for shard in shards
+            for location in locate_records(shard, on_corrupt=on_corrupt, report=self.report)
+        ]
         if on_corrupt == "skip":
             with ExampleReader(self.features, level, "skip", self.report) as reader:
-                self.locations = [location for location in self.locations if reader.example(location) is not None]
+                self.locations = [
+                    location for location in self.locations if reader.example(location) is not None
+                ]
 
     def __len__(self) -> int:
         """Number of records."""
@@ -79,7 +114,6 @@ class IndexedExamples(Dataset):
         return {**example_tensors(example, self.space, self.max_frames), "sample": index}
 
 
-
 class StreamedExamples(IterableDataset):
     """Records streamed from many shards: divided over ranks and workers, shuffled in a bounded
     buffer, resumable.
@@ -90,9 +124,20 @@ class StreamedExamples(IterableDataset):
     what is done without reading it.
     """
 
-    def __init__(self, shards: Sequence[str], space: LabelSpace, *, features: Mapping[str, int] = FEATURES,
-                 level: str = "frame", max_frames: int = MAX_FRAMES, shuffle_buffer: int = 0, seed: int = 0,
-                 rank: int = 0, num_ranks: int = 1, on_corrupt: OnCorrupt = "raise") -> None:
+    def __init__(
+        self,
+        shards: Sequence[str],
+        space: LabelSpace,
+        *,
+        features: Mapping[str, int] = FEATURES,
+        level: str = "frame",
+        max_frames: int = MAX_FRAMES,
+        shuffle_buffer: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+        on_corrupt: OnCorrupt = "raise",
+    ) -> None:
         """Set up; nothing is read yet.
 
         Args:
@@ -107,7 +152,12 @@ class StreamedExamples(IterableDataset):
             on_corrupt: refuse or skip damaged records (`report.skipped` names them).
         """
         self.shards, self.space, self.features = list(shards), space, dict(features)
-        self.level, self.max_frames, self.shuffle_buffer, self.seed = level, max_frames, shuffle_buffer, seed
+        self.level, self.max_frames, self.shuffle_buffer, self.seed = (
+            level,
+            max_frames,
+            shuffle_buffer,
+            seed,
+        )
         self.rank, self.num_ranks, self.on_corrupt = rank, num_ranks, on_corrupt
         self.report = ReadReport()
         self.epoch, self._batches_done, self._batch_size = 0, 0, 1
@@ -132,12 +182,18 @@ class StreamedExamples(IterableDataset):
             for location in self._shuffled(worker, workers, skip):
                 example = reader.example(location)
                 if example is not None:
-                    yield {**example_tensors(example, self.space, self.max_frames), "sample": location.record}
+                    yield {
+                        **example_tensors(example, self.space, self.max_frames),
+                        "sample": location.record,
+                    }
 
     def num_batches(self, batch_size: int, workers: int = 1) -> int:
         """Return how many batches this epoch gives this rank through a loader with so many workers
         (0 counts as 1)."""
-        return sum(-(-self._part_size(worker, max(workers, 1)) // batch_size) for worker in range(max(workers, 1)))
+        return sum(
+            -(-self._part_size(worker, max(workers, 1)) // batch_size)
+            for worker in range(max(workers, 1))
+        )
 
     def num_records(self) -> int:
         """Return the records of all shards, by their length fields (counted once)."""
@@ -181,12 +237,16 @@ class StreamedExamples(IterableDataset):
         for location in self._part(worker, workers):
             buffer.append(location)
             if len(buffer) > self.shuffle_buffer:
-                last = buffer.pop(int(generator.integers(len(buffer)))) if self.shuffle_buffer else buffer.pop()
+                last = (
+                    buffer.pop(int(generator.integers(len(buffer))))
+                    if self.shuffle_buffer
+                    else buffer.pop()
+                )
                 done += 1
                 if done > skip:
                     yield last
         generator.shuffle(buffer)  # type: ignore[arg-type]
-        yield from buffer[max(skip - done, 0):]
+        yield from buffer[max(skip - done, 0) :]
 
     def _where_to_go_on(self, worker: int, workers: int) -> tuple[int, int]:
         """Return whose part a worker takes over, and how many of its examples the loader had

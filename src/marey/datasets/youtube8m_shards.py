@@ -27,8 +27,10 @@ def find_shards(data: str | Path, prefix: str = "") -> list[str]:
         return [str(data)]
     shards = sorted(str(path) for path in data.glob(f"{prefix}*.tfrecord"))
     if not shards:
-        raise UserError(f"{data}: no file named '{prefix}*.tfrecord' here; YouTube-8M shards are called "
-                        "train0000.tfrecord")
+        raise UserError(
+            f"{data}: no file named '{prefix}*.tfrecord' here; YouTube-8M shards are called "
+            "train0000.tfrecord"
+        )
     return shards
 
 
@@ -64,16 +66,33 @@ def sidecar(data: str | Path) -> Path:
     return data / "features.json" if data.is_dir() else data.with_suffix(".json")
 
 
-def write_sidecar(data: str | Path, features: Mapping[str, int], class_names: Sequence[str],
-                  encoders: Mapping[str, Any] | None = None, **more: Any) -> None:
+def write_sidecar(
+    data: str | Path,
+    features: Mapping[str, int],
+    class_names: Sequence[str],
+    encoders: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> None:
     """Describe shards that are not official: widths, class names, and how the features were
     made."""
-    write_json(sidecar(data), {"features": dict(features), "class_names": list(class_names),
-                               "encoders": dict(encoders or {}), **more})
+    write_json(
+        sidecar(data),
+        {
+            "features": dict(features),
+            "class_names": list(class_names),
+            "encoders": dict(encoders or {}),
+            **more,
+        },
+    )
 
 
-def open_feature_set(data: str | Path, *, features: Mapping[str, int] | None = None,
-                     vocabulary: str | Path | None = None, hierarchy: str | Path | None = None) -> FeatureSet:
+def open_feature_set(
+    data: str | Path,
+    *,
+    features: Mapping[str, int] | None = None,
+    vocabulary: str | Path | None = None,
+    hierarchy: str | Path | None = None,
+) -> FeatureSet:
     """Open a folder of shards, or one TFRecord file.
 
     Widths and class names come from the arguments, else from the description beside the data
@@ -85,21 +104,34 @@ def open_feature_set(data: str | Path, *, features: Mapping[str, int] | None = N
     """
     root = Path(data)
     if not root.exists():
-        raise UserError(f"{root}: no such file or folder; give a folder of YouTube-8M shards or one .tfrecord file")
+        raise UserError(
+            f"{root}: no such file or folder; give a folder of YouTube-8M shards or one .tfrecord "
+            "file"
+        )
     described: dict[str, Any] = {}
     if sidecar(root).is_file():
         described = read_json(sidecar(root))
     beside = root if root.is_dir() else root.parent
-    if vocabulary is None and "class_names" not in described and (beside / "vocabulary.csv").is_file():
+    if (
+        vocabulary is None
+        and "class_names" not in described
+        and (beside / "vocabulary.csv").is_file()
+    ):
         vocabulary = beside / "vocabulary.csv"
     if vocabulary is not None:
         space = read_vocabulary(vocabulary)
     else:
         names = described.get("class_names") or [f"label {k}" for k in range(NUM_CLASSES)]
-        space = LabelSpace(class_names=tuple(names), classes_of=tuple((k,) for k in range(len(names))))
+        space = LabelSpace(
+            class_names=tuple(names), classes_of=tuple((k,) for k in range(len(names)))
+        )
     if hierarchy is None and root.is_dir() and (root / "hierarchy.csv").is_file():
         hierarchy = root / "hierarchy.csv"
     if hierarchy is not None:
         space = read_hierarchy(hierarchy, space)
-    return FeatureSet(root=str(root), features=dict(features or described.get("features") or FEATURES), space=space,
-                      encoders=described.get("encoders", {}))
+    return FeatureSet(
+        root=str(root),
+        features=dict(features or described.get("features") or FEATURES),
+        space=space,
+        encoders=described.get("encoders", {}),
+    )

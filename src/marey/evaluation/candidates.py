@@ -1,4 +1,5 @@
-"""The models that a benchmark compares: ours, `hf:`, `torchvision:`, or any Python callable, behind one interface."""
+"""The models that a benchmark compares: ours, `hf:`, `torchvision:`, or any Python callable, behind
+one interface."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
 _CALLABLE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-PLAIN = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+PLAIN = Preprocess(
+    sampling=ClipSampling(kind="uniform", num_frames=8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+)
 """What a bare callable is given: eight frames spread over the video, 224 x 224, RGB in [0, 1]."""
 
 
@@ -67,9 +70,10 @@ def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu")
     """Load a model and match its classes with the data set's by name.
 
     Args:
-        source: a bundled name, a checkpoint folder, "hf:...", "torchvision:...", or "module:function". The function
-            either takes clips, float (B, T, 3, 224, 224) in [0, 1], and returns logits in the order of the data set's
-            classes, or takes nothing and returns a model, or (model, Preprocess), or (model, Preprocess, class names).
+        source: a bundled name, a checkpoint folder, "hf:...", "torchvision:...", or
+            "module:function". The function either takes clips, float (B, T, 3, 224, 224) in [0, 1],
+            and returns logits in the order of the data set's classes, or takes nothing and returns
+            a model, or (model, Preprocess), or (model, Preprocess, class names).
         class_names: classes of the data set that have videos.
         device: where the model runs.
 
@@ -86,8 +90,16 @@ def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu")
         preprocess, names, has_gradients = checkpoint.clip_preprocess, checkpoint.class_names, True
         model, temperature = checkpoint.model, checkpoint.temperature
     data_class_of, logit_of = match_classes(source, names or class_names, class_names)
-    return Candidate(name=source, model=model.to(device).eval(), preprocess=preprocess, data_class_of=data_class_of,
-                     logit_of=logit_of, temperature=temperature, has_gradients=has_gradients, device=device)
+    return Candidate(
+        name=source,
+        model=model.to(device).eval(),
+        preprocess=preprocess,
+        data_class_of=data_class_of,
+        logit_of=logit_of,
+        temperature=temperature,
+        has_gradients=has_gradients,
+        device=device,
+    )
 
 
 def _from_callable(source: str) -> tuple[Any, Preprocess, Sequence[str] | None]:
@@ -97,15 +109,24 @@ def _from_callable(source: str) -> tuple[Any, Preprocess, Sequence[str] | None]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise UserError(f"{source}: no module '{error.name}'; a model is a name, a folder, hf:, torchvision:, or "
-                        "module:function importable from here") from error
+        raise UserError(
+            f"{source}: no module '{error.name}'; a model is a name, a folder, hf:, torchvision:, "
+            "or "
+            "module:function importable from here"
+        ) from error
     if not hasattr(module, attribute):
-        raise unknown_name(f"attribute of module {module_name}", attribute,
-                           [name for name in vars(module) if not name.startswith("_")] or ["nothing"])
+        raise unknown_name(
+            f"attribute of module {module_name}",
+            attribute,
+            [name for name in vars(module) if not name.startswith("_")] or ["nothing"],
+        )
     function = getattr(module, attribute)
-    required = [parameter for parameter in inspect.signature(function).parameters.values()
-                if parameter.default is parameter.empty
-                and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+    required = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
     if isinstance(function, nn.Module) or required:
         return function, PLAIN, None
     made = function()
@@ -117,7 +138,9 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", name.lower())
 
 
-def match_classes(source: str, model_names: Sequence[str], class_names: Sequence[str]) -> tuple[Tensor, Tensor]:
+def match_classes(
+    source: str, model_names: Sequence[str], class_names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
     """Match classes by name, spelling (case, spaces, underscores) aside.
 
     Returns:
@@ -131,9 +154,12 @@ def match_classes(source: str, model_names: Sequence[str], class_names: Sequence
     logit_of = torch.full((len(class_names),), -1)
     for i, name in enumerate(class_names):
         if _plain(name) not in index_of:
-            raise UserError(f"{source}: does not know the class '{name}' of the data set (it knows "
-                            f"{', '.join(list(model_names)[:8])}{', ...' if len(model_names) > 8 else ''}); measure a "
-                            "model that was trained on these classes")
+            raise UserError(
+                f"{source}: does not know the class '{name}' of the data set (it knows "
+                f"{', '.join(list(model_names)[:8])}{', ...' if len(model_names) > 8 else ''}); "
+                "measure a "
+                "model that was trained on these classes"
+            )
         data_class_of[index_of[_plain(name)]] = i
         logit_of[i] = index_of[_plain(name)]
     return data_class_of, logit_of

@@ -1,8 +1,10 @@
-"""The clips of one video that each model is shown, clean and under corruptions; the video is decoded once.
+"""The clips of one video that each model is shown, clean and under corruptions; the video is
+decoded once.
 
-Pixel kinds change the shown frames at `resolution` x `resolution`, the model's own crop of the picture, which is
-resized to the model afterwards; temporal kinds reorder the source frames before sampling; codecs and frame averages see
-all consecutive frames. Models with the same crop are shown the same changed pixels.
+Pixel kinds change the shown frames at `resolution` x `resolution`, the model's own crop of the
+picture, which is resized to the model afterwards; temporal kinds reorder the source frames before
+sampling; codecs and frame averages see all consecutive frames. Models with the same crop are shown
+the same changed pixels.
 
 Legend: L source frames, T shown frames, R pixels of a side of the view, S of the model's input.
 """
@@ -27,15 +29,20 @@ from marey.video.decode import VideoReader, open_video
 
 
 class WindowReader:
-    """The frame times of a part of a video, for a sampler that needs no pixels; its frames are empty pictures."""
+    """The frame times of a part of a video, for a sampler that needs no pixels; its frames are
+    empty pictures."""
 
     def __init__(self, reader: VideoReader, first: int, num_frames: int) -> None:
         self.fps, self.path = reader.fps, reader.path
         begin = reader.frame_seconds[first]
-        self.frame_seconds = tuple(t - begin for t in reader.frame_seconds[first:first + num_frames])
+        self.frame_seconds = tuple(
+            t - begin for t in reader.frame_seconds[first : first + num_frames]
+        )
         self._end = reader.end_seconds(first + num_frames - 1) - begin
 
-    def frame_range(self, start_seconds: float | None = None, end_seconds: float | None = None) -> tuple[int, int]:
+    def frame_range(
+        self, start_seconds: float | None = None, end_seconds: float | None = None
+    ) -> tuple[int, int]:
         """Return the whole part."""
         return 0, len(self.frame_seconds)
 
@@ -51,17 +58,27 @@ class WindowReader:
     def frames_at(self, indices: Sequence[int]) -> Clip:
         """Return empty pictures with the right indices and times."""
         chosen = list(indices)
-        return Clip(frames=torch.zeros(len(chosen), 3, 1, 1, dtype=torch.uint8), frame_indices=tuple(chosen),
-                    frame_seconds=tuple(self.frame_seconds[i] for i in chosen), fps=self.fps, path=self.path)
+        return Clip(
+            frames=torch.zeros(len(chosen), 3, 1, 1, dtype=torch.uint8),
+            frame_indices=tuple(chosen),
+            frame_seconds=tuple(self.frame_seconds[i] for i in chosen),
+            fps=self.fps,
+            path=self.path,
+        )
 
 
 def crop_ratio(preprocess: Preprocess) -> float:
     """Return short side / crop of a model's geometry, 0 where it stretches the whole picture."""
-    return 0.0 if preprocess.resize_mode == "stretch" else preprocess.short_side / preprocess.image_size
+    return (
+        0.0
+        if preprocess.resize_mode == "stretch"
+        else preprocess.short_side / preprocess.image_size
+    )
 
 
 def model_view(frames: Tensor, ratio: float, resolution: int) -> Tensor:
-    """Cut the picture that a model with this `crop_ratio` is shown, uint8 (T, 3, resolution, resolution)."""
+    """Cut the picture that a model with this `crop_ratio` is shown, uint8 (T, 3, resolution,
+    resolution)."""
     if ratio == 0:
         return functional.resize(frames, resolution, resolution)
     frames = functional.resize_short_side(frames, max(resolution, round(resolution * ratio)))
@@ -88,8 +105,14 @@ class DecodedVideo:
     """Bits per second of the file, scaled to the view's pixels; None where unknown."""
 
 
-def decode_video(name: str, sample: Sample, preprocesses: Sequence[Preprocess], *, resolution: int,
-                 max_frames: int) -> DecodedVideo:
+def decode_video(
+    name: str,
+    sample: Sample,
+    preprocesses: Sequence[Preprocess],
+    *,
+    resolution: int,
+    max_frames: int,
+) -> DecodedVideo:
     """Decode a video once and cut the views of all models.
 
     Args:
@@ -115,29 +138,44 @@ def decode_video(name: str, sample: Sample, preprocesses: Sequence[Preprocess], 
         # Bit rates of codecs are relative to the file's own, scaled down to the pixels of the view.
         bitrate = None
         if sample.path.is_file() and reader.duration_seconds > 0:
-            pixels = resolution ** 2 / (reader.width * reader.height)
+            pixels = resolution**2 / (reader.width * reader.height)
             bitrate = 8 * sample.path.stat().st_size / reader.duration_seconds * min(1.0, pixels)
-        return DecodedVideo(name=name, views={ratio: torch.cat(frames) for ratio, frames in parts.items()},
-                            indices=indices, ratios=ratios, fps=reader.fps, bitrate=bitrate)
+        return DecodedVideo(
+            name=name,
+            views={ratio: torch.cat(frames) for ratio, frames in parts.items()},
+            indices=indices,
+            ratios=ratios,
+            fps=reader.fps,
+            bitrate=bitrate,
+        )
 
 
 def changed_clips(video: DecodedVideo, change: Corruption, *, seed: int) -> list[Tensor]:
-    """Return what each model is shown under one corruption, uint8 (T, 3, R, R); models with one view share pixels."""
+    """Return what each model is shown under one corruption, uint8 (T, 3, R, R); models with one
+    view share pixels."""
     seed = video_seed(seed, video.name, change.name, change.severity)
     L = len(next(iter(video.views.values())))
     models = list(zip(video.ratios, video.indices, strict=True))
-    # A temporal corruption moves whole frames, so the model's frames are looked up in the new order.
+    # A temporal corruption moves whole frames, so the model's frames are looked up in the new
+    # order.
     if change.domain == "order":
         order = change.frame_order(L, generator=torch.Generator().manual_seed(seed))
-        return [video.views[ratio][[order[index] for index in indices]] for ratio, indices in models]
+        return [
+            video.views[ratio][[order[index] for index in indices]] for ratio, indices in models
+        ]
 
-    # Only a window corruption (a codec, a mean over frames) needs the frames between those that are shown.
+    # Only a window corruption (a codec, a mean over frames) needs the frames between those that are
+    # shown.
     shown: dict[float, tuple[Tensor, dict[int, int]]] = {}
     for ratio, view in video.views.items():
         needed = sorted({index for other, indices in models if other == ratio for index in indices})
         chosen = list(range(L)) if change.domain == "window" else needed
-        changed = change(view[chosen], generator=torch.Generator().manual_seed(seed), fps=video.fps,
-                         reference_bitrate=video.bitrate)
+        changed = change(
+            view[chosen],
+            generator=torch.Generator().manual_seed(seed),
+            fps=video.fps,
+            reference_bitrate=video.bitrate,
+        )
         shown[ratio] = changed, {index: row for row, index in enumerate(chosen)}
 
     clips = []
@@ -149,4 +187,6 @@ def changed_clips(video: DecodedVideo, change: Corruption, *, seed: int) -> list
 
 def model_pixels(clip: Tensor, preprocess: Preprocess) -> Tensor:
     """Resize a view to the model's size, uint8 (T, 3, S, S)."""
-    return functional.resize(clip, preprocess.image_size, preprocess.image_size, preprocess.interpolation)
+    return functional.resize(
+        clip, preprocess.image_size, preprocess.image_size, preprocess.interpolation
+    )

@@ -1,4 +1,5 @@
-"""Accuracy of classifiers of clips: one answer per video over its views, every number with its interval."""
+"""Accuracy of classifiers of clips: one answer per video over its views, every number with its
+interval."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class EvaluateOptions:
     views: tuple[int, int] = (1, 1)
     """Temporal and spatial views per video: (1, 3), (10, 3), ..."""
     fusion: str = "probabilities"
-    """What is averaged over views: "probabilities", or "logits" as TimeSformer's and DirecFormer's code does."""
+    """What is averaged over views: "probabilities", or "logits" as TimeSformer's and DirecFormer's
+    code does."""
     batch_size: int = 8
     """Clips of one forward pass."""
     workers: int = 0
@@ -54,19 +56,26 @@ class EvaluateOptions:
     """Seed of bootstrap and of what the task draws."""
 
     def choose_split(self, data: str | Path) -> DatasetIndex:
-        """Open the data and take the split to evaluate on, see `marey.datasets.open.choose_split`."""
+        """Open the data and take the split to evaluate on, see
+        `marey.datasets.open.choose_split`."""
         return choose_split(data, split=self.split, dataset=self.dataset, split_by=self.split_by)
 
     def pass_options(self, **changes: Any) -> AnswerOptions:
         """Return how the model is shown the videos."""
-        given = {"views": self.views, "seed": self.seed, "batch_size": self.batch_size, "workers": self.workers,
-                 "device": self.device}
+        given = {
+            "views": self.views,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+            "device": self.device,
+        }
         return AnswerOptions(**{**given, **changes})
 
 
 @dataclass(kw_only=True)
 class Predictions:
-    """The answers of one model, fused over views and calibrated; enough to compute every number again."""
+    """The answers of one model, fused over views and calibrated; enough to compute every number
+    again."""
 
     videos: list[str]
     """Names below the data's root, in the data's order, readable ones only."""
@@ -77,7 +86,8 @@ class Predictions:
     logits: Tensor
     """float, (N, K): mean over views, the logits whose softmax is the uncalibrated answer."""
     probs: Tensor
-    """float, (N, K): probabilities at the model's temperature (1 where none was fitted), fused over views."""
+    """float, (N, K): probabilities at the model's temperature (1 where none was fitted), fused over
+    views."""
     class_names: list[str]
     ood: Tensor | None = None
     """float, (N,): unknown score, mean over views."""
@@ -85,7 +95,9 @@ class Predictions:
     """[{"video", "error"}] for what could not be read."""
 
 
-def score_answers(answers: Answers, checkpoint: Checkpoint, *, fusion: str = "probabilities") -> Predictions:
+def score_answers(
+    answers: Answers, checkpoint: Checkpoint, *, fusion: str = "probabilities"
+) -> Predictions:
     """Fuse stored answers over views, calibrate them, and number their labels.
 
     Args:
@@ -97,17 +109,28 @@ def score_answers(answers: Answers, checkpoint: Checkpoint, *, fusion: str = "pr
     """
     numbers = {name: number for number, name in enumerate(answers.class_names)}
     check_labels(answers.labels, answers.class_names, model=answers.model)
-    calibrated = answers.logits / checkpoint.temperature                                  # (N, V, K)
+    calibrated = answers.logits / checkpoint.temperature  # (N, V, K)
     probs = calibrated.mean(1).softmax(-1) if fusion == "logits" else calibrated.softmax(-1).mean(1)
 
     ood = None
     if (checkpoint.calibration or {}).get("ood") and answers.embedding is not None:
-        scores = ood_score(answers.embedding.flatten(0, 1), answers.logits.flatten(0, 1), checkpoint.calibration or {},
-                           checkpoint.tensors)
+        scores = ood_score(
+            answers.embedding.flatten(0, 1),
+            answers.logits.flatten(0, 1),
+            checkpoint.calibration or {},
+            checkpoint.tensors,
+        )
         ood = scores.unflatten(0, answers.logits.shape[:2]).mean(1)
-    return Predictions(videos=answers.videos, labels=[numbers[str(label)] for label in answers.labels],
-                       groups=answers.groups, logits=answers.logits.mean(1), probs=probs,
-                       class_names=answers.class_names, ood=ood, unreadable=answers.unreadable)
+    return Predictions(
+        videos=answers.videos,
+        labels=[numbers[str(label)] for label in answers.labels],
+        groups=answers.groups,
+        logits=answers.logits.mean(1),
+        probs=probs,
+        class_names=answers.class_names,
+        ood=ood,
+        unreadable=answers.unreadable,
+    )
 
 
 def check_labels(labels: Iterable[str | None], class_names: Sequence[str], *, model: str) -> None:
@@ -118,31 +141,41 @@ def check_labels(labels: Iterable[str | None], class_names: Sequence[str], *, mo
     """
     absent = sorted(set(map(str, labels)) - set(class_names))
     if absent:
-        listed = ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else "")
-        raise UserError(f"labels the model {model} was not trained on: {listed} "
-                        f"(it knows: {', '.join(list(class_names)[:10])}{', ...' if len(class_names) > 10 else ''}); "
-                        "train on them with 'marey train finetune_folder', or rank them with --unseen")
+        listed = ", ".join(absent[:10]) + (
+            f" and {len(absent) - 10} more" if len(absent) > 10 else ""
+        )
+        raise UserError(
+            f"labels the model {model} was not trained on: {listed} "
+            "(it knows: "
+            f"{', '.join(list(class_names)[:10])}{', ...' if len(class_names) > 10 else ''}); "
+            "train on them with 'marey train finetune_folder', or rank them with --unseen"
+        )
 
 
 def report_of(answers: Predictions, *, seed: int = 0) -> dict[str, Any]:
     """Compute every number from the answers; calling it on saved answers gives the same numbers.
 
-    Intervals are 95% percentile bootstrap over videos, or over groups where the data names enough groups.
+    Intervals are 95% percentile bootstrap over videos, or over groups where the data names enough
+    groups.
     """
     labels = torch.tensor(answers.labels)
     first, five = (topk_correct(answers.probs, labels, k) for k in (1, 5))
     confusion = confusion_matrix(answers.probs.argmax(1), labels, len(answers.class_names))
     groups = answers.groups if enough_groups(answers.groups) else None
     report: dict[str, Any] = {
-        "top1": first.double().mean().item(), "top5": five.double().mean().item(),
-        "mean_class_accuracy": mean_class_accuracy(confusion), "num_videos": len(labels),
+        "top1": first.double().mean().item(),
+        "top5": five.double().mean().item(),
+        "mean_class_accuracy": mean_class_accuracy(confusion),
+        "num_videos": len(labels),
         "top1_interval": list(bootstrap_interval(first, seed=seed, groups=groups)),
         "top5_interval": list(bootstrap_interval(five, seed=seed, groups=groups)),
         "interval": "95% bootstrap over " + ("groups" if groups else "videos"),
         "calibration_error": expected_calibration_error(answers.probs, labels),
-        "unreadable": answers.unreadable, "num_unreadable": len(answers.unreadable),
+        "unreadable": answers.unreadable,
+        "num_unreadable": len(answers.unreadable),
         "per_class": per_class_table(confusion, answers.class_names),
-        "confusion": {"classes": answers.class_names, "counts": confusion.tolist()}}
+        "confusion": {"classes": answers.class_names, "counts": confusion.tolist()},
+    }
     if answers.ood is not None:
         report["mean_ood_score"] = answers.ood.double().mean().item()
     return report

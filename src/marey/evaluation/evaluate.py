@@ -1,4 +1,5 @@
-"""Evaluation of a checkpoint or run by its heads and task: classes, order, unseen classes, persons, features."""
+"""Evaluation of a checkpoint or run by its heads and task: classes, order, unseen classes, persons,
+features."""
 
 from __future__ import annotations
 
@@ -12,7 +13,13 @@ from torch import Tensor
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
-from marey.evaluation.classification import EvaluateOptions, Predictions, check_labels, report_of, score_answers
+from marey.evaluation.classification import (
+    EvaluateOptions,
+    Predictions,
+    check_labels,
+    report_of,
+    score_answers,
+)
 from marey.evaluation.order import backwards_of, describe_order_accuracy, measure_order
 from marey.evaluation.zero_shot import unseen_classes, unseen_report
 from marey.inference.answers import Answers, answer_videos
@@ -22,15 +29,21 @@ from marey.training.distributed import make_accelerator
 from marey.training.tasks import build_task
 
 
-def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = EvaluateOptions(), *,
-             tick: Callable[[int, int], None] | None = None) -> tuple[dict[str, Any], Predictions | None]:
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    options: EvaluateOptions = EvaluateOptions(),
+    *,
+    tick: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Any], Predictions | None]:
     """Evaluate a run, a checkpoint folder or a named model.
 
     Args:
         tick: called with (done, total) videos.
 
     Returns:
-        The report in JSON types, and the fused answers (None where the task's own evaluation keeps none).
+        The report in JSON types, and the fused answers (None where the task's own evaluation keeps
+        none).
 
     Raises:
         UserError: if the model has no class names, or the data has labels the model does not know.
@@ -45,22 +58,39 @@ def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = Eva
 
     index = options.choose_split(data)
     if not checkpoint.class_names:
-        raise UserError(f"{checkpoint.source}: has no class names, so it cannot be scored on labels; evaluate a "
-                        "checkpoint written by 'marey train'")
-    check_labels((sample.label for sample in index.samples), checkpoint.class_names, model=checkpoint.source)
+        raise UserError(
+            f"{checkpoint.source}: has no class names, so it cannot be scored on labels; evaluate "
+            "a "
+            "checkpoint written by 'marey train'"
+        )
+    check_labels(
+        (sample.label for sample in index.samples), checkpoint.class_names, model=checkpoint.source
+    )
 
-    # The order is measured on the centre view alone; where that is the only view, one pass answers both questions.
+    # The order is measured on the centre view alone; where that is the only view, one pass answers
+    # both questions.
     has_order = "permutations" in checkpoint.tensors
     centre_only = options.views == (1, 1)
-    shuffling = {"views": (1, 1), "shuffles": 4, "backwards": backwards_of(checkpoint)} if has_order else {}
-    answers = answer_videos(checkpoint, index, options.pass_options(**(shuffling if centre_only else {})), tick=tick)
+    shuffling = (
+        {"views": (1, 1), "shuffles": 4, "backwards": backwards_of(checkpoint)} if has_order else {}
+    )
+    answers = answer_videos(
+        checkpoint, index, options.pass_options(**(shuffling if centre_only else {})), tick=tick
+    )
 
     scored = score_answers(answers, checkpoint, fusion=options.fusion)
-    report = {**head, "split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash,
-              **report_of(scored, seed=options.seed), "views": f"{options.views[0]}x{options.views[1]}",
-              "fusion": options.fusion, "calibration": checkpoint.calibration,
-              "preprocess": checkpoint.clip_preprocess.to_dict(),
-              "arguments": checkpoint.arguments, "config": checkpoint.extra.get("config")}
+    report = {
+        **head,
+        "split": options.split or "".join(index.splits) or None,
+        "manifest_hash": index.manifest_hash,
+        **report_of(scored, seed=options.seed),
+        "views": f"{options.views[0]}x{options.views[1]}",
+        "fusion": options.fusion,
+        "calibration": checkpoint.calibration,
+        "preprocess": checkpoint.clip_preprocess.to_dict(),
+        "arguments": checkpoint.arguments,
+        "config": checkpoint.extra.get("config"),
+    }
     if has_order:
         if not centre_only:
             answers = answer_videos(checkpoint, index, options.pass_options(**shuffling))
@@ -69,64 +99,106 @@ def evaluate(model: str | Path, data: str | Path, options: EvaluateOptions = Eva
 
 
 def order_part(answers: Answers) -> dict[str, Any]:
-    """Return what the report says of the order: mean OrderAcc over the videos x shuffles, and chance."""
+    """Return what the report says of the order: mean OrderAcc over the videos x shuffles, and
+    chance."""
     found = measure_order(answers)
     unreadable = [entry["error"] for entry in answers.unreadable]
     return {**found, "unreadable": unreadable, "text": describe_order_accuracy(found)}
 
 
-def evaluate_unseen(checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions,
-                    tick: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def evaluate_unseen(
+    checkpoint: Checkpoint,
+    data: str | Path,
+    options: EvaluateOptions,
+    tick: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Return the report of `marey evaluate --unseen`.
 
     Raises:
-        UserError: if the model has no label-embedding head, every label of the data was trained on, or names cannot
-            be embedded.
+        UserError: if the model has no label-embedding head, every label of the data was trained on,
+            or names cannot be embedded.
     """
     if "label_embeddings" not in checkpoint.tensors:
-        raise UserError(f"{checkpoint.source}: --unseen needs a model with a label-embedding head; "
-                        "marey-mini and models of recipes sevitar_... have one")
+        raise UserError(
+            f"{checkpoint.source}: --unseen needs a model with a label-embedding head; "
+            "marey-mini and models of recipes sevitar_... have one"
+        )
     index = options.choose_split(data)
     unseen = unseen_classes(checkpoint, index)
     answers = answer_videos(checkpoint, index, options.pass_options(), tick=tick)
-    head = {"split": options.split or "".join(index.splits) or None, "manifest_hash": index.manifest_hash}
-    return {**head, **unseen_report(answers, checkpoint, unseen, hubness=options.hubness, seed=options.seed)}
+    head = {
+        "split": options.split or "".join(index.splits) or None,
+        "manifest_hash": index.manifest_hash,
+    }
+    return {
+        **head,
+        **unseen_report(answers, checkpoint, unseen, hubness=options.hubness, seed=options.seed),
+    }
 
 
-def evaluate_by_task(checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions) -> dict[str, Any]:
-    """Score a model that takes no clips by the evaluator of its task, on the validation part of `data`.
+def evaluate_by_task(
+    checkpoint: Checkpoint, data: str | Path, options: EvaluateOptions
+) -> dict[str, Any]:
+    """Score a model that takes no clips by the evaluator of its task, on the validation part of
+    `data`.
 
-    `--split all` takes every sample where the task holds validation samples out by itself; a detection task takes the
-    split of that name.
+    `--split all` takes every sample where the task holds validation samples out by itself; a
+    detection task takes the split of that name.
 
     Raises:
         UserError: if the checkpoint does not say how it was trained, or the data has other classes.
     """
     saved = checkpoint.extra.get("config")
     if saved is None:
-        raise UserError(f"{checkpoint.source}: does not say how it was trained, so it cannot be scored; "
-                        "evaluate a checkpoint written by 'marey train'")
+        raise UserError(
+            f"{checkpoint.source}: does not say how it was trained, so it cannot be scored; "
+            "evaluate a checkpoint written by 'marey train'"
+        )
     config = TrainConfig.from_dict(saved)
     detection = config.data.detection
     if options.split is not None and options.split != "all":
         detection = replace(detection, val_split=options.split)
-    config = replace(config, data=replace(
-        config.data, path=str(data), detection=detection, preprocess=config.data.preprocess or checkpoint.preprocess,
-        val_fraction=1.0 if options.split == "all" else config.data.val_fraction))
+    config = replace(
+        config,
+        data=replace(
+            config.data,
+            path=str(data),
+            detection=detection,
+            preprocess=config.data.preprocess or checkpoint.preprocess,
+            val_fraction=1.0 if options.split == "all" else config.data.val_fraction,
+        ),
+    )
     task = build_task(config)
     if list(task.class_names) != list(checkpoint.class_names):
-        raise UserError(f"{data}: has {len(task.class_names)} classes, other than the {len(checkpoint.class_names)} of "
-                        f"{checkpoint.source}; evaluate on data with the same label list")
+        raise UserError(
+            f"{data}: has {len(task.class_names)} classes, other than the "
+            f"{len(checkpoint.class_names)} of "
+            f"{checkpoint.source}; evaluate on data with the same label list"
+        )
     accelerator = make_accelerator(replace(config, train=replace(config.train, device="cpu")))
-    evaluator = validate.evaluate(checkpoint.model.to(accelerator.device), task, accelerator,
-                                  batch_size=options.batch_size, workers=options.workers)
-    return {"task": checkpoint.task, "main": evaluator.main, "num_samples": len(task.val_data or ()),
-            **{key: value for key, value in evaluator.compute().items() if not isinstance(value, Tensor)},
-            "config": config.to_dict()}
+    evaluator = validate.evaluate(
+        checkpoint.model.to(accelerator.device),
+        task,
+        accelerator,
+        batch_size=options.batch_size,
+        workers=options.workers,
+    )
+    return {
+        "task": checkpoint.task,
+        "main": evaluator.main,
+        "num_samples": len(task.val_data or ()),
+        **{
+            key: value
+            for key, value in evaluator.compute().items()
+            if not isinstance(value, Tensor)
+        },
+        "config": config.to_dict(),
+    }
 
 
 def checkpoint_of(model: str | Path) -> str | Path:
-    """Return what `load_checkpoint` takes: for a run's folder its best checkpoint, else `model` itself."""
+    """Return what `load_checkpoint` takes: for a run's folder its best checkpoint, else `model`
+    itself."""
     for name in ("best", "last"):
         if (Path(model) / name / "config.json").is_file():
             return Path(model) / name

@@ -1,8 +1,9 @@
 """Order accuracy, and how much a model's answers depend on the order of the frames.
 
-The two questions of Truong et al., "DirecFormer", CVPR 2022, section 1: is a shuffled clip still given the same label
-(then the model does not use the order), and can the frames be put back so that the answer returns? Both are computed
-from stored answers on shuffled clips (`AnswerOptions.shuffles`).
+The two questions of Truong et al., "DirecFormer", CVPR 2022, section 1: is a shuffled clip still
+given the same label (then the model does not use the order), and can the frames be put back so that
+the answer returns? Both are computed from stored answers on shuffled clips
+(`AnswerOptions.shuffles`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from marey.order.correction import METHODS, NoTemporalAttentionError
 from marey.training.config import TrainConfig
 
 FEWEST_CLIPS = 50
-"""Number of clips from which a mean OrderAcc is worth quoting (with 4 shuffles each: about 2 percentage points)."""
+"""Number of clips from which a mean OrderAcc is worth quoting (with 4 shuffles each: about 2
+percentage points)."""
 
 
 def recovered_paths(answers: Answers, method: str = "path") -> Tensor:
@@ -38,25 +40,28 @@ def recovered_paths(answers: Answers, method: str = "path") -> Tensor:
     if method not in METHODS:
         raise unknown_name("method of order correction", method, METHODS)
     if "order_weights" not in answers.outputs:
-        raise NoTemporalAttentionError(f"{answers.model}: gives no temporal attention, so it cannot recover an order; "
-                                       "use a model with divided directed attention, such as marey-mini-order")
-    weights = answers.outputs["order_weights"]                                              # (N, S, T, T)
+        raise NoTemporalAttentionError(
+            f"{answers.model}: gives no temporal attention, so it cannot recover an order; "
+            "use a model with divided directed attention, such as marey-mini-order"
+        )
+    weights = answers.outputs["order_weights"]  # (N, S, T, T)
     return METHODS[method](weights.flatten(0, 1))[0].unflatten(0, weights.shape[:2])
 
 
 def measure_order(answers: Answers, method: str = "path") -> dict[str, Any]:
     """Return OrderAcc over clips, each shuffled several times.
 
-    The permutations are drawn uniformly from all T!, never from a training set, with one seed for all models ("we set
-    the same random seed", section 4.3). Clips with repeated frames are left out and counted.
+    The permutations are drawn uniformly from all T!, never from a training set, with one seed for
+    all models ("we set the same random seed", section 4.3). Clips with repeated frames are left out
+    and counted.
 
     Args:
         answers: made with shuffles, by a model with temporal attention.
         method: see `recover_order`.
 
     Returns:
-        "order_accuracy" (mean, 0..1), "interval" (95%, over clips), "chance", "clips", "shuffles", "left_out", "seed",
-        "method".
+        "order_accuracy" (mean, 0..1), "interval" (95%, over clips), "chance", "clips", "shuffles",
+        "left_out", "seed", "method".
 
     Raises:
         UserError: if no clip is left, or as `recovered_paths`.
@@ -64,16 +69,29 @@ def measure_order(answers: Answers, method: str = "path") -> dict[str, Any]:
     distinct = answers.outputs.get("distinct", torch.zeros(0, dtype=torch.bool))
     left_out = int((~distinct).sum())
     if not bool(distinct.any()):
-        raise UserError(f"no clip to measure the order on ({left_out} left out for repeated frames)")
+        raise UserError(
+            f"no clip to measure the order on ({left_out} left out for repeated frames)"
+        )
     paths, orders = recovered_paths(answers, method)[distinct], answers.outputs["order"][distinct]
     N, S, T = orders.shape
-    mean, interval = mean_with_interval(order_accuracy(paths.flatten(0, 1), orders.flatten(0, 1)).view(N, S))
-    return {"order_accuracy": mean, "interval": list(interval), "chance": chance_order_accuracy(T), "clips": N,
-            "shuffles": S, "left_out": left_out, "seed": answers.options["seed"], "method": method}
+    mean, interval = mean_with_interval(
+        order_accuracy(paths.flatten(0, 1), orders.flatten(0, 1)).view(N, S)
+    )
+    return {
+        "order_accuracy": mean,
+        "interval": list(interval),
+        "chance": chance_order_accuracy(T),
+        "clips": N,
+        "shuffles": S,
+        "left_out": left_out,
+        "seed": answers.options["seed"],
+        "method": method,
+    }
 
 
 def backwards_of(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the classes that are recordings played backwards, as the checkpoint's configuration names them."""
+    """Return the classes that are recordings played backwards, as the checkpoint's configuration
+    names them."""
     saved = checkpoint.extra.get("config")
     return () if saved is None else TrainConfig.from_dict(saved).objective.order.backwards
 
@@ -81,24 +99,38 @@ def backwards_of(checkpoint: Checkpoint) -> tuple[str, ...]:
 def describe_order_accuracy(result: dict[str, Any]) -> str:
     """Say a result of `measure_order` in one line, always beside its chance level."""
     low, high = result["interval"]
-    few = "" if result["clips"] >= FEWEST_CLIPS else f", fewer than {FEWEST_CLIPS} clips: a rough number"
-    return (f"OrderAcc {result['order_accuracy']:.1%} [{low:.1%}, {high:.1%}] against {result['chance']:.2%} by chance "
-            f"({result['clips']} clips x {result['shuffles']} shuffles{few})")
+    few = (
+        ""
+        if result["clips"] >= FEWEST_CLIPS
+        else f", fewer than {FEWEST_CLIPS} clips: a rough number"
+    )
+    return (
+        f"OrderAcc {result['order_accuracy']:.1%} [{low:.1%}, {high:.1%}] against "
+        f"{result['chance']:.2%} by chance "
+        f"({result['clips']} clips x {result['shuffles']} shuffles{few})"
+    )
 
 
-def answer_reliance(checkpoint: Checkpoint, index: DatasetIndex, options: AnswerOptions, *,
-                    corrector: Checkpoint | None = None, tick: Tick | None = None) -> Answers:
+def answer_reliance(
+    checkpoint: Checkpoint,
+    index: DatasetIndex,
+    options: AnswerOptions,
+    *,
+    corrector: Checkpoint | None = None,
+    tick: Tick | None = None,
+) -> Answers:
     """Answer ordered, shuffled, and shuffled-then-corrected clips of a data set.
 
     Args:
         checkpoint: any model that takes clips, also `hf:` and `torchvision:`.
         options: with shuffles.
-        corrector: the model that puts shuffled frames back, from the same frames under its own preprocessing. None
-            takes the model itself where it gives temporal attention, else nothing is corrected.
+        corrector: the model that puts shuffled frames back, from the same frames under its own
+            preprocessing. None takes the model itself where it gives temporal attention, else
+            nothing is corrected.
 
     Raises:
-        UserError: if the corrector takes another number of frames or has no temporal attention, or no video can be
-            read.
+        UserError: if the corrector takes another number of frames or has no temporal attention, or
+            no video can be read.
     """
     options = replace(options, corrected=True)
     if corrector is None:
@@ -106,8 +138,12 @@ def answer_reliance(checkpoint: Checkpoint, index: DatasetIndex, options: Answer
     sampling = checkpoint.clip_preprocess.sampling
     T, U = sampling.num_frames, corrector.clip_preprocess.sampling.num_frames
     if T != U:
-        raise UserError(f"the model takes {T} frames and the corrector {U}; name a corrector of {T} frames")
-    same_frames = replace(corrector, preprocess=replace(corrector.clip_preprocess, sampling=sampling))
+        raise UserError(
+            f"the model takes {T} frames and the corrector {U}; name a corrector of {T} frames"
+        )
+    same_frames = replace(
+        corrector, preprocess=replace(corrector.clip_preprocess, sampling=sampling)
+    )
     paths = recovered_paths(answer_videos(same_frames, index, replace(options, corrected=False)))
     return answer_videos(checkpoint, index, options, paths=paths, tick=tick)
 
@@ -116,13 +152,15 @@ def measure_reliance(answers: Answers) -> dict[str, Any]:
     """Return how much the answers depend on the order of the frames.
 
     Args:
-        answers: made with shuffles; videos whose label is no class of the model count for the agreement only.
+        answers: made with shuffles; videos whose label is no class of the model count for the
+            agreement only.
 
     Returns:
-        "ordered_accuracy", "shuffled_accuracy", "corrected_accuracy", "order_reliance" (ordered - shuffled) with
-        "order_reliance_interval" (95%, over clips), "agreement" and "corrected_agreement" (share of shuffled, of
-        corrected clips with the answer of the ordered one), "clips", "labelled", "shuffles", "seed". What could not be
-        measured (no labels, nothing corrected) is None.
+        "ordered_accuracy", "shuffled_accuracy", "corrected_accuracy", "order_reliance" (ordered -
+        shuffled) with "order_reliance_interval" (95%, over clips), "agreement" and
+        "corrected_agreement" (share of shuffled, of corrected clips with the answer of the ordered
+        one), "clips", "labelled", "shuffles", "seed". What could not be measured (no labels,
+        nothing corrected) is None.
 
     Raises:
         UserError: if there is no clip.
@@ -140,9 +178,12 @@ def measure_reliance(answers: Answers) -> dict[str, Any]:
 
 
 def reliance_numbers(labels: Tensor, predicted: dict[str, Tensor], *, seed: int) -> dict[str, Any]:
-    """Return the numbers of `measure_reliance` from labels (N,), -1 for none, and classes (N, S) per condition."""
+    """Return the numbers of `measure_reliance` from labels (N,), -1 for none, and classes (N, S)
+    per condition."""
     known = labels >= 0
-    right = {name: (answer[known] == labels[known, None]).double() for name, answer in predicted.items()}
+    right = {
+        name: (answer[known] == labels[known, None]).double() for name, answer in predicted.items()
+    }
     result: dict[str, Any] = {}
     for name in ("ordered", "shuffled", "corrected"):
         measured = name in right and bool(known.any())
@@ -152,24 +193,45 @@ def reliance_numbers(labels: Tensor, predicted: dict[str, Tensor], *, seed: int)
     if bool(known.any()):
         # The interval is computed in [0, 1], so the difference in [-1, 1] is mapped there and back.
         lost, interval = mean_with_interval((right["ordered"] - right["shuffled"] + 1) / 2)
-        result["order_reliance"], result["order_reliance_interval"] = 2 * lost - 1, [2 * end - 1 for end in interval]
+        result["order_reliance"], result["order_reliance_interval"] = (
+            2 * lost - 1,
+            [2 * end - 1 for end in interval],
+        )
 
     for key, name in (("agreement", "shuffled"), ("corrected_agreement", "corrected")):
         same = (predicted[name] == predicted["ordered"]).double() if name in predicted else None
         result[key] = float(same.mean()) if same is not None else None
-    return {**result, "clips": len(labels), "labelled": int(known.sum()), "shuffles": predicted["shuffled"].shape[1],
-            "seed": seed}
+    return {
+        **result,
+        "clips": len(labels),
+        "labelled": int(known.sum()),
+        "shuffles": predicted["shuffled"].shape[1],
+        "seed": seed,
+    }
 
 
 def describe_reliance(result: dict[str, Any]) -> str:
     """Say a result of `measure_reliance` in one line."""
+
     def share(value: float | None) -> str:
         return "-" if value is None else f"{value:.1%}"
 
-    accuracy = ", ".join(f"{name} {share(result[f'{name}_accuracy'])}" for name in ("ordered", "shuffled", "corrected"))
+    accuracy = ", ".join(
+        f"{name} {share(result[f'{name}_accuracy'])}"
+        for name in ("ordered", "shuffled", "corrected")
+    )
     interval = result["order_reliance_interval"]
-    reliance = "order reliance -" if interval is None else (
-        f"order reliance {result['order_reliance']:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]")
-    return (f"accuracy {accuracy}; {reliance}; same answer after shuffling {share(result['agreement'])}, after "
-            f"correction {share(result['corrected_agreement'])} ({result['clips']} videos, {result['labelled']} with a "
-            f"label of the model, x {result['shuffles']} shuffles)")
+    reliance = (
+        "order reliance -"
+        if interval is None
+        else (
+            f"order reliance {result['order_reliance']:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
+        )
+    )
+    return (
+        f"accuracy {accuracy}; {reliance}; same answer after shuffling "
+        f"{share(result['agreement'])}, after "
+        f"correction {share(result['corrected_agreement'])} ({result['clips']} videos, "
+        f"{result['labelled']} with a "
+        f"label of the model, x {result['shuffles']} shuffles)"
+    )

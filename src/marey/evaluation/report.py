@@ -1,4 +1,5 @@
-"""The files of an evaluation: report.json, predictions.jsonl, per_class.csv, confusion.csv and confusion.png."""
+"""The files of an evaluation: report.json, predictions.jsonl, per_class.csv, confusion.csv and
+confusion.png."""
 
 from __future__ import annotations
 
@@ -19,14 +20,20 @@ FOLDER = "evaluation"
 
 
 def write_report(folder: Path, report: dict[str, Any], answers: Predictions | None) -> None:
-    """Write the report and, for classifiers, the answers behind it; files of an earlier evaluation are replaced."""
+    """Write the report and, for classifiers, the answers behind it; files of an earlier evaluation
+    are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     if answers is not None:
         save_predictions(folder / PREDICTIONS, answers)
         _write_csv(folder / "per_class.csv", report["per_class"])
         classes, counts = report["confusion"]["classes"], report["confusion"]["counts"]
-        _write_csv(folder / "confusion.csv", [{"true \\ predicted": name, **dict(zip(classes, row, strict=True))}
-                                              for name, row in zip(classes, counts, strict=True)])
+        _write_csv(
+            folder / "confusion.csv",
+            [
+                {"true \\ predicted": name, **dict(zip(classes, row, strict=True))}
+                for name, row in zip(classes, counts, strict=True)
+            ],
+        )
         draw_confusion(folder / "confusion.png", classes, counts)
     write_json(folder / "report.json", finite(report), indent=1)
 
@@ -41,10 +48,19 @@ def save_predictions(path: Path, answers: Predictions) -> None:
     for row, video in enumerate(answers.videos):
         probs, label = answers.probs[row], answers.labels[row]
         best = int(probs.argmax())
-        lines.append({"video": video, "label": answers.class_names[label], "predicted": answers.class_names[best],
-                      "probability": float(probs[best]), "correct": best == label, "group": answers.groups[row],
-                      "ood": float(answers.ood[row]) if answers.ood is not None else None,
-                      "logits": answers.logits[row].tolist(), "probs": probs.tolist()})
+        lines.append(
+            {
+                "video": video,
+                "label": answers.class_names[label],
+                "predicted": answers.class_names[best],
+                "probability": float(probs[best]),
+                "correct": best == label,
+                "group": answers.groups[row],
+                "ood": float(answers.ood[row]) if answers.ood is not None else None,
+                "logits": answers.logits[row].tolist(),
+                "probs": probs.tolist(),
+            }
+        )
     text = "".join(json.dumps(line) + "\n" for line in lines + answers.unreadable)
     write_text(path, text)
 
@@ -62,13 +78,21 @@ def load_predictions(source: str | Path) -> Predictions:
         rows = [line for line in lines[1:] if "probs" in line]
         numbers = {name: number for number, name in enumerate(names)}
         return Predictions(
-            videos=[row["video"] for row in rows], labels=[numbers[row["label"]] for row in rows],
-            groups=[row["group"] for row in rows], class_names=names,
-            logits=torch.tensor([row["logits"] for row in rows]), probs=torch.tensor([row["probs"] for row in rows]),
-            ood=torch.tensor([row["ood"] for row in rows]) if rows and rows[0]["ood"] is not None else None,
-            unreadable=[line for line in lines[1:] if "error" in line])
+            videos=[row["video"] for row in rows],
+            labels=[numbers[row["label"]] for row in rows],
+            groups=[row["group"] for row in rows],
+            class_names=names,
+            logits=torch.tensor([row["logits"] for row in rows]),
+            probs=torch.tensor([row["probs"] for row in rows]),
+            ood=torch.tensor([row["ood"] for row in rows])
+            if rows and rows[0]["ood"] is not None
+            else None,
+            unreadable=[line for line in lines[1:] if "error" in line],
+        )
     except (json.JSONDecodeError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not predictions written by 'marey evaluate' ({error!r})") from error
+        raise UserError(
+            f"{path}: not predictions written by 'marey evaluate' ({error!r})"
+        ) from error
 
 
 def find_predictions(source: Path) -> Path:
@@ -76,11 +100,16 @@ def find_predictions(source: Path) -> Path:
     for path in (source, source / PREDICTIONS, source / FOLDER / PREDICTIONS):
         if path.is_file():
             return path
-    raise UserError(f"{source}: no {PREDICTIONS} there or in {FOLDER}/; run 'marey evaluate {source} --data DATA' "
-                    "first")
+    raise UserError(
+        f"{source}: no {PREDICTIONS} there or in {FOLDER}/; run 'marey evaluate {source} --data "
+        "DATA' "
+        "first"
+    )
 
 
-def compare_predictions(source_a: str | Path, source_b: str | Path, *, seed: int = 0) -> dict[str, Any]:
+def compare_predictions(
+    source_a: str | Path, source_b: str | Path, *, seed: int = 0
+) -> dict[str, Any]:
     """Compare two models by their saved answers on the videos both answered.
 
     Raises:
@@ -90,24 +119,38 @@ def compare_predictions(source_a: str | Path, source_b: str | Path, *, seed: int
     row_in_b = {video: row for row, video in enumerate(b.videos)}
     shared = [(n, row_in_b[video]) for n, video in enumerate(a.videos) if video in row_in_b]
     if not shared:
-        raise UserError(f"{source_a} and {source_b} have no video in common (first: {a.videos[:1]}, {b.videos[:1]}); "
-                        "evaluate both on the same --data and --split")
+        raise UserError(
+            f"{source_a} and {source_b} have no video in common (first: {a.videos[:1]}, "
+            f"{b.videos[:1]}); "
+            "evaluate both on the same --data and --split"
+        )
     labels = [a.class_names[a.labels[n]] for n, _ in shared]
     for (n, m), label in zip(shared, labels, strict=True):
         if b.class_names[b.labels[m]] != label:
             other = b.class_names[b.labels[m]]
-            raise UserError(f"{a.videos[n]} is '{label}' in {source_a} but '{other}' in {source_b}; evaluate both on "
-                            "the same data")
-    first, second = torch.tensor([pair[0] for pair in shared]), torch.tensor([pair[1] for pair in shared])
+            raise UserError(
+                f"{a.videos[n]} is '{label}' in {source_a} but '{other}' in {source_b}; evaluate "
+                "both on "
+                "the same data"
+            )
+    first, second = (
+        torch.tensor([pair[0] for pair in shared]),
+        torch.tensor([pair[1] for pair in shared]),
+    )
     correct_a = a.probs.argmax(1)[first] == torch.tensor(a.labels)[first]
     correct_b = b.probs.argmax(1)[second] == torch.tensor(b.labels)[second]
     groups = [a.groups[n] for n, _ in shared]
-    return {"a": str(source_a), "b": str(source_b), "not_shared": len(a.videos) + len(b.videos) - 2 * len(shared),
-            **compare(correct_a, correct_b, labels, groups=groups, seed=seed)}
+    return {
+        "a": str(source_a),
+        "b": str(source_b),
+        "not_shared": len(a.videos) + len(b.videos) - 2 * len(shared),
+        **compare(correct_a, correct_b, labels, groups=groups, seed=seed),
+    }
 
 
 def draw_confusion(path: Path, classes: list[str], counts: list[list[int]]) -> bool:
-    """Draw the confusion matrix, rows as shares of a class's videos; returns False without matplotlib."""
+    """Draw the confusion matrix, rows as shares of a class's videos; returns False without
+    matplotlib."""
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -120,8 +163,13 @@ def draw_confusion(path: Path, classes: list[str], counts: list[list[int]]) -> b
     size = min(24.0, 3.0 + 0.32 * len(classes))
     figure, axes = plt.subplots(figsize=(size, size), layout="constrained")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)),
-             title=f"{int(matrix.diagonal().sum())} of {int(matrix.sum())} right")
+    axes.set(
+        xlabel="predicted",
+        ylabel="true",
+        xticks=range(len(classes)),
+        yticks=range(len(classes)),
+        title=f"{int(matrix.diagonal().sum())} of {int(matrix.sum())} right",
+    )
     small = 9 if len(classes) <= 30 else 5
     axes.set_xticklabels(classes, rotation=90, fontsize=small)
     axes.set_yticklabels(classes, fontsize=small)
@@ -129,8 +177,15 @@ def draw_confusion(path: Path, classes: list[str], counts: list[list[int]]) -> b
         for row in range(len(classes)):
             for column in range(len(classes)):
                 if counts[row][column]:
-                    axes.text(column, row, str(counts[row][column]), ha="center", va="center", fontsize=small,
-                              color="white" if shares[row, column] > 0.6 else "black")
+                    axes.text(
+                        column,
+                        row,
+                        str(counts[row][column]),
+                        ha="center",
+                        va="center",
+                        fontsize=small,
+                        color="white" if shares[row, column] > 0.6 else "black",
+                    )
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return True

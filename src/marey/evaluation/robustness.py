@@ -1,7 +1,8 @@
-"""Measure models on every video under every corruption, severity and attack; each video is decoded once.
+"""Measure models on every video under every corruption, severity and attack; each video is decoded
+once.
 
-Every video leaves one line of answers on disk, so that a run goes on where it stopped; the numbers of the report are
-computed from those lines (`robustness_summary`).
+Every video leaves one line of answers on disk, so that a run goes on where it stopped; the numbers
+of the report are computed from those lines (`robustness_summary`).
 """
 
 from __future__ import annotations
@@ -75,11 +76,21 @@ class BenchmarkConfig:
         Raises:
             UserError: if a name, a severity or the profile is unknown.
         """
-        return [corruption(kind, severity, self.profile) for kind in self.corruptions for severity in self.severities]
+        return [
+            corruption(kind, severity, self.profile)
+            for kind in self.corruptions
+            for severity in self.severities
+        ]
 
 
-def measure_video(name: str, sample: Sample, label: int, candidates: Sequence[Candidate], config: BenchmarkConfig,
-                  examples: Path | None = None) -> dict[str, Any]:
+def measure_video(
+    name: str,
+    sample: Sample,
+    label: int,
+    candidates: Sequence[Candidate],
+    config: BenchmarkConfig,
+    examples: Path | None = None,
+) -> dict[str, Any]:
     """Measure all models on one video.
 
     Args:
@@ -88,19 +99,30 @@ def measure_video(name: str, sample: Sample, label: int, candidates: Sequence[Ca
         examples: folder to write example pictures to, None for none.
 
     Returns:
-        JSON types: "video", "label", "group", "models": one {"answers": {tag: [class, probability]}, "attacks",
-        "order"} per model; the class is -1 where the data set has no such class.
+        JSON types: "video", "label", "group", "models": one {"answers": {tag: [class,
+        probability]}, "attacks", "order"} per model; the class is -1 where the data set has no such
+        class.
 
     Raises:
         VideoError: if the video cannot be read.
     """
-    video = decode_video(name, sample, [candidate.preprocess for candidate in candidates],
-                         resolution=config.resolution, max_frames=config.max_frames)
-    clean = [video.views[ratio][indices] for ratio, indices in zip(video.ratios, video.indices, strict=True)]
+    video = decode_video(
+        name,
+        sample,
+        [candidate.preprocess for candidate in candidates],
+        resolution=config.resolution,
+        max_frames=config.max_frames,
+    )
+    clean = [
+        video.views[ratio][indices]
+        for ratio, indices in zip(video.ratios, video.indices, strict=True)
+    ]
     tags, clips = [CLEAN], [[clip] for clip in clean]
     for change in config.changes():
         tags.append(f"{change.name}/{change.severity}")
-        for collected, clip in zip(clips, changed_clips(video, change, seed=config.seed), strict=True):
+        for collected, clip in zip(
+            clips, changed_clips(video, change, seed=config.seed), strict=True
+        ):
             collected.append(clip)
     if examples is not None:
         _write_examples(examples, tags, clips[0])
@@ -123,14 +145,20 @@ def _answers(candidate: Candidate, clips: Tensor, batch_size: int) -> list[list[
     """Return [class, probability] of each uint8 clip (N, T, 3, S, S)."""
     found = []
     for batch in clips.split(batch_size):
-        outputs = outputs_of(candidate.model, candidate.preprocess.normalise(batch), device=candidate.device)
+        outputs = outputs_of(
+            candidate.model, candidate.preprocess.normalise(batch), device=candidate.device
+        )
         top = (outputs["logits"] / candidate.temperature).softmax(1).max(1)
-        found += [[int(candidate.data_class_of[i]), round(float(p), 5)]
-                  for p, i in zip(top.values, top.indices, strict=True)]
+        found += [
+            [int(candidate.data_class_of[i]), round(float(p), 5)]
+            for p, i in zip(top.values, top.indices, strict=True)
+        ]
     return found
 
 
-def _attacks(candidate: Candidate, pixels: Tensor, label: int, name: str, config: BenchmarkConfig) -> dict[str, Any]:
+def _attacks(
+    candidate: Candidate, pixels: Tensor, label: int, name: str, config: BenchmarkConfig
+) -> dict[str, Any]:
     """Attack the clean clip with every attack; gradients need a network."""
     found: dict[str, Any] = {}
     if not candidate.has_gradients:
@@ -144,19 +172,32 @@ def _attacks(candidate: Candidate, pixels: Tensor, label: int, name: str, config
             options["generator"] = torch.Generator().manual_seed(seed)
         result = attack(model, pixels[None], labels, attack_name, **options)
         change = (result.clip[0].int() - pixels.int()).abs()
-        found[attack_name] = {"answer": int(candidate.data_class_of[int(result.answers[0])]),
-                              "success": bool(result.success[0]), "queries": result.queries,
-                              "mean_change": round(float(change.float().mean()), 4), "max_change": int(change.max())}
+        found[attack_name] = {
+            "answer": int(candidate.data_class_of[int(result.answers[0])]),
+            "success": bool(result.success[0]),
+            "queries": result.queries,
+            "mean_change": round(float(change.float().mean()), 4),
+            "max_change": int(change.max()),
+        }
     return found
 
 
-def _order(candidate: Candidate, pixels: Tensor, name: str, config: BenchmarkConfig) -> dict[str, Any]:
-    """Answer shuffled clips, and corrected ones where the model has temporal attention to correct with."""
+def _order(
+    candidate: Candidate, pixels: Tensor, name: str, config: BenchmarkConfig
+) -> dict[str, Any]:
+    """Answer shuffled clips, and corrected ones where the model has temporal attention to correct
+    with."""
     generator = torch.Generator().manual_seed(video_seed(config.seed, name, "shuffle", 0))
     orders = random_permutations(config.shuffles, len(pixels), generator)[None]
     clip = candidate.preprocess.normalise(pixels[None])
-    found = answer_shuffled(candidate.model, clip, orders, corrected=True, batch_size=config.batch_size,
-                            device=candidate.device)
+    found = answer_shuffled(
+        candidate.model,
+        clip,
+        orders,
+        corrected=True,
+        batch_size=config.batch_size,
+        device=candidate.device,
+    )
 
     def classes(name: str) -> list[int] | None:
         if f"{name}_logits" not in found:
@@ -175,8 +216,11 @@ def _write_examples(folder: Path, tags: Sequence[str], clips: Sequence[Tensor]) 
         write_bytes(folder / f"{tag.replace('/', '-')}.jpg", picture.numpy().tobytes())
 
 
-def run(index: DatasetIndex, candidates: Sequence[Candidate], config: BenchmarkConfig, out: Path) -> Iterator[dict]:
-    """Yield the entry of every video, measured now or read from an earlier run in `out` with the same settings.
+def run(
+    index: DatasetIndex, candidates: Sequence[Candidate], config: BenchmarkConfig, out: Path
+) -> Iterator[dict]:
+    """Yield the entry of every video, measured now or read from an earlier run in `out` with the
+    same settings.
 
     An unreadable video yields {"video", "error"}; the others go on.
 
@@ -185,11 +229,16 @@ def run(index: DatasetIndex, candidates: Sequence[Candidate], config: BenchmarkC
     """
     out.mkdir(parents=True, exist_ok=True)
     names = [candidate.name for candidate in candidates]
-    settings = json.loads(json.dumps({"models": names, "data": index.manifest_hash, **asdict(config)}))
+    settings = json.loads(
+        json.dumps({"models": names, "data": index.manifest_hash, **asdict(config)})
+    )
     settings_file, log_file = out / "settings.json", out / "answers.jsonl"
     if settings_file.is_file() and json.loads(settings_file.read_text()) != settings:
-        raise UserError(f"{out}: holds a report with other settings; choose another --out, repeat the same command to "
-                        "resume, or give --force")
+        raise UserError(
+            f"{out}: holds a report with other settings; choose another --out, repeat the same "
+            "command to "
+            "resume, or give --force"
+        )
     write_json(settings_file, settings, indent=1)
     done = {}
     if log_file.is_file():
@@ -197,18 +246,28 @@ def run(index: DatasetIndex, candidates: Sequence[Candidate], config: BenchmarkC
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
-                continue                                                    # empty, or cut short by a kill
+                continue  # empty, or cut short by a kill
             done[entry["video"]] = entry
     readable = 0
     with log_file.open("a", encoding="utf-8") as log:
         log.write("\n" if log.tell() else "")
         for position, sample in enumerate(index.samples):
-            name = f"{index.relative_path(sample)}@{position}" if sample.start_seconds else index.relative_path(sample)
+            name = (
+                f"{index.relative_path(sample)}@{position}"
+                if sample.start_seconds
+                else index.relative_path(sample)
+            )
             entry = done.get(name)
             if entry is None:
                 try:
-                    entry = measure_video(name, sample, index.label_index(sample), candidates, config,
-                                          None if readable else out / "examples")
+                    entry = measure_video(
+                        name,
+                        sample,
+                        index.label_index(sample),
+                        candidates,
+                        config,
+                        None if readable else out / "examples",
+                    )
                 except UserError as error:
                     entry = {"video": name, "error": str(error)}
                 else:

@@ -1,4 +1,5 @@
-"""The figures of the robustness report as HTML and SVG: heat maps, severity curves, example pictures."""
+"""The figures of the robustness report as HTML and SVG: heat maps, severity curves, example
+pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = ("#1f6fb4", "#c8501e", "#2f8f5b", "#8456a8", "#9a7b12", "#5b6770")
-"""One per model; together with the dashes they can be told apart in print and by colour-blind readers."""
+"""One per model; together with the dashes they can be told apart in print and by colour-blind
+readers."""
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4")
 
 
@@ -24,12 +26,13 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def swatch(i: int) -> str:
     style = ("solid", "dashed", "dotted")[i % 3]
-    return f"<span class='swatch' style='border-color:{COLOURS[i % len(COLOURS)]};border-top-style:{style}'></span>"
+    colour = COLOURS[i % len(COLOURS)]
+    return f"<span class='swatch' style='border-color:{colour};border-top-style:{style}'></span>"
 
 
 def heat_colour(drop: float) -> tuple[str, str]:
-    """Return background and text colour of an accuracy drop in [-1, 1]: white at none, red at half the accuracy lost,
-    green where the change helps."""
+    """Return background and text colour of an accuracy drop in [-1, 1]: white at none, red at half
+    the accuracy lost, green where the change helps."""
     share = max(-1.0, min(1.0, drop / 0.5))
     low, high = ((255, 255, 255), (178, 44, 36)) if share >= 0 else ((255, 255, 255), (60, 140, 90))
     rgb = [round(a + (b - a) * abs(share) ** 0.8) for a, b in zip(low, high, strict=True)]
@@ -40,11 +43,22 @@ def heat_maps(report: dict[str, Any], shown: dict[str, str]) -> str:
     names = list(report["models"])
     first = report["models"][names[0]]["kinds"]
     severities = list(next(iter(first.values()))["accuracy"])
-    head = "<tr><th>corruption</th>" + "".join(
-        f"<th colspan='{len(severities)}' style='text-align:center'>{html.escape(shown[name])}, clean "
-        f"{percent(report['models'][name]['clean_accuracy'], 0)}</th><th></th>" for name in names) + "</tr>"
-    numbers = "<tr><th></th>" + ("".join(f"<th style='text-align:center'>{s}</th>" for s in severities)
-                                 + "<th></th>") * len(names) + "</tr>"
+    head = (
+        "<tr><th>corruption</th>"
+        + "".join(
+            f"<th colspan='{len(severities)}' "
+            f"style='text-align:center'>{html.escape(shown[name])}, clean "
+            f"{percent(report['models'][name]['clean_accuracy'], 0)}</th><th></th>"
+            for name in names
+        )
+        + "</tr>"
+    )
+    numbers = (
+        "<tr><th></th>"
+        + ("".join(f"<th style='text-align:center'>{s}</th>" for s in severities) + "<th></th>")
+        * len(names)
+        + "</tr>"
+    )
     rows, category = [], None
     for kind, numbers_of in first.items():
         if numbers_of["category"] != category:
@@ -55,13 +69,20 @@ def heat_maps(report: dict[str, Any], shown: dict[str, str]) -> str:
             model = report["models"][name]
             for accuracy in model["kinds"][kind]["accuracy"].values():
                 background, text = heat_colour(model["clean_accuracy"] - accuracy)
-                cells += f"<td style='background:{background};color:{text}'>{percent(accuracy, 0)}</td>"
+                cells += (
+                    f"<td style='background:{background};color:{text}'>{percent(accuracy, 0)}</td>"
+                )
             cells += "<td></td>"
         rows.append(f"<tr>{cells}</tr>")
-    return (f"<h2>Accuracy under every change</h2><div class='scroll'><table class='heat'>{head}{numbers}"
-            f"{''.join(rows)}</table></div><p class='small'>Percent correct by severity 1 (mild) to 5; red: lost "
-            "against the model's own clean accuracy, green: gained. Jumble disturbs less with every severity, MPEG "
-            "quantisers stop at 31, as in the sources.</p>")
+    return (
+        "<h2>Accuracy under every change</h2><div class='scroll'><table "
+        f"class='heat'>{head}{numbers}"
+        f"{''.join(rows)}</table></div><p class='small'>Percent correct by severity 1 (mild) to "
+        "5; red: lost "
+        "against the model's own clean accuracy, green: gained. Jumble disturbs less with every "
+        "severity, MPEG "
+        "quantisers stop at 31, as in the sources.</p>"
+    )
 
 
 def _borrowed(report: dict[str, Any], numbers: dict[str, Any]) -> str:
@@ -79,17 +100,28 @@ def curve(values: dict[str, list[tuple[int, float]]], clean: dict[str, float], t
     def y(accuracy: float) -> float:
         return top + (1 - accuracy) * (height - top - bottom)
 
-    lines = "".join(f"<line x1='{left}' x2='{width - 8}' y1='{y(v):.1f}' y2='{y(v):.1f}' stroke='#e3e7ea'/>"
-                    f"<text x='{left - 5}' y='{y(v) + 4:.1f}' text-anchor='end'>{round(100 * v)}</text>"
-                    for v in (0, 0.5, 1))
-    ticks = "".join(f"<text x='{x(s):.1f}' y='{height - 7}' text-anchor='middle'>{s}</text>" for s in range(6))
+    lines = "".join(
+        f"<line x1='{left}' x2='{width - 8}' y1='{y(v):.1f}' y2='{y(v):.1f}' stroke='#e3e7ea'/>"
+        f"<text x='{left - 5}' y='{y(v) + 4:.1f}' text-anchor='end'>{round(100 * v)}</text>"
+        for v in (0, 0.5, 1)
+    )
+    ticks = "".join(
+        f"<text x='{x(s):.1f}' y='{height - 7}' text-anchor='middle'>{s}</text>" for s in range(6)
+    )
     paths = ""
     for i, (name, points) in enumerate(values.items()):
         run = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in [(0, clean[name]), *points])
-        paths += (f"<polyline points='{run}' fill='none' stroke='{COLOURS[i % len(COLOURS)]}' stroke-width='2' "
-                  f"stroke-dasharray='{DASHES[i % len(DASHES)]}'><title>{html.escape(name)}</title></polyline>")
-    return (f"<figure><svg viewBox='0 0 {width} {height}' role='img' aria-label='{html.escape(title)}'>{lines}{ticks}"
-            f"{paths}</svg><figcaption>{html.escape(title)}</figcaption></figure>")
+        paths += (
+            f"<polyline points='{run}' fill='none' stroke='{COLOURS[i % len(COLOURS)]}' "
+            "stroke-width='2' "
+            f"stroke-dasharray='{DASHES[i % len(DASHES)]}'>"
+            f"<title>{html.escape(name)}</title></polyline>"
+        )
+    return (
+        f"<figure><svg viewBox='0 0 {width} {height}' role='img' "
+        f"aria-label='{html.escape(title)}'>{lines}{ticks}"
+        f"{paths}</svg><figcaption>{html.escape(title)}</figcaption></figure>"
+    )
 
 
 def curves(report: dict[str, Any], shown: dict[str, str]) -> str:
@@ -97,12 +129,20 @@ def curves(report: dict[str, Any], shown: dict[str, str]) -> str:
     clean = {shown[name]: report["models"][name]["clean_accuracy"] for name in names}
     charts = []
     for kind in report["models"][names[0]]["kinds"]:
-        values = {shown[name]: [(int(s), v) for s, v in report["models"][name]["kinds"][kind]["accuracy"].items()]
-                  for name in names}
+        values = {
+            shown[name]: [
+                (int(s), v) for s, v in report["models"][name]["kinds"][kind]["accuracy"].items()
+            ]
+            for name in names
+        }
         charts.append(curve(values, clean, kind))
-    legend = " &nbsp; ".join(f"{swatch(i)}{html.escape(shown[name])}" for i, name in enumerate(names))
-    return (f"<h2>Severity curves</h2><p>{legend}</p><div class='grid'>{''.join(charts)}</div>"
-            "<p class='small'>Percent correct against severity; 0 is the clean video.</p>")
+    legend = " &nbsp; ".join(
+        f"{swatch(i)}{html.escape(shown[name])}" for i, name in enumerate(names)
+    )
+    return (
+        f"<h2>Severity curves</h2><p>{legend}</p><div class='grid'>{''.join(charts)}</div>"
+        "<p class='small'>Percent correct against severity; 0 is the clean video.</p>"
+    )
 
 
 def examples_table(report: dict[str, Any], folder: Path | None) -> str:
@@ -110,7 +150,11 @@ def examples_table(report: dict[str, Any], folder: Path | None) -> str:
         return ""
     kinds = next(iter(report["models"].values()))["kinds"]
     severities = [str(s) for s in report["settings"]["severities"]]
-    chosen = severities if len(severities) <= 3 else [severities[0], severities[len(severities) // 2], severities[-1]]
+    chosen = (
+        severities
+        if len(severities) <= 3
+        else [severities[0], severities[len(severities) // 2], severities[-1]]
+    )
 
     def image(tag: str) -> str:
         path = folder / f"{tag}.jpg"
@@ -119,8 +163,19 @@ def examples_table(report: dict[str, Any], folder: Path | None) -> str:
         data = base64.b64encode(path.read_bytes()).decode()
         return f"<td><img alt='{tag}' src='data:image/jpeg;base64,{data}'></td>"
 
-    rows = "".join(f"<tr><td>{kind}</td>" + "".join(image(f"{kind}-{s}") for s in chosen) + "</tr>" for kind in kinds)
-    head = "<tr><th></th>" + "".join(f"<th style='text-align:center'>severity {s}</th>" for s in chosen) + "</tr>"
-    return (f"<h2>What the models saw</h2><table class='examples'><tr><td>clean</td>{image('clean')}</tr>{head}{rows}"
-            "</table><p class='small'>The middle frame of one video. A temporal kind shows another frame, or the "
-            "same.</p>")
+    rows = "".join(
+        f"<tr><td>{kind}</td>" + "".join(image(f"{kind}-{s}") for s in chosen) + "</tr>"
+        for kind in kinds
+    )
+    head = (
+        "<tr><th></th>"
+        + "".join(f"<th style='text-align:center'>severity {s}</th>" for s in chosen)
+        + "</tr>"
+    )
+    return (
+        "<h2>What the models saw</h2><table "
+        f"class='examples'><tr><td>clean</td>{image('clean')}</tr>{head}{rows}"
+        "</table><p class='small'>The middle frame of one video. A temporal kind shows another "
+        "frame, or the "
+        "same.</p>"
+    )

@@ -1,4 +1,5 @@
-"""The robustness report: one HTML file that opens offline, with its figures inside, and report.json beside it."""
+"""The robustness report: one HTML file that opens offline, with its figures inside, and report.json
+beside it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from marey.evaluation.robustness_figures import curves, examples_table, heat_maps, number, percent, swatch
+from marey.evaluation.robustness_figures import (
+    curves,
+    examples_table,
+    heat_maps,
+    number,
+    percent,
+    swatch,
+)
 from marey.files import write_json, write_text
 
 STYLE = """
@@ -44,7 +52,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         if len(set(found.values())) == len(names):
             break
     endings = {value.rsplit("/", 1)[-1] for value in found.values()}
-    if len(endings) == 1 and len(names) > 1:                                # run-a/best, run-b/best -> run-a, run-b
+    if len(endings) == 1 and len(names) > 1:  # run-a/best, run-b/best -> run-a, run-b
         return {name: value.rsplit("/", 1)[0] for name, value in found.items()}
     return found
 
@@ -70,46 +78,76 @@ def render(report: dict[str, Any], examples: Path | None = None) -> str:
     parts = [_head(report), _summary_table(report, shown), _pairs(report, shown)]
     if report["models"][names[0]]["kinds"]:
         parts += [_categories(report, shown), heat_maps(report, shown), curves(report, shown)]
-    parts += [_attacks(report, shown), _order(report, shown), examples_table(report, examples), _settings(report)]
-    return (f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-            f"content='width=device-width, initial-scale=1'><title>Robustness report</title><style>{STYLE}</style>"
-            f"</head><body>{''.join(parts)}</body></html>\n")
+    parts += [
+        _attacks(report, shown),
+        _order(report, shown),
+        examples_table(report, examples),
+        _settings(report),
+    ]
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        "content='width=device-width, initial-scale=1'><title>Robustness "
+        f"report</title><style>{STYLE}</style>"
+        f"</head><body>{''.join(parts)}</body></html>\n"
+    )
 
 
 def _head(report: dict[str, Any]) -> str:
     unreadable = report["unreadable"]
-    missing = ("" if not unreadable else f" <b>{len(unreadable)} could not be read</b>: "
-               + html.escape("; ".join(entry["error"] for entry in unreadable[:5])))
+    missing = (
+        ""
+        if not unreadable
+        else f" <b>{len(unreadable)} could not be read</b>: "
+        + html.escape("; ".join(entry["error"] for entry in unreadable[:5]))
+    )
     groups = "" if report["groups"] is None else f" from {report['groups']} groups (scenes)"
-    return (f"<h1>Robustness report</h1><p class='lead'>{len(report['models'])} models on {report['videos']} videos"
-            f"{groups}, {len(report['classes'])} classes; always answering the most frequent class would score "
-            f"{percent(report['majority_class_share'])}%.{missing}</p>")
+    return (
+        f"<h1>Robustness report</h1><p class='lead'>{len(report['models'])} models on "
+        f"{report['videos']} videos"
+        f"{groups}, {len(report['classes'])} classes; always answering the most frequent class "
+        "would score "
+        f"{percent(report['majority_class_share'])}%.{missing}</p>"
+    )
 
 
 def _summary_table(report: dict[str, Any], shown: dict[str, str]) -> str:
     corrupted = bool(next(iter(report["models"].values()))["kinds"])
     head = "<th>model</th><th>clean %</th>"
     if corrupted:
-        head += ("<th>mPC %</th><th>rPC %</th><th>γ<sup>a</sup></th><th>γ<sup>r</sup></th><th>mCE</th>"
-                 "<th>calibration error<br><small>clean → changed</small></th>")
+        head += (
+            "<th>mPC %</th><th>rPC %</th><th>γ<sup>a</sup></th><th>γ<sup>r</sup></th><th>mCE</th>"
+            "<th>calibration error<br><small>clean → changed</small></th>"
+        )
     rows = []
     for i, (name, model) in enumerate(report["models"].items()):
-        row = (f"<td title='{html.escape(name)}'>{swatch(i)}{html.escape(shown[name])}</td>"
-               f"<td>{percent(model['clean_accuracy'])}{interval(model['clean_interval'])}</td>")
+        row = (
+            f"<td title='{html.escape(name)}'>{swatch(i)}{html.escape(shown[name])}</td>"
+            f"<td>{percent(model['clean_accuracy'])}{interval(model['clean_interval'])}</td>"
+        )
         if corrupted:
-            row += (f"<td>{percent(model['mpc'])}{interval(model['mpc_interval'])}</td><td>{percent(model['rpc'])}</td>"
-                    f"<td>{number(model['gamma_a'])}</td><td>{number(model['gamma_r'])} <small>"
-                    f"[{number(model['gamma_r_interval'][0])}, {number(model['gamma_r_interval'][1])}]</small></td>"
-                    f"<td>{number(model['mce'])}</td><td>{number(model['clean_calibration_error'])} → "
-                    f"{number(model['corrupted_calibration_error'])}</td>")
+            row += (
+                f"<td>{percent(model['mpc'])}{interval(model['mpc_interval'])}</td><td>{percent(model['rpc'])}</td>"
+                f"<td>{number(model['gamma_a'])}</td><td>{number(model['gamma_r'])} <small>"
+                f"[{number(model['gamma_r_interval'][0])}, "
+                f"{number(model['gamma_r_interval'][1])}]</small></td>"
+                f"<td>{number(model['mce'])}</td><td>{number(model['clean_calibration_error'])} → "
+                f"{number(model['corrupted_calibration_error'])}</td>"
+            )
         rows.append(f"<tr>{row}</tr>")
-    legend = ("" if not corrupted else
-              "<p class='small'>mPC: mean accuracy over all corruptions and severities; rPC = mPC / clean (Yi et al.). "
-              "γ<sup>a</sup> = 1 − drop, γ<sup>r</sup> = 1 − drop / clean accuracy (Schiappa et al.): 1 is no drop. "
-              f"mCE: errors relative to {html.escape(shown[report['reference']])} (1.00; below is better). "
-              "Calibration error: mean gap between probability and accuracy. Brackets: 95% bootstrap intervals"
-              f"{'' if report['groups'] is None else ', whole groups drawn'}.</p>")
-    return (f"<h2>Summary</h2><div class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div>{legend}")
+    legend = (
+        ""
+        if not corrupted
+        else "<p class='small'>mPC: mean accuracy over all corruptions and severities; rPC = mPC "
+        "/ clean (Yi et al.). "
+        "γ<sup>a</sup> = 1 − drop, γ<sup>r</sup> = 1 − drop / clean accuracy (Schiappa et al.): 1 "
+        "is no drop. "
+        f"mCE: errors relative to {html.escape(shown[report['reference']])} (1.00; below is "
+        "better). "
+        "Calibration error: mean gap between probability and accuracy. Brackets: 95% bootstrap "
+        "intervals"
+        f"{'' if report['groups'] is None else ', whole groups drawn'}.</p>"
+    )
+    return f"<h2>Summary</h2><div class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div>{legend}"
 
 
 def _pairs(report: dict[str, Any], shown: dict[str, str]) -> str:
@@ -119,31 +157,48 @@ def _pairs(report: dict[str, Any], shown: dict[str, str]) -> str:
     for pair in report["pairs"]:
         clean, changed = pair["clean"], pair.get("corrupted")
         p = clean["group_test_p"] if clean["group_test_p"] is not None else clean["mcnemar_p"]
-        cells = (f"<td>{html.escape(shown[pair['b']])} − {html.escape(shown[pair['a']])}</td>"
-                 f"<td>{percent(clean['difference'])}{interval((clean['low'], clean['high']))}</td><td>{p:.3f}</td>")
+        cells = (
+            f"<td>{html.escape(shown[pair['b']])} − {html.escape(shown[pair['a']])}</td>"
+            f"<td>{percent(clean['difference'])}{interval((clean['low'], clean['high']))}</td><td>{p:.3f}</td>"
+        )
         if changed:
-            cells += (f"<td>{percent(changed['difference'])}{interval((changed['low'], changed['high']))}</td>"
-                      f"<td>{changed['p']:.3f}</td>")
+            cells += (
+                f"<td>{percent(changed['difference'])}{interval((changed['low'], changed['high']))}</td>"
+                f"<td>{changed['p']:.3f}</td>"
+            )
         rows.append(f"<tr>{cells}</tr>")
     head = "<th>pair</th><th>clean, points</th><th>p</th>"
     if report["pairs"][0].get("corrupted"):
         head += "<th>under corruption, points</th><th>p</th>"
-    return (f"<h2>Paired comparison</h2><div class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div>"
-            "<p class='small'>The same videos for both models; p from swapping the models at random in whole groups "
-            "(McNemar's exact test where there are no groups). An interval that holds 0 decides nothing.</p>")
+    return (
+        "<h2>Paired comparison</h2><div "
+        f"class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div>"
+        "<p class='small'>The same videos for both models; p from swapping the models at random "
+        "in whole groups "
+        "(McNemar's exact test where there are no groups). An interval that holds 0 decides "
+        "nothing.</p>"
+    )
 
 
 def _categories(report: dict[str, Any], shown: dict[str, str]) -> str:
     categories = list(next(iter(report["models"].values()))["categories"])
     head = "<th>model</th>" + "".join(f"<th>{category}</th>" for category in categories)
     rows = "".join(
-        f"<tr><td>{swatch(i)}{html.escape(shown[name])}</td>" + "".join(
+        f"<tr><td>{swatch(i)}{html.escape(shown[name])}</td>"
+        + "".join(
             f"<td>{number(model['categories'][category].get('gamma_a'))} / "
-            f"{number(model['categories'][category].get('gamma_r'))}</td>" for category in categories) + "</tr>"
-        for i, (name, model) in enumerate(report["models"].items()))
-    return (f"<h2>By category</h2><div class='scroll'><table><tr>{head}</tr>{rows}</table></div>"
-            "<p class='small'>γ<sup>a</sup> / γ<sup>r</sup>, mean over severities, then over the category's "
-            "kinds.</p>")
+            f"{number(model['categories'][category].get('gamma_r'))}</td>"
+            for category in categories
+        )
+        + "</tr>"
+        for i, (name, model) in enumerate(report["models"].items())
+    )
+    return (
+        f"<h2>By category</h2><div class='scroll'><table><tr>{head}</tr>{rows}</table></div>"
+        "<p class='small'>γ<sup>a</sup> / γ<sup>r</sup>, mean over severities, then over the "
+        "category's "
+        "kinds.</p>"
+    )
 
 
 def _attacks(report: dict[str, Any], shown: dict[str, str]) -> str:
@@ -154,19 +209,31 @@ def _attacks(report: dict[str, Any], shown: dict[str, str]) -> str:
     for attack in attacks:
         for i, (name, model) in enumerate(report["models"].items()):
             found = model["attacks"][attack]
-            cells = ("<td colspan='5'>needs gradients; this model is a plain function</td>" if found is None else
-                     f"<td>{percent(model['clean_accuracy'])}</td><td>{percent(found['robust_accuracy'])}</td>"
-                     f"<td>{percent(found['fooling_rate'])}</td><td>{number(found['mean_change_levels'])} / "
-                     f"{found['max_change_levels']}</td><td>{found['mean_queries']:.0f}</td>")
-            rows.append(f"<tr><td>{attack}</td><td style='text-align:left'>{swatch(i)}{html.escape(shown[name])}</td>"
-                        f"{cells}</tr>")
+            cells = (
+                "<td colspan='5'>needs gradients; this model is a plain function</td>"
+                if found is None
+                else f"<td>{percent(model['clean_accuracy'])}</td><td>{percent(found['robust_accuracy'])}</td>"
+                f"<td>{percent(found['fooling_rate'])}</td><td>{number(found['mean_change_levels'])} / "
+                f"{found['max_change_levels']}</td><td>{found['mean_queries']:.0f}</td>"
+            )
+            rows.append(
+                f"<tr><td>{attack}</td><td "
+                f"style='text-align:left'>{swatch(i)}{html.escape(shown[name])}</td>"
+                f"{cells}</tr>"
+            )
     options = report["settings"].get("attack_options") or {}
     given = "" if not options else f" Options: <code>{html.escape(json.dumps(options))}</code>."
-    return ("<h2>Adversarial change</h2><div class='scroll'><table><tr><th>attack</th><th style='text-align:left'>model"
-            "</th><th>clean %</th><th>robust %</th><th>fooling rate %</th><th>change, grey levels<br><small>mean / "
-            f"largest</small></th><th>queries per video</th></tr>{''.join(rows)}</table></div><p class='small'>White-"
-            "box attacks know the model. The worst of all iterates and restarts, in whole grey levels, is scored. "
-            f"Fooling rate: share of correct answers that change.{given}</p>")
+    return (
+        "<h2>Adversarial change</h2><div class='scroll'><table><tr><th>attack</th><th "
+        "style='text-align:left'>model"
+        "</th><th>clean %</th><th>robust %</th><th>fooling rate %</th><th>change, grey "
+        "levels<br><small>mean / "
+        f"largest</small></th><th>queries per video</th></tr>{''.join(rows)}</table></div><p "
+        "class='small'>White-"
+        "box attacks know the model. The worst of all iterates and restarts, in whole grey "
+        "levels, is scored. "
+        f"Fooling rate: share of correct answers that change.{given}</p>"
+    )
 
 
 def _order(report: dict[str, Any], shown: dict[str, str]) -> str:
@@ -176,29 +243,58 @@ def _order(report: dict[str, Any], shown: dict[str, str]) -> str:
     for i, (name, model) in enumerate(report["models"].items()):
         order = model["order"] or {}
         span = order.get("order_reliance_interval")
-        rows.append(f"<tr><td>{swatch(i)}{html.escape(shown[name])}</td><td>{percent(order.get('ordered_accuracy'))}"
-                    f"</td><td>{percent(order.get('shuffled_accuracy'))}</td>"
-                    f"<td>{percent(order.get('corrected_accuracy'))}</td><td>{percent(order.get('order_reliance'))}"
-                    f"{interval(span)}</td><td>{percent(order.get('agreement'))}</td></tr>")
-    return ("<h2>Order of the frames</h2><div class='scroll'><table><tr><th>model</th><th>ordered %</th><th>shuffled %"
-            "</th><th>corrected %</th><th>order reliance</th><th>same answer<br>after shuffling %</th></tr>"
-            f"{''.join(rows)}</table></div><p class='small'>Order reliance = ordered − shuffled accuracy. Near 0 the "
-            "model does not use the order: it recognises pictures, not movement. Corrected: the model's own "
-            "temporal attention puts the shuffled frames back.</p>")
+        rows.append(
+            f"<tr><td>{swatch(i)}{html.escape(shown[name])}</td><td>{percent(order.get('ordered_accuracy'))}"
+            f"</td><td>{percent(order.get('shuffled_accuracy'))}</td>"
+            f"<td>{percent(order.get('corrected_accuracy'))}</td><td>{percent(order.get('order_reliance'))}"
+            f"{interval(span)}</td><td>{percent(order.get('agreement'))}</td></tr>"
+        )
+    return (
+        "<h2>Order of the frames</h2><div class='scroll'><table><tr><th>model</th><th>ordered "
+        "%</th><th>shuffled %"
+        "</th><th>corrected %</th><th>order reliance</th><th>same answer<br>after shuffling "
+        "%</th></tr>"
+        f"{''.join(rows)}</table></div><p class='small'>Order reliance = ordered − shuffled "
+        "accuracy. Near 0 the "
+        "model does not use the order: it recognises pictures, not movement. Corrected: the "
+        "model's own "
+        "temporal attention puts the shuffled frames back.</p>"
+    )
 
 
 def _settings(report: dict[str, Any]) -> str:
     settings = report["settings"]
-    kinds = "".join("<tr>" + "".join(f"<td style='text-align:left'>{k[key]}</td>" for key in
-                                     ("kind", "profile", "domain", "coherence")) + "</tr>"
-                    for k in report.get("kinds", []))
-    table = "" if not kinds else (
-        "<details><summary>Constants and domain of every corruption</summary><table><tr><th>kind</th>"
-        "<th style='text-align:left'>constants of</th><th style='text-align:left'>applied to</th>"
-        f"<th style='text-align:left'>random draws per</th></tr>{kinds}</table></details>")
-    command = f"<p>Made by <code>{html.escape(report['command'])}</code></p>" if report.get("command") else ""
-    return (f"<h2>How it was measured</h2>{command}<p>Profile {settings['profile']}; pixels were changed at "
-            f"{settings['resolution']} × {settings['resolution']}, then resized to each model; at most "
-            f"{settings['max_frames']} source frames of a video; seed {settings['seed']}; marey "
-            f"{html.escape(report.get('version', ''))}. One clip and one crop per video, so clean accuracy can differ "
-            f"from an evaluation with more views.</p>{table}")
+    kinds = "".join(
+        "<tr>"
+        + "".join(
+            f"<td style='text-align:left'>{k[key]}</td>"
+            for key in ("kind", "profile", "domain", "coherence")
+        )
+        + "</tr>"
+        for k in report.get("kinds", [])
+    )
+    table = (
+        ""
+        if not kinds
+        else (
+            "<details><summary>Constants and domain of every "
+            "corruption</summary><table><tr><th>kind</th>"
+            "<th style='text-align:left'>constants of</th><th style='text-align:left'>applied "
+            "to</th>"
+            f"<th style='text-align:left'>random draws per</th></tr>{kinds}</table></details>"
+        )
+    )
+    command = (
+        f"<p>Made by <code>{html.escape(report['command'])}</code></p>"
+        if report.get("command")
+        else ""
+    )
+    return (
+        f"<h2>How it was measured</h2>{command}<p>Profile {settings['profile']}; pixels were "
+        "changed at "
+        f"{settings['resolution']} × {settings['resolution']}, then resized to each model; at most "
+        f"{settings['max_frames']} source frames of a video; seed {settings['seed']}; marey "
+        f"{html.escape(report.get('version', ''))}. One clip and one crop per video, so clean "
+        "accuracy can differ "
+        f"from an evaluation with more views.</p>{table}"
+    )

@@ -23,8 +23,13 @@ from marey.metrics.comparison import compare, sign_flip_p_value
 Entry = dict[str, Any]
 
 
-def summarise(entries: Sequence[Entry], names: Sequence[str], class_names: Sequence[str], config: BenchmarkConfig,
-              reference: int = 0) -> dict[str, Any]:
+def summarise(
+    entries: Sequence[Entry],
+    names: Sequence[str],
+    class_names: Sequence[str],
+    config: BenchmarkConfig,
+    reference: int = 0,
+) -> dict[str, Any]:
     """Compute every number of the report.
 
     Args:
@@ -42,87 +47,154 @@ def summarise(entries: Sequence[Entry], names: Sequence[str], class_names: Seque
     """
     good = [entry for entry in entries if "error" not in entry]
     if not good:
-        raise UserError("no video could be read, so there is nothing to report; see the errors above")
+        raise UserError(
+            "no video could be read, so there is nothing to report; see the errors above"
+        )
     groups = [entry["group"] for entry in good]
     grouped = groups if all(group is not None for group in groups) else None
     tables = [_accuracies(good, i, config) for i in range(len(names))]
-    models = {name: _model(good, i, tables, grouped, config, reference) for i, name in enumerate(names)}
+    models = {
+        name: _model(good, i, tables, grouped, config, reference) for i, name in enumerate(names)
+    }
     labels = [class_names[entry["label"]] for entry in good]
-    pairs = [_pair(good, names, a, b, labels, grouped, config) for a in range(len(names))
-             for b in range(a + 1, len(names))]
-    return {"videos": len(good), "groups": len(set(groups)) if grouped is not None else None,
-            "classes": list(class_names),
-            "majority_class_share": max(labels.count(name) for name in class_names) / len(labels),
-            "unreadable": [{"video": entry["video"], "error": entry["error"]} for entry in entries if "error" in entry],
-            "reference": names[reference], "models": models, "pairs": pairs}
+    pairs = [
+        _pair(good, names, a, b, labels, grouped, config)
+        for a in range(len(names))
+        for b in range(a + 1, len(names))
+    ]
+    return {
+        "videos": len(good),
+        "groups": len(set(groups)) if grouped is not None else None,
+        "classes": list(class_names),
+        "majority_class_share": max(labels.count(name) for name in class_names) / len(labels),
+        "unreadable": [
+            {"video": entry["video"], "error": entry["error"]}
+            for entry in entries
+            if "error" in entry
+        ],
+        "reference": names[reference],
+        "models": models,
+        "pairs": pairs,
+    }
 
 
 def _column(entries: Sequence[Entry], model: int, tag: str) -> tuple[Tensor, Tensor]:
     """Return first answers, int (N,), and their probabilities, (N,)."""
     pairs = [entry["models"][model]["answers"][tag] for entry in entries]
-    return torch.tensor([pair[0] for pair in pairs]).long(), torch.tensor([pair[1] for pair in pairs]).double()
+    return torch.tensor([pair[0] for pair in pairs]).long(), torch.tensor(
+        [pair[1] for pair in pairs]
+    ).double()
 
 
 def _labels(entries: Sequence[Entry]) -> Tensor:
     return torch.tensor([entry["label"] for entry in entries])
 
 
-def _accuracies(entries: Sequence[Entry], model: int, config: BenchmarkConfig) -> dict[str, dict[int, float]]:
+def _accuracies(
+    entries: Sequence[Entry], model: int, config: BenchmarkConfig
+) -> dict[str, dict[int, float]]:
     labels = _labels(entries)
-    return {kind: {severity: float((_column(entries, model, f"{kind}/{severity}")[0] == labels).double().mean())
-                   for severity in config.severities} for kind in config.corruptions}
+    return {
+        kind: {
+            severity: float(
+                (_column(entries, model, f"{kind}/{severity}")[0] == labels).double().mean()
+            )
+            for severity in config.severities
+        }
+        for kind in config.corruptions
+    }
 
 
 def _corrupted_share(entries: Sequence[Entry], model: int, config: BenchmarkConfig) -> Tensor:
-    """Return for each video the share of changes under which the answer is right, severities first, (N,)."""
+    """Return for each video the share of changes under which the answer is right, severities first,
+    (N,)."""
     labels = _labels(entries)
-    rows = [torch.stack([(_column(entries, model, f"{kind}/{severity}")[0] == labels).double()
-                         for severity in config.severities]).mean(0) for kind in config.corruptions]
+    rows = [
+        torch.stack(
+            [
+                (_column(entries, model, f"{kind}/{severity}")[0] == labels).double()
+                for severity in config.severities
+            ]
+        ).mean(0)
+        for kind in config.corruptions
+    ]
     return torch.stack(rows).mean(0)
 
 
-def _model(entries: Sequence[Entry], model: int, tables: Sequence[dict[str, dict[int, float]]],
-           groups: Sequence[Any] | None, config: BenchmarkConfig, reference: int) -> dict[str, Any]:
+def _model(
+    entries: Sequence[Entry],
+    model: int,
+    tables: Sequence[dict[str, dict[int, float]]],
+    groups: Sequence[Any] | None,
+    config: BenchmarkConfig,
+    reference: int,
+) -> dict[str, Any]:
     labels = _labels(entries)
     answers, confidence = _column(entries, model, CLEAN)
     right = (answers == labels).double()
     clean = float(right.mean())
     reference_clean = float((_column(entries, reference, CLEAN)[0] == labels).double().mean())
     table, other = tables[model], tables[reference]
-    kinds = {kind: _kind(entries, model, kind, clean, table[kind], other[kind], reference_clean, config)
-             for kind in config.corruptions}
+    kinds = {
+        kind: _kind(entries, model, kind, clean, table[kind], other[kind], reference_clean, config)
+        for kind in config.corruptions
+    }
     result: dict[str, Any] = {
-        "clean_accuracy": clean, "clean_interval": bootstrap_interval(right, groups=groups),
-        "clean_calibration_error": calibration_error(confidence, right), "kinds": kinds,
-        "categories": {}, "attacks": _attacks(entries, model, answers, labels), "order": _order(entries, model)}
+        "clean_accuracy": clean,
+        "clean_interval": bootstrap_interval(right, groups=groups),
+        "clean_calibration_error": calibration_error(confidence, right),
+        "kinds": kinds,
+        "categories": {},
+        "attacks": _attacks(entries, model, answers, labels),
+        "order": _order(entries, model),
+    }
     if kinds:
         category_of = {kind: numbers["category"] for kind, numbers in kinds.items()}
         for key in ("mean_accuracy", "gamma_a", "gamma_r"):
-            values = {kind: numbers[key] for kind, numbers in kinds.items() if numbers[key] is not None}
+            values = {
+                kind: numbers[key] for kind, numbers in kinds.items() if numbers[key] is not None
+            }
             for category, mean in metrics.category_means(values, category_of).items():
                 result["categories"].setdefault(category, {})[key] = mean
         share = _corrupted_share(entries, model, config)
-        result |= {"mpc": metrics.mean_performance_under_corruption(table),
-                   "mpc_interval": bootstrap_interval(share, groups=groups),
-                   "rpc": metrics.relative_performance_under_corruption(clean, table),
-                   "gamma_a": metrics.absolute_robustness(clean, float(share.mean())),
-                   "gamma_r": metrics.relative_robustness(clean, float(share.mean())),
-                   "gamma_r_interval": _ratio_interval(share, right, groups),
-                   "mce": metrics.mean_corruption_error(table, other),
-                   "corrupted_calibration_error": sum(k["calibration_error"] for k in kinds.values()) / len(kinds)}
+        result |= {
+            "mpc": metrics.mean_performance_under_corruption(table),
+            "mpc_interval": bootstrap_interval(share, groups=groups),
+            "rpc": metrics.relative_performance_under_corruption(clean, table),
+            "gamma_a": metrics.absolute_robustness(clean, float(share.mean())),
+            "gamma_r": metrics.relative_robustness(clean, float(share.mean())),
+            "gamma_r_interval": _ratio_interval(share, right, groups),
+            "mce": metrics.mean_corruption_error(table, other),
+            "corrupted_calibration_error": sum(k["calibration_error"] for k in kinds.values())
+            / len(kinds),
+        }
     return result
 
 
-def _ratio_interval(share: Tensor, right: Tensor, groups: Sequence[Any] | None) -> tuple[float, float]:
-    """Return the bootstrap interval of gamma^r = corrupted / clean accuracy, both resampled together."""
+def _ratio_interval(
+    share: Tensor, right: Tensor, groups: Sequence[Any] | None
+) -> tuple[float, float]:
+    """Return the bootstrap interval of gamma^r = corrupted / clean accuracy, both resampled
+    together."""
+
     def ratio(rows: Tensor) -> Tensor:
-        return rows[:, 0].mean() / rows[:, 1].mean().clamp(min=1 / len(rows))       # a draw without one right answer
+        return rows[:, 0].mean() / rows[:, 1].mean().clamp(
+            min=1 / len(rows)
+        )  # a draw without one right answer
 
     return bootstrap_interval(torch.stack([share, right], 1), ratio, groups=groups)
 
 
-def _kind(entries: Sequence[Entry], model: int, kind: str, clean: float, accuracy: dict[int, float],
-          reference: dict[int, float], reference_clean: float, config: BenchmarkConfig) -> dict[str, Any]:
+def _kind(
+    entries: Sequence[Entry],
+    model: int,
+    kind: str,
+    clean: float,
+    accuracy: dict[int, float],
+    reference: dict[int, float],
+    reference_clean: float,
+    config: BenchmarkConfig,
+) -> dict[str, Any]:
     labels = _labels(entries)
     clean_answers, _ = _column(entries, model, CLEAN)
     columns = [_column(entries, model, f"{kind}/{severity}") for severity in config.severities]
@@ -130,16 +202,25 @@ def _kind(entries: Sequence[Entry], model: int, kind: str, clean: float, accurac
     errors = [calibration_error(confidence, answers == labels) for answers, confidence in columns]
     mean = metrics.mean_over_severities(accuracy)
     change = corruption(kind, profile=config.profile)
-    return {"category": change.category, "profile": change.profile,
-            "accuracy": {str(severity): value for severity, value in accuracy.items()}, "mean_accuracy": mean,
-            "gamma_a": metrics.absolute_robustness(clean, mean), "gamma_r": metrics.relative_robustness(clean, mean),
-            "ce": metrics.corruption_error(accuracy, reference),
-            "relative_ce": metrics.relative_corruption_error(accuracy, clean, reference, reference_clean),
-            "fooling_rate": None if fooled[0] is None else sum(f or 0.0 for f in fooled) / len(fooled),
-            "calibration_error": sum(errors) / len(errors)}
+    return {
+        "category": change.category,
+        "profile": change.profile,
+        "accuracy": {str(severity): value for severity, value in accuracy.items()},
+        "mean_accuracy": mean,
+        "gamma_a": metrics.absolute_robustness(clean, mean),
+        "gamma_r": metrics.relative_robustness(clean, mean),
+        "ce": metrics.corruption_error(accuracy, reference),
+        "relative_ce": metrics.relative_corruption_error(
+            accuracy, clean, reference, reference_clean
+        ),
+        "fooling_rate": None if fooled[0] is None else sum(f or 0.0 for f in fooled) / len(fooled),
+        "calibration_error": sum(errors) / len(errors),
+    }
 
 
-def _attacks(entries: Sequence[Entry], model: int, clean_answers: Tensor, labels: Tensor) -> dict[str, Any]:
+def _attacks(
+    entries: Sequence[Entry], model: int, clean_answers: Tensor, labels: Tensor
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, first in entries[0]["models"][model].get("attacks", {}).items():
         if first is None:
@@ -148,11 +229,13 @@ def _attacks(entries: Sequence[Entry], model: int, clean_answers: Tensor, labels
         rows = [entry["models"][model]["attacks"][name] for entry in entries]
         answers = torch.tensor([row["answer"] for row in rows])
         success = torch.tensor([row["success"] for row in rows]).double()
-        found[name] = {"robust_accuracy": float(1 - success.mean()),
-                       "fooling_rate": metrics.fooling_rate(clean_answers, answers, labels),
-                       "mean_change_levels": sum(row["mean_change"] for row in rows) / len(rows),
-                       "max_change_levels": max(row["max_change"] for row in rows),
-                       "mean_queries": sum(row["queries"] for row in rows) / len(rows)}
+        found[name] = {
+            "robust_accuracy": float(1 - success.mean()),
+            "fooling_rate": metrics.fooling_rate(clean_answers, answers, labels),
+            "mean_change_levels": sum(row["mean_change"] for row in rows) / len(rows),
+            "max_change_levels": max(row["max_change"] for row in rows),
+            "mean_queries": sum(row["queries"] for row in rows) / len(rows),
+        }
     return found
 
 
@@ -169,33 +252,61 @@ def _order(entries: Sequence[Entry], model: int) -> dict[str, Any] | None:
     return reliance_numbers(_labels(entries), predicted, seed=0)
 
 
-def _pair(entries: Sequence[Entry], names: Sequence[str], a: int, b: int, labels: Sequence[str],
-          groups: Sequence[Any] | None, config: BenchmarkConfig) -> dict[str, Any]:
+def _pair(
+    entries: Sequence[Entry],
+    names: Sequence[str],
+    a: int,
+    b: int,
+    labels: Sequence[str],
+    groups: Sequence[Any] | None,
+    config: BenchmarkConfig,
+) -> dict[str, Any]:
     """Compare two models on the same videos, clean and corrupted."""
     numbers = _labels(entries)
-    clean = compare(_column(entries, a, CLEAN)[0] == numbers, _column(entries, b, CLEAN)[0] == numbers, labels,
-                    groups=groups)
+    clean = compare(
+        _column(entries, a, CLEAN)[0] == numbers,
+        _column(entries, b, CLEAN)[0] == numbers,
+        labels,
+        groups=groups,
+    )
     clean.pop("per_class")
     result: dict[str, Any] = {"a": names[a], "b": names[b], "clean": clean}
     if config.corruptions:
         gains = _corrupted_share(entries, b, config) - _corrupted_share(entries, a, config)
         units = groups if groups is not None else list(range(len(gains)))
-        per_unit = torch.stack([gains[torch.tensor([unit == other for other in units])].sum()
-                                for unit in dict.fromkeys(units)])
+        per_unit = torch.stack(
+            [
+                gains[torch.tensor([unit == other for other in units])].sum()
+                for unit in dict.fromkeys(units)
+            ]
+        )
         low, high = bootstrap_interval(gains, groups=groups)
-        result["corrupted"] = {"difference": float(gains.mean()), "low": low, "high": high,
-                               "p": sign_flip_p_value(per_unit), "unit": "groups" if groups is not None else "videos"}
+        result["corrupted"] = {
+            "difference": float(gains.mean()),
+            "low": low,
+            "high": high,
+            "p": sign_flip_p_value(per_unit),
+            "unit": "groups" if groups is not None else "videos",
+        }
     return result
 
 
 def describe_kinds(config: BenchmarkConfig) -> list[dict[str, Any]]:
-    """Return where each kind's constants come from, where it applies and whether its draws change by frame."""
+    """Return where each kind's constants come from, where it applies and whether its draws change
+    by frame."""
     described = []
     for kind in config.corruptions:
         change = corruption(kind, profile=config.profile)
-        described.append({"kind": kind, "category": change.category, "domain": change.domain,
-                          "coherence": change.coherence, "profile": change.profile,
-                          "monotone": change.kind.monotone})
+        described.append(
+            {
+                "kind": kind,
+                "category": change.category,
+                "domain": change.domain,
+                "coherence": change.coherence,
+                "profile": change.profile,
+                "monotone": change.kind.monotone,
+            }
+        )
     return described
 
 
@@ -205,7 +316,8 @@ def settings_of(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def choose_videos(index: DatasetIndex, split: str | None, limit: int | None) -> DatasetIndex:
-    """Return the labelled videos to measure on: a split, and of it at most `limit`, taken in turn from every class."""
+    """Return the labelled videos to measure on: a split, and of it at most `limit`, taken in turn
+    from every class."""
     if split is None:
         split = next((name for name in ("test", "val") if name in index.splits), None)
     chosen = index if split is None else index.split(split)
@@ -216,8 +328,17 @@ def choose_videos(index: DatasetIndex, split: str | None, limit: int | None) -> 
         by_class: dict[str, list[Any]] = {}
         for sample in samples:
             by_class.setdefault(str(sample.label), []).append(sample)
-        turns = [sample for row in zip_longest(*by_class.values()) for sample in row if sample is not None]
+        turns = [
+            sample
+            for row in zip_longest(*by_class.values())
+            for sample in row
+            if sample is not None
+        ]
         kept = {id(sample) for sample in turns[:limit]}
         samples = [sample for sample in samples if id(sample) in kept]
     present = {sample.label for sample in samples}
-    return replace(chosen, samples=tuple(samples), class_names=tuple(n for n in chosen.class_names if n in present))
+    return replace(
+        chosen,
+        samples=tuple(samples),
+        class_names=tuple(n for n in chosen.class_names if n in present),
+    )

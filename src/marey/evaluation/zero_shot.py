@@ -1,7 +1,9 @@
-"""Accuracy on actions never trained on: `marey evaluate --unseen`, and the same numbers for class splits.
+"""Accuracy on actions never trained on: `marey evaluate --unseen`, and the same numbers for class
+splits.
 
-Classes are held out of training by `data.unseen_classes`; a label of the evaluated data that the model has no
-class for is unseen. Every video is given the label, of all or of the unseen ones, whose name is nearest to ŝ.
+Classes are held out of training by `data.unseen_classes`; a label of the evaluated data that the
+model has no class for is unseen. Every video is given the label, of all or of the unseen ones,
+whose name is nearest to ŝ.
 """
 
 from __future__ import annotations
@@ -16,19 +18,32 @@ from marey.datasets.index import DatasetIndex
 from marey.errors import UserError
 from marey.inference.answers import Answers
 from marey.inference.zero_shot import label_vectors, similarity
-from marey.metrics.accuracy import bootstrap_interval, confusion_matrix, enough_groups, mean_class_accuracy
+from marey.metrics.accuracy import (
+    bootstrap_interval,
+    confusion_matrix,
+    enough_groups,
+    mean_class_accuracy,
+)
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
-    """Return 2 S U / (S + U), 0 where both are 0 (Xian et al., "Zero-Shot Learning", TPAMI 2018, Eq. 16)."""
+    """Return 2 S U / (S + U), 0 where both are 0 (Xian et al., "Zero-Shot Learning", TPAMI 2018,
+    Eq. 16)."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen > 0 else 0.0
 
 
-def unseen_accuracies(predicted: Tensor, vectors: Tensor, labels: Tensor, num_seen: int,
-                      references: Tensor | None = None) -> dict[str, float | None]:
-    """Score predicted label embeddings against the names of seen and unseen classes; means over classes, 0..1.
+def unseen_accuracies(
+    predicted: Tensor,
+    vectors: Tensor,
+    labels: Tensor,
+    num_seen: int,
+    references: Tensor | None = None,
+) -> dict[str, float | None]:
+    """Score predicted label embeddings against the names of seen and unseen classes; means over
+    classes, 0..1.
 
-    "seen", "unseen": every name is a candidate (generalised zero-shot); "harmonic_mean" of the two; "zero_shot": only
+    "seen", "unseen": every name is a candidate (generalised zero-shot); "harmonic_mean" of the two;
+    "zero_shot": only
     the unseen names are candidates, which has the chance level "chance" = 1 / their number.
 
     Args:
@@ -46,12 +61,20 @@ def unseen_accuracies(predicted: Tensor, vectors: Tensor, labels: Tensor, num_se
     answers, among = scores.argmax(1), scores[:, num_seen:].argmax(1) + num_seen
 
     def mean(chosen: Tensor, given: Tensor) -> float | None:
-        return mean_class_accuracy(confusion_matrix(given[chosen], labels[chosen], K)) if bool(chosen.any()) else None
+        return (
+            mean_class_accuracy(confusion_matrix(given[chosen], labels[chosen], K))
+            if bool(chosen.any())
+            else None
+        )
 
     seen, unseen = mean(labels < num_seen, answers), mean(labels >= num_seen, answers)
-    return {"seen": seen, "unseen": unseen,
-            "harmonic_mean": None if seen is None or unseen is None else harmonic_mean(seen, unseen),
-            "zero_shot": mean(labels >= num_seen, among), "chance": 1 / (K - num_seen)}
+    return {
+        "seen": seen,
+        "unseen": unseen,
+        "harmonic_mean": None if seen is None or unseen is None else harmonic_mean(seen, unseen),
+        "zero_shot": mean(labels >= num_seen, among),
+        "chance": 1 / (K - num_seen),
+    }
 
 
 def unseen_classes(checkpoint: Checkpoint, index: DatasetIndex) -> list[str]:
@@ -63,67 +86,106 @@ def unseen_classes(checkpoint: Checkpoint, index: DatasetIndex) -> list[str]:
     seen = set(checkpoint.class_names)
     unseen = sorted({str(sample.label) for sample in index.samples} - seen)
     if not unseen:
-        raise UserError(f"{index.root}: the model {checkpoint.source} was trained on all {len(seen)} labels of these "
-                        "videos; leave some out with 'marey train ... --set data.unseen_classes=[...]', or "
-                        "evaluate without --unseen")
+        raise UserError(
+            f"{index.root}: the model {checkpoint.source} was trained on all {len(seen)} labels "
+            "of these "
+            "videos; leave some out with 'marey train ... --set data.unseen_classes=[...]', or "
+            "evaluate without --unseen"
+        )
     return unseen
 
 
-def unseen_report(answers: Answers, checkpoint: Checkpoint, unseen: list[str], *, hubness: bool = False,
-                  seed: int = 0) -> dict[str, Any]:
+def unseen_report(
+    answers: Answers,
+    checkpoint: Checkpoint,
+    unseen: list[str],
+    *,
+    hubness: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Score stored label embeddings against the names of seen and unseen classes.
 
     Args:
         unseen: labels of the data that the model has no class for.
-        hubness: correct the similarities for hubs (CSLS), with the evaluated videos themselves as references: the
-            number then depends on which videos are evaluated together.
+        hubness: correct the similarities for hubs (CSLS), with the evaluated videos themselves as
+            references: the number then depends on which videos are evaluated together.
         seed: of the bootstrap.
 
     Raises:
         UserError: if the model predicts no label embedding, or names cannot be embedded.
     """
     if answers.label_embedding is None:
-        raise UserError(f"{checkpoint.source} has no label-embedding head, which --unseen needs; use marey-mini, "
-                        "or train a recipe such as sevitar_ucf101")
+        raise UserError(
+            f"{checkpoint.source} has no label-embedding head, which --unseen needs; use "
+            "marey-mini, "
+            "or train a recipe such as sevitar_ucf101"
+        )
     seen = list(checkpoint.class_names)
     vectors = label_vectors([*seen, *unseen], checkpoint)
-    predicted = answers.label_embedding.mean(1)                                                       # (N, E)
+    predicted = answers.label_embedding.mean(1)  # (N, E)
     numbers = {name: number for number, name in enumerate([*seen, *unseen])}
     labels = torch.tensor([numbers[str(label)] for label in answers.labels])
     references = predicted if hubness else None
 
     found = unseen_accuracies(predicted, vectors, labels, len(seen), references)
-    interval = zero_shot_interval(predicted, vectors, labels, len(seen), references, answers.groups, seed)
-    text = (f"unseen classes: {', '.join(unseen)}\n"
-            f"among unseen names {_percent(found['zero_shot'])} [{_percent(interval[0])}, {_percent(interval[1])}] "
-            f"(chance {_percent(found['chance'])}); among all {len(numbers)} names: seen {_percent(found['seen'])}, "
-            f"unseen {_percent(found['unseen'])}, harmonic mean {_percent(found['harmonic_mean'])}")
-    shares = {f"{name}_accuracy" if name in ("seen", "unseen", "zero_shot") else name: value
-              for name, value in found.items()}
+    interval = zero_shot_interval(
+        predicted, vectors, labels, len(seen), references, answers.groups, seed
+    )
+    text = (
+        f"unseen classes: {', '.join(unseen)}\n"
+        f"among unseen names {_percent(found['zero_shot'])} [{_percent(interval[0])}, "
+        f"{_percent(interval[1])}] "
+        f"(chance {_percent(found['chance'])}); among all {len(numbers)} names: seen "
+        f"{_percent(found['seen'])}, "
+        f"unseen {_percent(found['unseen'])}, harmonic mean {_percent(found['harmonic_mean'])}"
+    )
+    shares = {
+        f"{name}_accuracy" if name in ("seen", "unseen", "zero_shot") else name: value
+        for name, value in found.items()
+    }
     unit = "groups" if enough_groups(answers.groups) else "videos"
-    return {"num_videos": len(answers.videos), "seen_classes": seen, "unseen_classes": unseen, **shares,
-            "zero_shot_interval": list(interval),
-            "interval": f"95% bootstrap over {unit} of this one class split; another choice of unseen classes moves "
-                        "the number more",
-            "average": "per class", "hubness_correction": "csls" if hubness else "none",
-            "label_source": checkpoint.extra.get("label_source"), "unreadable": answers.unreadable,
-            "num_unreadable": len(answers.unreadable), "summary": {"text": text}}
+    return {
+        "num_videos": len(answers.videos),
+        "seen_classes": seen,
+        "unseen_classes": unseen,
+        **shares,
+        "zero_shot_interval": list(interval),
+        "interval": f"95% bootstrap over {unit} of this one class split; another choice of unseen "
+        "classes moves "
+        "the number more",
+        "average": "per class",
+        "hubness_correction": "csls" if hubness else "none",
+        "label_source": checkpoint.extra.get("label_source"),
+        "unreadable": answers.unreadable,
+        "num_unreadable": len(answers.unreadable),
+        "summary": {"text": text},
+    }
 
 
 def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1%}"
 
 
-def zero_shot_interval(predicted: Tensor, vectors: Tensor, labels: Tensor, num_seen: int, references: Tensor | None,
-                       groups: list[str | None], seed: int) -> tuple[float, float]:
-    """Return the bootstrap interval of the per-class mean among unseen names, arguments as `unseen_accuracies`."""
+def zero_shot_interval(
+    predicted: Tensor,
+    vectors: Tensor,
+    labels: Tensor,
+    num_seen: int,
+    references: Tensor | None,
+    groups: list[str | None],
+    seed: int,
+) -> tuple[float, float]:
+    """Return the bootstrap interval of the per-class mean among unseen names, arguments as
+    `unseen_accuracies`."""
     scores = similarity(predicted, vectors, references)
     chosen = labels >= num_seen
     mine = labels[chosen]
     if not len(mine):
         return float("nan"), float("nan")
     right = scores[chosen, num_seen:].argmax(1) + num_seen == mine
-    sizes = torch.bincount(mine)[mine].double()                # weights: from a mean over videos to one over classes
+    sizes = torch.bincount(mine)[
+        mine
+    ].double()  # weights: from a mean over videos to one over classes
     weighed = right.double() * len(mine) / (sizes * len(mine.unique()))
     own = [group for group, keep in zip(groups, chosen.tolist(), strict=True) if keep]
     low, high = bootstrap_interval(weighed, seed=seed, groups=own if enough_groups(own) else None)

@@ -22,14 +22,22 @@ class _Logits(nn.Module):
         return self.model(clip)["logits"]
 
 
-def gradient_relevance(model: nn.Module, clip: Tensor, target: int, *, method: str = "integrated_gradients",
-                       patch: int = 16, steps: int = 16) -> Tensor:
+def gradient_relevance(
+    model: nn.Module,
+    clip: Tensor,
+    target: int,
+    *,
+    method: str = "integrated_gradients",
+    patch: int = 16,
+    steps: int = 16,
+) -> Tensor:
     """Return the relevance of each patch for one class.
 
     Args:
         clip: float, (T, 3, S, S), as the model takes it.
         target: class number.
-        method: "integrated_gradients" (Sundararajan et al., 2017, from a clip of zeros) or "saliency".
+        method: "integrated_gradients" (Sundararajan et al., 2017, from a clip of zeros) or
+            "saliency".
         patch: pixels per side of a patch of the map.
         steps: points of the path of integrated gradients.
 
@@ -45,8 +53,12 @@ def gradient_relevance(model: nn.Module, clip: Tensor, target: int, *, method: s
     wrapped = _Logits(model)
     with torch.enable_grad():
         if method == "saliency":
-            attribution = captum.Saliency(wrapped).attribute(clip[None].clone().requires_grad_(), target=target)
+            attribution = captum.Saliency(wrapped).attribute(
+                clip[None].clone().requires_grad_(), target=target
+            )
         else:
             integrated = captum.IntegratedGradients(wrapped)
-            attribution = integrated.attribute(clip[None].clone(), target=target, n_steps=steps, internal_batch_size=1)
+            attribution = integrated.attribute(
+                clip[None].clone(), target=target, n_steps=steps, internal_batch_size=1
+            )
     return F.avg_pool2d(attribution[0].detach().abs().mean(1), patch)

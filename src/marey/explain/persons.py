@@ -1,7 +1,8 @@
-"""Figures of an Action Transformer: its keys and attention for one person, and its best and worst detections.
+"""Figures of an Action Transformer: its keys and attention for one person, and its best and worst
+detections.
 
-Girdhar et al., "Video Action Transformer Network", CVPR 2019: Fig. 4 (key embeddings as colours, attention of one
-person), Fig. 6 (top predictions per class), Fig. 7 (failures).
+Girdhar et al., "Video Action Transformer Network", CVPR 2019: Fig. 4 (key embeddings as colours,
+attention of one person), Fig. 6 (top predictions per class), Fig. 7 (failures).
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ RIGHT, WRONG, TRUE = (90, 220, 90), (255, 80, 70), (255, 255, 255)
 
 
 def pca_colours(embeddings: Tensor) -> Tensor:
-    """Project vectors to their first three principal components, as red, green and blue in one common scale.
+    """Project vectors to their first three principal components, as red, green and blue in one
+    common scale.
 
     Args:
         embeddings: float, (..., D).
 
     Returns:
-        (..., 3) in [0, 1]; near colours are near embeddings. The sign of a component is fixed by its largest weight.
+        (..., 3) in [0, 1]; near colours are near embeddings. The sign of a component is fixed by
+        its largest weight.
     """
     flat = embeddings.reshape(-1, embeddings.shape[-1]).float()
     centred = flat - flat.mean(0)
@@ -62,9 +65,11 @@ def key_colours(detector: Detector, features: Tensor, layer: int = -1) -> list[T
 
 
 @torch.no_grad()
-def explain_person(detector: Detector, video: str | Path, seconds: float, out: str | Path,
-                   person: int = 0) -> dict[str, object]:
-    """Draw what one person's query attends to: frames, key colours per head, attention per head of the last layer.
+def explain_person(
+    detector: Detector, video: str | Path, seconds: float, out: str | Path, person: int = 0
+) -> dict[str, object]:
+    """Draw what one person's query attends to: frames, key colours per head, attention per head of
+    the last layer.
 
     Args:
         detector: with a Tx head.
@@ -74,7 +79,8 @@ def explain_person(detector: Detector, video: str | Path, seconds: float, out: s
         person: which person, 0 the most certain one.
 
     Returns:
-        {"persons", "actions", "attention_in_box": share of the attention that falls into the person's box, per head}.
+        {"persons", "actions", "attention_in_box": share of the attention that falls into the
+        person's box, per head}.
 
     Raises:
         UserError: if there is no such person at that time, or no Tx head.
@@ -86,35 +92,57 @@ def explain_person(detector: Detector, video: str | Path, seconds: float, out: s
     frames, path = clip.frames[:-1], str(video)
     boxes, _, probabilities = detector.detect(frames, clip.frames[-1], path, seconds)
     if not person < len(boxes):
-        raise UserError(f"{path}: {len(boxes)} persons found at {seconds:g} s, person {person} was asked for")
+        raise UserError(
+            f"{path}: {len(boxes)} persons found at {seconds:g} s, person {person} was asked for"
+        )
     features = detector.model.features(detector.preprocess.clip(frames).to(detector.device))
     colours = key_colours(detector, features)
     size = (detector.preprocess.image_size,) * 2
-    outputs = detector.model.detect_from_features(features, size, [boxes[person:person + 1]], return_attention=True)
-    attention = outputs["attention_space_time"][-1][0].cpu()             # (heads, t, h, w)
+    outputs = detector.model.detect_from_features(
+        features, size, [boxes[person : person + 1]], return_attention=True
+    )
+    attention = outputs["attention_space_time"][-1][0].cpu()  # (heads, t, h, w)
     sheet = _sheet(frames, boxes[person], colours, attention)
     name = detector.checkpoint.class_names[int(probabilities[person].argmax())]
     columns = 1 + len(colours) + len(attention)
-    contact_sheet(sheet, _captions(len(sheet), len(colours), len(attention)), columns=columns, width=200,
-                  title=f"{name} {float(probabilities[person].max()):.0%}").save(out)
-    return {"persons": len(boxes), "actions": name,
-            "attention_in_box": [round(share, 4) for share in attention_in_box(attention, boxes[person])]}
+    contact_sheet(
+        sheet,
+        _captions(len(sheet), len(colours), len(attention)),
+        columns=columns,
+        width=200,
+        title=f"{name} {float(probabilities[person].max()):.0%}",
+    ).save(out)
+    return {
+        "persons": len(boxes),
+        "actions": name,
+        "attention_in_box": [
+            round(share, 4) for share in attention_in_box(attention, boxes[person])
+        ],
+    }
 
 
 def attention_in_box(attention: Tensor, box_xyxy_norm: Tensor) -> list[float]:
-    """Return per head the share of attention (heads, t, h, w) that falls into a box, whatever the time."""
+    """Return per head the share of attention (heads, t, h, w) that falls into a box, whatever the
+    time."""
     _, _, h, w = attention.shape
     y, x = (torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w
-    inside = (((y >= box_xyxy_norm[1]) & (y < box_xyxy_norm[3]))[:, None]
-              & ((x >= box_xyxy_norm[0]) & (x < box_xyxy_norm[2]))[None])
+    inside = ((y >= box_xyxy_norm[1]) & (y < box_xyxy_norm[3]))[:, None] & (
+        (x >= box_xyxy_norm[0]) & (x < box_xyxy_norm[2])
+    )[None]
     return (attention * inside).sum((1, 2, 3)).div(attention.sum((1, 2, 3))).tolist()
 
 
 def _sheet(frames: Tensor, box: Tensor, colours: list[Tensor], attention: Tensor) -> Tensor:
-    """Rows of pictures, one row per feature step: frame with box, keys per head, attention per head."""
+    """Rows of pictures, one row per feature step: frame with box, keys per head, attention per
+    head."""
     H = max(200, frames.shape[-2])
     W = round(H * frames.shape[-1] / frames.shape[-2])
-    big = F.interpolate(frames.float(), size=(H, W), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+    big = (
+        F.interpolate(frames.float(), size=(H, W), mode="bilinear", antialias=True)
+        .round()
+        .clamp(0, 255)
+        .byte()
+    )
     steps = attention.shape[1]
     scaled = (box * torch.tensor([W, H, W, H])).tolist()
     pictures = []
@@ -126,7 +154,12 @@ def _sheet(frames: Tensor, box: Tensor, colours: list[Tensor], attention: Tensor
         for head in attention:
             heat = _enlarge(head[step][None] / head.max().clamp(min=1e-9), H, W, as_byte=False)
             glow = torch.tensor([255.0, 220.0, 40.0])[:, None, None] * heat
-            pictures.append((frame.float() * (0.35 + 0.65 * heat) * 0.7 + glow * 0.45).round().clamp(0, 255).byte())
+            pictures.append(
+                (frame.float() * (0.35 + 0.65 * heat) * 0.7 + glow * 0.45)
+                .round()
+                .clamp(0, 255)
+                .byte()
+            )
     return torch.stack(pictures)
 
 
@@ -136,11 +169,17 @@ def _enlarge(picture: Tensor, H: int, W: int, as_byte: bool = True) -> Tensor:
 
 
 def _captions(count: int, keys: int, heads: int) -> list[str]:
-    row = ["frame", *(f"keys, head {n + 1}" for n in range(keys)), *(f"attention, head {n + 1}" for n in range(heads))]
+    row = [
+        "frame",
+        *(f"keys, head {n + 1}" for n in range(keys)),
+        *(f"attention, head {n + 1}" for n in range(heads)),
+    ]
     return (row * (count // len(row) + 1))[:count]
 
 
-# ---- galleries ------------------------------------------------------------------------------------------------------
+# ---- galleries
+# ------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
@@ -157,7 +196,9 @@ class Shown:
 
 
 @torch.no_grad()
-def class_answers(detector: Detector, index: AvaIndex, label: str, limit: int | None = None) -> list[Shown]:
+def class_answers(
+    detector: Detector, index: AvaIndex, label: str, limit: int | None = None
+) -> list[Shown]:
     """Return every detection of one class over a split, most certain first.
 
     Args:
@@ -168,51 +209,97 @@ def class_answers(detector: Detector, index: AvaIndex, label: str, limit: int | 
     """
     names = list(index.class_names)
     if label not in names or names != list(detector.checkpoint.class_names):
-        raise UserError(f"class '{label}' is not among the classes that model and data share: {', '.join(names)}")
+        raise UserError(
+            f"class '{label}' is not among the classes that model and data share: "
+            f"{', '.join(names)}"
+        )
     class_index, dataset, found = names.index(label), AvaDataset(index, detector.preprocess), []
     for number, key in enumerate(index.key_frames[:limit]):
         outputs = detector.model(dataset[(0, number)]["clip"][None].to(detector.device))
         persons = postprocess(outputs, nms_threshold=detector.model.head_nms)[0]
         boxes = persons["boxes_xyxy_norm"].cpu()
-        overlap = box_iou(boxes, key.boxes_xyxy_norm) if len(key.boxes_xyxy_norm) else torch.zeros(len(boxes), 1)
-        for box, score, row in zip(boxes, persons["scores"][:, class_index].tolist(), overlap, strict=True):
+        overlap = (
+            box_iou(boxes, key.boxes_xyxy_norm)
+            if len(key.boxes_xyxy_norm)
+            else torch.zeros(len(boxes), 1)
+        )
+        for box, score, row in zip(
+            boxes, persons["scores"][:, class_index].tolist(), overlap, strict=True
+        ):
             there = len(key.boxes_xyxy_norm) > 0 and float(row.max()) >= 0.5
             labels = key.labels[int(row.argmax())] if there else torch.zeros(len(names))
-            truth = ", ".join(names[k] for k in torch.where(labels > 0)[0].tolist()) if there else "nobody"
-            found.append(Shown(key_frame=number, box_xyxy_norm=box, score=score, right=bool(labels[class_index] > 0),
-                               truth=truth))
+            truth = (
+                ", ".join(names[k] for k in torch.where(labels > 0)[0].tolist())
+                if there
+                else "nobody"
+            )
+            found.append(
+                Shown(
+                    key_frame=number,
+                    box_xyxy_norm=box,
+                    score=score,
+                    right=bool(labels[class_index] > 0),
+                    truth=truth,
+                )
+            )
     return sorted(found, key=lambda shown: -shown.score)
 
 
-def gallery(detector: Detector, index: AvaIndex, answers: Sequence[Shown], title: str) -> Image.Image:
-    """Draw answers on their key frames: green where right, red where wrong, with what is really there below."""
+def gallery(
+    detector: Detector, index: AvaIndex, answers: Sequence[Shown], title: str
+) -> Image.Image:
+    """Draw answers on their key frames: green where right, red where wrong, with what is really
+    there below."""
     dataset, pictures, captions = AvaDataset(index, detector.preprocess), [], []
     for shown in answers:
         frames = dataset.frames(index.key_frames[shown.key_frame])
         frame = frames[len(frames) // 2]
         scale = max(1, -(-240 // frame.shape[-1]))
-        big = F.interpolate(frame[None].float(), scale_factor=scale, mode="bilinear", align_corners=False)[0]
+        big = F.interpolate(
+            frame[None].float(), scale_factor=scale, mode="bilinear", align_corners=False
+        )[0]
         H, W = big.shape[-2:]
         box = (shown.box_xyxy_norm * torch.tensor([W, H, W, H])).tolist()
-        pictures.append(draw_boxes(big.round().clamp(0, 255).byte(), [box], [[f"{shown.score:.0%}"]],
-                                   [RIGHT if shown.right else WRONG]))
+        pictures.append(
+            draw_boxes(
+                big.round().clamp(0, 255).byte(),
+                [box],
+                [[f"{shown.score:.0%}"]],
+                [RIGHT if shown.right else WRONG],
+            )
+        )
         captions.append(f"truth: {shown.truth}")
     if not pictures:
         raise UserError(f"{title}: nothing to show")
     return contact_sheet(torch.stack(pictures), captions, columns=6, width=200, title=title)
 
 
-def top_predictions(detector: Detector, index: AvaIndex, label: str, out: str | Path, count: int = 6,
-                    limit: int | None = None) -> list[Shown]:
+def top_predictions(
+    detector: Detector,
+    index: AvaIndex,
+    label: str,
+    out: str | Path,
+    count: int = 6,
+    limit: int | None = None,
+) -> list[Shown]:
     """Write the most certain answers of a class (Fig. 6)."""
     best = class_answers(detector, index, label, limit)[:count]
     gallery(detector, index, best, f"most certain: {label}").save(out)
     return best
 
 
-def failures(detector: Detector, index: AvaIndex, label: str, out: str | Path, count: int = 6,
-             limit: int | None = None) -> list[Shown]:
-    """Write the most certain wrong answers of a class (Fig. 7): confused actions, wrong persons, nobody there."""
-    wrong = [shown for shown in class_answers(detector, index, label, limit) if not shown.right][:count]
+def failures(
+    detector: Detector,
+    index: AvaIndex,
+    label: str,
+    out: str | Path,
+    count: int = 6,
+    limit: int | None = None,
+) -> list[Shown]:
+    """Write the most certain wrong answers of a class (Fig. 7): confused actions, wrong persons,
+    nobody there."""
+    wrong = [shown for shown in class_answers(detector, index, label, limit) if not shown.right][
+        :count
+    ]
     gallery(detector, index, wrong, f"wrong, most certain first: {label}").save(out)
     return wrong

@@ -1,4 +1,5 @@
-"""The explanation of one answer: attention map, its faithfulness, frame importance and temporal attention on a page."""
+"""The explanation of one answer: attention map, its faithfulness, frame importance and temporal
+attention on a page."""
 
 from __future__ import annotations
 
@@ -49,16 +50,25 @@ class Explanation:
     scores: dict[str, Any]
     """Deletion and insertion beside random maps."""
     temporal: Tensor | None
-    """(T, T), mean temporal attention of the last block, row = query frame; None for models without it."""
+    """(T, T), mean temporal attention of the last block, row = query frame; None for models without
+    it."""
 
 
-def explain(predictor: Predictor, clip: Clip, *, kind: str | None = None, layer: int = -1, head: int | None = None,
-            label: str | None = None, seed: int = 0) -> Explanation:
+def explain(
+    predictor: Predictor,
+    clip: Clip,
+    *,
+    kind: str | None = None,
+    layer: int = -1,
+    head: int | None = None,
+    label: str | None = None,
+    seed: int = 0,
+) -> Explanation:
     """Explain the first answer (or `label`) for a sampled clip.
 
     Args:
-        kind: "rollout", "last", "integrated_gradients" or "saliency"; None takes rollout where the model has attention
-            and integrated gradients where it has not.
+        kind: "rollout", "last", "integrated_gradients" or "saliency"; None takes rollout where the
+            model has attention and integrated gradients where it has not.
         layer, head: for "last".
         seed: of the random maps the map is compared with.
 
@@ -83,12 +93,20 @@ def explain(predictor: Predictor, clip: Clip, *, kind: str | None = None, layer:
     def score(batch: Tensor) -> Tensor:
         return predictor.probabilities(predictor.outputs(batch)["logits"])[:, target]
 
-    scores = deletion_insertion(score, views[0].cpu(), relevance.cpu(), generator=torch.Generator().manual_seed(seed))
+    scores = deletion_insertion(
+        score, views[0].cpu(), relevance.cpu(), generator=torch.Generator().manual_seed(seed)
+    )
     time = outputs.get("attention_time")
-    temporal = time[-1].mean((0, 1, 2))[:, -clip.num_frames:].cpu() if time else None
-    return Explanation(label=predictor.class_names[target], probability=float(probabilities[target]), kind=kind,
-                       relevance=relevance.cpu(), importance=frame_importance(score, views[0].cpu()),
-                       scores=scores.to_dict(), temporal=temporal)
+    temporal = time[-1].mean((0, 1, 2))[:, -clip.num_frames :].cpu() if time else None
+    return Explanation(
+        label=predictor.class_names[target],
+        probability=float(probabilities[target]),
+        kind=kind,
+        relevance=relevance.cpu(),
+        importance=frame_importance(score, views[0].cpu()),
+        scores=scores.to_dict(),
+        temporal=temporal,
+    )
 
 
 @torch.inference_mode()
@@ -100,8 +118,11 @@ def _outputs(predictor: Predictor, views: Tensor) -> dict[str, Any]:
         return predictor.model(views)
 
 
-def explain_video(predictor: Predictor, video: str | Path, out: Path, **options: Any) -> dict[str, Any]:
-    """Write `index.html`, its pictures, `overlay.mp4` and `explanation.json` for a video into a folder.
+def explain_video(
+    predictor: Predictor, video: str | Path, out: Path, **options: Any
+) -> dict[str, Any]:
+    """Write `index.html`, its pictures, `overlay.mp4` and `explanation.json` for a video into a
+    folder.
 
     Returns:
         What `explanation.json` holds.
@@ -117,47 +138,71 @@ def explain_video(predictor: Predictor, video: str | Path, out: Path, **options:
     seen = predictor.preprocess.geometry(clip.frames, 1)[0]
     tinted = lay_over(seen, found.relevance)
     times = [clock(seconds) for seconds in clip.frame_seconds]
-    sheets = {"frames.png": contact_sheet(seen, times), "attention.png": contact_sheet(tinted, times)}
+    sheets = {
+        "frames.png": contact_sheet(seen, times),
+        "attention.png": contact_sheet(tinted, times),
+    }
     for name, sheet in sheets.items():
         write_bytes(out / name, _png(sheet))
     spacing = (clip.frame_seconds[-1] - clip.frame_seconds[0]) / max(1, clip.num_frames - 1)
     write_video(out / "overlay.mp4", tinted, fps=min(fps, 1 / spacing) if spacing > 0 else fps)
-    facts = {"video": str(video), "model": predictor.name, "label": found.label, "map": found.kind,
-             "probability": round(found.probability, 4), "frame_seconds": [round(s, 3) for s in clip.frame_seconds],
-             "frame_importance": [round(float(v), 4) for v in found.importance], "faithfulness": found.scores}
+    facts = {
+        "video": str(video),
+        "model": predictor.name,
+        "label": found.label,
+        "map": found.kind,
+        "probability": round(found.probability, 4),
+        "frame_seconds": [round(s, 3) for s in clip.frame_seconds],
+        "frame_importance": [round(float(v), 4) for v in found.importance],
+        "faithfulness": found.scores,
+    }
     write_json(out / "explanation.json", facts, indent=1)
     write_text(out / "index.html", _page(found, facts, times, sheets))
     return facts
 
 
-def _page(found: Explanation, facts: dict[str, Any], times: list[str], sheets: dict[str, Image.Image]) -> str:
+def _page(
+    found: Explanation, facts: dict[str, Any], times: list[str], sheets: dict[str, Image.Image]
+) -> str:
     scores = found.scores
-    verdict = ("<b class='good'>It beats random maps on both scores: changing what it marks changes the answer.</b>"
-               if scores["better_than_random"] else
-               "<b class='bad'>It does not beat random maps on both scores: this map says little about the answer.</b>")
-    temporal = "" if found.temporal is None else (
-        "<h2>Temporal attention</h2><p>Temporal attention of the last block, mean over heads and patches; row = "
-        f"the query frame. Red is negative.</p>{matrix(found.temporal.tolist())}")
+    verdict = (
+        "<b class='good'>It beats random maps on both scores: changing what it marks changes the "
+        "answer.</b>"
+        if scores["better_than_random"]
+        else "<b class='bad'>It does not beat random maps on both scores: this map says little "
+        "about the answer.</b>"
+    )
+    temporal = (
+        ""
+        if found.temporal is None
+        else (
+            "<h2>Temporal attention</h2><p>Temporal attention of the last block, mean over heads "
+            "and patches; row = "
+            f"the query frame. Red is negative.</p>{matrix(found.temporal.tolist())}"
+        )
+    )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Why {html.escape(found.label)}?</title><style>{STYLE}</style>
 <h1>Why “{html.escape(found.label)}”?</h1>
-<p>{html.escape(facts['model'])} gave {html.escape(found.label)} a probability of {found.probability:.0%} for
-{html.escape(Path(facts['video']).name)}.</p>
-<h2>Attention map ({html.escape(found.kind.replace('_', ' '))})</h2>
-<p>Warm and coloured: high relevance. One scale for all frames.</p>{_img(sheets['attention.png'], 'attention')}
+<p>{html.escape(facts["model"])} gave {html.escape(found.label)} a probability of {found.probability:.0%} for
+{html.escape(Path(facts["video"]).name)}.</p>
+<h2>Attention map ({html.escape(found.kind.replace("_", " "))})</h2>
+<p>Warm and coloured: high relevance. One scale for all frames.</p>{_img(sheets["attention.png"], "attention")}
 <h2>Faithfulness of the map</h2>
 <table><tr><th></th><th>this map</th><th>random maps</th><th>better is</th></tr>
-<tr><td>deletion (marked patches blurred first)</td><td>{scores['deletion']:.3f}</td>
-<td>{scores['random_deletion']:.3f}</td><td>lower</td></tr>
-<tr><td>insertion (marked patches shown first)</td><td>{scores['insertion']:.3f}</td>
-<td>{scores['random_insertion']:.3f}</td><td>higher</td></tr></table><p>{verdict}</p>
+<tr><td>deletion (marked patches blurred first)</td><td>{scores["deletion"]:.3f}</td>
+<td>{scores["random_deletion"]:.3f}</td><td>lower</td></tr>
+<tr><td>insertion (marked patches shown first)</td><td>{scores["insertion"]:.3f}</td>
+<td>{scores["random_insertion"]:.3f}</td><td>higher</td></tr></table><p>{verdict}</p>
 <h2>Importance of the frames</h2><p>By how much the probability falls when a frame is replaced by its neighbour.</p>
 {bars(found.importance.tolist(), times)}{temporal}
-<h2>The frames</h2>{_img(sheets['frames.png'], 'frames')}</html>"""
+<h2>The frames</h2>{_img(sheets["frames.png"], "frames")}</html>"""
 
 
 def _img(sheet: Image.Image, name: str) -> str:
-    return f"<img alt='{name}' src='data:image/png;base64,{base64.b64encode(_png(sheet)).decode()}'>"
+    return (
+        f"<img alt='{name}' src='data:image/png;base64,{base64.b64encode(_png(sheet)).decode()}'>"
+    )
 
 
 def _png(sheet: Image.Image) -> bytes:
@@ -166,26 +211,38 @@ def _png(sheet: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def bars(values: Sequence[float], labels: Sequence[str], *, width: int = 640, height: int = 180) -> str:
-    """Draw one bar per value above or below a zero line, positive blue, negative red, with its number."""
+def bars(
+    values: Sequence[float], labels: Sequence[str], *, width: int = 640, height: int = 180
+) -> str:
+    """Draw one bar per value above or below a zero line, positive blue, negative red, with its
+    number."""
     high, low = max(max(values, default=0.0), 0.0), min(min(values, default=0.0), 0.0)
     span = (high - low) or 1.0
     step = width / max(len(values), 1)
     room = height - 44
     zero = 16 + room * high / span
-    parts = [_open(width, height), f"<line x1='0' x2='{width}' y1='{zero:.1f}' y2='{zero:.1f}' stroke='#999'/>"]
+    parts = [
+        _open(width, height),
+        f"<line x1='0' x2='{width}' y1='{zero:.1f}' y2='{zero:.1f}' stroke='#999'/>",
+    ]
     for number, (value, label) in enumerate(zip(values, labels, strict=True)):
         x, size = number * step + 0.15 * step, room * abs(value) / span
         top = zero - size if value >= 0 else zero
-        parts.append(f"<rect x='{x:.1f}' y='{top:.1f}' width='{0.7 * step:.1f}' height='{max(size, 0.5):.1f}' "
-                     f"fill='{BLUE if value >= 0 else RED}'/>")
-        parts.append(_text(x + 0.35 * step, top - 4 if value >= 0 else top + size + 12, f"{value:+.2f}"))
+        parts.append(
+            f"<rect x='{x:.1f}' y='{top:.1f}' width='{0.7 * step:.1f}' "
+            f"height='{max(size, 0.5):.1f}' "
+            f"fill='{BLUE if value >= 0 else RED}'/>"
+        )
+        parts.append(
+            _text(x + 0.35 * step, top - 4 if value >= 0 else top + size + 12, f"{value:+.2f}")
+        )
         parts.append(_text(x + 0.35 * step, height - 4, label))
     return "".join([*parts, "</svg>"])
 
 
 def matrix(values: Sequence[Sequence[float]], *, path: Sequence[int] = (), cell: int = 44) -> str:
-    """Draw a signed square matrix, row i attending to column j: blue above zero, red below, stronger when larger.
+    """Draw a signed square matrix, row i attending to column j: blue above zero, red below,
+    stronger when larger.
 
     Args:
         values: T rows of T values.
@@ -197,20 +254,29 @@ def matrix(values: Sequence[Sequence[float]], *, path: Sequence[int] = (), cell:
     steps = set(pairwise(path))
     parts = [_open(side, side)]
     for i, row in enumerate(values):
-        parts += [_text(cell / 2, (i + 1.6) * cell, str(i)), _text((i + 1.5) * cell, 0.6 * cell, str(i))]
+        parts += [
+            _text(cell / 2, (i + 1.6) * cell, str(i)),
+            _text((i + 1.5) * cell, 0.6 * cell, str(i)),
+        ]
         for j, value in enumerate(row):
             frame = f" stroke='{INK}' stroke-width='2.5'" if (i, j) in steps else ""
-            parts.append(f"<rect x='{(j + 1) * cell + 1}' y='{(i + 1) * cell + 1}' width='{cell - 2}' "
-                         f"height='{cell - 2}' fill='{BLUE if value >= 0 else RED}' "
-                         f"fill-opacity='{0.05 + 0.9 * abs(value) / largest:.2f}'{frame}/>")
+            parts.append(
+                f"<rect x='{(j + 1) * cell + 1}' y='{(i + 1) * cell + 1}' width='{cell - 2}' "
+                f"height='{cell - 2}' fill='{BLUE if value >= 0 else RED}' "
+                f"fill-opacity='{0.05 + 0.9 * abs(value) / largest:.2f}'{frame}/>"
+            )
             parts.append(_text((j + 1.5) * cell, (i + 1.6) * cell, f"{value:.2f}"))
     return "".join([*parts, "</svg>"])
 
 
 def _open(width: float, height: float) -> str:
-    return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' width='{width:g}' "
-            f"style='max-width:100%' font-family='system-ui, sans-serif' font-size='11' text-anchor='middle' "
-            f"fill='{INK}'>")
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' "
+        f"width='{width:g}' "
+        "style='max-width:100%' font-family='system-ui, sans-serif' font-size='11' "
+        "text-anchor='middle' "
+        f"fill='{INK}'>"
+    )
 
 
 def _text(x: float, y: float, text: str) -> str:

@@ -1,9 +1,10 @@
-"""The feature cache: what a network made of a video, stored under a key, so that it is computed once.
+"""The feature cache: what a network made of a video, stored under a key, so that it is computed
+once.
 
-    cache = FeatureCache()
-    key = cache_key(weights=weights_digest(encoder.state_dict()), preprocess=repr(preprocess),
-                    video=file_identity(path))
-    features = cache.get_or_make(key, lambda: {"embedding": encode(path)})["embedding"]
+cache = FeatureCache()
+key = cache_key(weights=weights_digest(encoder.state_dict()), preprocess=repr(preprocess),
+                video=file_identity(path))
+features = cache.get_or_make(key, lambda: {"embedding": encode(path)})["embedding"]
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ CODE_VERSION = 1
 class FeatureCache:
     """Arrays by key, one file per key.
 
-    A file is written whole or not at all, and never changed: several processes may read and write one cache, and two
-    that make the same key write the same bytes. Arrays are memory-mapped: only what is used of them is read.
+    A file is written whole or not at all, and never changed: several processes may read and write
+    one cache, and two that make the same key write the same bytes. Arrays are memory-mapped: only
+    what is used of them is read.
 
     Args:
         folder: where the files lie; None: `marey/features` in XDG_CACHE_HOME, by default ~/.cache.
@@ -44,7 +46,8 @@ class FeatureCache:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def get(self, key: str) -> dict[str, Tensor] | None:
-        """Return the arrays of a key on the CPU, or None where they are not stored or their file is damaged."""
+        """Return the arrays of a key on the CPU, or None where they are not stored or their file is
+        damaged."""
         try:
             return load_file(self.path(key))
         except (FileNotFoundError, SafetensorError):
@@ -56,7 +59,9 @@ class FeatureCache:
         Raises:
             UserError: if the disk is full.
         """
-        contiguous = {name: array.detach().cpu().contiguous().clone() for name, array in arrays.items()}
+        contiguous = {
+            name: array.detach().cpu().contiguous().clone() for name, array in arrays.items()
+        }
         with atomic(self.path(key)) as temporary:
             save_file(contiguous, temporary)
 
@@ -74,8 +79,8 @@ def cache_key(**depends_on: Any) -> str:
     """Return the key of features: the SHA-256 of everything they depend on.
 
     Args:
-        depends_on: JSON values, such as the digest of the weights, how clips are prepared and augmented, and
-            `files.file_identity` of the video.
+        depends_on: JSON values, such as the digest of the weights, how clips are prepared and
+            augmented, and `files.file_identity` of the video.
     """
     text = json.dumps({**depends_on, "code_version": CODE_VERSION}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,5 @@
-"""Encode the videos of a data set and write their features as TFRecords in the YouTube-8M format."""
+"""Encode the videos of a data set and write their features as TFRecords in the YouTube-8M
+format."""
 
 from __future__ import annotations
 
@@ -28,10 +29,17 @@ PARTITIONS = {"train": "train", "val": "validate", "test": "test"}
 
 
 class FeatureExtractor:
-    """A frame encoder, a sound encoder and optional projections, with a description for the features' file."""
+    """A frame encoder, a sound encoder and optional projections, with a description for the
+    features' file."""
 
-    def __init__(self, frames: str = "marey-mini", sound: str = "log-mel", frames_pca: str | None = None,
-                 sound_pca: str | None = None, max_seconds: int = 300) -> None:
+    def __init__(
+        self,
+        frames: str = "marey-mini",
+        sound: str = "log-mel",
+        frames_pca: str | None = None,
+        sound_pca: str | None = None,
+        max_seconds: int = 300,
+    ) -> None:
         """Load the encoders.
 
         Args:
@@ -47,20 +55,29 @@ class FeatureExtractor:
         self.frames, self.sound = load_frame_encoder(frames), SoundEncoder(sound)
         self.frames_pca = PCA.load(frames_pca) if frames_pca else None
         self.sound_pca = PCA.load(sound_pca) if sound_pca else None
-        self.description: dict[str, Any] = {"frames": frames, "sound": sound, "frames_pca": frames_pca,
-                                            "sound_pca": sound_pca, "max_seconds": max_seconds,
-                                            "frames_digest": weights_digest(self.frames.model.state_dict())}
+        self.description: dict[str, Any] = {
+            "frames": frames,
+            "sound": sound,
+            "frames_pca": frames_pca,
+            "sound_pca": sound_pca,
+            "max_seconds": max_seconds,
+            "frames_digest": weights_digest(self.frames.model.state_dict()),
+        }
 
     @classmethod
-    def from_description(cls, description: dict[str, Any], folder: Path | None = None) -> FeatureExtractor:
+    def from_description(
+        cls, description: dict[str, Any], folder: Path | None = None
+    ) -> FeatureExtractor:
         """Build the extractor a feature file or checkpoint describes.
 
         Args:
             description: the `description` of the extractor that made the features.
-            folder: a checkpoint's folder, which may hold the frame encoder ("frames" is then a path inside it).
+            folder: a checkpoint's folder, which may hold the frame encoder ("frames" is then a path
+                inside it).
 
         Raises:
-            UserError: if the frame encoder has other weights than the one the features were made with.
+            UserError: if the frame encoder has other weights than the one the features were made
+                with.
         """
         values = dict(description)
         digest = values.pop("frames_digest", None)
@@ -68,13 +85,23 @@ class FeatureExtractor:
             values["frames"] = str(folder / values["frames"])
         extractor = cls(**values)
         if digest not in (None, extractor.description["frames_digest"]):
-            raise UserError(f"the frame encoder '{values['frames']}' has other weights than when the features were "
-                            "made; make the features again and train on them")
+            raise UserError(
+                f"the frame encoder '{values['frames']}' has other weights than when the features "
+                "were "
+                "made; make the features again and train on them"
+            )
         return extractor
 
-    def __call__(self, path: str | Path, start_seconds: float | None = None, end_seconds: float | None = None, *,
-                 max_pixels: int | None = None) -> dict[str, NDArray[np.uint8]]:
-        """Return the quantised features of a video: `rgb` uint8 (T, D) and `audio` uint8 (T, 128), one row a second.
+    def __call__(
+        self,
+        path: str | Path,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        *,
+        max_pixels: int | None = None,
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Return the quantised features of a video: `rgb` uint8 (T, D) and `audio` uint8 (T, 128),
+        one row a second.
 
         Raises:
             VideoError: if the video cannot be read.
@@ -82,7 +109,11 @@ class FeatureExtractor:
         limits = {} if max_pixels is None else {"max_pixels": max_pixels}
         start = start_seconds or 0.0
         with open_video(path, **limits) as reader:
-            end = reader.duration_seconds if end_seconds is None else min(end_seconds, reader.duration_seconds)
+            end = (
+                reader.duration_seconds
+                if end_seconds is None
+                else min(end_seconds, reader.duration_seconds)
+            )
             seconds = whole_seconds(end - start, self.max_seconds)
             frames = encode_frames(reader, self.frames, start, seconds)
         sound = self.sound(path, seconds, start)
@@ -104,14 +135,21 @@ class FeatureReport:
     class_names: tuple[str, ...] = ()
 
 
-def write_features(data: str | Path, out: str | Path, extractor: FeatureExtractor, *, dataset: str | None = None,
-                   split_by: str | None = None,
-                   progress: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> FeatureReport:
+def write_features(
+    data: str | Path,
+    out: str | Path,
+    extractor: FeatureExtractor,
+    *,
+    dataset: str | None = None,
+    split_by: str | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> FeatureReport:
     """Encode every video of a data set and write feature files.
 
-    Labels come from class folders or a manifest (several for one video: "run;jump"). An `out` that ends in .tfrecord
-    is one file; any other is a folder with train0000, validate0000 and test0000. A JSON description beside them
-    holds widths, class names and encoders for `marey train` and `marey predict --features`.
+    Labels come from class folders or a manifest (several for one video: "run;jump"). An `out` that
+    ends in .tfrecord is one file; any other is a folder with train0000, validate0000 and test0000.
+    A JSON description beside them holds widths, class names and encoders for `marey train` and
+    `marey predict --features`.
 
     Args:
         data: a data set of the data contract, a folder of unlabelled videos, or one video.
@@ -132,24 +170,34 @@ def write_features(data: str | Path, out: str | Path, extractor: FeatureExtracto
     single = out.suffix == ".tfrecord"
     groups: dict[str, list[Sample]] = {}
     for sample in index.samples:
-        name = out.name if single else f"{PARTITIONS.get(sample.split or 'train', sample.split)}0000.tfrecord"
+        name = (
+            out.name
+            if single
+            else f"{PARTITIONS.get(sample.split or 'train', sample.split)}0000.tfrecord"
+        )
         groups.setdefault(name, []).append(sample)
     folder = out.parent if single else out
     folder.mkdir(parents=True, exist_ok=True)
     for name, samples in groups.items():
-        count = write_examples(folder / name, _examples(index, progress(samples), names, extractor, report))
+        count = write_examples(
+            folder / name, _examples(index, progress(samples), names, extractor, report)
+        )
         if count:
             report.files[str(folder / name)] = count
         else:
             (folder / name).unlink()
     if not report.files:
-        raise UserError(f"{data}: none of its {len(index.samples)} videos could be read; the first: "
-                        f"{next(iter(report.unreadable.values()))}")
+        raise UserError(
+            f"{data}: none of its {len(index.samples)} videos could be read; the first: "
+            f"{next(iter(report.unreadable.values()))}"
+        )
     write_sidecar(out, _widths(next(iter(report.files))), names, extractor.description)
     return report
 
 
-def open_videos(data: Path, dataset: str | None = None, split_by: str | None = None) -> DatasetIndex:
+def open_videos(
+    data: Path, dataset: str | None = None, split_by: str | None = None
+) -> DatasetIndex:
     """Open a data set, a flat folder of unlabelled videos, or one video."""
     if data.is_file() and data.suffix.lower() in VIDEO_SUFFIXES:
         return _unlabelled([data], data.parent)
@@ -161,8 +209,12 @@ def open_videos(data: Path, dataset: str | None = None, split_by: str | None = N
 
 
 def _unlabelled(paths: list[Path], root: Path) -> DatasetIndex:
-    return DatasetIndex(samples=tuple(Sample(path=path, label=None) for path in paths), class_names=(),
-                        name="unlabelled", root=root)
+    return DatasetIndex(
+        samples=tuple(Sample(path=path, label=None) for path in paths),
+        class_names=(),
+        name="unlabelled",
+        root=root,
+    )
 
 
 def labels_of(sample: Sample) -> list[str]:
@@ -170,21 +222,31 @@ def labels_of(sample: Sample) -> list[str]:
     return [name.strip() for name in (sample.label or "").split(";") if name.strip()]
 
 
-def _examples(index: DatasetIndex, samples: Iterable[Sample], names: tuple[str, ...], extractor: FeatureExtractor,
-              report: FeatureReport) -> Iterator[FrameExample]:
+def _examples(
+    index: DatasetIndex,
+    samples: Iterable[Sample],
+    names: tuple[str, ...],
+    extractor: FeatureExtractor,
+    report: FeatureReport,
+) -> Iterator[FrameExample]:
     for sample in samples:
         try:
             features = extractor(sample.path, sample.start_seconds, sample.end_seconds)
         except VideoError as error:
             report.unreadable[str(sample.path)] = str(error)
             continue
-        yield FrameExample(id=index.relative_path(sample), features=features,
-                           labels=tuple(sorted(names.index(name) for name in labels_of(sample))))
+        yield FrameExample(
+            id=index.relative_path(sample),
+            features=features,
+            labels=tuple(sorted(names.index(name) for name in labels_of(sample))),
+        )
 
 
 def _widths(path: str) -> dict[str, int]:
     """Return the width of every feature in the first record of a file just written."""
     _, data = next(read_records(path))
     lists = messages()["SequenceExample"].FromString(data).feature_lists.feature_list
-    return {name: len(messages()["FeatureList"].FromString(lists[name]).feature[0].bytes_list.value[0])
-            for name in ("rgb", "audio")}
+    return {
+        name: len(messages()["FeatureList"].FromString(lists[name]).feature[0].bytes_list.value[0])
+        for name in ("rgb", "audio")
+    }

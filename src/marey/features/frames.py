@@ -1,4 +1,5 @@
-"""Frame encoders, one vector per second: a Marey classifier, or Inception v3 with weights from a file."""
+"""Frame encoders, one vector per second: a Marey classifier, or Inception v3 with weights from a
+file."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ SECONDS_AT_ONCE = 8
 """Seconds that are decoded and encoded together; it bounds the memory."""
 
 UNIT_SCALE = 0.8
-"""Root mean square of a scaled clip embedding, so that [-2, 2] holds 2.5 standard deviations of it."""
+"""Root mean square of a scaled clip embedding, so that [-2, 2] holds 2.5 standard deviations of
+it."""
 
 
 class FrameEncoder(Protocol):
@@ -48,22 +50,28 @@ class FrameEncoder(Protocol):
 class ClipEncoder:
     """A Marey classifier: the frames of each second are a clip, its `embedding` the feature.
 
-    The feature describes the motion of the whole second, not a single frame. Every vector is scaled to a root mean
-    square of 0.8, because embeddings have no common scale.
+    The feature describes the motion of the whole second, not a single frame. Every vector is scaled
+    to a root mean square of 0.8, because embeddings have no common scale.
     """
 
     def __init__(self, source: str) -> None:
         """Load a checkpoint (bundled name, folder, "hf:...").
 
         Raises:
-            UserError: if it names an architecture instead of weights, or has no preprocessing or no embedding.
+            UserError: if it names an architecture instead of weights, or has no preprocessing or no
+                embedding.
         """
         if source in MODELS:
-            raise UserError(f"'{source}' is an architecture without weights, and random encoder weights are refused; "
-                            "give a checkpoint such as marey-mini or a run's folder")
+            raise UserError(
+                f"'{source}' is an architecture without weights, and random encoder weights are "
+                "refused; "
+                "give a checkpoint such as marey-mini or a run's folder"
+            )
         checkpoint = load_checkpoint(source)
         if checkpoint.preprocess is None or checkpoint.task != "clips":
-            raise UserError(f"{source}: does not read clips, so it cannot encode frames; use marey-mini")
+            raise UserError(
+                f"{source}: does not read clips, so it cannot encode frames; use marey-mini"
+            )
         self.source = source
         self.model: nn.Module = checkpoint.model.eval()
         self.preprocess = replace(checkpoint.preprocess, crops=1)
@@ -72,30 +80,40 @@ class ClipEncoder:
         """Return the times of a clip around the middle of a second.
 
         Frames are as far apart as in training (`sampling.target_fps`), so a clip may reach into the
-        neighbouring seconds; a model without a `target_fps` gets evenly spaced frames of the second.
+        neighbouring seconds; a model without a `target_fps` gets evenly spaced frames of the
+        second.
         """
         sampling = self.preprocess.sampling
         count, rate = sampling.num_frames, sampling.target_fps
         if rate is None:
             return [(frame + 0.5) / count for frame in range(count)]
-        return [0.5 + (frame - (count - 1) / 2) * sampling.stride_frames / rate for frame in range(count)]
+        return [
+            0.5 + (frame - (count - 1) / 2) * sampling.stride_frames / rate
+            for frame in range(count)
+        ]
 
     @torch.inference_mode()
     def encode(self, frames: Tensor, rows: Tensor) -> Tensor:
-        """Return one scaled embedding a second; a pretrained stem runs once per frame, however clips overlap."""
-        prepared = self.preprocess.clip(frames)[0]                                                  # (U, 3, s, s)
+        """Return one scaled embedding a second; a pretrained stem runs once per frame, however
+        clips overlap."""
+        prepared = self.preprocess.clip(frames)[0]  # (U, 3, s, s)
         stem = getattr(self.model, "feature_stem", None)
         if stem is not None:
-            prepared = stem.features(prepared)                                                      # (U, N, C)
+            prepared = stem.features(prepared)  # (U, N, C)
         outputs = self.model(prepared[rows])
         if "embedding" not in outputs:
-            raise UserError(f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini")
+            raise UserError(
+                f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini"
+            )
         embedding = outputs["embedding"].float()
-        return UNIT_SCALE * embedding / embedding.pow(2).mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+        return (
+            UNIT_SCALE * embedding / embedding.pow(2).mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+        )
 
 
 class InceptionEncoder:
-    """Inception v3 up to its last pooling (2,048 values), as in YouTube-8M; PCA follows elsewhere."""
+    """Inception v3 up to its last pooling (2,048 values), as in YouTube-8M; PCA follows
+    elsewhere."""
 
     def __init__(self, path: str) -> None:
         """Read torchvision-named weights from a file.
@@ -103,7 +121,9 @@ class InceptionEncoder:
         Raises:
             UserError: if the file is absent or does not fit.
         """
-        model = inception_v3(weights=None, aux_logits=False, init_weights=False, transform_input=False)
+        model = inception_v3(
+            weights=None, aux_logits=False, init_weights=False, transform_input=False
+        )
         self.source = f"inception:{path}"
         self.model = load_weights(model, path)
         self.model.fc = nn.Identity()
@@ -115,7 +135,9 @@ class InceptionEncoder:
     @torch.inference_mode()
     def encode(self, frames: Tensor, rows: Tensor) -> Tensor:
         """Return (S, 2048): frames stretched to 299 x 299, values in [-1, 1]."""
-        resized = F.interpolate(frames[rows[:, 0]].float(), size=(299, 299), mode="bilinear", antialias=True)
+        resized = F.interpolate(
+            frames[rows[:, 0]].float(), size=(299, 299), mode="bilinear", antialias=True
+        )
         return self.model(resized / 127.5 - 1)
 
 
@@ -127,21 +149,30 @@ def load_frame_encoder(source: str) -> FrameEncoder:
 
 
 def whole_seconds(duration_seconds: float, max_seconds: int) -> int:
-    """Return the number of feature seconds of a video: a last part of half a second or more counts, at least 1."""
+    """Return the number of feature seconds of a video: a last part of half a second or more counts,
+    at least 1."""
     return min(max(1, math.floor(duration_seconds + 0.5)), max_seconds)
 
 
-def encode_frames(reader: VideoReader, encoder: FrameEncoder, start_seconds: float, seconds: int) -> Tensor:
+def encode_frames(
+    reader: VideoReader, encoder: FrameEncoder, start_seconds: float, seconds: int
+) -> Tensor:
     """Encode `seconds` seconds of a video from a time on; returns float (seconds, dim)."""
     parts = _seconds(reader, encoder.offsets(), start_seconds, seconds)
     return torch.cat([encoder.encode(frames, rows) for frames, rows in parts])
 
 
-def _seconds(reader: VideoReader, offsets: list[float], start: float, seconds: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _seconds(
+    reader: VideoReader, offsets: list[float], start: float, seconds: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     last = max(reader.duration_seconds - 1e-6, 0.0)
     for first in range(0, seconds, SECONDS_AT_ONCE):
         count = min(SECONDS_AT_ONCE, seconds - first)
         # Clips of neighbouring seconds share frames; each is decoded once.
-        times = [min(max(start + first + second + offset, 0.0), last) for second in range(count) for offset in offsets]
+        times = [
+            min(max(start + first + second + offset, 0.0), last)
+            for second in range(count)
+            for offset in offsets
+        ]
         indices, rows = torch.tensor(reader.indices_at_seconds(times)).unique(return_inverse=True)
         yield reader.frames_at(indices.tolist()).frames, rows.view(count, len(offsets))

@@ -1,8 +1,9 @@
-"""The one pass over videos: a model answers every video once, and every measure is computed from the stored answers.
+"""The one pass over videos: a model answers every video once, and every measure is computed from
+the stored answers.
 
     answers = answer_videos(load_checkpoint("marey-mini"), index, AnswerOptions(views=(1, 3)))
     answers.logits                    # (N, V, K): N readable videos, V views of each
-    answers.save("answers")           # answers.safetensors and answers.json; Answers.load reads them back
+    answers.save("answers")           # answers.safetensors and answers.json, for Answers.load
 
 Legend: N videos, V views, K classes, D width, S shuffles of a video, T frames.
 """
@@ -27,7 +28,12 @@ from marey.datasets.index import DatasetIndex
 from marey.errors import UserError
 from marey.files import atomic_files
 from marey.models.outputs import outputs_of
-from marey.order.correction import NoTemporalAttentionError, attention_outputs, order_matrix, permute_frames
+from marey.order.correction import (
+    NoTemporalAttentionError,
+    attention_outputs,
+    order_matrix,
+    permute_frames,
+)
 from marey.order.path import hamiltonian_path
 from marey.order.permutations import random_permutations
 
@@ -47,14 +53,17 @@ class AnswerOptions:
     views: tuple[int, int] = (1, 1)
     """Temporal and spatial views per video: (1, 3), (10, 3), ..."""
     shuffles: int = 0
-    """Permutations per video in which the frames of its first view are shown too, uniform over all T!."""
+    """Permutations per video in which the frames of its first view are shown too, uniform over all
+    T!."""
     corrected: bool = False
-    """With `shuffles`: also show the shuffled frames put back in the order that temporal attention recovers."""
+    """With `shuffles`: also show the shuffled frames put back in the order that temporal attention
+    recovers."""
     seed: int = 0
-    """Seed of the permutations; the i-th readable video gets the same ones for every model and batch size."""
+    """Seed of the permutations; the i-th readable video gets the same ones for every model and
+    batch size."""
     backwards: tuple[str, ...] = ()
-    """With `shuffles`: labels whose clips are recordings played backwards; their frames are reversed before
-    shuffling, so that the recovered order is that of the recording."""
+    """With `shuffles`: labels whose clips are recordings played backwards; their frames are
+    reversed before shuffling, so that the recovered order is that of the recording."""
     batch_size: int = 8
     """Clips of one forward pass."""
     workers: int = 0
@@ -78,9 +87,9 @@ class Answers:
     groups: list[str | None]
     """Group of each video (scene, person); None where the data names none."""
     outputs: dict[str, Tensor]
-    """Name -> (N, V, ...) float32: "logits", and where the model has them "embedding", "stem_embedding" and
-    "label_embedding"; with shuffles also what `answer_shuffled` returns, (N, S, ...), and "distinct" (N,), whether no
-    two frames of the clip are equal."""
+    """Name -> (N, V, ...) float32: "logits", and where the model has them "embedding",
+    "stem_embedding" and "label_embedding"; with shuffles also what `answer_shuffled` returns, (N,
+    S, ...), and "distinct" (N,), whether no two frames of the clip are equal."""
     unreadable: list[dict[str, str]] = field(default_factory=list)
     """[{"video", "error"}] for what could not be read."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -93,12 +102,14 @@ class Answers:
 
     @property
     def embedding(self) -> Tensor | None:
-        """(N, V, D), the model's "embedding": the features its class head reads. None where it returns none."""
+        """(N, V, D), the model's "embedding": the features its class head reads. None where it
+        returns none."""
         return self.outputs.get("embedding")
 
     @property
     def label_embedding(self) -> Tensor | None:
-        """(N, V, E), the predicted embedding of the label's name; None where the model has no such head."""
+        """(N, V, E), the predicted embedding of the label's name; None where the model has no such
+        head."""
         return self.outputs.get("label_embedding")
 
     def save(self, folder: str | Path) -> None:
@@ -120,15 +131,28 @@ class Answers:
             names = json.loads((folder / NAMES).read_text(encoding="utf-8"))
             answers = cls(outputs=load_file(folder / TENSORS), **names)
         except (OSError, ValueError, TypeError, SafetensorError) as error:
-            raise UserError(f"{folder}: no stored answers that can be read ({error}); make them again") from error
-        counts = {len(answers.videos), len(answers.labels), len(answers.groups), *map(len, answers.outputs.values())}
+            raise UserError(
+                f"{folder}: no stored answers that can be read ({error}); make them again"
+            ) from error
+        counts = {
+            len(answers.videos),
+            len(answers.labels),
+            len(answers.groups),
+            *map(len, answers.outputs.values()),
+        }
         if len(counts) != 1:
             raise UserError(f"{folder}: {TENSORS} and {NAMES} are not of one pass; make them again")
         return answers
 
 
-def answer_videos(checkpoint: Checkpoint, index: DatasetIndex, options: AnswerOptions = AnswerOptions(), *,
-                  paths: Tensor | None = None, tick: Tick | None = None) -> Answers:
+def answer_videos(
+    checkpoint: Checkpoint,
+    index: DatasetIndex,
+    options: AnswerOptions = AnswerOptions(),
+    *,
+    paths: Tensor | None = None,
+    tick: Tick | None = None,
+) -> Answers:
     """Let a model answer every readable video of an index, and name the unreadable ones.
 
     Args:
@@ -141,33 +165,64 @@ def answer_videos(checkpoint: Checkpoint, index: DatasetIndex, options: AnswerOp
         UserError: if the checkpoint does not say how clips are prepared, or no video can be read.
     """
     preprocess = checkpoint.clip_preprocess
-    views = DataLoader(VideoViews(index, preprocess, options.views), batch_size=None, num_workers=options.workers)
-    items = ({**item, "video": index.relative_path(sample), "label": sample.label, "group": sample.group}
-             for item, sample in zip(views, index.samples, strict=True))
-    answers = answer_clips(checkpoint.model.to(options.device).eval(), items, options, model_name=checkpoint.source,
-                           class_names=checkpoint.class_names, paths=paths, tick=tick, total=len(index))
+    views = DataLoader(
+        VideoViews(index, preprocess, options.views), batch_size=None, num_workers=options.workers
+    )
+    items = (
+        {**item, "video": index.relative_path(sample), "label": sample.label, "group": sample.group}
+        for item, sample in zip(views, index.samples, strict=True)
+    )
+    answers = answer_clips(
+        checkpoint.model.to(options.device).eval(),
+        items,
+        options,
+        model_name=checkpoint.source,
+        class_names=checkpoint.class_names,
+        paths=paths,
+        tick=tick,
+        total=len(index),
+    )
     if not answers.videos:
-        raise UserError(f"{index.root}: none of its {len(index)} videos can be read (the first: "
-                        f"{answers.unreadable[0]['error']})")
+        raise UserError(
+            f"{index.root}: none of its {len(index)} videos can be read (the first: "
+            f"{answers.unreadable[0]['error']})"
+        )
     return answers
 
 
-def answer_clips(model: nn.Module, items: Iterable[dict[str, Any]], options: AnswerOptions = AnswerOptions(), *,
-                 model_name: str = "the model", class_names: Sequence[str] = (), paths: Tensor | None = None,
-                 tick: Tick | None = None, total: int = 0) -> Answers:
+def answer_clips(
+    model: nn.Module,
+    items: Iterable[dict[str, Any]],
+    options: AnswerOptions = AnswerOptions(),
+    *,
+    model_name: str = "the model",
+    class_names: Sequence[str] = (),
+    paths: Tensor | None = None,
+    tick: Tick | None = None,
+    total: int = 0,
+) -> Answers:
     """Let a model answer prepared videos; views of several videos share a forward pass.
 
     Args:
         model: in eval mode, on `options.device`.
-        items: per video {"views": float (V, T, C, S, S)} or {"error": str}, and where known "video", "label", "group".
-        paths: int64 (N, S, T): with `options.corrected`, the recovered order of each shuffled clip, found by another
-            model with the same seed; None takes what this model's temporal attention says.
+        items: per video {"views": float (V, T, C, S, S)} or {"error": str}, and where known
+            "video", "label", "group".
+        paths: int64 (N, S, T): with `options.corrected`, the recovered order of each shuffled clip,
+            found by another model with the same seed; None takes what this model's temporal
+            attention says.
 
     Raises:
         UserError: if the views cannot be shuffled (one frame).
     """
-    answers = Answers(model=model_name, class_names=list(class_names), videos=[], labels=[], groups=[], outputs={},
-                      options=asdict(options))
+    answers = Answers(
+        model=model_name,
+        class_names=list(class_names),
+        videos=[],
+        labels=[],
+        groups=[],
+        outputs={},
+        options=asdict(options),
+    )
     generator = torch.Generator().manual_seed(options.seed)
     rows: dict[str, list[Tensor]] = {}
     done = 0
@@ -177,7 +232,7 @@ def answer_clips(model: nn.Module, items: Iterable[dict[str, Any]], options: Ans
             first = len(answers.videos)
             found = _view_outputs(model, readable, options)
             if options.shuffles:
-                known = None if paths is None else paths[first:first + len(readable)]
+                known = None if paths is None else paths[first : first + len(readable)]
                 found |= _order_outputs(model, readable, generator, options, known)
             for name, value in found.items():
                 rows.setdefault(name, []).append(value)
@@ -211,41 +266,68 @@ def _batches(items: Iterable[dict[str, Any]], batch_size: int) -> Iterator[list[
         yield waiting
 
 
-def _view_outputs(model: nn.Module, items: list[dict[str, Any]], options: AnswerOptions) -> dict[str, Tensor]:
+def _view_outputs(
+    model: nn.Module, items: list[dict[str, Any]], options: AnswerOptions
+) -> dict[str, Tensor]:
     """Return the kept outputs of the views of some videos, each (videos, V, ...)."""
     clips = torch.cat([item["views"] for item in items])
     outputs = outputs_of(model, clips, batch_size=options.batch_size, device=options.device)
     return {name: outputs[name].unflatten(0, (len(items), -1)) for name in KEPT if name in outputs}
 
 
-def _order_outputs(model: nn.Module, items: list[dict[str, Any]], generator: torch.Generator, options: AnswerOptions,
-                   paths: Tensor | None) -> dict[str, Tensor]:
+def _order_outputs(
+    model: nn.Module,
+    items: list[dict[str, Any]],
+    generator: torch.Generator,
+    options: AnswerOptions,
+    paths: Tensor | None,
+) -> dict[str, Tensor]:
     """Return what the model says of the first view of some videos with its frames shuffled."""
-    clips = torch.stack([item["views"][0].flip(0) if item.get("label") in options.backwards else item["views"][0]
-                         for item in items])
+    clips = torch.stack(
+        [
+            item["views"][0].flip(0) if item.get("label") in options.backwards else item["views"][0]
+            for item in items
+        ]
+    )
     B, T = clips.shape[:2]
     orders = random_permutations(B * options.shuffles, T, generator).view(B, options.shuffles, T)
-    found = answer_shuffled(model, clips, orders, corrected=options.corrected, paths=paths,
-                            batch_size=options.batch_size, device=options.device)
+    found = answer_shuffled(
+        model,
+        clips,
+        orders,
+        corrected=options.corrected,
+        paths=paths,
+        batch_size=options.batch_size,
+        device=options.device,
+    )
     distinct = torch.tensor([len(clip.flatten(1).unique(dim=0)) == T for clip in clips])
     return {**found, "distinct": distinct}
 
 
 @torch.inference_mode()
-def answer_shuffled(model: nn.Module, clips: Tensor, orders: Tensor, *, corrected: bool = False,
-                    paths: Tensor | None = None, batch_size: int = 16, device: str = "cpu") -> dict[str, Tensor]:
+def answer_shuffled(
+    model: nn.Module,
+    clips: Tensor,
+    orders: Tensor,
+    *,
+    corrected: bool = False,
+    paths: Tensor | None = None,
+    batch_size: int = 16,
+    device: str = "cpu",
+) -> dict[str, Tensor]:
     """Answer clips whose frames are shuffled, and shuffled and put back.
 
     Args:
         clips: float (B, T, C, H, W), in their own order.
         orders: int64 (B, S, T), see `permute_frames`.
         corrected: also answer the corrected clips.
-        paths: int64 (B, S, T), recovered orders found by another model; None takes this model's own.
+        paths: int64 (B, S, T), recovered orders found by another model; None takes this model's
+            own.
 
     Returns:
-        "order" (B, S, T), as given; "shuffled_logits" (B, S, K); "order_weights" (B, S, T, T), the directed graph of
-        `order_matrix`, where the model has temporal attention; "corrected_logits" (B, S, K), where it was asked for
-        and there are paths.
+        "order" (B, S, T), as given; "shuffled_logits" (B, S, K); "order_weights" (B, S, T, T), the
+        directed graph of `order_matrix`, where the model has temporal attention; "corrected_logits"
+        (B, S, K), where it was asked for and there are paths.
     """
     B, S = orders.shape[:2]
     shuffled = permute_frames(clips.repeat_interleave(S, dim=0), orders.flatten(0, 1))
@@ -263,9 +345,11 @@ def answer_shuffled(model: nn.Module, clips: Tensor, orders: Tensor, *, correcte
     return found
 
 
-def _with_order_weights(model: nn.Module, clips: Tensor, batch_size: int,
-                        device: str) -> tuple[Tensor, Tensor | None]:
-    """Return logits (B, K) and the directed graphs (B, T, T), None for a model without temporal attention."""
+def _with_order_weights(
+    model: nn.Module, clips: Tensor, batch_size: int, device: str
+) -> tuple[Tensor, Tensor | None]:
+    """Return logits (B, K) and the directed graphs (B, T, T), None for a model without temporal
+    attention."""
     logits, weights = [], []
     for part in clips.split(batch_size):
         try:

@@ -1,7 +1,8 @@
-"""Predictions for a large collection of videos by many workers, with Ray Data, written as Parquet files.
+"""Predictions for a large collection of videos by many workers, with Ray Data, written as Parquet
+files.
 
-A video whose answer is already written is skipped, so a killed job resumes where it stopped. A video that cannot be
-read becomes a row with its error and never stops the job.
+A video whose answer is already written is skipped, so a killed job resumes where it stopped. A
+video that cannot be read becomes a row with its error and never stops the job.
 """
 
 from __future__ import annotations
@@ -38,22 +39,39 @@ class Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Answer the videos of a batch; columns as in `columns_of`."""
-        entries = [entry for _, entry in predict_many(self.predictor, map(str, batch["video"]), top=self.top)]
+        entries = [
+            entry
+            for _, entry in predict_many(self.predictor, map(str, batch["video"]), top=self.top)
+        ]
         return columns_of(entries)
 
 
 def columns_of(entries: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Turn JSON entries of `marey predict` into columns: one row per video, its answers as lists."""
-    return {"video": [entry["video"] for entry in entries],
-            "labels": [[answer["label"] for answer in entry["predictions"]] for entry in entries],
-            "probabilities": [[answer["probability"] for answer in entry["predictions"]] for entry in entries],
-            "agreement": [entry["trust"].get("agreement") for entry in entries],
-            "unknown": [entry["trust"].get("unknown") for entry in entries],
-            "error": [entry["error"] for entry in entries]}
+    """Turn JSON entries of `marey predict` into columns: one row per video, its answers as
+    lists."""
+    return {
+        "video": [entry["video"] for entry in entries],
+        "labels": [[answer["label"] for answer in entry["predictions"]] for entry in entries],
+        "probabilities": [
+            [answer["probability"] for answer in entry["predictions"]] for entry in entries
+        ],
+        "agreement": [entry["trust"].get("agreement") for entry in entries],
+        "unknown": [entry["trust"].get("unknown") for entry in entries],
+        "error": [entry["error"] for entry in entries],
+    }
 
 
-def predict_corpus(videos: Sequence[str | Path], *, model: str, out: Path | None, top: int = 5, views: int = 1,
-                   workers: int | None = None, threads: int = 1, say: Callable[[str], None] = print) -> int:
+def predict_corpus(
+    videos: Sequence[str | Path],
+    *,
+    model: str,
+    out: Path | None,
+    top: int = 5,
+    views: int = 1,
+    workers: int | None = None,
+    threads: int = 1,
+    say: Callable[[str], None] = print,
+) -> int:
     """Answer every video of some folders with Ray Data and write Parquet parts into a folder.
 
     Uses the Ray cluster named by RAY_ADDRESS, or one on this machine.
@@ -82,13 +100,23 @@ def predict_corpus(videos: Sequence[str | Path], *, model: str, out: Path | None
             ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
         ray.data.DataContext.get_current().enable_progress_bars = False
         count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
-        rows = ray.data.from_items([{"video": path} for path in todo], override_num_blocks=min(len(todo), 4 * count))
-        answers = rows.map_batches(Worker, fn_constructor_args=(model, top, views, threads), batch_size=8,
-                                   compute=ray.data.ActorPoolStrategy(size=min(count, len(todo))), num_cpus=threads)
+        rows = ray.data.from_items(
+            [{"video": path} for path in todo], override_num_blocks=min(len(todo), 4 * count)
+        )
+        answers = rows.map_batches(
+            Worker,
+            fn_constructor_args=(model, top, views, threads),
+            batch_size=8,
+            compute=ray.data.ActorPoolStrategy(size=min(count, len(todo))),
+            num_cpus=threads,
+        )
         for batch in answers.iter_batches(batch_size=PART_ROWS, batch_format="pyarrow"):
             write_part(out, batch)
     errors = [error for error in finished(out).values() if error]
-    say(f"marey: {len(todo)} videos answered, {len(errors)} of all could not be read; see the column 'error' in {out}")
+    say(
+        f"marey: {len(todo)} videos answered, {len(errors)} of all could not be read; see the "
+        f"column 'error' in {out}"
+    )
     return int(bool(errors))
 
 

@@ -24,7 +24,8 @@ from marey.transforms.functional import crop
 from marey.video.decode import VideoReader, open_video
 
 ZOOM_BELOW = 0.35
-"""Persons given from outside whose height is below this share of the frame are classified in an enlarged window."""
+"""Persons given from outside whose height is below this share of the frame are classified in an
+enlarged window."""
 
 ZOOM_HEIGHTS = 2.0
 """Side of that window, in heights of the person."""
@@ -63,7 +64,9 @@ class Detections:
     class_names: tuple[str, ...]
     moments: tuple[Moment, ...]
 
-    def top(self, person: Person, count: int = 3, min_probability: float = 0.1) -> list[tuple[str, float]]:
+    def top(
+        self, person: Person, count: int = 3, min_probability: float = 0.1
+    ) -> list[tuple[str, float]]:
         """Return a person's most probable actions; at least one."""
         order = sorted(range(len(self.class_names)), key=lambda c: -person.probabilities[c])
         kept = [c for c in order[:count] if person.probabilities[c] >= min_probability] or order[:1]
@@ -78,31 +81,69 @@ class Detections:
         found = []
         for track, entries in sorted(seen.items()):
             mean = np.mean([person.probabilities for _, person in entries], axis=0)
-            best = [{"label": self.class_names[c], "probability": round(float(mean[c]), 4)}
-                    for c in np.argsort(-mean)[:3]]
-            found.append({"track": track, "from_seconds": round(entries[0][0], 3),
-                          "to_seconds": round(entries[-1][0], 3), "moments": len(entries), "actions": best})
+            best = [
+                {"label": self.class_names[c], "probability": round(float(mean[c]), 4)}
+                for c in np.argsort(-mean)[:3]
+            ]
+            found.append(
+                {
+                    "track": track,
+                    "from_seconds": round(entries[0][0], 3),
+                    "to_seconds": round(entries[-1][0], 3),
+                    "moments": len(entries),
+                    "actions": best,
+                }
+            )
         return found
 
     def to_dict(self, top: int = 3) -> dict[str, Any]:
         """Return the JSON entry of this video."""
         scale = np.array([self.width, self.height, self.width, self.height])
-        moments = [{"seconds": round(moment.seconds, 3), "frame": moment.frame_index, "persons": [
-            {"track": person.track, "person_score": round(person.score, 4),
-             "box_xyxy": [round(float(v), 1) for v in np.array(person.box_xyxy_norm) * scale],
-             "box_xyxy_norm": [round(v, 4) for v in person.box_xyxy_norm],
-             "actions": [{"label": label, "probability": round(p, 4)} for label, p in self.top(person, top)]}
-            for person in moment.persons]} for moment in self.moments]
-        return {"video": self.video, "width": self.width, "height": self.height, "moments": moments,
-                "tracks": self.tracks(), "error": None}
+        moments = [
+            {
+                "seconds": round(moment.seconds, 3),
+                "frame": moment.frame_index,
+                "persons": [
+                    {
+                        "track": person.track,
+                        "person_score": round(person.score, 4),
+                        "box_xyxy": [
+                            round(float(v), 1) for v in np.array(person.box_xyxy_norm) * scale
+                        ],
+                        "box_xyxy_norm": [round(v, 4) for v in person.box_xyxy_norm],
+                        "actions": [
+                            {"label": label, "probability": round(p, 4)}
+                            for label, p in self.top(person, top)
+                        ],
+                    }
+                    for person in moment.persons
+                ],
+            }
+            for moment in self.moments
+        ]
+        return {
+            "video": self.video,
+            "width": self.width,
+            "height": self.height,
+            "moments": moments,
+            "tracks": self.tracks(),
+            "error": None,
+        }
 
     def rows(self, class_ids: Sequence[int], min_probability: float = 0.01) -> BoxRows:
         """Return AVA rows: one per person and action at least this probable."""
         keys = [(Path(self.video).stem, round(moment.seconds, 3)) for moment in self.moments]
-        table = [(i, *person.box_xyxy_norm, class_ids[c], p) for i, moment in enumerate(self.moments)
-                 for person in moment.persons for c, p in enumerate(person.probabilities) if p >= min_probability]
+        table = [
+            (i, *person.box_xyxy_norm, class_ids[c], p)
+            for i, moment in enumerate(self.moments)
+            for person in moment.persons
+            for c, p in enumerate(person.probabilities)
+            if p >= min_probability
+        ]
         values = np.array(table).reshape(-1, 7)
-        return rows_from_arrays(keys, values[:, 0], values[:, 1:5], values[:, 5], values[:, 6], self.video)
+        return rows_from_arrays(
+            keys, values[:, 0], values[:, 1:5], values[:, 5], values[:, 6], self.video
+        )
 
 
 class Detector:
@@ -115,31 +156,55 @@ class Detector:
         device: torch device.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, persons: str = "own", min_score: float = 0.3,
-                 device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        persons: str = "own",
+        min_score: float = 0.3,
+        device: str | torch.device = "cpu",
+    ) -> None:
         if not isinstance(checkpoint.model, ActionTransformer) or checkpoint.preprocess is None:
-            raise UserError(f"model '{checkpoint.source}' is a {checkpoint.name}, which finds no persons; "
-                            "use marey-mini-detect or another action_transformer checkpoint")
-        self.checkpoint, self.model, self.preprocess = checkpoint, checkpoint.model.to(device), checkpoint.preprocess
+            raise UserError(
+                f"model '{checkpoint.source}' is a {checkpoint.name}, which finds no persons; "
+                "use marey-mini-detect or another action_transformer checkpoint"
+            )
+        self.checkpoint, self.model, self.preprocess = (
+            checkpoint,
+            checkpoint.model.to(device),
+            checkpoint.preprocess,
+        )
         self.persons, self.min_score, self.device = persons, min_score, device
         self.find = person_finder(persons)
 
     @classmethod
-    def load(cls, model: str | Path = "marey-mini-detect", *, persons: str = "own", min_score: float = 0.3,
-             device: str | torch.device = "cpu") -> Detector:
+    def load(
+        cls,
+        model: str | Path = "marey-mini-detect",
+        *,
+        persons: str = "own",
+        min_score: float = 0.3,
+        device: str | torch.device = "cpu",
+    ) -> Detector:
         """Load a bundled model by name, or a checkpoint folder.
 
         Raises:
-            UserError: if the model or the source of persons is unknown, or the model does not detect.
+            UserError: if the model or the source of persons is unknown, or the model does not
+                detect.
         """
         return cls(load_checkpoint(model), persons=persons, min_score=min_score, device=device)
 
     @property
     def class_ids(self) -> list[int]:
-        """Action id of each class in AVA files: the official ones for the official names, else 1, 2, ..."""
+        """Action id of each class in AVA files: the official ones for the official names, else 1,
+        2, ..."""
         official = {name: number for number, name in AVA_60_CLASSES.items()}
         names = self.checkpoint.class_names
-        return [official[name] for name in names] if set(names) <= set(official) else list(range(1, len(names) + 1))
+        return (
+            [official[name] for name in names]
+            if set(names) <= set(official)
+            else list(range(1, len(names) + 1))
+        )
 
     def __call__(self, video: str | Path, *, every_seconds: float = 1.0) -> Detections:
         """Detect at regular moments of a video and link the persons.
@@ -157,35 +222,67 @@ class Detector:
             found = list(self.moments(reader, every_seconds))
             width, height = reader.width, reader.height
         scale = torch.tensor([width, height, width, height])
-        numbers = link_persons([boxes * scale for _, _, boxes, _, _ in found], [seconds for seconds, *_ in found])
+        numbers = link_persons(
+            [boxes * scale for _, _, boxes, _, _ in found], [seconds for seconds, *_ in found]
+        )
         moments = tuple(
-            Moment(seconds=seconds, frame_index=index, persons=tuple(
-                Person(track=track, box_xyxy_norm=tuple(box.tolist()), score=float(score),
-                       probabilities=tuple(p.tolist()))
-                for track, box, score, p in zip(tracks, boxes, scores, probabilities, strict=True)))
-            for tracks, (seconds, index, boxes, scores, probabilities) in zip(numbers, found, strict=True))
-        return Detections(video=str(video), width=width, height=height, moments=moments,
-                          class_names=tuple(self.checkpoint.class_names))
+            Moment(
+                seconds=seconds,
+                frame_index=index,
+                persons=tuple(
+                    Person(
+                        track=track,
+                        box_xyxy_norm=tuple(box.tolist()),
+                        score=float(score),
+                        probabilities=tuple(p.tolist()),
+                    )
+                    for track, box, score, p in zip(
+                        tracks, boxes, scores, probabilities, strict=True
+                    )
+                ),
+            )
+            for tracks, (seconds, index, boxes, scores, probabilities) in zip(
+                numbers, found, strict=True
+            )
+        )
+        return Detections(
+            video=str(video),
+            width=width,
+            height=height,
+            moments=moments,
+            class_names=tuple(self.checkpoint.class_names),
+        )
 
-    def moments(self, reader: VideoReader, every_seconds: float) -> Iterator[tuple[float, int, Tensor, Tensor, Tensor]]:
-        """Yield (seconds, frame index, boxes (P, 4), person scores (P,), probabilities (P, K)) of each key frame."""
+    def moments(
+        self, reader: VideoReader, every_seconds: float
+    ) -> Iterator[tuple[float, int, Tensor, Tensor, Tensor]]:
+        """Yield (seconds, frame index, boxes (P, 4), person scores (P,), probabilities (P, K)) of
+        each key frame."""
         count = max(1, int(reader.duration_seconds / every_seconds + 0.5))
         wanted = [min((i + 0.5) * every_seconds, reader.duration_seconds) for i in range(count)]
         for index in dict.fromkeys(reader.indices_at_seconds(wanted)):
             indices = clip_indices(index, reader.num_frames, reader.fps, self.preprocess)
             clip = reader.frames_at([*indices, index])
             seconds = reader.frame_seconds[index]
-            yield seconds, index, *self.detect(clip.frames[:-1], clip.frames[-1], reader.path, seconds)
+            yield (
+                seconds,
+                index,
+                *self.detect(clip.frames[:-1], clip.frames[-1], reader.path, seconds),
+            )
 
     @torch.no_grad()
-    def detect(self, frames: Tensor, key_frame: Tensor, video: str = "", seconds: float = 0.0) -> tuple[Tensor, Tensor,
-                                                                                                       Tensor]:
+    def detect(
+        self, frames: Tensor, key_frame: Tensor, video: str = "", seconds: float = 0.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Detect in one clip of uint8 frames (T, 3, H, W) around a key frame (3, H, W)."""
         if self.find is None:
-            answer = postprocess(self.model(self.preprocess.clip(frames).to(self.device)),
-                                 nms_threshold=self.model.head_nms, score_threshold=self.min_score)[0]
+            answer = postprocess(
+                self.model(self.preprocess.clip(frames).to(self.device)),
+                nms_threshold=self.model.head_nms,
+                score_threshold=self.min_score,
+            )[0]
             boxes = answer["boxes_xyxy_norm"]
-            if boxes.ndim == 3 and len(boxes):                           # class-specific: the box of the best class
+            if boxes.ndim == 3 and len(boxes):  # class-specific: the box of the best class
                 boxes = boxes[torch.arange(len(boxes)), answer["scores"].argmax(1)]
             return boxes.cpu(), answer["person_scores"].cpu(), answer["scores"].cpu()
         boxes, scores = self.find(key_frame, video, seconds)
@@ -194,7 +291,8 @@ class Detector:
         return boxes, scores, torch.stack(probabilities) if probabilities else empty
 
     def classify_person(self, frames: Tensor, box_xyxy_norm: Tensor) -> Tensor:
-        """Return the action probabilities (K,) of one given person; a small person is cropped and enlarged first."""
+        """Return the action probabilities (K,) of one given person; a small person is cropped and
+        enlarged first."""
         H, W = frames.shape[-2:]
         x1, y1, x2, y2 = (box_xyxy_norm * torch.tensor([W, H, W, H])).tolist()
         if y2 - y1 < ZOOM_BELOW * H:
@@ -202,6 +300,10 @@ class Detector:
             left = int(min(max((x1 + x2 - side) / 2, 0), W - side))
             top = int(min(max((y1 + y2 - side) / 2, 0), H - side))
             frames = crop(frames, top, left, side, side)
-            box_xyxy_norm = ((torch.tensor([x1, y1, x2, y2]) - torch.tensor([left, top] * 2)) / side).clamp(0, 1)
-        outputs = self.model(self.preprocess.clip(frames).to(self.device), boxes_xyxy_norm=[box_xyxy_norm[None]])
+            box_xyxy_norm = (
+                (torch.tensor([x1, y1, x2, y2]) - torch.tensor([left, top] * 2)) / side
+            ).clamp(0, 1)
+        outputs = self.model(
+            self.preprocess.clip(frames).to(self.device), boxes_xyxy_norm=[box_xyxy_norm[None]]
+        )
         return outputs["logits"][0].sigmoid().cpu()

@@ -1,4 +1,5 @@
-"""Load a model as the class that its task needs: a predictor of clips or of features, or a detector of persons."""
+"""Load a model as the class that its task needs: a predictor of clips or of features, or a detector
+of persons."""
 
 from __future__ import annotations
 
@@ -12,9 +13,11 @@ from marey.inference.features import FeaturePredictor
 from marey.inference.predictor import Predictor
 
 
-def load_answerer(model: str | Path, *, views: int = 3,
-                  device: str | torch.device = "cpu") -> Predictor | FeaturePredictor | Detector:
-    """Load a model by bundled name, folder, `hf:` id or `torchvision:` name, as the class its task needs.
+def load_answerer(
+    model: str | Path, *, views: int = 3, device: str | torch.device = "cpu"
+) -> Predictor | FeaturePredictor | Detector:
+    """Load a model by bundled name, folder, `hf:` id or `torchvision:` name, as the class its task
+    needs.
 
     Args:
         views: temporal views per video, for a predictor of clips.

@@ -38,7 +38,8 @@ class VideoOrder:
 
     @property
     def order_accuracy(self) -> float | None:
-        """OrderAcc (Eq. 15), None where the video was not shuffled by us and the truth is therefore not known."""
+        """OrderAcc (Eq. 15), None where the video was not shuffled by us and the truth is therefore
+        not known."""
         return float(order_accuracy(self.path[None], self.order[None])) if self.shuffled else None
 
     @property
@@ -48,29 +49,43 @@ class VideoOrder:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of this video in the JSON of `marey order`."""
-        return {"video": self.video, "order": self.path.tolist(), "order_accuracy": self.order_accuracy,
-                "chance": round(self.chance, 6), "shuffle": self.order.tolist() if self.shuffled else None,
-                "frame_seconds": [round(seconds, 4) for seconds in self.frame_seconds], "error": None}
+        return {
+            "video": self.video,
+            "order": self.path.tolist(),
+            "order_accuracy": self.order_accuracy,
+            "chance": round(self.chance, 6),
+            "shuffle": self.order.tolist() if self.shuffled else None,
+            "frame_seconds": [round(seconds, 4) for seconds in self.frame_seconds],
+            "error": None,
+        }
 
 
-def order_video(checkpoint: Checkpoint, video: str | Path, *, shuffle: int | None = None,
-                window_seconds: tuple[float, float] | None = None, method: str = "path",
-                device: str = "cpu") -> VideoOrder:
+def order_video(
+    checkpoint: Checkpoint,
+    video: str | Path,
+    *,
+    shuffle: int | None = None,
+    window_seconds: tuple[float, float] | None = None,
+    method: str = "path",
+    device: str = "cpu",
+) -> VideoOrder:
     """Recover the order of T distinct frames of a video.
 
     Args:
         checkpoint: a model with temporal attention and its preprocessing, which says T.
         video: file or folder of frames.
-        shuffle: seed of the permutation applied to the frames first (uniform over all T!); None takes them as they are.
-        window_seconds: part [start, end) of the video to sample T frames from, equally spaced; None takes the clip the
-            model's preprocessing samples, and the whole video where that would repeat a frame.
+        shuffle: seed of the permutation applied to the frames first (uniform over all T!); None
+            takes them as they are.
+        window_seconds: part [start, end) of the video to sample T frames from, equally spaced; None
+            takes the clip the model's preprocessing samples, and the whole video where that would
+            repeat a frame.
         method: how the order is read from the attention, see `recover_order`.
         device: where the model runs.
 
     Raises:
         VideoError: if the video cannot be read, or the window is outside it.
-        UserError: if the window has fewer than T frames, two of the frames are the same picture, or the model gives
-            no temporal attention.
+        UserError: if the window has fewer than T frames, two of the frames are the same picture, or
+            the model gives no temporal attention.
     """
     preprocess = checkpoint.clip_preprocess
     T = preprocess.sampling.num_frames
@@ -84,12 +99,20 @@ def order_video(checkpoint: Checkpoint, video: str | Path, *, shuffle: int | Non
     ready = preprocess.clip(clip.frames)[:1].to(device)
     found = recover_order(model, permute_frames(ready, order[None].to(device)), method=method)
     seconds = tuple(clip.frame_seconds[time] for time in order.tolist())
-    return VideoOrder(video=str(video), frames=clip.frames[order], order=order, path=found.path[0].cpu(),
-                      weights=found.weights[0].cpu(), frame_seconds=seconds, shuffled=shuffle is not None)
+    return VideoOrder(
+        video=str(video),
+        frames=clip.frames[order],
+        order=order,
+        path=found.path[0].cpu(),
+        weights=found.weights[0].cpu(),
+        frame_seconds=seconds,
+        shuffled=shuffle is not None,
+    )
 
 
-def distinct_indices(reader: VideoReader, preprocess: Preprocess,
-                     window_seconds: tuple[float, float] | None = None) -> list[int]:
+def distinct_indices(
+    reader: VideoReader, preprocess: Preprocess, window_seconds: tuple[float, float] | None = None
+) -> list[int]:
     """Choose T distinct frames: the model's own clip, or the middles of T equal parts of a window.
 
     Raises:
@@ -97,10 +120,15 @@ def distinct_indices(reader: VideoReader, preprocess: Preprocess,
         UserError: if there are fewer than T frames.
     """
     T = preprocess.sampling.num_frames
-    first, stop = (0, reader.num_frames) if window_seconds is None else reader.frame_range(*window_seconds)
+    first, stop = (
+        (0, reader.num_frames) if window_seconds is None else reader.frame_range(*window_seconds)
+    )
     if stop - first < T:
-        raise UserError(f"{reader.path}: {stop - first} frames in the window, the model takes {T} distinct ones; "
-                        "choose a longer window (frames are never repeated or played back here)")
+        raise UserError(
+            f"{reader.path}: {stop - first} frames in the window, the model takes {T} distinct "
+            "ones; "
+            "choose a longer window (frames are never repeated or played back here)"
+        )
     if window_seconds is None:
         own = preprocess.sampling.indices(reader.num_frames, fps=reader.fps)
         if len(set(own)) == T and own == sorted(own):
@@ -108,13 +136,14 @@ def distinct_indices(reader: VideoReader, preprocess: Preprocess,
     return [first + int((part + 0.5) * (stop - first) / T) for part in range(T)]
 
 
-def order_many(checkpoint: Checkpoint, videos: Sequence[str | Path],
-               **options: Any) -> Iterator[tuple[VideoOrder | None, dict[str, Any]]]:
+def order_many(
+    checkpoint: Checkpoint, videos: Sequence[str | Path], **options: Any
+) -> Iterator[tuple[VideoOrder | None, dict[str, Any]]]:
     """Order every video that can be ordered and name every other.
 
     Yields:
-        (answer, its JSON entry); the answer is None and the entry has an "error" for a video that cannot be read, is
-        too short, or repeats a frame.
+        (answer, its JSON entry); the answer is None and the entry has an "error" for a video that
+        cannot be read, is too short, or repeats a frame.
     """
     chance = chance_order_accuracy(checkpoint.clip_preprocess.sampling.num_frames)
     for video in videos:
@@ -123,7 +152,17 @@ def order_many(checkpoint: Checkpoint, videos: Sequence[str | Path],
         except (VideoError, UserError) as error:
             if len(videos) == 1 and not isinstance(error, VideoError):
                 raise
-            yield None, {"video": str(video), "order": [], "order_accuracy": None, "chance": round(chance, 6),
-                         "shuffle": None, "frame_seconds": [], "error": str(error)}
+            yield (
+                None,
+                {
+                    "video": str(video),
+                    "order": [],
+                    "order_accuracy": None,
+                    "chance": round(chance, 6),
+                    "shuffle": None,
+                    "frame_seconds": [],
+                    "error": str(error),
+                },
+            )
         else:
             yield found, found.to_dict()

@@ -1,4 +1,5 @@
-"""Predictions for video files: sampling, preprocessing, the model, and how far its answer can be trusted."""
+"""Predictions for video files: sampling, preprocessing, the model, and how far its answer can be
+trusted."""
 
 from __future__ import annotations
 
@@ -23,18 +24,25 @@ from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
 from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
 
-OTHER_COMMANDS = {"features": ", it answers 'marey predict --features'",
-                  "detection": ", it answers 'marey detect'"}
+OTHER_COMMANDS = {
+    "features": ", it answers 'marey predict --features'",
+    "detection": ", it answers 'marey detect'",
+}
 """Task of a model that takes no clips -> the command that runs it."""
 
 
 class Predictor:
-    """A classifier of clips with the preprocessing, class names and calibration it was saved with."""
+    """A classifier of clips with the preprocessing, class names and calibration it was saved
+    with."""
 
-    def __init__(self, checkpoint: Checkpoint, *, views: int = 3, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, views: int = 3, device: str | torch.device = "cpu"
+    ) -> None:
         if checkpoint.preprocess is None or checkpoint.task in OTHER_COMMANDS:
-            raise UserError(f"{checkpoint.source} is no classifier of clips"
-                            f"{OTHER_COMMANDS.get(checkpoint.task, '')}; marey-mini is one")
+            raise UserError(
+                f"{checkpoint.source} is no classifier of clips"
+                f"{OTHER_COMMANDS.get(checkpoint.task, '')}; marey-mini is one"
+            )
         self.checkpoint = checkpoint
         self.model = checkpoint.model.to(device).eval()
         self.preprocess: Preprocess = checkpoint.preprocess
@@ -43,18 +51,23 @@ class Predictor:
         self.device = torch.device(device)
 
     @classmethod
-    def load(cls, model: str | Path = "marey-mini", *, views: int = 3,
-             device: str | torch.device = "cpu") -> Predictor | FeaturePredictor:
-        """Load a model that names the action of whole videos, by bundled name, folder, `hf:` id or `torchvision:` name.
+    def load(
+        cls, model: str | Path = "marey-mini", *, views: int = 3, device: str | torch.device = "cpu"
+    ) -> Predictor | FeaturePredictor:
+        """Load a model that names the action of whole videos, by bundled name, folder, `hf:` id or
+        `torchvision:` name.
 
         Args:
-            views: temporal views per video; their answers are averaged and their agreement is reported.
+            views: temporal views per video; their answers are averaged and their agreement is
+                reported.
 
         Returns:
-            A predictor of the model's kind: a model of features by second gets a `FeaturePredictor`.
+            A predictor of the model's kind: a model of features by second gets a
+                `FeaturePredictor`.
 
         Raises:
-            UserError: if there is no such model, or it finds persons (`marey.inference.detector` answers with it).
+            UserError: if there is no such model, or it finds persons (`marey.inference.detector`
+                answers with it).
         """
         checkpoint = load_checkpoint(model)
         if checkpoint.task == "features":
@@ -66,13 +79,22 @@ class Predictor:
         """Name or folder the model was loaded from."""
         return self.checkpoint.source
 
-    def __call__(self, video: str | Path, *, labels: Sequence[str] | None = None, trust: str = "basic",
-                 max_pixels: int | None = None, max_seconds: float | None = None) -> Prediction:
+    def __call__(
+        self,
+        video: str | Path,
+        *,
+        labels: Sequence[str] | None = None,
+        trust: str = "basic",
+        max_pixels: int | None = None,
+        max_seconds: float | None = None,
+    ) -> Prediction:
         """Recognise what happens in a video.
 
         Args:
-            labels: rank these names, never trained on, by meaning instead of the model's own classes.
-            trust: "basic" (no extra decoding), "full" (adds stability under three mild corruptions).
+            labels: rank these names, never trained on, by meaning instead of the model's own
+                classes.
+            trust: "basic" (no extra decoding), "full" (adds stability under three mild
+                corruptions).
             max_pixels, max_seconds: refuse larger or longer videos; None keeps the reader's limits.
 
         Raises:
@@ -81,12 +103,16 @@ class Predictor:
         """
         if trust not in ("basic", "full"):
             raise UserError(f"trust '{trust}' is neither 'basic' nor 'full'")
-        with open_video(video, max_pixels=max_pixels or MAX_PIXELS, max_seconds=max_seconds or MAX_SECONDS) as reader:
+        with open_video(
+            video, max_pixels=max_pixels or MAX_PIXELS, max_seconds=max_seconds or MAX_SECONDS
+        ) as reader:
             views, clips = self.preprocess.views(reader, num_temporal=self.views)
         prediction = self._answer(str(video), views, tuple(clips), labels)
         if trust == "full":
             first = int(prediction.probabilities.argmax()) if labels is None else None
-            prediction.trust["stability"] = stability(clips, self._fused_probabilities, self.class_names, first)
+            prediction.trust["stability"] = stability(
+                clips, self._fused_probabilities, self.class_names, first
+            )
         return prediction
 
     def predict_clip(self, clip: Clip) -> Prediction:
@@ -98,15 +124,19 @@ class Predictor:
         return outputs_of(self.model, views, device=self.device)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return probabilities, (..., K), of logits (..., K), at the checkpoint's temperature or, without one, 1."""
+        """Return probabilities, (..., K), of logits (..., K), at the checkpoint's temperature or,
+        without one, 1."""
         return (logits / self.checkpoint.temperature).softmax(-1)
 
     def _fused_probabilities(self, clips: Sequence[Tensor]) -> Tensor:
-        """Return the probabilities (K,) over the views of some clips of frames, uint8 (T, C, H, W) each."""
+        """Return the probabilities (K,) over the views of some clips of frames, uint8 (T, C, H, W)
+        each."""
         views = torch.cat([self.preprocess.clip(frames) for frames in clips])
         return self.probabilities(self.outputs(views)["logits"]).mean(0)
 
-    def _answer(self, video: str, views: Tensor, clips: tuple[Clip, ...], labels: Sequence[str] | None) -> Prediction:
+    def _answer(
+        self, video: str, views: Tensor, clips: tuple[Clip, ...], labels: Sequence[str] | None
+    ) -> Prediction:
         outputs = self.outputs(views)
         class_names = self.class_names
         if labels is None:
@@ -114,29 +144,42 @@ class Predictor:
         else:
             class_names, per_view = tuple(labels), rank_labels(outputs, labels, self.checkpoint)
         fused = per_view.mean(0)
-        trust = {"probability": round(float(fused.max()), 6),
-                 "calibrated": labels is None and self.checkpoint.calibrated,
-                 "agreement": round(float((per_view.argmax(-1) == fused.argmax()).float().mean()), 4),
-                 **(self.unknownness(outputs) if labels is None else {"relative_to_labels": True})}
+        trust = {
+            "probability": round(float(fused.max()), 6),
+            "calibrated": labels is None and self.checkpoint.calibrated,
+            "agreement": round(float((per_view.argmax(-1) == fused.argmax()).float().mean()), 4),
+            **(self.unknownness(outputs) if labels is None else {"relative_to_labels": True}),
+        }
         seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))
-        return Prediction(video=video, model=self.name, class_names=class_names, probabilities=fused,
-                          frame_seconds=seconds, trust=trust, clips=clips)
+        return Prediction(
+            video=video,
+            model=self.name,
+            class_names=class_names,
+            probabilities=fused,
+            frame_seconds=seconds,
+            trust=trust,
+            clips=clips,
+        )
 
     def unknownness(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Return how far the outputs of some views lie from those of the training clips.
 
         Returns:
-            "ood_score": mean over views, scaled so that 1 is the stored threshold; for a model with a pretrained stem
-            the larger of two scores, of its embedding and of its stem's mean feature. "unknown": whether it is above 1;
-            None where the checkpoint has no OOD detector.
+            "ood_score": mean over views, scaled so that 1 is the stored threshold; for a model with
+                a pretrained stem
+            the larger of two scores, of its embedding and of its stem's mean feature. "unknown":
+            whether it is above 1; None where the checkpoint has no OOD detector.
         """
         stored = (self.checkpoint.calibration or {}).get("ood")
         if not stored or outputs.get("embedding") is None:
             return {"ood_score": None, "unknown": None}
         calibration, tensors = self.checkpoint.calibration or {}, self.checkpoint.tensors
-        score = float(ood_score(outputs["embedding"], outputs["logits"], calibration, tensors).mean())
+        score = float(
+            ood_score(outputs["embedding"], outputs["logits"], calibration, tensors).mean()
+        )
         threshold = float(stored["threshold"])
-        # The distance from the threshold is divided by the threshold's size, so that 1 is the threshold itself.
+        # The distance from the threshold is divided by the threshold's size, so that 1 is the
+        # threshold itself.
         scaled = 1 + (score - threshold) / max(abs(threshold), 1e-6)
         if "ood_stem_mean" in tensors and outputs.get("stem_embedding") is not None:
             stem = float(stem_distance(outputs["stem_embedding"], tensors).mean())
@@ -144,24 +187,40 @@ class Predictor:
         return {"ood_score": round(scaled, 4), "ood_threshold": 1.0, "unknown": scaled > 1}
 
 
-def predict_many(predictor: Predictor | FeaturePredictor, videos: Iterable[str | Path], *, top: int = 5,
-                 **options: Any) -> Iterator[tuple[Prediction | None, dict[str, Any]]]:
+def predict_many(
+    predictor: Predictor | FeaturePredictor,
+    videos: Iterable[str | Path],
+    *,
+    top: int = 5,
+    **options: Any,
+) -> Iterator[tuple[Prediction | None, dict[str, Any]]]:
     """Predict for every readable video of a list and name every unreadable one.
 
     Yields:
-        (prediction, its JSON entry); the prediction is None and the entry has an "error" where reading failed.
+        (prediction, its JSON entry); the prediction is None and the entry has an "error" where
+        reading failed.
     """
     for video in videos:
         try:
             prediction = predictor(video, **options)
         except VideoError as error:
-            yield None, {"video": str(video), "predictions": [], "frame_seconds": [], "trust": {}, "error": str(error)}
+            yield (
+                None,
+                {
+                    "video": str(video),
+                    "predictions": [],
+                    "frame_seconds": [],
+                    "trust": {},
+                    "error": str(error),
+                },
+            )
         else:
             yield prediction, prediction.to_dict(top)
 
 
 def videos_in(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the videos that paths name: files and frame folders as they are, other folders searched for videos.
+    """Return the videos that paths name: files and frame folders as they are, other folders
+    searched for videos.
 
     Raises:
         UserError: if a folder holds no video.
@@ -169,13 +228,19 @@ def videos_in(paths: Iterable[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir() and not is_frame_folder(path):
-            below = [video for folder in sorted({path, *(entry for entry in path.rglob("*") if entry.is_dir())})
-                     if not is_frame_folder(folder) for video in videos_below(folder)]
+            below = [
+                video
+                for folder in sorted(
+                    {path, *(entry for entry in path.rglob("*") if entry.is_dir())}
+                )
+                if not is_frame_folder(folder)
+                for video in videos_below(folder)
+            ]
             if not below:
-                raise UserError(f"{path}: no videos in this folder; name a video file or a folder with videos")
+                raise UserError(
+                    f"{path}: no videos in this folder; name a video file or a folder with videos"
+                )
             found += below
         else:
             found.append(path)
     return found
-
-

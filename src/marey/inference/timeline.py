@@ -1,4 +1,5 @@
-"""Time-stamped segments of a long video by sliding windows; each frame is decoded once, in bounded memory."""
+"""Time-stamped segments of a long video by sliding windows; each frame is decoded once, in bounded
+memory."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Window:
     probabilities: Tensor
     """(K,), calibrated where the model is."""
     unknown: bool | None
-    """Whether the OOD score is above its threshold; None where the checkpoint has no OOD detector."""
+    """Whether the OOD score is above its threshold; None where the checkpoint has no OOD
+    detector."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +48,26 @@ class Segment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the segment as JSON types, times rounded to milliseconds."""
-        return {"start_seconds": round(self.start_seconds, 3), "end_seconds": round(self.end_seconds, 3),
-                "label": self.label, "probability": round(self.probability, 6)}
+        return {
+            "start_seconds": round(self.start_seconds, 3),
+            "end_seconds": round(self.end_seconds, 3),
+            "label": self.label,
+            "probability": round(self.probability, 6),
+        }
 
 
-def windows_of(duration_seconds: float, window_seconds: float, step_seconds: float) -> list[tuple[float, float]]:
+def windows_of(
+    duration_seconds: float, window_seconds: float, step_seconds: float
+) -> list[tuple[float, float]]:
     """Return the [start, end) times of the windows that cover a video; the last one ends with it.
 
     >>> windows_of(5.0, 2.0, 1.0)
     [(0.0, 2.0), (1.0, 3.0), (2.0, 4.0), (3.0, 5.0)]
     """
     if window_seconds <= 0 or step_seconds <= 0:
-        raise UserError(f"window {window_seconds} s and step {step_seconds} s must both be positive")
+        raise UserError(
+            f"window {window_seconds} s and step {step_seconds} s must both be positive"
+        )
     if duration_seconds <= window_seconds:
         return [(0.0, duration_seconds)]
     count = int((duration_seconds - window_seconds) / step_seconds + 1e-9) + 1
@@ -67,20 +77,28 @@ def windows_of(duration_seconds: float, window_seconds: float, step_seconds: flo
     return [(start, start + window_seconds) for start in starts]
 
 
-def iterate_windows(predictor: Predictor, reader: VideoReader, *, window_seconds: float = 2.0,
-                    step_seconds: float = 1.0) -> Iterator[Window]:
+def iterate_windows(
+    predictor: Predictor,
+    reader: VideoReader,
+    *,
+    window_seconds: float = 2.0,
+    step_seconds: float = 1.0,
+) -> Iterator[Window]:
     """Predict for the windows of an open video in order, a few at a time.
 
-    The model's frames are spread evenly over each window. Where the step is a multiple of window / frames (as with
-    the defaults and eight frames) neighbouring windows share frames, and each frame is decoded once; models of
-    TimeSformer's family also embed each frame once and run only their blocks on every window.
+    The model's frames are spread evenly over each window. Where the step is a multiple of window /
+    frames (as with the defaults and eight frames) neighbouring windows share frames, and each frame
+    is decoded once; models of TimeSformer's family also embed each frame once and run only their
+    blocks on every window.
     """
     spans = windows_of(reader.duration_seconds, window_seconds, step_seconds)
     num_frames = predictor.preprocess.sampling.num_frames
     kept: dict[int, Tensor] = {}
-    embedded: dict[int, Tensor] | None = {} if shares_frames(predictor, spans, step_seconds) else None
+    embedded: dict[int, Tensor] | None = (
+        {} if shares_frames(predictor, spans, step_seconds) else None
+    )
     for first in range(0, len(spans), BATCH_WINDOWS):
-        batch = spans[first:first + BATCH_WINDOWS]
+        batch = spans[first : first + BATCH_WINDOWS]
         chosen = [_frames_in(reader, start, end, num_frames) for start, end in batch]
         kept = _decode_missing(reader, chosen, kept)
         if embedded is not None:
@@ -92,27 +110,39 @@ def iterate_windows(predictor: Predictor, reader: VideoReader, *, window_seconds
             clips = [predictor.preprocess.clip(window)[0] for window in frames]
         outputs = predictor.outputs(torch.stack(clips))
         for row, (start, end) in enumerate(batch):
-            alone = {key: value[row:row + 1] for key, value in outputs.items() if isinstance(value, Tensor)}
-            yield Window(start_seconds=start, end_seconds=end,
-                         probabilities=predictor.probabilities(alone["logits"])[0],
-                         unknown=predictor.unknownness(alone)["unknown"])
+            alone = {
+                key: value[row : row + 1]
+                for key, value in outputs.items()
+                if isinstance(value, Tensor)
+            }
+            yield Window(
+                start_seconds=start,
+                end_seconds=end,
+                probabilities=predictor.probabilities(alone["logits"])[0],
+                unknown=predictor.unknownness(alone)["unknown"],
+            )
 
 
-def shares_frames(predictor: Predictor, spans: Sequence[tuple[float, float]], step_seconds: float) -> bool:
-    """Return whether frames are embedded one by one: windows overlap, one crop, and the model can take patches."""
+def shares_frames(
+    predictor: Predictor, spans: Sequence[tuple[float, float]], step_seconds: float
+) -> bool:
+    """Return whether frames are embedded one by one: windows overlap, one crop, and the model can
+    take patches."""
     overlap = len(spans) > 1 and step_seconds < spans[0][1] - spans[0][0]
     return overlap and predictor.preprocess.crops == 1 and hasattr(predictor.model, "embed_frames")
 
 
 @torch.inference_mode()
-def _embed_missing(predictor: Predictor, frames: dict[int, Tensor],
-                   embedded: dict[int, Tensor]) -> dict[int, Tensor] | None:
-    """Return the patches of all frames: known ones are kept, the others embedded; None if the model cannot."""
+def _embed_missing(
+    predictor: Predictor, frames: dict[int, Tensor], embedded: dict[int, Tensor]
+) -> dict[int, Tensor] | None:
+    """Return the patches of all frames: known ones are kept, the others embedded; None if the model
+    cannot."""
     missing = [index for index in frames if index not in embedded]
     new: dict[int, Tensor] = {}
     if missing:
         pixels = predictor.preprocess.clip(torch.stack([frames[index] for index in missing]))[0]
-        patches = predictor.model.embed_frames(pixels.to(predictor.device))          # type: ignore[operator]
+        patches = predictor.model.embed_frames(pixels.to(predictor.device))  # type: ignore[operator]
         if patches is None:
             return None
         new = dict(zip(missing, patches, strict=True))
@@ -120,13 +150,17 @@ def _embed_missing(predictor: Predictor, frames: dict[int, Tensor],
 
 
 def _frames_in(reader: VideoReader, start: float, end: float, num_frames: int) -> list[int]:
-    """Return the indices of the frames shown at `num_frames` times spread evenly over [start, end) seconds."""
+    """Return the indices of the frames shown at `num_frames` times spread evenly over [start, end)
+    seconds."""
     times = [start + (end - start) * (part + 0.5) / num_frames for part in range(num_frames)]
     return [max(0, bisect_right(reader.frame_seconds, time + 1e-6) - 1) for time in times]
 
 
-def _decode_missing(reader: VideoReader, chosen: Sequence[Sequence[int]], kept: dict[int, Tensor]) -> dict[int, Tensor]:
-    """Return the frames the windows need: those already decoded are kept, the others decoded, the rest dropped."""
+def _decode_missing(
+    reader: VideoReader, chosen: Sequence[Sequence[int]], kept: dict[int, Tensor]
+) -> dict[int, Tensor]:
+    """Return the frames the windows need: those already decoded are kept, the others decoded, the
+    rest dropped."""
     needed = sorted({index for indices in chosen for index in indices})
     missing = [index for index in needed if index not in kept]
     decoded = dict(zip(missing, reader.frames_at(missing).frames, strict=True)) if missing else {}
@@ -147,10 +181,20 @@ def merge_windows(windows: Sequence[Window], class_names: Sequence[str]) -> list
             runs.append((label, [window]))
     segments = []
     for number, (label, members) in enumerate(runs):
-        start = members[0].start_seconds if number == 0 else _border(runs[number - 1][1][-1], members[0])
-        end = members[-1].end_seconds if number == len(runs) - 1 else _border(members[-1], runs[number + 1][1][0])
+        start = (
+            members[0].start_seconds
+            if number == 0
+            else _border(runs[number - 1][1][-1], members[0])
+        )
+        end = (
+            members[-1].end_seconds
+            if number == len(runs) - 1
+            else _border(members[-1], runs[number + 1][1][0])
+        )
         sure = torch.stack([w.probabilities.max() for w in members]).mean()
-        segments.append(Segment(start_seconds=start, end_seconds=end, label=label, probability=float(sure)))
+        segments.append(
+            Segment(start_seconds=start, end_seconds=end, label=label, probability=float(sure))
+        )
     return segments
 
 
@@ -158,15 +202,25 @@ def _border(earlier: Window, later: Window) -> float:
     return (earlier.end_seconds + later.start_seconds) / 2
 
 
-def timeline(predictor: Predictor, video: str | Path, *, window_seconds: float = 2.0,
-             step_seconds: float = 1.0, **limits: Any) -> list[Segment]:
+def timeline(
+    predictor: Predictor,
+    video: str | Path,
+    *,
+    window_seconds: float = 2.0,
+    step_seconds: float = 1.0,
+    **limits: Any,
+) -> list[Segment]:
     """Return the actions of a video as segments in time order.
 
     Raises:
         VideoError: if the video cannot be read.
     """
     with open_video(video, **limits) as reader:
-        windows = list(iterate_windows(predictor, reader, window_seconds=window_seconds, step_seconds=step_seconds))
+        windows = list(
+            iterate_windows(
+                predictor, reader, window_seconds=window_seconds, step_seconds=step_seconds
+            )
+        )
     return merge_windows(windows, predictor.class_names)
 
 
@@ -180,17 +234,24 @@ def write_csv(segments: Sequence[Segment], stream: TextIO) -> None:
 def write_srt(segments: Sequence[Segment], stream: TextIO) -> None:
     """Write segments as SubRip subtitles, which video players show over the video."""
     for number, segment in enumerate(segments, start=1):
-        stream.write(f"{number}\n{_srt_time(segment.start_seconds)} --> {_srt_time(segment.end_seconds)}\n"
-                     f"{segment.label} ({segment.probability:.0%})\n\n")
+        stream.write(
+            f"{number}\n{_srt_time(segment.start_seconds)} --> {_srt_time(segment.end_seconds)}\n"
+            f"{segment.label} ({segment.probability:.0%})\n\n"
+        )
 
 
 def _srt_time(seconds: float) -> str:
     milliseconds = round(seconds * 1000)
-    return (f"{milliseconds // 3600000:02d}:{milliseconds // 60000 % 60:02d}:{milliseconds // 1000 % 60:02d},"
-            f"{milliseconds % 1000:03d}")
+    return (
+        f"{milliseconds // 3600000:02d}:{milliseconds // 60000 % 60:02d}:"
+        f"{milliseconds // 1000 % 60:02d},"
+        f"{milliseconds % 1000:03d}"
+    )
 
 
 def describe(segment: Segment) -> str:
     """Return one line: times as m:ss.s, label, probability."""
-    return f"{clock(segment.start_seconds):>8} - {clock(segment.end_seconds):>8}  {segment.label} " \
-           f"({segment.probability:.0%})"
+    return (
+        f"{clock(segment.start_seconds):>8} - {clock(segment.end_seconds):>8}  {segment.label} "
+        f"({segment.probability:.0%})"
+    )

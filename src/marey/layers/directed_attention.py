@@ -10,7 +10,8 @@ from marey.layers.attention import SoftmaxAttention
 
 
 def unit_vectors(vectors: Tensor, eps: float = 1e-6) -> Tensor:
-    """Divide each vector of the last axis by its length, floored at `eps`; a zero vector stays zero.
+    """Divide each vector of the last axis by its length, floored at `eps`; a zero vector stays
+    zero.
 
     The length is taken in at least float32, whatever the type of `vectors`.
     """
@@ -23,8 +24,8 @@ def directed_weights(query: Tensor, key: Tensor, eps: float = 1e-6) -> Tensor:
     r"""Compare every query with every key by direction, keeping the sign.
 
     Truong et al., "DirecFormer", CVPR 2022, Eqs. 5, 6 and 9:   a_ij = cos(q_i / sqrt(D), k_j)
-    sqrt(D) cancels in the cosine and is left out; there is no softmax. We differ in one respect: norms are floored at
-    `eps`, so a zero token gives 0 rather than NaN.
+    sqrt(D) cancels in the cosine and is left out; there is no softmax. We differ in one respect:
+    norms are floored at `eps`, so a zero token gives 0 rather than NaN.
 
     Args:
         query: float, (..., Lq, head_dim). Any scale; the cosine removes it.
@@ -32,22 +33,29 @@ def directed_weights(query: Tensor, key: Tensor, eps: float = 1e-6) -> Tensor:
         eps: smallest norm, in the units of `query` and `key`.
 
     Returns:
-        (..., Lq, Lk), each value in [-1, 1]; row i is query i attending to all keys. Rows do not sum to 1.
+        (..., Lq, Lk), each value in [-1, 1]; row i is query i attending to all keys. Rows do not
+        sum to 1.
 
     Raises:
         UserError: if query and key differ in head_dim.
     """
     if query.shape[-1] != key.shape[-1]:
-        raise UserError(f"query has head_dim {query.shape[-1]}, but key has {key.shape[-1]}; project both to one width")
+        raise UserError(
+            f"query has head_dim {query.shape[-1]}, but key has {key.shape[-1]}; project both to "
+            "one width"
+        )
     return unit_vectors(query, eps) @ unit_vectors(key, eps).transpose(-2, -1)
 
 
-def directed_attention(query: Tensor, key: Tensor, value: Tensor, eps: float = 1e-6,
-                       linear: bool | None = None) -> Tensor:
+def directed_attention(
+    query: Tensor, key: Tensor, value: Tensor, eps: float = 1e-6, linear: bool | None = None
+) -> Tensor:
     """Mix the values by their directed weights (Eqs. 7 and 10) without keeping the weights.
 
-    With no softmax between them the two products are associative, (q kᵀ) v = q (kᵀ v), so the cheaper side is
-    computed: 2 Lq Lk d multiply-adds against (Lq + Lk) d², d = head_dim. The right side never builds an Lq x Lk map
+    With no softmax between them the two products are associative, (q kᵀ) v = q (kᵀ v), so the
+    cheaper side is
+    computed: 2 Lq Lk d multiply-adds against (Lq + Lk) d², d = head_dim. The right side never
+    builds an Lq x Lk map
     and grows linearly with the number of tokens.
 
     Args:
@@ -60,7 +68,7 @@ def directed_attention(query: Tensor, key: Tensor, value: Tensor, eps: float = 1
         (..., Lq, head_dim).
     """
     Lq, Lk, d = query.shape[-2], key.shape[-2], query.shape[-1]
-    if linear is None:                                       # compare the multiply-adds of both sides
+    if linear is None:  # compare the multiply-adds of both sides
         linear = (Lq + Lk) * d < 2 * Lq * Lk
     query, key = unit_vectors(query, eps), unit_vectors(key, eps)
     if linear:
@@ -69,14 +77,16 @@ def directed_attention(query: Tensor, key: Tensor, value: Tensor, eps: float = 1
 
 
 class DirectedAttention(SoftmaxAttention):
-    """Multi-head self-attention by direction (DirecFormer, Eqs. 5-10); same parameters as `SoftmaxAttention`."""
+    """Multi-head self-attention by direction (DirecFormer, Eqs. 5-10); same parameters as
+    `SoftmaxAttention`."""
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
         """Return cosines (..., Lq, Lk) in [-1, 1]."""
         return directed_weights(query, key)
 
     def attend_without_weights(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return the context by the cheaper side; attention dropout needs the weights and takes the quadratic one."""
+        """Return the context by the cheaper side; attention dropout needs the weights and takes the
+        quadratic one."""
         if self.training and self.attention_dropout > 0:
             return torch.dropout(self.weights(query, key), self.attention_dropout, True) @ value
         return directed_attention(query, key, value)

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 class DropPath(nn.Module):
     """Drop a residual branch for whole clips of the batch, while training.
 
-    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016. The released TimeSformer drops per sequence (one
-    patch position over time, or one frame); we drop per clip, so that its tokens share the same blocks.
+    Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016. The released TimeSformer drops
+    per sequence (one patch position over time, or one frame); we drop per clip, so that its tokens
+    share the same blocks.
 
     Args:
-        rate: probability in [0, 1) that a clip loses the branch; kept branches are divided by 1 - rate.
+        rate: probability in [0, 1) that a clip loses the branch; kept branches are divided by 1 -
+            rate.
     """
 
     def __init__(self, rate: float = 0.0):

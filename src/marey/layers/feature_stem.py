@@ -1,4 +1,5 @@
-"""Stems with a frozen or pretrained network inside, whose features can be computed once and stored."""
+"""Stems with a frozen or pretrained network inside, whose features can be computed once and
+stored."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from marey.layers.frozen_norm import FrozenNormMixin
 
 
 class FeatureStem(FrozenNormMixin):
-    """A stem of two parts: a network that turns frames into features, and a linear map from features to tokens.
+    """A stem of two parts: a network that turns frames into features, and a linear map from
+    features to tokens.
 
     Axes: M frames, N = h*w patches, C channels of the network, D width of a token.
     """
@@ -29,4 +31,4 @@ class FeatureStem(FrozenNormMixin):
 
     def image_features(self, features: Tensor) -> Tensor:
         """Return the image network's part (..., N, `image_width`) of features (..., N, C)."""
-        return features[..., -self.image_width:]
+        return features[..., -self.image_width :]

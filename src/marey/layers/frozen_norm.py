@@ -6,7 +6,8 @@ from torch import nn
 
 
 class FrozenNormMixin(nn.Module):
-    """Keep batch norm at its stored statistics, also in `train()`, when `freeze_batch_norm` is set."""
+    """Keep batch norm at its stored statistics, also in `train()`, when `freeze_batch_norm` is
+    set."""
 
     freeze_batch_norm: bool = False
 

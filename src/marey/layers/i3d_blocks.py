@@ -1,7 +1,8 @@
-"""The parts of Inception-v1 in 3-D: convolution unit and max pool with TensorFlow's SAME padding, inception block.
+"""The parts of Inception-v1 in 3-D: convolution unit and max pool with TensorFlow's SAME padding,
+inception block.
 
-Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. Submodules carry the names of the public
-checkpoints (`conv3d`, `bn`, `b0` .. `b3b`).
+Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. Submodules carry the names of the
+public checkpoints (`conv3d`, `bn`, `b0` .. `b3b`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return (front, back) padding of one axis as TensorFlow's SAME has it: the odd one goes to the back.
+    """Return (front, back) padding of one axis as TensorFlow's SAME has it: the odd one goes to the
+    back.
 
     A convolution padded so gives ceil(size / stride) values along the axis.
     """
@@ -20,10 +22,14 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def pad_same(features: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
+def pad_same(
+    features: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]
+) -> Tensor:
     """Pad the last three axes with zeros, SAME; (B, D, t, h, w) -> the same with larger t, h, w."""
     pads: list[int] = []
-    for size, k, d in zip(features.shape[:1:-1], kernel[::-1], stride[::-1], strict=True):   # F.pad wants w first
+    for size, k, d in zip(
+        features.shape[:1:-1], kernel[::-1], stride[::-1], strict=True
+    ):  # F.pad wants w first
         pads.extend(same_padding(size, k, d))
     return F.pad(features, pads) if any(pads) else features
 
@@ -36,8 +42,13 @@ class ConvUnit(nn.Module):
         kernel, stride: (t, h, w).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int] = (1, 1, 1),
-                 stride: tuple[int, int, int] = (1, 1, 1)) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int, int] = (1, 1, 1),
+        stride: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
         self.conv3d = nn.Conv3d(in_channels, out_channels, kernel, stride=stride, bias=False)
@@ -45,7 +56,7 @@ class ConvUnit(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, t, h, w) -> (B, D', ceil(t / stride), ...), not negative."""
-        if self.stride == (1, 1, 1) and all(k % 2 for k in self.kernel):                     # SAME is symmetric here
+        if self.stride == (1, 1, 1) and all(k % 2 for k in self.kernel):  # SAME is symmetric here
             features = F.conv3d(features, self.conv3d.weight, padding=[k // 2 for k in self.kernel])
         else:
             features = self.conv3d(pad_same(features, self.kernel, self.stride))
@@ -53,7 +64,8 @@ class ConvUnit(nn.Module):
 
 
 class MaxPoolSame(nn.Module):
-    """Max pool with SAME padding of zeros, as the public PyTorch port does (harmless: its inputs follow a ReLU)."""
+    """Max pool with SAME padding of zeros, as the public PyTorch port does (harmless: its inputs
+    follow a ReLU)."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -86,14 +98,23 @@ class InceptionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, t, h, w) -> (B, out_channels, t, h, w)."""
-        return torch.cat([self.b0(features), self.b1b(self.b1a(features)), self.b2b(self.b2a(features)),
-                          self.b3b(self.b3a(features))], dim=1)
+        return torch.cat(
+            [
+                self.b0(features),
+                self.b1b(self.b1a(features)),
+                self.b2b(self.b2a(features)),
+                self.b3b(self.b3a(features)),
+            ],
+            dim=1,
+        )
 
 
 def freeze_batch_statistics(module: nn.Module) -> None:
-    """Keep every batch norm below `module` at its stored mean and variance; scale and shift go on learning.
+    """Keep every batch norm below `module` at its stored mean and variance; scale and shift go on
+    learning.
 
-    Girdhar et al., "Video Action Transformer Network", CVPR 2019, Sec. 3.5. Call it again after `train()`.
+    Girdhar et al., "Video Action Transformer Network", CVPR 2019, Sec. 3.5. Call it again after
+    `train()`.
     """
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):

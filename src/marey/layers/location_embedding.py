@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 
 class LocationEmbedding(nn.Module):
-    """Two 2-layer MLPs, one of [h, w] and one of [t] relative to the centre, concatenated to the channels.
+    """Two 2-layer MLPs, one of [h, w] and one of [t] relative to the centre, concatenated to the
+    channels.
 
-    Space runs over [-1, 1] at any size; time is measured in half-lengths of the training clip, so a longer test clip
-    reaches beyond [-1, 1] and its middle keeps the values it was trained with.
+    Space runs over [-1, 1] at any size; time is measured in half-lengths of the training clip, so a
+    longer test clip reaches beyond [-1, 1] and its middle keeps the values it was trained with.
 
     Args:
         channels: added channels, half of them for space and half for time.
@@ -25,15 +26,20 @@ class LocationEmbedding(nn.Module):
         half = channels // 2
         self.time_half_steps = time_half_steps
         self.space = nn.Sequential(nn.Linear(2, half), nn.ReLU(), nn.Linear(half, half))
-        self.time = nn.Sequential(nn.Linear(1, channels - half), nn.ReLU(),
-                                  nn.Linear(channels - half, channels - half))
+        self.time = nn.Sequential(
+            nn.Linear(1, channels - half), nn.ReLU(), nn.Linear(channels - half, channels - half)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, D, t, h, w) -> (B, D + channels, t, h, w)."""
         B, _, t, h, w = features.shape
         steps = (torch.arange(t).to(features) - (t - 1) / 2) / self.time_half_steps
         rows, columns = (((torch.arange(n).to(features) + 0.5) / n * 2 - 1) for n in (h, w))
-        space = self.space(torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1))      # (h, w, half)
-        time = self.time(steps[:, None])                                                           # (t, half)
-        where = torch.cat([space.expand(t, h, w, -1), time[:, None, None].expand(t, h, w, -1)], dim=-1)
+        space = self.space(
+            torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+        )  # (h, w, half)
+        time = self.time(steps[:, None])  # (t, half)
+        where = torch.cat(
+            [space.expand(t, h, w, -1), time[:, None, None].expand(t, h, w, -1)], dim=-1
+        )
         return torch.cat([features, where.permute(3, 0, 1, 2).expand(B, -1, -1, -1, -1)], dim=1)

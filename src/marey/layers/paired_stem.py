@@ -1,7 +1,7 @@
 """Two networks side by side: convolutions that are trained, and a frozen image network.
 
-The tokens of the transformer come from the trained convolutions alone. The image network's features are used by the OOD
-detector and by the linear map of `GridSeViTAR`.
+The tokens of the transformer come from the trained convolutions alone. The image network's features
+are used by the OOD detector and by the linear map of `GridSeViTAR`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,20 @@ class PairedTrunk(nn.Module):
         self.width = conv_dim + self.image.width
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """Return the convolutions' features (M, conv_dim, h, w) of frames (M, 3, H, W), h = H / patch_size."""
+        """Return the convolutions' features (M, conv_dim, h, w) of frames (M, 3, H, W), h = H /
+        patch_size."""
         if self.patch_size != CONV_PATCH:
             size = [side // self.patch_size * CONV_PATCH for side in frames.shape[-2:]]
             frames = F.interpolate(frames, size, mode="bilinear", align_corners=False)
         return self.convs(frames.contiguous(memory_format=torch.channels_last))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return (M, width, h, w) for frames (M, 3, H, W); the image network's coarser grid is interpolated."""
+        """Return (M, width, h, w) for frames (M, 3, H, W); the image network's coarser grid is
+        interpolated."""
         convolved = self.convolve(frames)
-        image = F.interpolate(self.image(frames), convolved.shape[-2:], mode="bilinear", align_corners=False)
+        image = F.interpolate(
+            self.image(frames), convolved.shape[-2:], mode="bilinear", align_corners=False
+        )
         return torch.cat((convolved, image), dim=1)
 
 
@@ -57,17 +61,27 @@ class PairedStem(FeatureStem):
         patch_size: pixels per token, 16 or more.
         embed_dim: token width D.
         stage: stages of EfficientNet-Lite0 kept; None keeps 6.
-        freeze_batch_norm: keep the convolutions' batch norm statistics while training (the image network's always are).
+        freeze_batch_norm: keep the convolutions' batch norm statistics while training (the image
+            network's always are).
 
     Raises:
         UserError: if `patch_size` is below 16.
     """
 
-    def __init__(self, patch_size: int, embed_dim: int, *, stage: int | None = None, freeze_batch_norm: bool = False):
+    def __init__(
+        self,
+        patch_size: int,
+        embed_dim: int,
+        *,
+        stage: int | None = None,
+        freeze_batch_norm: bool = False,
+    ):
         super().__init__()
         if patch_size < CONV_PATCH:
-            raise UserError(f"stem 'conv+efficientnet_lite0' needs a patch_size of {CONV_PATCH} or more, not "
-                            f"{patch_size}")
+            raise UserError(
+                f"stem 'conv+efficientnet_lite0' needs a patch_size of {CONV_PATCH} or more, not "
+                f"{patch_size}"
+            )
         self.freeze_batch_norm = freeze_batch_norm
         self.trunk = PairedTrunk(patch_size, embed_dim, stage or 6)
         self.conv_dim = embed_dim
@@ -80,7 +94,7 @@ class PairedStem(FeatureStem):
 
     def tokens(self, features: Tensor) -> Tensor:
         """Return tokens (..., N, D) of the trunk's features (..., N, C)."""
-        return self.proj(features[..., :self.conv_dim])
+        return self.proj(features[..., : self.conv_dim])
 
     def train(self, mode: bool = True) -> PairedStem:
         """Set training mode; the image network stays in evaluation mode."""

@@ -13,8 +13,14 @@ STEMS = ("linear", "conv", "efficientnet_lite0", "conv+efficientnet_lite0")
 """The names that `build_stem` takes."""
 
 
-def build_stem(stem: str, patch_size: int, embed_dim: int, *, stage: int | None = None,
-               freeze_batch_norm: bool = False) -> nn.Module:
+def build_stem(
+    stem: str,
+    patch_size: int,
+    embed_dim: int,
+    *,
+    stage: int | None = None,
+    freeze_batch_norm: bool = False,
+) -> nn.Module:
     """Build the map from frames to tokens.
 
     Args:
@@ -32,7 +38,9 @@ def build_stem(stem: str, patch_size: int, embed_dim: int, *, stage: int | None 
     if stem == "conv":
         return ConvStem(patch_size, embed_dim, freeze_batch_norm=freeze_batch_norm)
     if stem == "efficientnet_lite0":
-        return EfficientNetLiteStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
+        return EfficientNetLiteStem(
+            patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm
+        )
     if stem == "conv+efficientnet_lite0":
         return PairedStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
     raise UserError(f"unknown stem '{stem}'; choose one of {', '.join(STEMS)}")

@@ -1,7 +1,7 @@
 """The Tx unit and head of the Video Action Transformer: a person's query attends to the whole clip.
 
-Girdhar et al., "Video Action Transformer Network", CVPR 2019. P persons of all clips, D width of a query, t h w the
-feature map, L = t*h*w.
+Girdhar et al., "Video Action Transformer Network", CVPR 2019. P persons of all clips, D width of a
+query, t h w the feature map, L = t*h*w.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ class QueryPreprocessor(nn.Module):
     Args:
         in_channels: channels of the RoI feature, D_in.
         dim: D.
-        kind: "highres" reduces channels by a 1 x 1 convolution, lays the 49 cells side by side and projects them to D;
-            "lowres" averages over the cells first.
-        reduced: channels after the 1 x 1 convolution (not stated in the paper; 384 fits its parameter count).
+        kind: "highres" reduces channels by a 1 x 1 convolution, lays the 49 cells side by side and
+            projects them to D; "lowres" averages over the cells first.
+        reduced: channels after the 1 x 1 convolution (not stated in the paper; 384 fits its
+            parameter count).
     """
 
     def __init__(self, in_channels: int, dim: int, kind: str, reduced: int) -> None:
@@ -44,7 +45,6 @@ class QueryPreprocessor(nn.Module):
         return self.project(roi.mean(dim=(2, 3)))
 
 
-
 class TxUnit(nn.Module):
     """One Action Transformer unit: a person's query attends to the whole clip (Sec. 3.2).
 
@@ -53,7 +53,8 @@ class TxUnit(nn.Module):
 
     Args:
         memory_channels: channels of the feature map with its location embedding.
-        dim: D; the inner width of the FFN is `ffn` (not stated in the paper; 512 fits its parameter count).
+        dim: D; the inner width of the FFN is `ffn` (not stated in the paper; 512 fits its parameter
+            count).
     """
 
     def __init__(self, memory_channels: int, dim: int, ffn: int, dropout: float) -> None:
@@ -65,7 +66,9 @@ class TxUnit(nn.Module):
         self.norm_ffn = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, query: Tensor, memory: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, query: Tensor, memory: Tensor, counts: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         """Update every person's query.
 
         Args:
@@ -79,7 +82,9 @@ class TxUnit(nn.Module):
         weights, gathered = [], []
         # a = softmax(Q K^T / sqrt(D)), A = a V: the persons of a clip attend to that clip only.
         for own_query, key, value in zip(query.split(list(counts)), keys, values, strict=True):
-            weight = (own_query @ key.T / math.sqrt(own_query.shape[-1])).softmax(dim=-1)   # (P_b, L)
+            weight = (own_query @ key.T / math.sqrt(own_query.shape[-1])).softmax(
+                dim=-1
+            )  # (P_b, L)
             weights.append(weight)
             gathered.append(weight @ value)
 
@@ -88,9 +93,9 @@ class TxUnit(nn.Module):
         return self.norm_ffn(query + self.dropout(self.ffn(query))), torch.cat(weights)
 
 
-
 class TxHead(nn.Module):
-    """A stack of Tx units: each head of each layer is a whole unit with its own query, key, value and FFN.
+    """A stack of Tx units: each head of each layer is a whole unit with its own query, key, value
+    and FFN.
 
     The outputs of a layer's heads are concatenated and are the next layer's query (Sec. 3.2).
 
@@ -100,21 +105,43 @@ class TxHead(nn.Module):
         query: "highres" or "lowres".
     """
 
-    def __init__(self, in_channels: int, *, dim: int = 128, num_heads: int = 2, num_layers: int = 3, ffn: int = 512,
-                 query: str = "highres", query_channels: int = 384, location_channels: int = 64,
-                 time_half_steps: float = 8.0, dropout: float = 0.3, roi_operator: RoiOperator = "pool") -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        dim: int = 128,
+        num_heads: int = 2,
+        num_layers: int = 3,
+        ffn: int = 512,
+        query: str = "highres",
+        query_channels: int = 384,
+        location_channels: int = 64,
+        time_half_steps: float = 8.0,
+        dropout: float = 0.3,
+        roi_operator: RoiOperator = "pool",
+    ) -> None:
         super().__init__()
         self.roi_operator: RoiOperator = roi_operator
         self.location = LocationEmbedding(location_channels, time_half_steps)
         channels = in_channels + location_channels
         self.queries = nn.ModuleList(
-            nn.ModuleList(QueryPreprocessor(channels, dim, query, query_channels) if layer == 0 else
-                          nn.Linear(num_heads * dim, dim) for _ in range(num_heads)) for layer in range(num_layers))
-        self.units = nn.ModuleList(nn.ModuleList(TxUnit(channels, dim, ffn, dropout) for _ in range(num_heads))
-                                   for _ in range(num_layers))
+            nn.ModuleList(
+                QueryPreprocessor(channels, dim, query, query_channels)
+                if layer == 0
+                else nn.Linear(num_heads * dim, dim)
+                for _ in range(num_heads)
+            )
+            for layer in range(num_layers)
+        )
+        self.units = nn.ModuleList(
+            nn.ModuleList(TxUnit(channels, dim, ffn, dropout) for _ in range(num_heads))
+            for _ in range(num_layers)
+        )
         self.out_channels = num_heads * dim
 
-    def forward(self, features: Tensor, boxes_xyxy_norm: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, features: Tensor, boxes_xyxy_norm: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
         """Describe each box from its whole clip.
 
         Returns:
@@ -125,17 +152,29 @@ class TxHead(nn.Module):
         memory = rearrange(located, "b d t h w -> b (t h w) d")
         counts = [len(boxes) for boxes in boxes_xyxy_norm]
 
-        # The first query is the RoI feature of the central frame; the later ones are the heads' outputs.
+        # The first query is the RoI feature of the central frame; the later ones are the heads'
+        # outputs.
         state = pool_boxes(located[:, :, t // 2], boxes_xyxy_norm, self.roi_operator)
         attention = []
         for queries, units in zip(self.queries, self.units, strict=True):
-            updated = [unit(query(state), memory, counts) for query, unit in zip(queries, units, strict=True)]
+            updated = [
+                unit(query(state), memory, counts)
+                for query, unit in zip(queries, units, strict=True)
+            ]
             state = torch.cat([query for query, _ in updated], dim=-1)
-            attention.append(rearrange(torch.stack([weights for _, weights in updated], dim=1),
-                                       "p n (t h w) -> p n t h w", t=t, h=h, w=w))
+            attention.append(
+                rearrange(
+                    torch.stack([weights for _, weights in updated], dim=1),
+                    "p n (t h w) -> p n t h w",
+                    t=t,
+                    h=h,
+                    w=w,
+                )
+            )
         return state, attention
 
     def key_embeddings(self, features: Tensor) -> list[list[Tensor]]:
-        """Return every unit's keys [layer][head], each (B, t, h, w, D): the embeddings that Fig. 4 shows as colours."""
+        """Return every unit's keys [layer][head], each (B, t, h, w, D): the embeddings that Fig. 4
+        shows as colours."""
         located = rearrange(self.location(features), "b d t h w -> b t h w d")
         return [[unit.key(located) for unit in units] for units in self.units]

@@ -1,6 +1,7 @@
 """The adversarial perturbation of GAT, for frame features and for clips.
 
-Source: Sahu et al., section 3.2, Eq. 3, after Goodfellow et al., "Explaining and harnessing adversarial examples".
+Source: Sahu et al., section 3.2, Eq. 3, after Goodfellow et al., "Explaining and harnessing
+adversarial examples".
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ Norm = Literal["frame", "clip"]
 def perturbation_from_gradient(gradient: Tensor, eps: float, norm: Norm = "frame") -> Tensor:
     r"""Scale a gradient to the length of the perturbation.
 
-    Eq. 3:  R = eps * G / ||G||_2.  "The norm is taken across rows of the input tensor": one norm per frame.
-    Rows are divided by their largest value first, so that tiny gradients do not underflow; a row without gradient
-    (padding) gives exactly 0, not 0/0.
+    Eq. 3:  R = eps * G / ||G||_2.  "The norm is taken across rows of the input tensor": one norm
+    per frame. Rows are divided by their largest value first, so that tiny gradients do not
+    underflow; a row without gradient (padding) gives exactly 0, not 0/0.
 
     Args:
         gradient: float (B, T, ...), the loss's gradient with respect to the input.
@@ -38,13 +39,20 @@ def perturbation_from_gradient(gradient: Tensor, eps: float, norm: Norm = "frame
     peak = rows.abs().amax(-1, keepdim=True)
     direction = rows / torch.where(peak > 0, peak, torch.ones_like(peak))
     length = torch.linalg.vector_norm(direction, dim=-1, keepdim=True)
-    scaled = eps * direction / length.clamp(min=1.0)            # length is 1 or more, or 0 for a row of zeros
+    scaled = eps * direction / length.clamp(min=1.0)  # length is 1 or more, or 0 for a row of zeros
     return scaled.to(gradient.dtype).view_as(gradient)
 
 
-def adversarial_perturbation(loss: Tensor, inputs: Sequence[Tensor], eps: float, norm: Norm = "frame", *,
-                             retain_graph: bool = True) -> list[Tensor]:
-    """Return R for every input (modality) of a loss, by one backward pass without parameter gradients.
+def adversarial_perturbation(
+    loss: Tensor,
+    inputs: Sequence[Tensor],
+    eps: float,
+    norm: Norm = "frame",
+    *,
+    retain_graph: bool = True,
+) -> list[Tensor]:
+    """Return R for every input (modality) of a loss, by one backward pass without parameter
+    gradients.
 
     Args:
         loss: scalar.
@@ -60,6 +68,9 @@ def adversarial_perturbation(loss: Tensor, inputs: Sequence[Tensor], eps: float,
     except RuntimeError as error:
         if "not have been used" not in str(error) and "does not require grad" not in str(error):
             raise
-        raise UserError("the loss does not depend on every input that adversarial training should perturb; give it the "
-                        "inputs that the model reads") from error
+        raise UserError(
+            "the loss does not depend on every input that adversarial training should perturb; "
+            "give it the "
+            "inputs that the model reads"
+        ) from error
     return [perturbation_from_gradient(gradient, eps, norm) for gradient in gradients]

@@ -1,8 +1,9 @@
 """Attention-map regularisation: keep the maps similar under adversarial perturbation.
 
-Source: Sahu et al., section 3.2.1 (L_advFr, L_advJS) and Algorithm 1. In the line of the adversarial map the algorithm
-prints X where X^ad is meant; we use X^ad. Maps are averaged over heads, before dropout, and only rows of real frames
-count, with T their number.
+Source: Sahu et al., section 3.2.1 (L_advFr, L_advJS) and Algorithm 1. In the line of the
+adversarial map the algorithm
+prints X where X^ad is meant; we use X^ad. Maps are averaged over heads, before dropout, and only
+rows of real frames count, with T their number.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def frobenius_distance(maps: Tensor, adversarial: Tensor) -> Tensor:
     return torch.linalg.vector_norm((maps - adversarial).flatten(1), dim=1).mean()
 
 
-def jensen_shannon_distance(maps: Tensor, adversarial: Tensor, rows: Tensor | None = None) -> Tensor:
+def jensen_shannon_distance(
+    maps: Tensor, adversarial: Tensor, rows: Tensor | None = None
+) -> Tensor:
     r"""Return (1/L) sum_i (1/T_i) sum_t JSD(A_it, A_it^adv), natural logarithm, in [0, log 2].
 
     Args:
@@ -38,23 +41,31 @@ def jensen_shannon_distance(maps: Tensor, adversarial: Tensor, rows: Tensor | No
         UserError: if an entry is negative: directed (cosine) attention is no distribution.
     """
     if bool((maps.detach() < 0).any()):
-        raise UserError("the Jensen-Shannon distance needs attention rows that are distributions; directed (cosine) "
-                        "attention is signed: choose attention='frobenius'")
+        raise UserError(
+            "the Jensen-Shannon distance needs attention rows that are distributions; directed "
+            "(cosine) "
+            "attention is signed: choose attention='frobenius'"
+        )
     tiny = torch.finfo(maps.dtype).tiny
     # JSD(p, q) = (KL(p, m) + KL(q, m)) / 2 with m = (p + q) / 2.
     middle = ((maps + adversarial) / 2).clamp(min=tiny).log()
-    divergence = sum((part * (part.clamp(min=tiny).log() - middle)).sum(-1) for part in (maps, adversarial)) / 2
+    divergence = (
+        sum((part * (part.clamp(min=tiny).log() - middle)).sum(-1) for part in (maps, adversarial))
+        / 2
+    )
     if rows is None:
         return divergence.mean()
     divergence = divergence.masked_fill(~rows, 0.0).sum(1) / rows.sum(1).clamp(min=1)
     return divergence.mean()
 
 
-def attention_layers(outputs: Mapping[str, Any], mask: Tensor | None = None, levels: Levels = "global") \
-        -> Iterator[list[tuple[Tensor, Tensor | None]]]:
+def attention_layers(
+    outputs: Mapping[str, Any], mask: Tensor | None = None, levels: Levels = "global"
+) -> Iterator[list[tuple[Tensor, Tensor | None]]]:
     """Yield, for every stack of layers of a model, its maps as (L, R, C) with the rows that count.
 
-    Reads `attention` of GAT (one stack per modality) and `attention_time`, `attention_space` of the clip models.
+    Reads `attention` of GAT (one stack per modality) and `attention_time`, `attention_space` of the
+    clip models.
 
     Raises:
         UserError: if the outputs hold no map.
@@ -66,20 +77,28 @@ def attention_layers(outputs: Mapping[str, Any], mask: Tensor | None = None, lev
     for name in ("attention_time", "attention_space"):
         if outputs.get(name):
             stacks += 1
-            yield [(layer.mean(2).flatten(0, 1), None) for layer in outputs[name]]           # heads are the third axis
+            yield [
+                (layer.mean(2).flatten(0, 1), None) for layer in outputs[name]
+            ]  # heads are the third axis
     if not stacks:
-        raise UserError("this model returns no attention maps, so they cannot be regularised; use a model with "
-                        "attention or leave out 'attention'")
+        raise UserError(
+            "this model returns no attention maps, so they cannot be regularised; use a model with "
+            "attention or leave out 'attention'"
+        )
 
 
-def _gat_maps(layer: Mapping[str, Any], mask: Tensor | None, levels: Levels) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _gat_maps(
+    layer: Mapping[str, Any], mask: Tensor | None, levels: Levels
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     if layer["global_map"] is not None:
         yield layer["global_map"].mean(1), mask
     elif levels == "global":
-        raise UserError("the model has no global expert; add null to its windows or use levels='global+local'")
+        raise UserError(
+            "the model has no global expert; add null to its windows or use levels='global+local'"
+        )
     if levels == "global+local":
         for window, local in layer["local_maps"].items():
-            maps = local.mean(1)                                                                       # (B, N, W, W)
+            maps = local.mean(1)  # (B, N, W, W)
             rows = None
             if mask is not None:
                 # The last window may reach beyond T; those rows do not count.
@@ -88,9 +107,15 @@ def _gat_maps(layer: Mapping[str, Any], mask: Tensor | None, levels: Levels) -> 
             yield maps.flatten(1, 2), rows
 
 
-def attention_regularisation(outputs: Mapping[str, Any], adversarial: Mapping[str, Any], mask: Tensor | None = None, *,
-                             kind: Literal["frobenius", "js"] = "frobenius", levels: Levels = "global",
-                             layer_weights: Sequence[float] | None = None) -> Tensor:
+def attention_regularisation(
+    outputs: Mapping[str, Any],
+    adversarial: Mapping[str, Any],
+    mask: Tensor | None = None,
+    *,
+    kind: Literal["frobenius", "js"] = "frobenius",
+    levels: Levels = "global",
+    layer_weights: Sequence[float] | None = None,
+) -> Tensor:
     """Compare the maps of a model for inputs and for their adversarial counterparts.
 
     Args:
@@ -104,13 +129,22 @@ def attention_regularisation(outputs: Mapping[str, Any], adversarial: Mapping[st
         Scalar: the sum over modalities (Algorithm 1) and layers.
     """
     terms = []
-    for ours, theirs in zip(attention_layers(outputs, mask, levels), attention_layers(adversarial, mask, levels),
-                            strict=True):
+    for ours, theirs in zip(
+        attention_layers(outputs, mask, levels),
+        attention_layers(adversarial, mask, levels),
+        strict=True,
+    ):
         weights = [1.0] * len(ours) if layer_weights is None else list(layer_weights)
         if len(weights) != len(ours):
-            raise UserError(f"layer_weights has {len(weights)} entries, but there are {len(ours)} maps per modality")
+            raise UserError(
+                f"layer_weights has {len(weights)} entries, but there are {len(ours)} maps per "
+                "modality"
+            )
         for weight, (clean, rows), (moved, _) in zip(weights, ours, theirs, strict=True):
-            distance = (frobenius_distance(clean, moved) if kind == "frobenius"
-                        else jensen_shannon_distance(clean, moved, rows))
+            distance = (
+                frobenius_distance(clean, moved)
+                if kind == "frobenius"
+                else jensen_shannon_distance(clean, moved, rows)
+            )
             terms.append(weight * distance)
     return torch.stack(terms).sum()

@@ -11,11 +11,15 @@ from torch import Tensor
 from marey.errors import UserError
 
 
-def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    r"""Return how far the student's softened predictions are from the teacher's, averaged over the batch.
+def distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0
+) -> Tensor:
+    r"""Return how far the student's softened predictions are from the teacher's, averaged over the
+    batch.
 
-    Hinton et al., section 2:  T^2 KL(softmax(teacher / T) || softmax(student / T)); the factor T^2 keeps the size of
-    the gradient when T changes. The source writes a cross-entropy, which differs by the teacher's entropy, a constant.
+    Hinton et al., section 2:  T^2 KL(softmax(teacher / T) || softmax(student / T)); the factor T^2
+    keeps the size of the gradient when T changes. The source writes a cross-entropy, which differs
+    by the teacher's entropy, a constant.
 
     Args:
         student_logits, teacher_logits: (B, K).
@@ -25,8 +29,11 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
         UserError: if the numbers of classes differ, or the temperature is not above 0.
     """
     if student_logits.shape != teacher_logits.shape:
-        raise UserError(f"the student has {student_logits.shape[-1]} classes, the teacher {teacher_logits.shape[-1]}; "
-                        "fine-tune the teacher on the same data first")
+        raise UserError(
+            f"the student has {student_logits.shape[-1]} classes, the teacher "
+            f"{teacher_logits.shape[-1]}; "
+            "fine-tune the teacher on the same data first"
+        )
     if not temperature > 0:
         raise UserError(f"distillation temperature must be above 0, got {temperature}")
     # F.kl_div takes (log q, log p) and returns KL(p || q).

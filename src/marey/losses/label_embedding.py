@@ -13,8 +13,9 @@ KINDS = ("mse", "cosine")
 def label_embedding_loss(predicted: Tensor, vectors: Tensor, kind: str = "mse") -> Tensor:
     r"""Compare the predicted embedding ŝ with the label's embedding s, averaged over the batch.
 
-    SeViTAR, section 3.2, trains the semantic MLP by the mean squared error. On unit vectors of E values that mean is at
-    most 4 / E and its gradient vanishes beside cross-entropy, so we scale it by E, which makes it the squared distance:
+    SeViTAR, section 3.2, trains the semantic MLP by the mean squared error. On unit vectors of E
+    values that mean is at most 4 / E and its gradient vanishes beside cross-entropy, so we scale it
+    by E, which makes it the squared distance:
 
         mse:     ||ŝ - s||^2        in [0, 4] for a unit ŝ
         cosine:  1 - <ŝ, s> / (||ŝ|| ||s||)        in [0, 2]

@@ -1,7 +1,9 @@
-"""The losses of DirecFormer: order cross-entropy, guided loss on the temporal attention, their total.
+"""The losses of DirecFormer: order cross-entropy, guided loss on the temporal attention, their
+total.
 
-`o` (order) is the gather that permuted a clip, `permuted = frames[o]`: `o[t]` is the original index of the frame at
-position t. B clips, T frames, N patches of the grid, P permutations of the set, K classes.
+`o` (order) is the gather that permuted a clip, `permuted = frames[o]`: `o[t]` is the original index
+of the frame at position t. B clips, T frames, N patches of the grid, P permutations of the set, K
+classes.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ SIGNS = ("paper", "released")
 def order_signs(order: Tensor, kind: str = "paper") -> Tensor:
     r"""Return for every pair of frames which came first.
 
-    Truong et al., "DirecFormer", CVPR 2022, Eq. 13: sigma(o_t, o_t') = 1 if o_t < o_t', otherwise -1; so the
-    diagonal is -1 and the rest antisymmetric. The released code has another matrix, the option "released": the pairs
-    (t, t') and (t', t) are both -1 where o_t > o_t' for t < t', else +1; symmetric, with +1 on the diagonal.
+    Truong et al., "DirecFormer", CVPR 2022, Eq. 13: sigma(o_t, o_t') = 1 if o_t < o_t', otherwise
+    -1; so the diagonal is -1 and the rest antisymmetric. The released code has another matrix, the
+    option "released": the pairs (t, t') and (t', t) are both -1 where o_t > o_t' for t < t', else
+    +1; symmetric, with +1 on the diagonal.
 
     Args:
         order: int64, (..., T), permutations of 0..T-1.
@@ -45,21 +48,28 @@ def order_signs(order: Tensor, kind: str = "paper") -> Tensor:
     return upper + upper.transpose(-1, -2) + torch.eye(order.shape[-1], device=order.device)
 
 
-def guided_loss(attention_time: Sequence[Tensor], order: Tensor, *, signs: str = "paper",
-                mask_diagonal: bool = False) -> Tensor:
+def guided_loss(
+    attention_time: Sequence[Tensor],
+    order: Tensor,
+    *,
+    signs: str = "paper",
+    mask_diagonal: bool = False,
+) -> Tensor:
     r"""Guide the temporal attention of a permuted clip towards the true direction of time.
 
     Truong et al., "DirecFormer", CVPR 2022, Eq. 13:
 
         L_self = 1 / (L N T^2)  sum_l sum_s sum_t sum_t'  (1 - a_(s,t),(s,t')) sigma(o_t, o_t')
 
-    averaged over blocks, patches, t and t' = 1..T (never the CLS column), and over heads and clips, which the paper
-    leaves open. `order` must belong to the clip the attention was computed on: on an ordered clip the time embedding
-    alone would solve it. With cosine attention the value lies in [-2, 2], and it may be negative, as printed in the
-    paper; there is no absolute value and no clamp. The diagonal adds a(t, t) - 1, because sigma(t, t) = -1.
+    averaged over blocks, patches, t and t' = 1..T (never the CLS column), and over heads and clips,
+    which the paper leaves open. `order` must belong to the clip the attention was computed on: on
+    an ordered clip the time embedding alone would solve it. With cosine attention the value lies in
+    [-2, 2], and it may be negative, as printed in the paper; there is no absolute value and no
+    clamp. The diagonal adds a(t, t) - 1, because sigma(t, t) = -1.
 
     Args:
-        attention_time: one tensor per block, (B, N, heads, T, T) or, with the CLS key first, (B, N, heads, T, 1 + T).
+        attention_time: one tensor per block, (B, N, heads, T, T) or, with the CLS key first, (B, N,
+            heads, T, 1 + T).
         order: int64, (B, T).
         signs: the matrix of `order_signs`.
         mask_diagonal: leave t = t' out of sum and count (not in the paper).
@@ -71,9 +81,12 @@ def guided_loss(attention_time: Sequence[Tensor], order: Tensor, *, signs: str =
         UserError: if there is no attention, or its T is not that of `order`.
     """
     if len(attention_time) == 0:
-        raise UserError("the guided loss needs temporal attention, got none; call the model with return_attention=True")
+        raise UserError(
+            "the guided loss needs temporal attention, got none; call the model with "
+            "return_attention=True"
+        )
     T = order.shape[-1]
-    sigma = order_signs(order, signs)[:, None, None]                   # (B, 1, 1, T, T)
+    sigma = order_signs(order, signs)[:, None, None]  # (B, 1, 1, T, T)
     if mask_diagonal:
         sigma = sigma * (1 - torch.eye(T, device=order.device))
 
@@ -82,20 +95,27 @@ def guided_loss(attention_time: Sequence[Tensor], order: Tensor, *, signs: str =
     total = torch.zeros((), device=order.device)
     for weights in attention_time:
         if weights.ndim != 5 or weights.shape[-2] != T or weights.shape[-1] not in (T, T + 1):
-            raise UserError(f"temporal attention of shape {tuple(weights.shape)} does not fit permutations of {T} "
-                            f"frames; expected (B, N, heads, {T}, {T}) or (B, N, heads, {T}, {T + 1})")
-        frames_only = weights[..., -T:].float()                        # without the CLS column
-        mean = frames_only.mean(dim=(1, 2), keepdim=True)              # over patches and heads: the loss is linear in a
+            raise UserError(
+                f"temporal attention of shape {tuple(weights.shape)} does not fit permutations of "
+                f"{T} "
+                f"frames; expected (B, N, heads, {T}, {T}) or (B, N, heads, {T}, {T + 1})"
+            )
+        frames_only = weights[..., -T:].float()  # without the CLS column
+        mean = frames_only.mean(
+            dim=(1, 2), keepdim=True
+        )  # over patches and heads: the loss is linear in a
         total = total + ((1 - mean) * sigma).sum() / (len(order) * entries)
     return total / len(attention_time)
 
 
 def position_shortcut(permutations: Tensor) -> float:
-    """Return how far the guided loss can decrease on a permutation set without looking at the frames.
+    """Return how far the guided loss can decrease on a permutation set without looking at the
+    frames.
 
-    If in most rows the frame at position t comes before that at position t', attention that depends on the positions
-    alone (by the time embedding) is right without any content. The best such attention is the sign of the mean of
-    sigma; the loss, without the diagonal, then decreases by the mean of its absolute value.
+    If in most rows the frame at position t comes before that at position t', attention that depends
+    on the positions alone (by the time embedding) is right without any content. The best such
+    attention is the sign of the mean of sigma; the loss, without the diagonal, then decreases by
+    the mean of its absolute value.
 
     All T! permutations give 0, a set of one row 1; 1,000 of 8!
     give 0.28 by the paper's rule "closest", 0.02 by "farthest".
@@ -109,7 +129,8 @@ def position_shortcut(permutations: Tensor) -> float:
 
 
 def order_loss(order_logits: Tensor, permutation_index: Tensor) -> Tensor:
-    """Return the cross-entropy of the permutation's index: L_ord of Eq. 14, on the permuted clip (Eq. 2).
+    """Return the cross-entropy of the permutation's index: L_ord of Eq. 14, on the permuted clip
+    (Eq. 2).
 
     Args:
         order_logits: float, (B, P).
@@ -119,6 +140,8 @@ def order_loss(order_logits: Tensor, permutation_index: Tensor) -> Tensor:
         UserError: if an index is beyond the head's P.
     """
     if int(permutation_index.max()) >= order_logits.shape[1]:
-        raise UserError(f"permutation index {int(permutation_index.max())} does not fit an order head of "
-                        f"{order_logits.shape[1]} classes; build the model with num_orders = rows of the set")
+        raise UserError(
+            f"permutation index {int(permutation_index.max())} does not fit an order head of "
+            f"{order_logits.shape[1]} classes; build the model with num_orders = rows of the set"
+        )
     return F.cross_entropy(order_logits, permutation_index)

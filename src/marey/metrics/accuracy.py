@@ -1,4 +1,5 @@
-"""Classification metrics: top-k, mean class accuracy, confusion matrix, per-class table, bootstrap interval."""
+"""Classification metrics: top-k, mean class accuracy, confusion matrix, per-class table, bootstrap
+interval."""
 
 from __future__ import annotations
 
@@ -10,37 +11,44 @@ from torch import Tensor
 
 
 def topk_correct(scores: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Return (N,) bools: whether the label is among the k highest scores; ties count for the lower class number.
+    """Return (N,) bools: whether the label is among the k highest scores; ties count for the lower
+    class number.
 
     Args:
         scores: float, (N, K), any scale.
         labels: int, (N,).
     """
-    own = scores.gather(1, labels[:, None])                                                       # (N, 1)
+    own = scores.gather(1, labels[:, None])  # (N, 1)
     classes = torch.arange(scores.shape[1], device=scores.device)
     ahead = (scores > own) | ((scores == own) & (classes < labels[:, None]))
     return ahead.sum(1) < k
 
 
 def topk_accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Return the share of samples whose label is among the k highest scores, 0..1; NaN without samples."""
+    """Return the share of samples whose label is among the k highest scores, 0..1; NaN without
+    samples."""
     return topk_correct(scores, labels, k).double().mean().item()
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count predictions: entry (i, j) is the number of samples of class i predicted as j; int64, (K, K)."""
-    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+    """Count predictions: entry (i, j) is the number of samples of class i predicted as j; int64,
+    (K, K)."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(
+        num_classes, num_classes
+    )
 
 
 def mean_class_accuracy(confusion: Tensor) -> float:
-    """Return the mean over classes of correct / size; classes without samples are skipped (metric of UCF101)."""
+    """Return the mean over classes of correct / size; classes without samples are skipped (metric
+    of UCF101)."""
     sizes = confusion.sum(1)
     present = sizes > 0
     return (confusion.diagonal()[present].double() / sizes[present].double()).mean().item()
 
 
 def per_class_table(confusion: Tensor, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row per class: videos, accuracy (recall), precision, F1, and the class it is most often confused with.
+    """Return one row per class: videos, accuracy (recall), precision, F1, and the class it is most
+    often confused with.
 
     Undefined values (no videos, never predicted, never confused) are None.
     """
@@ -53,18 +61,35 @@ def per_class_table(confusion: Tensor, class_names: Sequence[str]) -> list[dict[
         accuracy = correct / size if size else None
         precision = correct / called if called else None
         f1 = 2 * correct / (size + called) if size + called else None
-        rows.append({"class": name, "videos": size, "accuracy": accuracy, "precision": precision, "f1": f1,
-                     "taken_for": class_names[int(wrong.argmax())] if int(wrong.sum()) else None})
+        rows.append(
+            {
+                "class": name,
+                "videos": size,
+                "accuracy": accuracy,
+                "precision": precision,
+                "f1": f1,
+                "taken_for": class_names[int(wrong.argmax())] if int(wrong.sum()) else None,
+            }
+        )
     return rows
 
 
-def bootstrap_interval(values: Tensor, statistic: Callable[[Tensor], Tensor] | None = None, *, level: float = 0.95,
-                       repeats: int = 2000, seed: int = 0, groups: Sequence[Any] | None = None) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a statistic of N values, resampled with replacement.
+def bootstrap_interval(
+    values: Tensor,
+    statistic: Callable[[Tensor], Tensor] | None = None,
+    *,
+    level: float = 0.95,
+    repeats: int = 2000,
+    seed: int = 0,
+    groups: Sequence[Any] | None = None,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of a statistic of N values, resampled with
+    replacement.
 
-    Efron, "Bootstrap methods: another look at the jackknife", 1979. With `groups`, whole groups are drawn: clips of
-    one scene or person are not independent, and drawing them one by one makes the interval too narrow. With fewer
-    than `MIN_GROUPS` groups the interval would be meaningless, and videos are drawn instead.
+    Efron, "Bootstrap methods: another look at the jackknife", 1979. With `groups`, whole groups are
+    drawn: clips of one scene or person are not independent, and drawing them one by one makes the
+    interval too narrow. With fewer than `MIN_GROUPS` groups the interval would be meaningless, and
+    videos are drawn instead.
 
     Args:
         values: (N,) or (N, M); rows are drawn.
@@ -81,10 +106,14 @@ def bootstrap_interval(values: Tensor, statistic: Callable[[Tensor], Tensor] | N
     results = []
     for _ in range(repeats):
         drawn = torch.randint(len(parts), (len(parts),), generator=generator)
-        rows = drawn if len(parts) == len(values) else torch.cat([parts[int(part)] for part in drawn])
+        rows = (
+            drawn if len(parts) == len(values) else torch.cat([parts[int(part)] for part in drawn])
+        )
         results.append(compute(values[rows]))
     tail = (1 - level) / 2
-    ends = torch.quantile(torch.stack(results).double(), torch.tensor([tail, 1 - tail], dtype=torch.double))
+    ends = torch.quantile(
+        torch.stack(results).double(), torch.tensor([tail, 1 - tail], dtype=torch.double)
+    )
     return ends[0].item(), ends[1].item()
 
 

@@ -1,7 +1,9 @@
-"""Frame mean average precision of AVA, equal to the official evaluator, without its loops over images and classes.
+"""Frame mean average precision of AVA, equal to the official evaluator, without its loops over
+images and classes.
 
-Two evaluators are in use and differ: ActivityNet's `get_ava_performance.py` ("official", the default) and the helper
-that SlowFast, TimeSformer and DirecFormer carry ("slowfast"). `EvaluatorRules` lists where.
+Two evaluators are in use and differ: ActivityNet's `get_ava_performance.py` ("official", the
+default) and the helper that SlowFast, TimeSformer and DirecFormer carry ("slowfast").
+`EvaluatorRules` lists where.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from marey.datasets.ava_format import AVA_60_CLASSES, BoxRows, read_box_rows, read_label_map, read_timestamps
+from marey.datasets.ava_format import (
+    AVA_60_CLASSES,
+    BoxRows,
+    read_box_rows,
+    read_label_map,
+    read_timestamps,
+)
 from marey.errors import UserError, unknown_name
 from marey.metrics.average_precision import average_precision, match_detections
 
@@ -30,35 +38,53 @@ class EvaluatorRules:
     ignore_unlabelled_images: bool
     """Ignore detections on images the truth file does not name; otherwise each is a false alarm."""
     whole_seconds: bool
-    """Tell images apart by whole seconds only (officially by microseconds, to which no file's digits reach)."""
+    """Tell images apart by whole seconds only (officially by microseconds, to which no file's
+    digits reach)."""
 
 
 RULES = {
-    "official": EvaluatorRules(detections_per_image=50, sort_within_image=True, ignore_unlabelled_images=True,
-                               whole_seconds=False),
-    "slowfast": EvaluatorRules(detections_per_image=None, sort_within_image=False, ignore_unlabelled_images=False,
-                               whole_seconds=True),
+    "official": EvaluatorRules(
+        detections_per_image=50,
+        sort_within_image=True,
+        ignore_unlabelled_images=True,
+        whole_seconds=False,
+    ),
+    "slowfast": EvaluatorRules(
+        detections_per_image=None,
+        sort_within_image=False,
+        ignore_unlabelled_images=False,
+        whole_seconds=True,
+    ),
 }
 
 
-def evaluate_csv(truth_csv: str | Path, detections_csv: str | Path, iou_threshold: float = 0.5,
-                 label_map: str | Path | Mapping[int, str] | None = None, *,
-                 behaviour: Literal["official", "slowfast"] = "official",
-                 excluded_csv: str | Path | None = None, merge_classes: bool = False) -> dict[str, Any]:
+def evaluate_csv(
+    truth_csv: str | Path,
+    detections_csv: str | Path,
+    iou_threshold: float = 0.5,
+    label_map: str | Path | Mapping[int, str] | None = None,
+    *,
+    behaviour: Literal["official", "slowfast"] = "official",
+    excluded_csv: str | Path | None = None,
+    merge_classes: bool = False,
+) -> dict[str, Any]:
     """Score a file of detections against a file of ground truth.
 
     Args:
         truth_csv, detections_csv: rows `video_id,seconds,x1,y1,x2,y2,action_id,person_id or score`.
         iou_threshold: least overlap of a hit, in (0, 1].
-        label_map: id -> name, or a .pbtxt file; None means the official 60 classes. Rows of other ids are dropped.
+        label_map: id -> name, or a .pbtxt file; None means the official 60 classes. Rows of other
+            ids are dropped.
         behaviour: which rules, "official" (ActivityNet) or "slowfast".
         excluded_csv: `video_id,seconds` rows left out of truth and detections.
-        merge_classes: score persons only: a box counts once, with the greatest of its class scores (Table 2 of
-            Girdhar et al., "Video Action Transformer Network", CVPR 2019).
+        merge_classes: score persons only: a box counts once, with the greatest of its class scores
+            (Table 2 of Girdhar et al., "Video Action Transformer Network", CVPR 2019).
 
     Returns:
-        "mAP": mean over classes with ground truth; "per_class": name -> average precision, NaN without ground truth;
-        "num_truth", "num_detections": rows that counted; "invalid_detections": rows without area, dropped.
+        "mAP": mean over classes with ground truth; "per_class": name -> average precision, NaN
+            without ground truth;
+        "num_truth", "num_detections": rows that counted; "invalid_detections": rows without area,
+            dropped.
 
     Raises:
         UserError: if a file is malformed (naming the line) or a ground truth box has no area.
@@ -68,13 +94,27 @@ def evaluate_csv(truth_csv: str | Path, detections_csv: str | Path, iou_threshol
     elif not isinstance(label_map, Mapping):
         label_map = read_label_map(label_map)
     excluded = read_timestamps(excluded_csv) if excluded_csv is not None else set()
-    return evaluate(read_box_rows(truth_csv), read_box_rows(detections_csv), label_map, iou_threshold=iou_threshold,
-                    behaviour=behaviour, excluded=excluded, merge_classes=merge_classes)
+    return evaluate(
+        read_box_rows(truth_csv),
+        read_box_rows(detections_csv),
+        label_map,
+        iou_threshold=iou_threshold,
+        behaviour=behaviour,
+        excluded=excluded,
+        merge_classes=merge_classes,
+    )
 
 
-def evaluate(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], *, iou_threshold: float = 0.5,
-             behaviour: str = "official", excluded: set[tuple[str, float]] | None = None,
-             merge_classes: bool = False) -> dict[str, Any]:
+def evaluate(
+    truth: BoxRows,
+    detections: BoxRows,
+    label_map: Mapping[int, str],
+    *,
+    iou_threshold: float = 0.5,
+    behaviour: str = "official",
+    excluded: set[tuple[str, float]] | None = None,
+    merge_classes: bool = False,
+) -> dict[str, Any]:
     """Score rows against rows; arguments and result as in `evaluate_csv`."""
     if behaviour not in RULES:
         raise unknown_name("AVA evaluator", behaviour, RULES)
@@ -84,9 +124,13 @@ def evaluate(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], 
 
     # Images of both files get common numbers, those of the truth first.
     keys: dict[tuple[str, float], int] = {}
-    truth_table = np.array([keys.setdefault(_key(key, rules), len(keys)) for key in truth.keys], np.int64)
+    truth_table = np.array(
+        [keys.setdefault(_key(key, rules), len(keys)) for key in truth.keys], np.int64
+    )
     labelled_images = len(keys)
-    table = np.array([keys.setdefault(_key(key, rules), len(keys)) for key in detections.keys], np.int64)
+    table = np.array(
+        [keys.setdefault(_key(key, rules), len(keys)) for key in detections.keys], np.int64
+    )
     left_out = np.zeros(len(keys), bool)
     left_out[[keys[key] for key in (_key(e, rules) for e in excluded or ()) if key in keys]] = True
     truth, truth_image = _kept(truth, truth_table, listed, left_out)
@@ -107,25 +151,40 @@ def evaluate(truth: BoxRows, detections: BoxRows, label_map: Mapping[int, str], 
 
     # Match within each pair of image and class, then rank each class by score.
     detections, image = detections.select(order), image[order]
-    hit = match_detections(truth.boxes_xyxy_norm, truth_image * (listed[-1] + 1) + truth.class_ids,
-                           detections.boxes_xyxy_norm, image * (listed[-1] + 1) + detections.class_ids, iou_threshold)
+    hit = match_detections(
+        truth.boxes_xyxy_norm,
+        truth_image * (listed[-1] + 1) + truth.class_ids,
+        detections.boxes_xyxy_norm,
+        image * (listed[-1] + 1) + detections.class_ids,
+        iou_threshold,
+    )
     by_class = np.argsort(detections.class_ids, kind="stable")
     bounds = np.searchsorted(detections.class_ids[by_class], np.stack([listed, listed + 1]))
     scores, hit = detections.last[by_class], hit[by_class]
     num_truth = np.bincount(truth.class_ids, minlength=listed[-1] + 1)
-    per_class = {label_map[c]: average_precision(scores[low:high], hit[low:high], int(num_truth[c]))
-                 for c, low, high in zip(listed.tolist(), *bounds.tolist(), strict=True)}
+    per_class = {
+        label_map[c]: average_precision(scores[low:high], hit[low:high], int(num_truth[c]))
+        for c, low, high in zip(listed.tolist(), *bounds.tolist(), strict=True)
+    }
     values = np.array(list(per_class.values()))
-    return {"mAP": float(np.nanmean(values)) if np.isfinite(values).any() else float("nan"), "per_class": per_class,
-            "num_truth": len(truth), "num_detections": len(detections), "invalid_detections": invalid}
+    return {
+        "mAP": float(np.nanmean(values)) if np.isfinite(values).any() else float("nan"),
+        "per_class": per_class,
+        "num_truth": len(truth),
+        "num_detections": len(detections),
+        "invalid_detections": invalid,
+    }
 
 
 def _key(key: tuple[str, float], rules: EvaluatorRules) -> tuple[str, float]:
     return (key[0], float(int(key[1]))) if rules.whole_seconds else key
 
 
-def _kept(rows: BoxRows, table: np.ndarray, listed: np.ndarray, left_out: np.ndarray) -> tuple[BoxRows, np.ndarray]:
-    """Drop other classes and left out images; `table` turns the file's image numbers into common ones."""
+def _kept(
+    rows: BoxRows, table: np.ndarray, listed: np.ndarray, left_out: np.ndarray
+) -> tuple[BoxRows, np.ndarray]:
+    """Drop other classes and left out images; `table` turns the file's image numbers into common
+    ones."""
     image = table[rows.image]
     keep = np.isin(rows.class_ids, listed) & ~left_out[image]
     return (rows, image) if keep.all() else (rows.select(keep), image[keep])
@@ -141,12 +200,20 @@ def _merged(rows: BoxRows, image: np.ndarray) -> tuple[BoxRows, np.ndarray]:
     np.maximum.at(best, group.reshape(-1), rows.last)
     order = np.argsort(first)
     merged = rows.select(first[order])
-    return BoxRows(path=rows.path, keys=rows.keys, image=merged.image, boxes_xyxy_norm=merged.boxes_xyxy_norm,
-                   class_ids=np.ones(len(first), np.int64), last=best[order], lines=merged.lines), image[first[order]]
+    return BoxRows(
+        path=rows.path,
+        keys=rows.keys,
+        image=merged.image,
+        boxes_xyxy_norm=merged.boxes_xyxy_norm,
+        class_ids=np.ones(len(first), np.int64),
+        last=best[order],
+        lines=merged.lines,
+    ), image[first[order]]
 
 
 def _reading_order(rows: BoxRows, image: np.ndarray, rules: EvaluatorRules) -> np.ndarray:
-    """Rows in the order the evaluator takes them: images by first appearance, then within the image."""
+    """Rows in the order the evaluator takes them: images by first appearance, then within the
+    image."""
     if not len(rows):
         return np.zeros(0, np.int64)
     _, first, group = np.unique(image, return_index=True, return_inverse=True)
@@ -159,10 +226,10 @@ def _reading_order(rows: BoxRows, image: np.ndarray, rules: EvaluatorRules) -> n
     image_of = np.cumsum(is_start) - 1
     limit = rules.detections_per_image or len(order)
     tied = np.r_[False, np.diff(rows.last[order]) == 0] & ~is_start
-    for i in np.unique(image_of[tied]):                                  # equal scores: as the official heap has it
+    for i in np.unique(image_of[tied]):  # equal scores: as the official heap has it
         stop = starts[i + 1] if i + 1 < len(starts) else len(order)
-        kept = _heap_order(rows, np.sort(order[starts[i]:stop]), limit)
-        order[starts[i]:starts[i] + len(kept)] = kept
+        kept = _heap_order(rows, np.sort(order[starts[i] : stop]), limit)
+        order[starts[i] : starts[i] + len(kept)] = kept
     return order[np.arange(len(order)) - starts[image_of] < limit]
 
 
@@ -187,5 +254,7 @@ def _refuse_inverted(truth: BoxRows, truth_image: np.ndarray, image: np.ndarray)
     bad = np.flatnonzero(~_has_area(truth.boxes_xyxy_norm) & np.isin(truth_image, image))
     if len(bad):
         box = ", ".join(f"{value:g}" for value in truth.boxes_xyxy_norm[bad[0]])
-        raise UserError(f"{truth.path}:{truth.lines[bad[0]]}: ground truth box ({box}) has no area; "
-                        "expected x1 < x2 and y1 < y2")
+        raise UserError(
+            f"{truth.path}:{truth.lines[bad[0]]}: ground truth box ({box}) has no area; "
+            "expected x1 < x2 and y1 < y2"
+        )

@@ -1,7 +1,7 @@
 """Calibration error, temperature scaling, and the OOD (out-of-distribution) score.
 
-The OOD detector is stored in a checkpoint as JSON (`calibration["ood"]`) and tensors whose names start with "ood_";
-`ood_score` computes the score from them.
+The OOD detector is stored in a checkpoint as JSON (`calibration["ood"]`) and tensors whose names
+start with "ood_"; `ood_score` computes the score from them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from marey.errors import UserError
 def expected_calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15) -> float:
     """Return the expected calibration error of the top-1 probability.
 
-    Guo et al., "On Calibration of Modern Neural Networks", 2017, Eq. 3: the mean over equal-width bins, weighted by
-    their samples, of |accuracy - mean confidence|.
+    Guo et al., "On Calibration of Modern Neural Networks", 2017, Eq. 3: the mean over equal-width
+    bins, weighted by their samples, of |accuracy - mean confidence|.
 
     Args:
         probs: float, (N, K), rows sum to 1.
@@ -40,17 +40,21 @@ def calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -
         num_bins: number of equal-width bins.
     """
     confidence, correct = confidence.double(), correct.double()
-    bins = (confidence * num_bins).ceil().long().clamp(1, num_bins) - 1          # bin b is (b / bins, (b + 1) / bins]
+    bins = (confidence * num_bins).ceil().long().clamp(
+        1, num_bins
+    ) - 1  # bin b is (b / bins, (b + 1) / bins]
     gap = torch.zeros(num_bins, dtype=torch.double).index_add_(0, bins, correct - confidence)
     return (gap.abs().sum() / max(1, len(correct))).item()
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | None = 0.5) -> float:
-    """Return the temperature that minimises the cross-entropy of logits / temperature, within [0.05, 20].
+    """Return the temperature that minimises the cross-entropy of logits / temperature, within
+    [0.05, 20].
 
-    Guo et al., 2017, section 4.2. The cross-entropy is convex in 1 / temperature, so a golden-section search over its
-    logarithm finds the one minimum. We add a normal prior on log(temperature) around 0: it is negligible for hundreds
-    of samples, and keeps the temperature of a handful of them away from the bounds.
+    Guo et al., 2017, section 4.2. The cross-entropy is convex in 1 / temperature, so a
+    golden-section search over its logarithm finds the one minimum. We add a normal prior on
+    log(temperature) around 0: it is negligible for hundreds of samples, and keeps the temperature
+    of a handful of them away from the bounds.
 
     Args:
         logits: float, (N, K), of held-out samples.
@@ -65,7 +69,12 @@ def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | Non
 
     def loss(log_temperature: float) -> float:
         prior = 0.0 if prior_deviation is None else 0.5 * (log_temperature / prior_deviation) ** 2
-        return F.cross_entropy(logits.double() / math.exp(log_temperature), labels, reduction="sum").item() + prior
+        return (
+            F.cross_entropy(
+                logits.double() / math.exp(log_temperature), labels, reduction="sum"
+            ).item()
+            + prior
+        )
 
     # Golden-section search on log(temperature) in [-3, 3]: e^-3 = 0.05, e^3 = 20.
     low, high, golden = -3.0, 3.0, 0.6180339887498949
@@ -75,20 +84,24 @@ def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | Non
     return math.exp((low + high) / 2)
 
 
-# ---- OOD detector ---------------------------------------------------------------------------------------------------
+# ---- OOD detector
+# ------------------------------------------------------------------------------
+
 
 def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the three raw OOD scores, each larger for samples further from the training data.
 
-    * knn: cosine distance to the k-th nearest training embedding (Sun et al., "Out-of-Distribution Detection with Deep
-      Nearest Neighbors", 2022).
-    * mahalanobis: distance to the nearest class mean under the shared covariance, shrunk (Lee et al., 2018, Eq. 2).
+    * knn: cosine distance to the k-th nearest training embedding (Sun et al., "Out-of-Distribution
+      Detection with Deep Nearest Neighbors", 2022).
+    * mahalanobis: distance to the nearest class mean under the shared covariance, shrunk (Lee et
+      al., 2018, Eq. 2).
     * energy: -logsumexp of the logits (Liu et al., 2020, Eq. 4, T = 1).
 
     Args:
         embedding: float, (B, D).
         logits: float, (B, K).
-        tensors: "ood_bank" (M, D) unit-norm, "ood_means" (K', D), "ood_whitening" (D, R), "ood_mean" (D,).
+        tensors: "ood_bank" (M, D) unit-norm, "ood_means" (K', D), "ood_whitening" (D, R),
+            "ood_mean" (D,).
 
     Returns:
         float64, (B, 3).
@@ -96,22 +109,26 @@ def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor
     embedding = embedding.double()
     bank = tensors["ood_bank"].double()
     if embedding.shape[-1] != bank.shape[-1]:
-        raise UserError(f"the embedding has {embedding.shape[-1]} numbers but the OOD detector was fitted on "
-                        f"{bank.shape[-1]}; use the detector of the same checkpoint")
-    similarity = F.normalize(embedding, dim=-1) @ bank.T                                                # (B, M)
+        raise UserError(
+            f"the embedding has {embedding.shape[-1]} numbers but the OOD detector was fitted on "
+            f"{bank.shape[-1]}; use the detector of the same checkpoint"
+        )
+    similarity = F.normalize(embedding, dim=-1) @ bank.T  # (B, M)
 
     # Each raw score in turn: knn, mahalanobis, energy.
     nearest = min(int(tensors["ood_neighbours"]), len(bank))
     knn = 1 - similarity.topk(nearest, dim=-1).values[:, -1]
     whitening = tensors["ood_whitening"].double()
-    white = (embedding - tensors["ood_mean"].double()) @ whitening                                      # (B, R)
+    white = (embedding - tensors["ood_mean"].double()) @ whitening  # (B, R)
     mahalanobis = torch.cdist(white, tensors["ood_means"].double()).min(-1).values
     return torch.stack([knn, mahalanobis, -torch.logsumexp(logits.double(), -1)], dim=-1)
 
 
-def ood_score(embedding: Tensor, logits: Tensor, calibration: Mapping[str, Any],
-              tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return the OOD score: the weighted mean of the raw scores, each in standard deviations of held-out known samples.
+def ood_score(
+    embedding: Tensor, logits: Tensor, calibration: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Tensor:
+    """Return the OOD score: the weighted mean of the raw scores, each in standard deviations of
+    held-out known samples.
 
     Args:
         embedding: float, (B, D), the model's "embedding".
@@ -128,7 +145,7 @@ def ood_score(embedding: Tensor, logits: Tensor, calibration: Mapping[str, Any],
     fitted = calibration.get("ood")
     if not fitted or "ood_bank" not in tensors:
         raise UserError("this checkpoint has no OOD detector; train it with train.calibrate=true")
-    raw = ood_features(embedding, logits, tensors)                                                       # (B, 3)
+    raw = ood_features(embedding, logits, tensors)  # (B, 3)
     centre = torch.tensor(fitted["centre"], dtype=torch.double)
     spread = torch.tensor(fitted["spread"], dtype=torch.double)
     weights = torch.tensor(fitted["weights"], dtype=torch.double)
@@ -137,10 +154,12 @@ def ood_score(embedding: Tensor, logits: Tensor, calibration: Mapping[str, Any],
 
 
 def stem_distance(stem_embedding: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return how far the appearance of each clip is from the training clips: Mahalanobis distance of stem features.
+    """Return how far the appearance of each clip is from the training clips: Mahalanobis distance
+    of stem features.
 
-    The class feature drops what the classes do not need, for example whether a clip is filmed or rendered. The mean
-    feature of a pretrained image stem keeps it (Lee et al., 2018, use early layers for this).
+    The class feature drops what the classes do not need, for example whether a clip is filmed or
+    rendered. The mean feature of a pretrained image stem keeps it (Lee et al., 2018, use early
+    layers for this).
 
     Args:
         stem_embedding: float, (B, C), the stem's features averaged over frames and patches.

@@ -1,4 +1,5 @@
-"""Compare two models on the same videos: McNemar's exact test, paired bootstrap, gains per class."""
+"""Compare two models on the same videos: McNemar's exact test, paired bootstrap, gains per
+class."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from marey.metrics.accuracy import bootstrap_interval, enough_groups
 def mcnemar_exact(only_a: int, only_b: int) -> float:
     """Return the two-sided exact p-value of McNemar's test.
 
-    McNemar, 1947: of the videos that exactly one model gets right, under no difference each falls to either model with
+    McNemar, 1947: of the videos that exactly one model gets right, under no difference each falls
+    to either model with
     chance 1/2, so the smaller count follows a binomial(n, 1/2).
 
     Args:
@@ -27,9 +29,16 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
 
 
-def paired_bootstrap(correct_a: Tensor, correct_b: Tensor, *, groups: Sequence[Any] | None = None,
-                     repeats: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Return the accuracy difference B - A with its 95% interval, both models resampled on the same videos.
+def paired_bootstrap(
+    correct_a: Tensor,
+    correct_b: Tensor,
+    *,
+    groups: Sequence[Any] | None = None,
+    repeats: int = 2000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return the accuracy difference B - A with its 95% interval, both models resampled on the same
+    videos.
 
     Args:
         correct_a, correct_b: bool, (N,), the same videos in the same order.
@@ -44,10 +53,12 @@ def paired_bootstrap(correct_a: Tensor, correct_b: Tensor, *, groups: Sequence[A
 
 
 def sign_flip_p_value(gains_per_group: Tensor, *, repeats: int = 20000, seed: int = 0) -> float:
-    """Return the two-sided p-value of no difference, by swapping the models at random in whole groups.
+    """Return the two-sided p-value of no difference, by swapping the models at random in whole
+    groups.
 
-    For videos that come in groups (scenes, people), where McNemar's independent videos claim too much. Exact over all
-    sign patterns up to 14 groups, else drawn at random (with the observed pattern counted, so never 0).
+    For videos that come in groups (scenes, people), where McNemar's independent videos claim too
+    much. Exact over all sign patterns up to 14 groups, else drawn at random (with the observed
+    pattern counted, so never 0).
 
     Args:
         gains_per_group: (G,), the sum over a group's videos of correct_b - correct_a.
@@ -56,14 +67,25 @@ def sign_flip_p_value(gains_per_group: Tensor, *, repeats: int = 20000, seed: in
     observed = gains.sum().abs() - 1e-9
     G = len(gains)
     if G <= 14:
-        patterns = torch.tensor([[1 - 2 * (number >> bit & 1) for bit in range(G)] for number in range(2**G)])
+        patterns = torch.tensor(
+            [[1 - 2 * (number >> bit & 1) for bit in range(G)] for number in range(2**G)]
+        )
         return ((patterns.double() @ gains).abs() >= observed).double().mean().item()
-    signs = 1 - 2 * torch.randint(2, (repeats, G), generator=torch.Generator().manual_seed(seed)).double()
+    signs = (
+        1
+        - 2 * torch.randint(2, (repeats, G), generator=torch.Generator().manual_seed(seed)).double()
+    )
     return (1 + int(((signs @ gains).abs() >= observed).sum())) / (repeats + 1)
 
 
-def compare(correct_a: Tensor, correct_b: Tensor, labels: Sequence[str], *, groups: Sequence[Any] | None = None,
-            seed: int = 0) -> dict[str, Any]:
+def compare(
+    correct_a: Tensor,
+    correct_b: Tensor,
+    labels: Sequence[str],
+    *,
+    groups: Sequence[Any] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """Compare two models on the same videos.
 
     Args:
@@ -72,23 +94,45 @@ def compare(correct_a: Tensor, correct_b: Tensor, labels: Sequence[str], *, grou
         groups: scene or person of each video; used where known for all, and at least five.
 
     Returns:
-        JSON types: accuracies, difference with interval, McNemar's counts and p-value, the group test's p-value (None
-        without groups), and gains per class, largest first.
+        JSON types: accuracies, difference with interval, McNemar's counts and p-value, the group
+        test's p-value (None without groups), and gains per class, largest first.
     """
     groups = groups if enough_groups(groups) else None
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     gains = correct_b.double() - correct_a.double()
-    by_class = {name: torch.tensor([label == name for label in labels]) for name in dict.fromkeys(labels)}
-    per_class = [{"class": name, "videos": int(chosen.sum()), "a": correct_a[chosen].double().mean().item(),
-                  "b": correct_b[chosen].double().mean().item(), "gain": gains[chosen].mean().item()}
-                 for name, chosen in by_class.items()]
+    by_class = {
+        name: torch.tensor([label == name for label in labels]) for name in dict.fromkeys(labels)
+    }
+    per_class = [
+        {
+            "class": name,
+            "videos": int(chosen.sum()),
+            "a": correct_a[chosen].double().mean().item(),
+            "b": correct_b[chosen].double().mean().item(),
+            "gain": gains[chosen].mean().item(),
+        }
+        for name, chosen in by_class.items()
+    ]
     names = list(dict.fromkeys(groups)) if groups is not None else []
-    per_group = torch.tensor([sum(float(gain) for gain, group in zip(gains, groups or [], strict=False)
-                                  if group == name) for name in names])
-    return {"num_videos": len(labels), "top1_a": correct_a.double().mean().item(),
-            "top1_b": correct_b.double().mean().item(),
-            **paired_bootstrap(correct_a, correct_b, groups=groups, seed=seed), "interval": "95% paired bootstrap over "
-            + ("groups" if groups is not None else "videos"),
-            "only_a": only_a, "only_b": only_b, "mcnemar_p": mcnemar_exact(only_a, only_b),
-            "group_test_p": sign_flip_p_value(per_group, seed=seed) if groups is not None else None,
-            "per_class": sorted(per_class, key=lambda row: -float(row["gain"]))}
+    per_group = torch.tensor(
+        [
+            sum(
+                float(gain)
+                for gain, group in zip(gains, groups or [], strict=False)
+                if group == name
+            )
+            for name in names
+        ]
+    )
+    return {
+        "num_videos": len(labels),
+        "top1_a": correct_a.double().mean().item(),
+        "top1_b": correct_b.double().mean().item(),
+        **paired_bootstrap(correct_a, correct_b, groups=groups, seed=seed),
+        "interval": "95% paired bootstrap over " + ("groups" if groups is not None else "videos"),
+        "only_a": only_a,
+        "only_b": only_b,
+        "mcnemar_p": mcnemar_exact(only_a, only_b),
+        "group_test_p": sign_flip_p_value(per_group, seed=seed) if groups is not None else None,
+        "per_class": sorted(per_class, key=lambda row: -float(row["gain"])),
+    }

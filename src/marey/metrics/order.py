@@ -1,7 +1,8 @@
 """OrderAcc, how much of a clip's order was recovered, and its chance level.
 
-`order` is the gather that permuted the clip (`order[t]`: original index of the frame at position t); `path` lists
-positions in recovered chronological order, so a perfect path is `argsort(order)` and `order[path]` is 0, 1, ..., T-1.
+`order` is the gather that permuted the clip (`order[t]`: original index of the frame at position
+t); `path` lists positions in recovered chronological order, so a perfect path is `argsort(order)`
+and `order[path]` is 0, 1, ..., T-1.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from torch import Tensor
 from marey.errors import UserError
 
 EXACT_CHANCE_UP_TO = 32
-"""Largest T whose chance level is summed exactly (8,349 partitions); beyond, 20,000 seeded draws estimate it."""
+"""Largest T whose chance level is summed exactly (8,349 partitions); beyond, 20,000 seeded draws
+estimate it."""
 
 
 def longest_increasing_run(sequences: Tensor) -> Tensor:
-    """Return the length of the longest strictly increasing subsequence of every row, int64 (B,), of (B, T)."""
+    """Return the length of the longest strictly increasing subsequence of every row, int64 (B,), of
+    (B, T)."""
     B, T = sequences.shape
     # length[t]: the longest increasing subsequence that ends with element t.
     length = torch.ones(B, T, dtype=torch.int64, device=sequences.device)
@@ -33,9 +36,10 @@ def longest_increasing_run(sequences: Tensor) -> Tensor:
 def order_accuracy(path: Tensor, order: Tensor) -> Tensor:
     r"""Return the share of frames that are in the right order relative to each other.
 
-    Truong et al., "DirecFormer", CVPR 2022, Eq. 15: OrderAcc = LCS(o_hat, o) / T, here in [0, 1]. The paper does not
-    say what o_hat is compared with. A path lists positions, so its truth is argsort(o): LCS(path, argsort(o)) is the
-    longest increasing run of o[path]. Compared with o itself, a perfect path would score 52.2% at T=8.
+    Truong et al., "DirecFormer", CVPR 2022, Eq. 15: OrderAcc = LCS(o_hat, o) / T, here in [0, 1].
+    The paper does not say what o_hat is compared with. A path lists positions, so its truth is
+    argsort(o): LCS(path, argsort(o)) is the longest increasing run of o[path]. Compared with o
+    itself, a perfect path would score 52.2% at T=8.
 
     Args:
         path: int64, (B, T), recovered.
@@ -48,12 +52,16 @@ def order_accuracy(path: Tensor, order: Tensor) -> Tensor:
         UserError: if the shapes differ or a row is no permutation.
     """
     if path.shape != order.shape or path.ndim != 2:
-        raise UserError(f"expected path and order of one shape (B, T), got {tuple(path.shape)} and "
-                        f"{tuple(order.shape)}; recover the order of the same clips")
+        raise UserError(
+            f"expected path and order of one shape (B, T), got {tuple(path.shape)} and "
+            f"{tuple(order.shape)}; recover the order of the same clips"
+        )
     T = path.shape[1]
     for name, rows in (("path", path), ("order", order)):
         if bool((rows.sort(dim=1).values != torch.arange(T, device=rows.device)).any()):
-            raise UserError(f"a row of {name} is no permutation of 0..{T - 1}; every frame must appear once")
+            raise UserError(
+                f"a row of {name} is no permutation of 0..{T - 1}; every frame must appear once"
+            )
     return longest_increasing_run(order.gather(1, path)).double() / T
 
 
@@ -61,8 +69,8 @@ def order_accuracy(path: Tensor, order: Tensor) -> Tensor:
 def chance_order_accuracy(num_frames: int) -> float:
     """Return the mean OrderAcc of a random path: 0.47129 for 8 frames.
 
-    Exact up to 32 frames: by the Robinson-Schensted correspondence the mean longest increasing run is the sum over
-    partitions of T of (largest part) * (number of standard tableaux)^2 / T!.
+    Exact up to 32 frames: by the Robinson-Schensted correspondence the mean longest increasing run
+    is the sum over partitions of T of (largest part) * (number of standard tableaux)^2 / T!.
     """
     T = num_frames
     if T > EXACT_CHANCE_UP_TO:
@@ -85,7 +93,11 @@ def partitions(number: int, largest: int | None = None) -> Iterator[tuple[int, .
 def standard_tableaux(parts: Sequence[int]) -> int:
     """Return the number of standard Young tableaux of a shape, by the hook length formula."""
     columns = [sum(part > column for part in parts) for column in range(parts[0])]
-    hooks = [part - column + columns[column] - row - 1 for row, part in enumerate(parts) for column in range(part)]
+    hooks = [
+        part - column + columns[column] - row - 1
+        for row, part in enumerate(parts)
+        for column in range(part)
+    ]
     return math.factorial(sum(parts)) // math.prod(hooks)
 
 
@@ -93,7 +105,8 @@ def mean_with_interval(values: Tensor, *, z: float = 1.959964) -> tuple[float, t
     """Return the mean and its 95% interval (normal, over the first axis), clamped to [0, 1].
 
     Args:
-        values: (clips,) or (clips, shuffles); the shuffles of a clip are averaged first, for they are not independent.
+        values: (clips,) or (clips, shuffles); the shuffles of a clip are averaged first, for they
+            are not independent.
     """
     per_clip = values.double().reshape(len(values), -1).mean(dim=1)
     mean = float(per_clip.mean())

@@ -1,7 +1,8 @@
-"""Robustness metrics: accuracy under corruptions, relative to clean accuracy or to a reference model.
+"""Robustness metrics: accuracy under corruptions, relative to clean accuracy or to a reference
+model.
 
-Accuracies are fractions in [0, 1]; a table of them is {kind: {severity: accuracy}}. Bootstrap intervals and paired
-tests are in `metrics.accuracy` and `metrics.comparison`.
+Accuracies are fractions in [0, 1]; a table of them is {kind: {severity: accuracy}}. Bootstrap
+intervals and paired tests are in `metrics.accuracy` and `metrics.comparison`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ def absolute_robustness(clean: float, perturbed: float) -> float:
 
 
 def relative_robustness(clean: float, perturbed: float) -> float | None:
-    """Return gamma^r = 1 - (A_clean - A_perturbed) / A_clean = A_perturbed / A_clean; None where A_clean is 0.
+    """Return gamma^r = 1 - (A_clean - A_perturbed) / A_clean = A_perturbed / A_clean; None where
+    A_clean is 0.
 
-    Schiappa et al., CVPR 2023. For a model trained on perturbations give that model's own clean accuracy.
+    Schiappa et al., CVPR 2023. For a model trained on perturbations give that model's own clean
+    accuracy.
     """
     return 1 - (clean - perturbed) / clean if clean > 0 else None
 
@@ -55,7 +58,8 @@ def _error_sum(by_severity: Mapping[int, float]) -> float:
 
 
 def corruption_error(model: Mapping[int, float], reference: Mapping[int, float]) -> float | None:
-    """Return CE = sum_s E_model(s) / sum_s E_reference(s) of one kind; None where the reference makes no error.
+    """Return CE = sum_s E_model(s) / sum_s E_reference(s) of one kind; None where the reference
+    makes no error.
 
     Hendrycks and Dietterich, ICLR 2019. The reference is a model the report names.
     """
@@ -64,11 +68,16 @@ def corruption_error(model: Mapping[int, float], reference: Mapping[int, float])
     return _error_sum(model) / total if total > 0 else None
 
 
-def relative_corruption_error(model: Mapping[int, float], model_clean: float, reference: Mapping[int, float],
-                              reference_clean: float) -> float | None:
+def relative_corruption_error(
+    model: Mapping[int, float],
+    model_clean: float,
+    reference: Mapping[int, float],
+    reference_clean: float,
+) -> float | None:
     """Return the relative CE: the same ratio of the errors added to the clean error.
 
-    (sum_s E_f(s) - S E_f,clean) / (sum_s E_ref(s) - S E_ref,clean), S severities; None where the reference adds none.
+    (sum_s E_f(s) - S E_f,clean) / (sum_s E_ref(s) - S E_ref,clean), S severities; None where the
+    reference adds none.
     """
     _same_severities(model, reference)
     added = _error_sum(reference) - len(reference) * (1 - reference_clean)
@@ -77,7 +86,10 @@ def relative_corruption_error(model: Mapping[int, float], model_clean: float, re
 
 def _same_severities(model: Mapping[int, float], reference: Mapping[int, float]) -> None:
     if set(model) != set(reference):
-        raise UserError(f"model and reference need the same severities, got {sorted(model)} and {sorted(reference)}")
+        raise UserError(
+            f"model and reference need the same severities, got {sorted(model)} and "
+            f"{sorted(reference)}"
+        )
 
 
 def mean_corruption_error(model: Accuracies, reference: Accuracies) -> float | None:
@@ -95,8 +107,11 @@ def category_means(values: Mapping[str, float], category_of: Mapping[str, str]) 
     return {category: sum(group) / len(group) for category, group in groups.items()}
 
 
-def fooling_rate(clean_predictions: Tensor, changed_predictions: Tensor, labels: Tensor) -> float | None:
-    """Return the share of originally correct samples whose predicted class changes; None if none was correct.
+def fooling_rate(
+    clean_predictions: Tensor, changed_predictions: Tensor, labels: Tensor
+) -> float | None:
+    """Return the share of originally correct samples whose predicted class changes; None if none
+    was correct.
 
     Args:
         clean_predictions, changed_predictions, labels: int, (N,).

@@ -2,10 +2,11 @@
 
 Source: youtube-8m starter code (October 2019), `eval_util.py`, `average_precision_calculator.py`.
 
-Ties. The official code breaks ties by a seeded shuffle of a heap, so its result depends on the order of the batches.
-Ours does not: between equal scores average precision is the exact mean over all orders of the tied items, and where a
-tie lies across the cut of the top k, the lower class index stays. Without ties both are equal.
-Scores are compared in the type they come in: float16 scores that are equal in float16 are ties.
+Ties. The official code breaks ties by a seeded shuffle of a heap, so its result depends on the
+order of the batches. Ours does not: between equal scores average precision is the exact mean over
+all orders of the tied items, and where a tie lies across the cut of the top k, the lower class
+index stays. Without ties both are equal. Scores are compared in the type they come in: float16
+scores that are equal in float16 are ties.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ METRICS = ("gap", "map", "perr", "hit_at_1")
 """The four numbers of the paper's Table 1, as fractions."""
 
 
-def average_precision(scores: ArrayLike, labels: ArrayLike, num_positives: int | None = None,
-                      top_n: int | None = None) -> float:
+def average_precision(
+    scores: ArrayLike, labels: ArrayLike, num_positives: int | None = None, top_n: int | None = None
+) -> float:
     """Average the precision at every positive of a ranked list, without interpolation.
 
-    AP = (1/P) sum over positives at rank i of (positives up to i) / i. Tied scores give the mean over their orders.
+    AP = (1/P) sum over positives at rank i of (positives up to i) / i. Tied scores give the mean
+    over their orders.
 
     Args:
         scores: (N,), higher ranks first.
@@ -39,28 +42,35 @@ def average_precision(scores: ArrayLike, labels: ArrayLike, num_positives: int |
     """
     scores, positive = np.asarray(scores), np.asarray(labels) > 0
     if scores.shape != positive.shape or scores.ndim != 1:
-        raise UserError(f"average_precision takes two lists of one length, got {scores.shape} and {positive.shape}")
+        raise UserError(
+            f"average_precision takes two lists of one length, got {scores.shape} and "
+            f"{positive.shape}"
+        )
     total = int(positive.sum()) if num_positives is None else int(num_positives)
     total = total if top_n is None else min(total, top_n)
     if total == 0 or scores.size == 0:
         return 0.0
     order = np.argsort(scores, kind="stable")[::-1]
     ranked, hit = scores[order], positive[order].astype(np.int64)
-    first = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))          # start of every tie group
+    first = np.flatnonzero(
+        np.concatenate([[True], ranked[1:] != ranked[:-1]])
+    )  # start of every tie group
     size = np.diff(np.append(first, ranked.size))
     hits_in_group = np.add.reduceat(hit, first)
     hits_before = np.cumsum(hits_in_group) - hits_in_group
 
-    # For each item: size of its tie group, hits in it, hits before it, and the rank where it starts.
+    # For each item: size of its tie group, hits in it, hits before it, and the rank where it
+    # starts.
     n, p, c, r = (np.repeat(values, size) for values in (size, hits_in_group, hits_before, first))
-    rank_in_group = np.arange(ranked.size) - r                              # from 0
+    rank_in_group = np.arange(ranked.size) - r  # from 0
     earlier = c + rank_in_group * (p - 1) / np.maximum(n - 1, 1)
     gain = (p / n) * (1 + earlier) / (r + rank_in_group + 1)
     return float(gain[:top_n].sum() / total)
 
 
 def top_k_classes(predictions: NDArray, k: int) -> NDArray:
-    """Return the k best classes of every row, best first; equal scores keep the lower class index first.
+    """Return the k best classes of every row, best first; equal scores keep the lower class index
+    first.
 
     Args:
         predictions: (N, K) scores.
@@ -73,36 +83,45 @@ def top_k_classes(predictions: NDArray, k: int) -> NDArray:
     k = min(k, num_classes)
     if k == 0:
         return np.zeros((len(predictions), 0), dtype=np.int64)
-    cut = np.partition(predictions, num_classes - k, axis=1)[:, num_classes - k]         # the k-th best score
+    cut = np.partition(predictions, num_classes - k, axis=1)[
+        :, num_classes - k
+    ]  # the k-th best score
     above = predictions > cut[:, None]
     tied = predictions == cut[:, None]
     room = k - above.sum(1, keepdims=True)
     kept = above | (tied & (np.cumsum(tied, axis=1) <= room))
     classes = np.nonzero(kept)[1].reshape(len(predictions), k)
     scores = np.take_along_axis(predictions, classes, 1)
-    order = np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, ::-1]                  # stable from the right
+    order = np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, ::-1]  # stable from the right
     return np.take_along_axis(classes, k - 1 - order, 1)
 
 
 def _check(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]:
     scores, positive = np.asarray(predictions), np.asarray(labels) > 0
     if scores.ndim != 2 or scores.shape != positive.shape:
-        raise UserError(f"predictions and labels must both be (videos, classes), got {scores.shape} and "
-                        f"{positive.shape}")
+        raise UserError(
+            f"predictions and labels must both be (videos, classes), got {scores.shape} and "
+            f"{positive.shape}"
+        )
     if not np.isfinite(scores).all():
         row, column = np.argwhere(~np.isfinite(scores))[0]
-        raise UserError(f"prediction of video {row}, class {column} is {scores[row, column]}: only finite scores "
-                        "can be ranked; look for a diverged training or damaged features")
+        raise UserError(
+            f"prediction of video {row}, class {column} is {scores[row, column]}: only finite "
+            "scores "
+            "can be ranked; look for a diverged training or damaged features"
+        )
     return scores, positive
 
 
 def hits_at_1(scores: NDArray, positive: NDArray) -> NDArray:
-    """Return for every video whether its best class is one of its labels (a video without labels counts as a miss)."""
+    """Return for every video whether its best class is one of its labels (a video without labels
+    counts as a miss)."""
     return positive[np.arange(len(scores)), scores.argmax(1)]
 
 
 def precisions_at_equal_recall(scores: NDArray, positive: NDArray) -> NDArray:
-    """Return for every video the precision among its n best classes, n its number of labels; 0 where n is 0.
+    """Return for every video the precision among its n best classes, n its number of labels; 0
+    where n is 0.
 
     As officially, a class whose score is not above 0 never counts.
     """
@@ -116,8 +135,8 @@ def precisions_at_equal_recall(scores: NDArray, positive: NDArray) -> NDArray:
 class YouTube8MEvaluator:
     """Gather batches, keep the top 20 classes of every video, and compute the metrics at the end.
 
-    Memory is about 140 bytes plus the labels a video, whatever the number of classes; results do not depend on how the
-    videos are cut into batches or over processes.
+    Memory is about 140 bytes plus the labels a video, whatever the number of classes; results do
+    not depend on how the videos are cut into batches or over processes.
     """
 
     main = "gap"
@@ -141,19 +160,29 @@ class YouTube8MEvaluator:
         """
         scores, positive = _check(predictions, labels)
         if scores.shape[1] != self.num_classes:
-            raise UserError(f"got scores for {scores.shape[1]} classes, expected {self.num_classes}")
+            raise UserError(
+                f"got scores for {scores.shape[1]} classes, expected {self.num_classes}"
+            )
         classes = top_k_classes(scores, self.top_k)
-        self._batches.append({
-            "scores": np.take_along_axis(scores, classes, 1), "classes": classes.astype(np.int32),
-            "positive": np.take_along_axis(positive, classes, 1), "hit": hits_at_1(scores, positive),
-            "perr": precisions_at_equal_recall(scores, positive),
-            "num_labels": positive.sum(1).astype(np.int32), "labels": np.nonzero(positive)[1].astype(np.int32)})
+        self._batches.append(
+            {
+                "scores": np.take_along_axis(scores, classes, 1),
+                "classes": classes.astype(np.int32),
+                "positive": np.take_along_axis(positive, classes, 1),
+                "hit": hits_at_1(scores, positive),
+                "perr": precisions_at_equal_recall(scores, positive),
+                "num_labels": positive.sum(1).astype(np.int32),
+                "labels": np.nonzero(positive)[1].astype(np.int32),
+            }
+        )
 
     def state(self) -> dict[str, NDArray]:
         """Return the gathered values as arrays, to be sent between processes."""
         if not self._batches:
             raise UserError("no video was evaluated; the data set or split is empty")
-        merged = {key: np.concatenate([batch[key] for batch in self._batches]) for key in self._batches[0]}
+        merged = {
+            key: np.concatenate([batch[key] for batch in self._batches]) for key in self._batches[0]
+        }
         self._batches = [merged]
         return merged
 
@@ -168,14 +197,22 @@ class YouTube8MEvaluator:
         return sum(len(batch["hit"]) for batch in self._batches)
 
     def compute(self, videos: NDArray | slice | None = None) -> dict[str, float]:
-        """Return `gap`, `map`, `perr`, `hit_at_1`, `num_videos` and `num_classes`, over all or some videos."""
+        """Return `gap`, `map`, `perr`, `hit_at_1`, `num_videos` and `num_classes`, over all or some
+        videos."""
         state = self._select(videos)
         positives = np.bincount(state["labels"], minlength=self.num_classes)
-        gap = average_precision(state["scores"].ravel(), state["positive"].ravel(), int(positives.sum()))
+        gap = average_precision(
+            state["scores"].ravel(), state["positive"].ravel(), int(positives.sum())
+        )
         per_class = self._per_class(state, positives)
-        return {"gap": gap, "map": float(np.mean(list(per_class.values()))) if per_class else 0.0,
-                "perr": float(state["perr"].mean()), "hit_at_1": float(state["hit"].mean()),
-                "num_videos": len(state["hit"]), "num_classes": len(per_class)}
+        return {
+            "gap": gap,
+            "map": float(np.mean(list(per_class.values()))) if per_class else 0.0,
+            "perr": float(state["perr"].mean()),
+            "hit_at_1": float(state["hit"].mean()),
+            "num_videos": len(state["hit"]),
+            "num_classes": len(per_class),
+        }
 
     def per_class_average_precision(self) -> dict[int, float]:
         """Return the AP of every class that has a positive, by class index (the terms of MAP)."""
@@ -183,16 +220,22 @@ class YouTube8MEvaluator:
         return self._per_class(state, np.bincount(state["labels"], minlength=self.num_classes))
 
     def partitions(self, count: int = 5) -> dict[str, dict[str, float]]:
-        """Return mean and standard deviation of each metric over equal parts of the videos (the paper's Table 1).
+        """Return mean and standard deviation of each metric over equal parts of the videos (the
+        paper's Table 1).
 
-        Parts are consecutive runs of videos in the order they were added; the standard deviation divides by n - 1.
+        Parts are consecutive runs of videos in the order they were added; the standard deviation
+        divides by n - 1.
         """
         if self.num_videos < count:
             raise UserError(f"{self.num_videos} videos cannot be cut into {count} parts")
         parts = [self.compute(rows) for rows in np.array_split(np.arange(self.num_videos), count)]
-        return {name: {"mean": float(np.mean([part[name] for part in parts])),
-                       "std": float(np.std([part[name] for part in parts], ddof=1)) if count > 1 else 0.0}
-                for name in METRICS}
+        return {
+            name: {
+                "mean": float(np.mean([part[name] for part in parts])),
+                "std": float(np.std([part[name] for part in parts], ddof=1)) if count > 1 else 0.0,
+            }
+            for name in METRICS
+        }
 
     def _select(self, videos: NDArray | slice | None) -> dict[str, NDArray]:
         state = self.state()
@@ -205,14 +248,24 @@ class YouTube8MEvaluator:
 
     def _per_class(self, state: Mapping[str, NDArray], positives: NDArray) -> dict[int, float]:
         order = np.argsort(state["classes"], axis=None, kind="stable")
-        classes, scores, hits = (state[key].ravel()[order] for key in ("classes", "scores", "positive"))
+        classes, scores, hits = (
+            state[key].ravel()[order] for key in ("classes", "scores", "positive")
+        )
         bounds = np.searchsorted(classes, np.arange(self.num_classes + 1))
-        return {int(k): average_precision(scores[bounds[k]:bounds[k + 1]], hits[bounds[k]:bounds[k + 1]],
-                                          int(positives[k]), self.top_n) for k in np.flatnonzero(positives)}
+        return {
+            int(k): average_precision(
+                scores[bounds[k] : bounds[k + 1]],
+                hits[bounds[k] : bounds[k + 1]],
+                int(positives[k]),
+                self.top_n,
+            )
+            for k in np.flatnonzero(positives)
+        }
 
 
-def youtube8m_metrics(predictions: ArrayLike, labels: ArrayLike, top_k: int = 20,
-                      top_n: int | None = None) -> dict[str, float]:
+def youtube8m_metrics(
+    predictions: ArrayLike, labels: ArrayLike, top_k: int = 20, top_n: int | None = None
+) -> dict[str, float]:
     """Return the official YouTube-8M metrics of one array of predictions.
 
     Args:
@@ -222,7 +275,8 @@ def youtube8m_metrics(predictions: ArrayLike, labels: ArrayLike, top_k: int = 20
         top_n: ranks that count in a class's AP; None counts all.
 
     Returns:
-        `gap`, `map`, `perr`, `hit_at_1` as fractions, `num_videos`, and `num_classes` (those MAP is the mean over).
+        `gap`, `map`, `perr`, `hit_at_1` as fractions, `num_videos`, and `num_classes` (those MAP is
+        the mean over).
 
     Raises:
         UserError: if the shapes differ or a score is not finite.
@@ -233,8 +287,12 @@ def youtube8m_metrics(predictions: ArrayLike, labels: ArrayLike, top_k: int = 20
     return evaluator.compute()
 
 
-def best_and_worst_classes(ours: Mapping[int, float], baseline: Mapping[int, float], names: Sequence[str] | None = None,
-                           count: int = 5) -> dict[str, list[dict[str, Any]]]:
+def best_and_worst_classes(
+    ours: Mapping[int, float],
+    baseline: Mapping[int, float],
+    names: Sequence[str] | None = None,
+    count: int = 5,
+) -> dict[str, list[dict[str, Any]]]:
     """List the classes one model gains and loses most on against another (Fig. 8).
 
     Args:
@@ -243,13 +301,23 @@ def best_and_worst_classes(ours: Mapping[int, float], baseline: Mapping[int, flo
         count: rows in either list.
 
     Returns:
-        {"best": [...], "worst": [...]}, rows {"class", "ours", "baseline", "gain"}, largest gain first and smallest
-        gain first.
+        {"best": [...], "worst": [...]}, rows {"class", "ours", "baseline", "gain"}, largest gain
+        first and smallest gain first.
     """
     if set(ours) != set(baseline):
-        raise UserError(f"the two models were not measured on the same videos: {len(ours)} and {len(baseline)} classes "
-                        f"have a positive, {len(set(ours) & set(baseline))} in common")
+        raise UserError(
+            f"the two models were not measured on the same videos: {len(ours)} and "
+            f"{len(baseline)} classes "
+            f"have a positive, {len(set(ours) & set(baseline))} in common"
+        )
     order = sorted(ours, key=lambda k: baseline[k] - ours[k])
-    ranked = [{"class": names[k] if names else k, "ours": ours[k], "baseline": baseline[k],
-               "gain": ours[k] - baseline[k]} for k in order]
+    ranked = [
+        {
+            "class": names[k] if names else k,
+            "ours": ours[k],
+            "baseline": baseline[k],
+            "gain": ours[k] - baseline[k],
+        }
+        for k in order
+    ]
     return {"best": ranked[:count], "worst": ranked[::-1][:count]}

@@ -1,8 +1,8 @@
 """Every architecture under its name.
 
-A model is an `nn.Module` that takes plain keyword arguments, keeps them in `model.arguments` (JSON types only, so a
-checkpoint can rebuild it), names its input in `model.task`, and returns `model(clip) -> dict` as docs/conventions.md
-describes.
+A model is an `nn.Module` that takes plain keyword arguments, keeps them in `model.arguments` (JSON
+types only, so a checkpoint can rebuild it), names its input in `model.task`, and returns
+`model(clip) -> dict` as docs/conventions.md describes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ def argument_names(name: str) -> list[str]:
     model_type = model_class(name)
     if issubclass(model_type, TimeSformer):
         return [field.name for field in fields(model_type.config_type)]
-    return [parameter for parameter in inspect.signature(model_type.__init__).parameters if parameter != "self"]
+    return [
+        parameter
+        for parameter in inspect.signature(model_type.__init__).parameters
+        if parameter != "self"
+    ]
 
 
 def create_model(name: str, **arguments: Any) -> nn.Module:

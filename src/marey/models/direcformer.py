@@ -1,6 +1,8 @@
-"""DirecFormer: directed attention over time and space, and a head that predicts the order of the frames.
+"""DirecFormer: directed attention over time and space, and a head that predicts the order of the
+frames.
 
-Truong et al., "DirecFormer: A Directed Attention in Transformer Approach to Robust Action Recognition", CVPR 2022.
+Truong et al., "DirecFormer: A Directed Attention in Transformer Approach to Robust Action
+Recognition", CVPR 2022.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ class DirecFormerConfig(TimeSformerConfig):
 class DirecFormer(TimeSformer):
     """Predict the class and the order of a clip (Eqs. 2 and 12).
 
-    The defaults are the paper's: cosine attention over time and space ("C-C"), the class token as a key over time
-    (Eq. 6), one norm per head (τ_cls, τ_ord). The released code differs: build with `space_attention="softmax"`,
-    `cls_in_time=False`, `shared_norm=True` for checkpoints of its layout. The paper's kinds: S-S, S-C, C-S, C-C =
-    (`time_attention`, `space_attention`).
+    The defaults are the paper's: cosine attention over time and space ("C-C"), the class token as a
+    key over time (Eq. 6), one norm per head (τ_cls, τ_ord). The released code differs: build with
+    `space_attention="softmax"`, `cls_in_time=False`, `shared_norm=True` for checkpoints of its
+    layout. The paper's kinds: S-S, S-C, C-S, C-C = (`time_attention`, `space_attention`).
 
     Args:
         config: the settings; or its fields as keyword arguments.
@@ -64,7 +66,8 @@ class DirecFormer(TimeSformer):
 
 
 def add_order_head(model: TimeSformer, num_orders: int, shared_norm: bool) -> None:
-    """Give a model `order_norm` (τ_ord) and `order` (φ_ord); with `shared_norm` only `order`, with 0 orders neither."""
+    """Give a model `order_norm` (τ_ord) and `order` (φ_ord); with `shared_norm` only `order`, with
+    0 orders neither."""
     if num_orders > 0:
         model.order = nn.Linear(model.config.embed_dim, num_orders)
         initialise_linear(model.order)

@@ -1,4 +1,5 @@
-"""I3D: Inception-v1 inflated to 3-D. Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017.
+"""I3D: Inception-v1 inflated to 3-D. Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR
+2017.
 
 A classifier and, up to Mixed_4f, the trunk of the Action Transformer.
 """
@@ -49,7 +50,8 @@ class I3DTrunk(nn.Sequential):
 
     def __init__(self, width: float = 1.0) -> None:
         c64, c192 = _scaled(64, width), _scaled(192, width)
-        # Names are those of the public checkpoints; each pooling or strided convolution halves the map.
+        # Names are those of the public checkpoints; each pooling or strided convolution halves the
+        # map.
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             Conv3d_1a_7x7=ConvUnit(3, c64, (7, 7, 7), (2, 2, 2)),
             MaxPool3d_2a_3x3=MaxPoolSame((1, 3, 3), (1, 2, 2)),
@@ -69,21 +71,28 @@ class I3DTrunk(nn.Sequential):
 
 
 class I3DTail(nn.Sequential):
-    """The last blocks, MaxPool3d_5a to Mixed_5c: (B, D, t, h, w) -> (B, 1024 * width, t/2, h/2, w/2), rounded up."""
+    """The last blocks, MaxPool3d_5a to Mixed_5c: (B, D, t, h, w) -> (B, 1024 * width, t/2, h/2,
+    w/2), rounded up."""
 
     def __init__(self, in_channels: int, width: float = 1.0) -> None:
         mixed_5b = _block(in_channels, TAIL_BLOCKS["Mixed_5b"], width)
         mixed_5c = _block(mixed_5b.out_channels, TAIL_BLOCKS["Mixed_5c"], width)
-        super().__init__(OrderedDict(MaxPool3d_5a_2x2=MaxPoolSame((2, 2, 2), (2, 2, 2)),
-                                     Mixed_5b=mixed_5b, Mixed_5c=mixed_5c))
+        super().__init__(
+            OrderedDict(
+                MaxPool3d_5a_2x2=MaxPoolSame((2, 2, 2), (2, 2, 2)),
+                Mixed_5b=mixed_5b,
+                Mixed_5c=mixed_5c,
+            )
+        )
         self.out_channels = mixed_5c.out_channels
 
 
 class I3D(nn.Module):
-    """Classify clips with Inception-v1 inflated to 3-D (12,697,264 parameters at 400 classes, full width).
+    """Classify clips with Inception-v1 inflated to 3-D (12,697,264 parameters at 400 classes, full
+    width).
 
-    Any input size: the paper's 2 x 7 x 7 average window shrinks to the feature map where that is smaller, and its
-    outputs are averaged over time (and over space where the map is larger).
+    Any input size: the paper's 2 x 7 x 7 average window shrinks to the feature map where that is
+    smaller, and its outputs are averaged over time (and over space where the map is larger).
 
     Args:
         num_classes: K.
@@ -94,13 +103,22 @@ class I3D(nn.Module):
 
     task: ClassVar[str] = "clips"
 
-    def __init__(self, num_classes: int = 400, width: float = 1.0, dropout: float = 0.5,
-                 frozen_norm: bool = False) -> None:
+    def __init__(
+        self,
+        num_classes: int = 400,
+        width: float = 1.0,
+        dropout: float = 0.5,
+        frozen_norm: bool = False,
+    ) -> None:
         super().__init__()
         if width <= 0:
             raise UserError(f"width must be positive, got {width}; 1.0 is the published network")
-        self.arguments: dict[str, Any] = {"num_classes": num_classes, "width": width, "dropout": dropout,
-                                          "frozen_norm": frozen_norm}
+        self.arguments: dict[str, Any] = {
+            "num_classes": num_classes,
+            "width": width,
+            "dropout": dropout,
+            "frozen_norm": frozen_norm,
+        }
         self.frozen_norm = frozen_norm
         self.trunk = I3DTrunk(width)
         self.tail = I3DTail(self.trunk.out_channels, width)
@@ -122,12 +140,17 @@ class I3D(nn.Module):
             return_attention: accepted for the common interface; a convolution has none to return.
 
         Returns:
-            "logits" (B, K); "embedding" (B, 1024 * width), the pooled feature; "logits_per_step" (B, K, T'), the
-            published port's output.
+            "logits" (B, K); "embedding" (B, 1024 * width), the pooled feature; "logits_per_step"
+            (B, K, T'), the published port's output.
         """
         features = self.tail(self.trunk(rearrange(clip, "b t c h w -> b c t h w")))
-        # The published head averages windows of 2 x 7 x 7 and classifies each; smaller maps get a smaller window.
+        # The published head averages windows of 2 x 7 x 7 and classifies each; smaller maps get a
+        # smaller window.
         window = [min(size, full) for size, full in zip(features.shape[2:], (2, 7, 7), strict=True)]
-        pooled = F.avg_pool3d(features, window, stride=1)                   # (B, D, T', 1, 1) at 224 pixels
-        per_step = self.logits(self.dropout(pooled)).mean(dim=(3, 4))       # (B, K, T')
-        return {"logits": per_step.mean(dim=2), "embedding": pooled.mean(dim=(2, 3, 4)), "logits_per_step": per_step}
+        pooled = F.avg_pool3d(features, window, stride=1)  # (B, D, T', 1, 1) at 224 pixels
+        per_step = self.logits(self.dropout(pooled)).mean(dim=(3, 4))  # (B, K, T')
+        return {
+            "logits": per_step.mean(dim=2),
+            "embedding": pooled.mean(dim=(2, 3, 4)),
+            "logits_per_step": per_step,
+        }

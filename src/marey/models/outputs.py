@@ -9,9 +9,15 @@ from marey.models.timesformer import with_stem
 
 
 @torch.inference_mode()
-def outputs_of(model: nn.Module, clips: Tensor, *, batch_size: int | None = None,
-               device: str | torch.device = "cpu") -> dict[str, Tensor]:
-    """Return every tensor of the model's output dict, float32 on the CPU, in the order of the clips.
+def outputs_of(
+    model: nn.Module,
+    clips: Tensor,
+    *,
+    batch_size: int | None = None,
+    device: str | torch.device = "cpu",
+) -> dict[str, Tensor]:
+    """Return every tensor of the model's output dict, float32 on the CPU, in the order of the
+    clips.
 
     Args:
         model: in eval mode, on `device`.
@@ -19,8 +25,9 @@ def outputs_of(model: nn.Module, clips: Tensor, *, batch_size: int | None = None
         batch_size: clips of one forward pass; None takes all at once.
 
     Returns:
-        What the model returns with one row per clip ("logits" (B, K), "embedding" (B, D), ...), and "stem_embedding"
-        (B, C), the mean feature of a pretrained image stem, where the model has one. Lists and None are left out.
+        What the model returns with one row per clip ("logits" (B, K), "embedding" (B, D), ...), and
+        "stem_embedding" (B, C), the mean feature of a pretrained image stem, where the model has
+        one. Lists and None are left out.
     """
     parts: list[dict[str, Tensor]] = []
     for part in clips.split(batch_size or max(1, len(clips))):
@@ -29,5 +36,11 @@ def outputs_of(model: nn.Module, clips: Tensor, *, batch_size: int | None = None
         outputs = model(shown)
         if stem_embedding is not None:
             outputs = {**outputs, "stem_embedding": stem_embedding}
-        parts.append({name: value.float().cpu() for name, value in outputs.items() if isinstance(value, Tensor)})
+        parts.append(
+            {
+                name: value.float().cpu()
+                for name, value in outputs.items()
+                if isinstance(value, Tensor)
+            }
+        )
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -18,7 +18,9 @@ from marey.models.timesformer import TimeSformer
 from marey.models.timesformer_config import TimeSformerConfig
 
 
-def perceptron(width_in: int, hidden: Sequence[int], width_out: int, dropout: float = 0.0) -> nn.Sequential:
+def perceptron(
+    width_in: int, hidden: Sequence[int], width_out: int, dropout: float = 0.0
+) -> nn.Sequential:
     """Build linear layers with GELU between them; without hidden widths it is one linear layer."""
     layers: list[nn.Module] = []
     for width in hidden:
@@ -33,7 +35,8 @@ class SeViTARConfig(TimeSformerConfig):
     """TimeSformer's settings and those of the heads."""
 
     label_dim: int = 384
-    """E, the width of the label embeddings (384 for the bundled sentence encoder, 700 for Sent2Vec)."""
+    """E, the width of the label embeddings (384 for the bundled sentence encoder, 700 for
+    Sent2Vec)."""
 
     label_hidden: Sequence[int] = (768,)
     """Hidden widths of the semantic MLP."""
@@ -56,16 +59,19 @@ class SeViTARConfig(TimeSformerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("label_hidden", "class_hidden"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))       # lists, where they come from JSON
+            object.__setattr__(
+                self, name, tuple(getattr(self, name))
+            )  # lists, where they come from JSON
 
 
 class SeViTAR(TimeSformer):
     """Classify a clip from its visual feature z and its predicted label embedding ŝ.
 
-    z is the class token of the last block; ŝ = semantic MLP(z); logits = classification MLP([ŝ, z]) (section 3.2).
-    The paper gives neither the widths of the two MLPs nor whether they train together; the widths are arguments, and
-    `detach_label_embedding` cuts the classification loss off from the semantic MLP. Following TimeSformer, z is taken
-    after the last norm. Any attention kind of `TimeSformer` can carry it, and `num_orders` adds DirecFormer's head.
+    z is the class token of the last block; ŝ = semantic MLP(z); logits = classification MLP([ŝ, z])
+    (section 3.2). The paper gives neither the widths of the two MLPs nor whether they train
+    together; the widths are arguments, and `detach_label_embedding` cuts the classification loss
+    off from the semantic MLP. Following TimeSformer, z is taken after the last norm. Any attention
+    kind of `TimeSformer` can carry it, and `num_orders` adds DirecFormer's head.
 
     Args:
         config: the settings; or its fields as keyword arguments.
@@ -83,16 +89,20 @@ class SeViTAR(TimeSformer):
         D, E = config.embed_dim, config.label_dim
         self.detach_label_embedding = config.detach_label_embedding
         self.semantic_mlp = perceptron(D, config.label_hidden, E, config.head_dropout)
-        self.class_mlp = perceptron(E + D, config.class_hidden, config.num_classes, config.head_dropout)
+        self.class_mlp = perceptron(
+            E + D, config.class_hidden, config.num_classes, config.head_dropout
+        )
         initialise_linear(self.semantic_mlp)
         initialise_linear(self.class_mlp)
         add_order_head(self, config.num_orders, config.shared_norm)
 
     def forward_head(self, cls: Tensor) -> dict[str, Any]:
-        """Apply the two MLPs, and the order head if there is one, to the class token (B, D) of the last block.
+        """Apply the two MLPs, and the order head if there is one, to the class token (B, D) of the
+        last block.
 
         Returns:
-            "logits" (B, K), "label_embedding" ŝ (B, E), "embedding" z (B, D), and "order_logits" (B, P).
+            "logits" (B, K), "label_embedding" ŝ (B, E), "embedding" z (B, D), and "order_logits"
+            (B, P).
         """
         z = self.norm(cls)
         label_embedding = self.semantic_mlp(z)

@@ -14,7 +14,8 @@ ATTENTION_FORMS = ("divided", "joint", "space")
 """What `attention` names: time then space, all tokens at once, each frame alone."""
 
 POSITION_EMBEDDINGS = ("separable", "joint")
-"""What `position_embedding` names: a vector per patch plus one per frame, or one per pair of them."""
+"""What `position_embedding` names: a vector per patch plus one per frame, or one per pair of
+them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class TimeSformerConfig:
     """Inner MLP width / D."""
 
     attention: str = "divided"
-    """"divided" (time, then space), "joint" (all tokens at once), or "space" (each frame alone, averaged)."""
+    """"divided" (time, then space), "joint" (all tokens at once), or "space" (each frame alone,
+    averaged)."""
 
     time_attention: str = "softmax"
     """"softmax", or "cosine" (DirecFormer)."""
@@ -59,15 +61,16 @@ class TimeSformerConfig:
     """As `time_attention`; `attention="joint"` is one attention and needs both equal."""
 
     cls_in_time: bool = False
-    """Whether temporal attention has the class token as an extra key and value (DirecFormer, Eq. 6)."""
+    """Whether temporal attention has the class token as an extra key and value (DirecFormer, Eq.
+    6)."""
 
     position_embedding: str = "separable"
-    """"separable" (patch plus frame, as released), or "joint": one vector per patch and frame (SeViTAR,
-    Eq. 1: μ; DirecFormer, Eq. 3: e)."""
+    """"separable" (patch plus frame, as released), or "joint": one vector per patch and frame
+    (SeViTAR, Eq. 1: μ; DirecFormer, Eq. 3: e)."""
 
     stem: str = "linear"
-    """"linear", "conv", "efficientnet_lite0", or "conv+efficientnet_lite0" (the image network beside the
-    convolutions, not in the tokens)."""
+    """"linear", "conv", "efficientnet_lite0", or "conv+efficientnet_lite0" (the image network
+    beside the convolutions, not in the tokens)."""
 
     stem_stage: int | None = None
     """Stages of EfficientNet-Lite0 to keep; None keeps all of stride `patch_size`."""
@@ -88,26 +91,33 @@ class TimeSformerConfig:
     """Whether the q, k, v projections have a bias."""
 
     resize_embeddings: str | None = None
-    """None: a clip of another length or size is an error; "nearest" (as released) or "bicubic": the embeddings
+    """None: a clip of another length or size is an error; "nearest" (as released) or "bicubic": the
+    embeddings
     are stretched to it."""
 
     activation_checkpointing: bool | str = False
-    """True: compute each block again in the backward pass instead of keeping its activations; "cheap": keep
+    """True: compute each block again in the backward pass instead of keeping its activations;
+    "cheap": keep
     matrix products, compute norms, GELU and sums again."""
 
     def __post_init__(self) -> None:
         size, patch = self.image_size, self.patch_size
         if size % patch:
-            raise UserError(f"image_size {size} is no multiple of patch_size {patch}; "
-                            f"choose {size // patch * patch or patch}")
+            raise UserError(
+                f"image_size {size} is no multiple of patch_size {patch}; "
+                f"choose {size // patch * patch or patch}"
+            )
 
         check_choice("attention", self.attention, ATTENTION_FORMS)
         check_choice("space_attention", self.space_attention, ATTENTION_KINDS)
         check_choice("time_attention", self.time_attention, ATTENTION_KINDS)
         check_choice("position_embedding", self.position_embedding, POSITION_EMBEDDINGS)
         if self.attention == "joint" and self.time_attention != self.space_attention:
-            raise UserError(f"attention 'joint' is one attention, but time_attention is '{self.time_attention}' and "
-                            f"space_attention '{self.space_attention}'; give both the same kind")
+            raise UserError(
+                "attention 'joint' is one attention, but time_attention is "
+                f"'{self.time_attention}' and "
+                f"space_attention '{self.space_attention}'; give both the same kind"
+            )
         if self.activation_checkpointing is not False:
             check_choice("activation_checkpointing", self.activation_checkpointing, CHECKPOINTING)
 
@@ -120,10 +130,15 @@ class TimeSformerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types: the keyword arguments that `create_model` takes."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
 
 def check_choice(setting: str, value: object, choices: Collection[Any]) -> None:
     """Raise a UserError unless `value` is one of the choices of a setting."""
     if value not in choices:
-        raise UserError(f"{setting} is '{value}', but must be one of {', '.join(map(str, choices))}")
+        raise UserError(
+            f"{setting} is '{value}', but must be one of {', '.join(map(str, choices))}"
+        )

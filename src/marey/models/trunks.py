@@ -39,20 +39,22 @@ class TimeSformerTrunk(nn.Module):
         tokens = self.timesformer.features(rearrange(clip, "b c t h w -> b t c h w"))["tokens"]
         h, w = H // self.patch_size, W // self.patch_size
         # Without the class token, which is first.
-        return rearrange(tokens[:, -T * h * w:], "b (t h w) d -> b d t h w", t=T, h=h, w=w)
-
+        return rearrange(tokens[:, -T * h * w :], "b (t h w) d -> b d t h w", t=T, h=h, w=w)
 
 
 class FrameTrunk(nn.Module):
-    """An image network frame by frame, then convolutions over time: a trunk that needs no video pre-training.
+    """An image network frame by frame, then convolutions over time: a trunk that needs no video
+    pre-training.
 
-    EfficientNet-Lite0's stages 3 and 5 (strides 8 and 16) are brought to stride 8, reduced to `channels`, and mixed
-    over time and space by two convolution units, the first of which halves the number of frames. The stem's weights
-    start as ImageNet's (`load_imagenet_stem`); not in the paper, whose trunk is I3D.
+    EfficientNet-Lite0's stages 3 and 5 (strides 8 and 16) are brought to stride 8, reduced to
+    `channels`, and mixed over time and space by two convolution units, the first of which halves
+    the number of frames. The stem's weights start as ImageNet's (`load_imagenet_stem`); not in the
+    paper, whose trunk is I3D.
 
     Args:
         channels: D of the feature map.
-        trained_stages: how many of the stem's last stages learn; its batch norm keeps its statistics even there.
+        trained_stages: how many of the stem's last stages learn; its batch norm keeps its
+            statistics even there.
 
     Raises:
         UserError: if the stem has fewer stages.
@@ -66,7 +68,10 @@ class FrameTrunk(nn.Module):
     def __init__(self, channels: int = 160, trained_stages: int = 0) -> None:
         super().__init__()
         if not 0 <= trained_stages <= self.NUM_STAGES:
-            raise UserError(f"trunk_arguments.trained_stages must be 0 to {self.NUM_STAGES}, got {trained_stages}")
+            raise UserError(
+                f"trunk_arguments.trained_stages must be 0 to {self.NUM_STAGES}, got "
+                f"{trained_stages}"
+            )
         self.stem = EfficientNetLiteTrunk(self.NUM_STAGES)
         self.stem.requires_grad_(False)
         first = blocks_before(self.NUM_STAGES - trained_stages)
@@ -78,7 +83,7 @@ class FrameTrunk(nn.Module):
         self.over_space = ConvUnit(channels, channels, (1, 3, 3))
         self.over_both = ConvUnit(channels, channels, (3, 1, 1))
         for unit in (self.reduce, self.over_time, self.over_space, self.over_both):
-            unit.bn.momentum = 0.1                                       # statistics settle within a hundred steps
+            unit.bn.momentum = 0.1  # statistics settle within a hundred steps
 
     def train(self, mode: bool = True) -> FrameTrunk:
         """Switch mode; the stem stays in evaluation mode."""
@@ -87,7 +92,8 @@ class FrameTrunk(nn.Module):
         return self
 
     def stem_features(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of single frames (M, 3, H, W): fine (M, 40, H/8, W/8) and coarse (M, 112, H/16, W/16)."""
+        """Return the features of single frames (M, 3, H, W): fine (M, 40, H/8, W/8) and coarse (M,
+        112, H/16, W/16)."""
         features = frames.contiguous(memory_format=torch.channels_last)
         features = F.relu6(self.stem._bn0(self.stem._conv_stem(features)))
         fine = features
@@ -101,8 +107,10 @@ class FrameTrunk(nn.Module):
     def mix(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Turn (B, T, 40, h, w) and (B, T, 112, h/2, w/2) into (B, channels, T/2, h, w)."""
         B, _, _, h, w = fine.shape
-        raised = F.interpolate(coarse.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False)
-        both = torch.cat([fine.flatten(0, 1), raised], dim=1)                              # (B*T, 152, h, w)
+        raised = F.interpolate(
+            coarse.flatten(0, 1), size=(h, w), mode="bilinear", align_corners=False
+        )
+        both = torch.cat([fine.flatten(0, 1), raised], dim=1)  # (B*T, 152, h, w)
         features = self.reduce(rearrange(both, "(b t) d h w -> b d t h w", b=B))
         features = self.over_space(self.over_time(features))
         return features + self.over_both(features)
@@ -113,10 +121,10 @@ class FrameTrunk(nn.Module):
         return self.mix(*(part.unflatten(0, (clip.shape[0], -1)) for part in (fine, coarse)))
 
 
-
 TRUNKS: dict[str, type[I3DTrunk] | type[TimeSformerTrunk] | type[FrameTrunk]] = {
     "i3d": I3DTrunk,
     "timesformer": TimeSformerTrunk,
     "efficientnet_lite0": FrameTrunk,
 }
-"""Trunk name -> class. A trunk turns (B, 3, T, H, W) into (B, `out_channels`, T / `time_stride`, h, w)."""
+"""Trunk name -> class. A trunk turns (B, 3, T, H, W) into (B, `out_channels`, T / `time_stride`, h,
+w)."""

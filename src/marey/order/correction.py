@@ -1,7 +1,7 @@
 """Put shuffled frames back in order by the directed attention of a model.
 
-`order` is the gather that shuffled a clip (`order[t]`: original index of the frame at position t). `path` lists
-positions in recovered chronological order: `shuffled[path]` is the corrected clip.
+`order` is the gather that shuffled a clip (`order[t]`: original index of the frame at position t).
+`path` lists positions in recovered chronological order: `shuffled[path]` is the corrected clip.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from marey.errors import UserError, unknown_name
 from marey.order.path import hamiltonian_path, sorted_path
 
-METHODS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {"path": hamiltonian_path, "sort": sorted_path}
+METHODS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "path": hamiltonian_path,
+    "sort": sorted_path,
+}
 """How the order is read from the directed matrix."""
 
 
@@ -35,10 +38,11 @@ class Correction:
 
 
 def order_matrix(attention_time: Sequence[Tensor], num_frames: int) -> Tensor:
-    """Average the temporal attention of the last block over patches and heads, without the CLS column.
+    """Average the temporal attention of the last block over patches and heads, without the CLS
+    column.
 
-    Truong et al., "DirecFormer", CVPR 2022, section 4.3: "we use the temporal attention of the last block and average
-    this temporal attention over the spatial dimension".
+    Truong et al., "DirecFormer", CVPR 2022, section 4.3: "we use the temporal attention of the last
+    block and average this temporal attention over the spatial dimension".
 
     Args:
         attention_time: one tensor per block, (B, N, heads, T, T or 1 + T).
@@ -57,16 +61,20 @@ def order_matrix(attention_time: Sequence[Tensor], num_frames: int) -> Tensor:
 
 
 def recover_order(model: nn.Module, clip: Tensor, *, method: str = "path") -> Correction:
-    """Recover the order of the frames of clips from a model's temporal attention (section 4.3 of the paper).
+    """Recover the order of the frames of clips from a model's temporal attention (section 4.3 of
+    the paper).
 
     Args:
-        model: one whose `return_attention=True` gives "attention_time" (TimeSformer, DirecFormer, SeViTAR), in eval
-            mode; softmax attention is accepted, as in Table 2, and recovers little.
+        model: one whose `return_attention=True` gives "attention_time" (TimeSformer, DirecFormer,
+            SeViTAR), in eval mode; softmax attention is accepted, as in Table 2, and recovers
+            little.
         clip: float, (B, T, C, H, W), normalised, frames in any order.
-        method: one of `METHODS`: "path" (the paper's heaviest Hamiltonian path), or "sort" (by net directed weight).
+        method: one of `METHODS`: "path" (the paper's heaviest Hamiltonian path), or "sort" (by net
+            directed weight).
 
     Raises:
-        UserError: if the model gives no temporal attention, T < 2, the attention is NaN, or the method is unknown.
+        UserError: if the model gives no temporal attention, T < 2, the attention is NaN, or the
+            method is unknown.
     """
     if method not in METHODS:
         raise unknown_name("method of order correction", method, METHODS)
@@ -85,35 +93,45 @@ def attention_outputs(model: nn.Module, clip: Tensor) -> dict[str, Any]:
     try:
         outputs = model(clip, return_attention=True)
     except (TypeError, UserError):
-        model(clip)                                                    # an unsuitable clip raises here
+        model(clip)  # an unsuitable clip raises here
         outputs = {}
     if not outputs.get("attention_time"):
-        raise NoTemporalAttentionError(f"{type(model).__name__} gives no temporal attention, so it cannot recover an "
-                                       "order; use a model with divided directed attention, such as marey-mini-order")
+        raise NoTemporalAttentionError(
+            f"{type(model).__name__} gives no temporal attention, so it cannot recover an "
+            "order; use a model with divided directed attention, such as marey-mini-order"
+        )
     return outputs
 
 
 def permute_frames(clip: Tensor, order: Tensor) -> Tensor:
-    """Return clips with their frames gathered: out[b, t] = clip[b, order[b, t]]; (B, T, ...) and (B, T)."""
+    """Return clips with their frames gathered: out[b, t] = clip[b, order[b, t]]; (B, T, ...) and
+    (B, T)."""
     if clip.shape[:2] != order.shape:
-        raise UserError(f"clips of {clip.shape[1]} frames do not fit permutations of {order.shape[1]} frames "
-                        f"({clip.shape[0]} clips, {order.shape[0]} permutations)")
+        raise UserError(
+            f"clips of {clip.shape[1]} frames do not fit permutations of {order.shape[1]} frames "
+            f"({clip.shape[0]} clips, {order.shape[0]} permutations)"
+        )
     return clip[torch.arange(len(clip), device=clip.device)[:, None], order]
 
 
 def check_distinct_frames(frames: Tensor, *, name: str = "the clip") -> None:
-    """Raise a UserError if two frames of a clip (T, C, H, W) are equal: their order cannot be recovered.
+    """Raise a UserError if two frames of a clip (T, C, H, W) are equal: their order cannot be
+    recovered.
 
-    Repeated frames come from sampling past the end, from extension by reversal, and from frozen video.
+    Repeated frames come from sampling past the end, from extension by reversal, and from frozen
+    video.
     """
     if len(frames) < 2:
-        raise UserError(f"{name}: a clip of {len(frames)} frame has no order to recover; use at least 2 frames")
+        raise UserError(
+            f"{name}: a clip of {len(frames)} frame has no order to recover; use at least 2 frames"
+        )
     flat = frames.flatten(1)
     for later in range(1, len(flat)):
         same = (flat[:later] == flat[later]).all(dim=1).nonzero()
         if len(same):
-            raise UserError(f"{name}: frames {int(same[0])} and {later} of {len(flat)} are equal, so their order "
-                            "cannot be recovered; choose a window with motion in it (--window START END, in "
-                            "seconds), without repeated frames or extension by reversal")
-
-
+            raise UserError(
+                f"{name}: frames {int(same[0])} and {later} of {len(flat)} are equal, so their "
+                "order "
+                "cannot be recovered; choose a window with motion in it (--window START END, in "
+                "seconds), without repeated frames or extension by reversal"
+            )

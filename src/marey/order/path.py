@@ -21,10 +21,11 @@ _CHUNK_VALUES = 2**22
 def hamiltonian_path(weights: Tensor, *, beam_width: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the path of maximum total weight through every node once.
 
-    Truong et al., "DirecFormer", CVPR 2022, section 4.3: the temporal attention is the adjacency matrix, and "the
-    Hamilton path with maximum total weight is going to represent the order of the video". Exact by dynamic
-    programming over subsets (Held and Karp) for T <= 16; `beam_path` beyond, or when `beam_width` is given.
-    Between paths of equal weight the choice is deterministic.
+    Truong et al., "DirecFormer", CVPR 2022, section 4.3: the temporal attention is the adjacency
+    matrix, and "the Hamilton path with maximum total weight is going to represent the order of the
+    video". Exact by dynamic programming over subsets (Held and Karp) for T <= 16; `beam_path`
+    beyond, or when `beam_width` is given. Between paths of equal weight the choice is
+    deterministic.
 
     Args:
         weights: float, (B, T, T).
@@ -48,15 +49,21 @@ def hamiltonian_path(weights: Tensor, *, beam_width: int | None = None) -> tuple
 def check_weights(weights: Tensor) -> None:
     """Raise a UserError unless the weights are finite, square and have at least two nodes."""
     if weights.ndim != 3 or weights.shape[1] != weights.shape[2]:
-        raise UserError(f"expected weights of shape (B, T, T), got {tuple(weights.shape)}; "
-                        "average attention over heads and patches and drop the CLS column first")
+        raise UserError(
+            f"expected weights of shape (B, T, T), got {tuple(weights.shape)}; "
+            "average attention over heads and patches and drop the CLS column first"
+        )
     if weights.shape[1] < 2:
         raise UserError("a clip of 1 frame has no order to recover; use at least 2 frames")
     bad = (~weights.isfinite()).flatten(1).sum(dim=1)
     if int(bad.sum()):
         index = int(bad.argmax())
-        raise UserError(f"the attention of clip {index} has {int(bad[index])} values of {weights[index].numel()} "
-                        "that are NaN or infinite; check the clip for them, or the checkpoint for a diverged training")
+        raise UserError(
+            f"the attention of clip {index} has {int(bad[index])} values of "
+            f"{weights[index].numel()} "
+            "that are NaN or infinite; check the clip for them, or the checkpoint for a diverged "
+            "training"
+        )
 
 
 @functools.lru_cache(maxsize=4)
@@ -68,9 +75,10 @@ def _subsets_by_size(T: int) -> tuple[Tensor, ...]:
 
 
 def _exact_path(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve by dynamic programming: best[b, S, j] is the heaviest path over the nodes of S that ends in j."""
+    """Solve by dynamic programming: best[b, S, j] is the heaviest path over the nodes of S that
+    ends in j."""
     B, T, _ = weights.shape
-    best = weights.new_full((B, 2**T, T), -torch.inf)                   # subsets S as bit masks
+    best = weights.new_full((B, 2**T, T), -torch.inf)  # subsets S as bit masks
     came_from = torch.zeros(B, 2**T, T, dtype=torch.uint8, device=weights.device)
     nodes = torch.arange(T, device=weights.device)
     best[:, 1 << nodes, nodes] = 0
@@ -79,7 +87,9 @@ def _exact_path(weights: Tensor) -> tuple[Tensor, Tensor]:
         subsets = subsets.to(weights.device)
         for node in range(T):
             without = subsets[(subsets >> node) & 1 == 0]
-            reach = best[:, without] + weights[:, None, :, node]       # (B, subsets, last node before `node`)
+            reach = (
+                best[:, without] + weights[:, None, :, node]
+            )  # (B, subsets, last node before `node`)
             value, previous = reach.max(dim=2)
             best[:, without | (1 << node), node] = value
             came_from[:, without | (1 << node), node] = previous.to(torch.uint8)
@@ -103,10 +113,11 @@ def _walk_back(came_from: Tensor, last: Tensor) -> Tensor:
 def beam_path(weights: Tensor, *, width: int = 512) -> tuple[Tensor, Tensor]:
     """Search a heavy path by keeping the `width` heaviest partial paths at every length.
 
-    Of partial paths over the same nodes with the same end only the heaviest is kept, so with a width of at least
-    T * C(T-1, T/2) the search is exact. No bound holds for smaller widths; so that weights that are (nearly) the signs
-    of one order recover that order at any T, the nodes sorted by outgoing minus incoming weight are tried as well,
-    and the heavier path wins. Time and memory grow with B * width * T.
+    Of partial paths over the same nodes with the same end only the heaviest is kept, so with a
+    width of at least T * C(T-1, T/2) the search is exact. No bound holds for smaller widths; so
+    that weights that are (nearly) the signs of one order recover that order at any T, the nodes
+    sorted by outgoing minus incoming weight are tried as well, and the heavier path wins. Time and
+    memory grow with B * width * T.
 
     Args, Returns, Raises: as `hamiltonian_path`.
     """
@@ -114,22 +125,32 @@ def beam_path(weights: Tensor, *, width: int = 512) -> tuple[Tensor, Tensor]:
     weights = weights.double()
     B, T, _ = weights.shape
     device = weights.device
-    key_of = torch.randint(2**62, (T,), generator=torch.Generator().manual_seed(0)).to(device)   # hashes of node sets
+    key_of = torch.randint(2**62, (T,), generator=torch.Generator().manual_seed(0)).to(
+        device
+    )  # hashes of node sets
     end = torch.arange(T, device=device).expand(B, T)
     visited = torch.eye(T, dtype=torch.bool, device=device).expand(B, T, T)
     nodes = torch.arange(T, device=device)
     path = end[:, :, None]
     total = weights.new_zeros(B, T)
 
-    # Each step extends every kept path by every node not on it, and keeps the heaviest of distinct results.
+    # Each step extends every kept path by every node not on it, and keeps the heaviest of distinct
+    # results.
     for _ in range(T - 1):
-        grown = total[:, :, None] + weights.gather(1, end[:, :, None].expand(-1, -1, T))   # (B, paths, next node)
+        grown = total[:, :, None] + weights.gather(
+            1, end[:, :, None].expand(-1, -1, T)
+        )  # (B, paths, next node)
         grown = grown.masked_fill(visited, -torch.inf)
         key = ((visited * key_of).sum(dim=2)[:, :, None] + key_of) * T + nodes
         total, index = _heaviest_distinct(grown.flatten(1), key.flatten(1), width)
         parent, end = index // T, index % T
-        visited = visited.gather(1, parent[:, :, None].expand(-1, -1, T)) | (end[:, :, None] == nodes)
-        path = torch.cat([path.gather(1, parent[:, :, None].expand(-1, -1, path.shape[2])), end[:, :, None]], dim=2)
+        visited = visited.gather(1, parent[:, :, None].expand(-1, -1, T)) | (
+            end[:, :, None] == nodes
+        )
+        path = torch.cat(
+            [path.gather(1, parent[:, :, None].expand(-1, -1, path.shape[2])), end[:, :, None]],
+            dim=2,
+        )
 
     # The sorted order may be heavier than all paths the beam has kept.
     heaviest = total.argmax(dim=1)
@@ -141,10 +162,11 @@ def beam_path(weights: Tensor, *, width: int = 512) -> tuple[Tensor, Tensor]:
 
 
 def sorted_path(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort the nodes by outgoing minus incoming weight: all T(T-1)/2 pairs count, a path uses T - 1 of them.
+    """Sort the nodes by outgoing minus incoming weight: all T(T-1)/2 pairs count, a path uses T - 1
+    of them.
 
-    Not the paper's. It recovers the true order of a noiseless sign matrix at any T, and where weights are noisy it
-    recovers more of the order than the heaviest path.
+    Not the paper's. It recovers the true order of a noiseless sign matrix at any T, and where
+    weights are noisy it recovers more of the order than the heaviest path.
 
     Args, Returns, Raises: as `hamiltonian_path`.
     """
@@ -156,14 +178,15 @@ def sorted_path(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _heaviest_distinct(values: Tensor, keys: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return the `width` largest values per row and their indices, of equal keys only the largest."""
+    """Return the `width` largest values per row and their indices, of equal keys only the
+    largest."""
     by_value = values.argsort(dim=1, descending=True, stable=True)
     by_key = keys.gather(1, by_value).argsort(dim=1, stable=True)
-    index = by_value.gather(1, by_key)                                 # equal keys side by side, heaviest first
+    index = by_value.gather(1, by_key)  # equal keys side by side, heaviest first
     sorted_keys = keys.gather(1, index)
     repeated = torch.zeros_like(sorted_keys, dtype=torch.bool)
     repeated[:, 1:] = sorted_keys[:, 1:] == sorted_keys[:, :-1]
     distinct = values.gather(1, index).masked_fill(repeated, -torch.inf)
     total, column = distinct.topk(min(width, distinct.shape[1]), dim=1)
-    keep = int(total.isfinite().sum(dim=1).min())                      # every row has as many: node symmetry
+    keep = int(total.isfinite().sum(dim=1).min())  # every row has as many: node symmetry
     return total[:, :keep], index.gather(1, column)[:, :keep]

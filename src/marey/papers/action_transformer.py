@@ -1,9 +1,9 @@
 """`marey reproduce action_transformer`: Tables 1 to 5 of Girdhar et al., CVPR 2019.
 
-Mini scale: scenes of several rendered persons, 8 frames of 112 x 112, heads an eighth as wide as I3D's. Heads and
-proposal network of every cell are trained from fresh weights on the same stored features of the bundled model's frozen
-trunk, which costs seconds instead of hours; "From scratch" trains the whole network end to end from random weights.
-Full scale: AVA, I3D trunk, end to end.
+Mini scale: scenes of several rendered persons, 8 frames of 112 x 112, heads an eighth as wide as
+I3D's. Heads and proposal network of every cell are trained from fresh weights on the same stored
+features of the bundled model's frozen trunk, which costs seconds instead of hours; "From scratch"
+trains the whole network end to end from random weights. Full scale: AVA, I3D trunk, end to end.
 """
 
 from __future__ import annotations
@@ -169,30 +169,45 @@ VARIANTS_OF_TABLES: tuple[Variant, ...] = (
         estimate_seconds=180.0,
     ),
 )
-"""Every line of Tables 1 to 5 that is the paper's own; mAP and localisation in percent, parameters in millions."""
+"""Every line of Tables 1 to 5 that is the paper's own; mAP and localisation in percent, parameters
+in millions."""
 
 
 def check_data(options: ReproduceOptions) -> None:
     """Raise a `UserError` if the full scale is asked for without AVA."""
     if options.scale == "full" and (options.data is None or not is_ava(options.data)):
-        raise UserError("--scale full trains on AVA: give --data DIR in AVA's layout (docs/datasets.md)")
+        raise UserError(
+            "--scale full trains on AVA: give --data DIR in AVA's layout (docs/datasets.md)"
+        )
 
 
 def cells(options: ReproduceOptions) -> list[Cell]:
-    """List the cells: every line of the tables times the seeds; Table 1's contrast with true boxes first."""
+    """List the cells: every line of the tables times the seeds; Table 1's contrast with true boxes
+    first."""
     run = run_mini if options.scale == "mini" else run_full
     settings = {"steps": STEPS, "scenes": TRAIN_SCENES, "data": options.data or "mocap scenes"}
     if options.scale == "mini":
         settings["trunk"] = weights_digest(bundled_trunk().state_dict())
-    return [Cell(variant.name, seed, functools.partial(run, variant, seed, options),
-                 variant.estimate_seconds if options.scale == "mini" else 7 * 86_400.0,
-                 paper=variant.paper, priority=variant.priority, table=variant.table,
-                 settings=settings if options.scale == "mini" else {},
-                 note="end to end, all other lines on a frozen trunk" if variant.scratch else "")
-            for variant in VARIANTS_OF_TABLES for seed in range(options.seeds)]
+    return [
+        Cell(
+            variant.name,
+            seed,
+            functools.partial(run, variant, seed, options),
+            variant.estimate_seconds if options.scale == "mini" else 7 * 86_400.0,
+            paper=variant.paper,
+            priority=variant.priority,
+            table=variant.table,
+            settings=settings if options.scale == "mini" else {},
+            note="end to end, all other lines on a frozen trunk" if variant.scratch else "",
+        )
+        for variant in VARIANTS_OF_TABLES
+        for seed in range(options.seeds)
+    ]
 
 
-# ---- features of a frozen trunk -------------------------------------------------------------------------------------
+# ---- features of a frozen trunk
+# ------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scenes:
@@ -205,14 +220,18 @@ class Scenes:
 
 
 def load_data(options: ReproduceOptions) -> tuple[AvaIndex, AvaIndex]:
-    """Return training and test key frames: the user's AVA folder, or scenes rendered into the cache once."""
+    """Return training and test key frames: the user's AVA folder, or scenes rendered into the cache
+    once."""
     if options.data is not None:
         root = Path(options.data)
-        return open_ava(root, "train"), open_ava(root, "test" if any(root.glob("ava_test*.csv")) else "val")
+        return open_ava(root, "train"), open_ava(
+            root, "test" if any(root.glob("ava_test*.csv")) else "val"
+        )
     roots = [options.cache / "action_transformer" / split for split in ("train", "test")]
-    for root, count, split, frames in zip(roots, (TRAIN_SCENES, TEST_SCENES), ("train", "test"), (8, LONG_FRAMES),
-                                          strict=True):
-        if not (root / "scenes.csv").is_file():                          # written last
+    for root, count, split, frames in zip(
+        roots, (TRAIN_SCENES, TEST_SCENES), ("train", "test"), (8, LONG_FRAMES), strict=True
+    ):
+        if not (root / "scenes.csv").is_file():  # written last
             render_ava(root, count, split=split, num_frames=frames, fps=4.0)
     return open_ava(roots[0], "train"), open_ava(roots[1], "test")
 
@@ -224,7 +243,8 @@ def bundled_trunk() -> nn.Module:
 
 
 def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
-    """Return features, computed on first use: "plain" or "augmented" training scenes, "test", "test-long".
+    """Return features, computed on first use: "plain" or "augmented" training scenes, "test",
+    "test-long".
 
     "augmented" holds `VARIANTS` random flips, crops and colours of each scene, one after the other.
     """
@@ -232,7 +252,9 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
     index = test if kind.startswith("test") else train
     preprocess = mini_preprocess()
     if kind == "test-long":
-        preprocess = replace(preprocess, sampling=replace(preprocess.sampling, num_frames=LONG_FRAMES))
+        preprocess = replace(
+            preprocess, sampling=replace(preprocess.sampling, num_frames=LONG_FRAMES)
+        )
     augment = mini_augment() if kind == "augmented" else None
 
     trunk = bundled_trunk()
@@ -246,7 +268,9 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
         weights=weights_digest(trunk.state_dict()),
     )
     dataset = AvaDataset(index, preprocess, augment)
-    stored = FeatureCache(options.cache / "features").get_or_make(key, lambda: see_scenes(dataset, trunk))
+    stored = FeatureCache(options.cache / "features").get_or_make(
+        key, lambda: see_scenes(dataset, trunk)
+    )
     persons = stored["persons"].tolist()
     return Scenes(
         features=stored["features"],
@@ -257,7 +281,8 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
 
 @torch.no_grad()
 def see_scenes(dataset: AvaDataset, trunk: nn.Module) -> dict[str, Tensor]:
-    """Return the trunk's features of every scene, and boxes and labels of all persons with their number per scene."""
+    """Return the trunk's features of every scene, and boxes and labels of all persons with their
+    number per scene."""
     features, boxes, labels = [], [], []
     for epoch in range(VARIANTS if dataset.augment is not None else 1):
         for i in range(len(dataset)):
@@ -275,34 +300,60 @@ def see_scenes(dataset: AvaDataset, trunk: nn.Module) -> dict[str, Tensor]:
 
 def mini_augment() -> Augment:
     """Return the flips, crops and colours of the mini recipe."""
-    return Augment(preprocess=mini_preprocess(), crop="random_resized", area_range=(0.5, 1.0), flip=0.5, brightness=0.2,
-                   contrast=0.2)
+    return Augment(
+        preprocess=mini_preprocess(),
+        crop="random_resized",
+        area_range=(0.5, 1.0),
+        flip=0.5,
+        brightness=0.2,
+        contrast=0.2,
+    )
 
 
-# ---- cells ----------------------------------------------------------------------------------------------------------
+# ---- cells
+# ------------------------------------------------------------------------------
+
 
 def run_mini(variant: Variant, seed: int, options: ReproduceOptions) -> dict[str, Any]:
     """Train one line's heads and measure them on the test scenes.
 
     Returns:
-        "mAP", with own boxes "loc50" and "loc75", in percent; "params": millions at full width; "steps".
+        "mAP", with own boxes "loc50" and "loc75", in percent; "params": millions at full width;
+        "steps".
     """
     torch.manual_seed(seed)
     class_names = load_data(options)[0].class_names
     arguments = {**MINI_MODEL, **variant.model}
-    model = ActionTransformer(num_classes=len(class_names), num_frames=8, **arguments).to(options.device)
+    model = ActionTransformer(num_classes=len(class_names), num_frames=8, **arguments).to(
+        options.device
+    )
     if variant.scratch:
         model.trunk.stem.requires_grad_(True)  # type: ignore[union-attr]
         train_scratch(model, seed, options)
     else:
-        train_heads(model, stored_features(options, "augmented" if variant.augmented else "plain"), variant, seed)
+        train_heads(
+            model,
+            stored_features(options, "augmented" if variant.augmented else "plain"),
+            variant,
+            seed,
+        )
     test = stored_features(options, "test-long" if variant.frames == LONG_FRAMES else "test")
     scores = measure(model, test, variant, class_names, None if not variant.scratch else options)
-    full = {key: value for key, value in variant.model.items() if key in ("head", "query", "class_specific_boxes")}
+    full = {
+        key: value
+        for key, value in variant.model.items()
+        if key in ("head", "query", "class_specific_boxes")
+    }
     with torch.device("meta"):
-        params = count_parameters(ActionTransformer(num_classes=60, background=True, **full))["total"]
+        params = count_parameters(ActionTransformer(num_classes=60, background=True, **full))[
+            "total"
+        ]
     kept = ("mAP",) if variant.boxes == "truth" else ("mAP", "loc50", "loc75")
-    return {**{key: scores[key] for key in kept}, "params": round(params, 2), "steps_trained": f"{STEPS}"}
+    return {
+        **{key: scores[key] for key in kept},
+        "params": round(params, 2),
+        "steps_trained": f"{STEPS}",
+    }
 
 
 def train_heads(model: ActionTransformer, scenes: Scenes, variant: Variant, seed: int) -> None:
@@ -317,13 +368,18 @@ def train_heads(model: ActionTransformer, scenes: Scenes, variant: Variant, seed
         targets = [{"boxes_xyxy_norm": scenes.boxes[i], "labels": scenes.labels[i]} for i in chosen]
         given = [scenes.boxes[i] for i in chosen] if variant.boxes == "truth" else None
         device = next(model.parameters()).device
-        outputs = model.detect_from_features(scenes.features[chosen].float().to(device), (112, 112),
-                                             boxes_xyxy_norm=given, targets=targets)
+        outputs = model.detect_from_features(
+            scenes.features[chosen].float().to(device),
+            (112, 112),
+            boxes_xyxy_norm=given,
+            targets=targets,
+        )
         _step(optimizer, schedule, outputs, parameters)
 
 
 def train_scratch(model: ActionTransformer, seed: int, options: ReproduceOptions) -> None:
-    """Train the whole network from random weights, batch norm included, for as many steps on the same scenes."""
+    """Train the whole network from random weights, batch norm included, for as many steps on the
+    same scenes."""
     dataset = AvaDataset(load_data(options)[0], mini_preprocess(), mini_augment(), seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=STEPS)
@@ -336,8 +392,12 @@ def train_scratch(model: ActionTransformer, seed: int, options: ReproduceOptions
         _step(optimizer, schedule, model(clip, targets=items), list(model.parameters()))
 
 
-def _step(optimizer: torch.optim.Optimizer, schedule: Any, outputs: dict[str, Any],
-          parameters: list[nn.Parameter]) -> None:
+def _step(
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    outputs: dict[str, Any],
+    parameters: list[nn.Parameter],
+) -> None:
     optimizer.zero_grad()
     torch.stack(list(detection_loss(outputs).values())).sum().backward()
     torch.nn.utils.clip_grad_norm_(parameters, 5.0)
@@ -346,38 +406,67 @@ def _step(optimizer: torch.optim.Optimizer, schedule: Any, outputs: dict[str, An
 
 
 @torch.no_grad()
-def measure(model: ActionTransformer, test: Scenes, variant: Variant, class_names: Sequence[str],
-            end_to_end: ReproduceOptions | None = None) -> dict[str, float]:
-    """Return mAP and localisation in percent on stored features, or on the clips themselves for a trunk of its own."""
+def measure(
+    model: ActionTransformer,
+    test: Scenes,
+    variant: Variant,
+    class_names: Sequence[str],
+    end_to_end: ReproduceOptions | None = None,
+) -> dict[str, float]:
+    """Return mAP and localisation in percent on stored features, or on the clips themselves for a
+    trunk of its own."""
     model.eval()
     evaluator = AvaEvaluator(class_names)
-    dataset = AvaDataset(load_data(end_to_end)[1], mini_preprocess()) if end_to_end is not None else None
+    dataset = (
+        AvaDataset(load_data(end_to_end)[1], mini_preprocess()) if end_to_end is not None else None
+    )
     device = next(model.parameters()).device
     for i in range(len(test.boxes)):
         if dataset is not None:
             features = model.features(dataset[(0, i)]["clip"][None].to(device))
         else:
-            features = test.features[i:i + 1].float().to(device)
+            features = test.features[i : i + 1].float().to(device)
         given = [test.boxes[i]] if variant.boxes == "truth" else None
         outputs = model.detect_from_features(features, (112, 112), boxes_xyxy_norm=given)
-        persons = postprocess(outputs, nms_threshold=1.0 if given is not None else model.head_nms)[0]
-        evaluator.add_image(test.boxes[i].numpy(), test.labels[i].numpy(), persons["boxes_xyxy_norm"].cpu().numpy(),
-                            persons["scores"].cpu().numpy())
+        persons = postprocess(outputs, nms_threshold=1.0 if given is not None else model.head_nms)[
+            0
+        ]
+        evaluator.add_image(
+            test.boxes[i].numpy(),
+            test.labels[i].numpy(),
+            persons["boxes_xyxy_norm"].cpu().numpy(),
+            persons["scores"].cpu().numpy(),
+        )
     found = evaluator.compute()
-    return {"mAP": 100 * found["map"], "loc50": 100 * found["localisation_50"], "loc75": 100 * found["localisation_75"]}
+    return {
+        "mAP": 100 * found["map"],
+        "loc50": 100 * found["localisation_50"],
+        "loc75": 100 * found["localisation_75"],
+    }
 
 
 def full_config(variant: Variant, seed: int, options: ReproduceOptions) -> TrainConfig:
-    """Return the paper's training of one line: 300K steps with true boxes, else 500K; R = 64 unless the line says."""
+    """Return the paper's training of one line: 300K steps with true boxes, else 500K; R = 64 unless
+    the line says."""
     arguments = {"num_proposals": 64, **variant.model}
     settings = [f"train.seed={seed}", f"train.device={options.train_device}"]
     if variant.boxes == "truth":
         settings += ["objective.detection.boxes=truth", "train.max_steps=300000"]
     config = override(action_transformer_ava(), settings)
-    model = replace(config.model, arguments={**config.model.arguments, **arguments,
-                                             **({"frozen_norm": False} if variant.scratch else {})})
-    return replace(config, model=model, data=replace(config.data, path=options.data),
-                   augment=config.augment if variant.augmented else None)
+    model = replace(
+        config.model,
+        arguments={
+            **config.model.arguments,
+            **arguments,
+            **({"frozen_norm": False} if variant.scratch else {}),
+        },
+    )
+    return replace(
+        config,
+        model=model,
+        data=replace(config.data, path=options.data),
+        augment=config.augment if variant.augmented else None,
+    )
 
 
 def run_full(variant: Variant, seed: int, options: ReproduceOptions) -> dict[str, Any]:
@@ -385,4 +474,8 @@ def run_full(variant: Variant, seed: int, options: ReproduceOptions) -> dict[str
     folder = options.cache / "action_transformer" / f"{variant.name.replace(' ', '-')}-seed{seed}"
     result = train(full_config(variant, seed, options), folder, resume=folder.exists())
     found = result.metrics
-    return {"mAP": 100 * found["map"], "loc50": 100 * found["localisation_50"], "loc75": 100 * found["localisation_75"]}
+    return {
+        "mAP": 100 * found["map"],
+        "loc50": 100 * found["localisation_50"],
+        "loc75": 100 * found["localisation_75"],
+    }

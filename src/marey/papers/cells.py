@@ -1,4 +1,5 @@
-"""What a study of a paper is made of: rows of its tables as data, and cells, each one row at one seed."""
+"""What a study of a paper is made of: rows of its tables as data, and cells, each one row at one
+seed."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ class ReproduceOptions:
     """What the cells of a study may depend on."""
 
     scale: str = "mini"
-    """"mini" runs on two CPU cores with data made here; "full" is the paper's setting and needs its data set."""
+    """"mini" runs on two CPU cores with data made here; "full" is the paper's setting and needs its
+    data set."""
     data: str | None = None
     """The user's data (see the data contract), or None for what the study makes itself."""
     seeds: int = 3
@@ -28,7 +30,8 @@ class ReproduceOptions:
 
     @property
     def train_device(self) -> Literal["cpu", "auto"]:
-        """Return the setting `train.device` of the cells: "auto" finds the accelerator that `device` names."""
+        """Return the setting `train.device` of the cells: "auto" finds the accelerator that
+        `device` names."""
         return "cpu" if self.device == "cpu" else "auto"
 
     @property
@@ -44,7 +47,8 @@ class ReproduceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a paper's table: what it changes in a base configuration, and the paper's numbers."""
+    """One line of a paper's table: what it changes in a base configuration, and the paper's
+    numbers."""
 
     name: str
     """Unique within the study, such as "C-C +L_ord"."""
@@ -53,7 +57,8 @@ class Row:
     recipe: Callable[[], TrainConfig] | None = None
     """The base configuration; None: the study's own."""
     set: Mapping[str, Any] = field(default_factory=dict)
-    """Setting -> value, as `marey train --set` takes them: {"optim.lr": 0.0035}; a term of weight 0 is left out."""
+    """Setting -> value, as `marey train --set` takes them: {"optim.lr": 0.0035}; a term of weight 0
+    is left out."""
     paper: Mapping[str, float] | None = None
     """The paper's numbers by metric; None where the paper has no such line."""
     note: str = ""
@@ -77,13 +82,16 @@ class Cell:
     seed: int
     """Seed of everything random in the cell."""
     run: Callable[[], dict[str, Any]]
-    """Computes the line: metric -> number, in the units of `paper`; other values are kept but not tabulated."""
+    """Computes the line: metric -> number, in the units of `paper`; other values are kept but not
+    tabulated."""
     estimate_seconds: float
-    """Expected wall time on the stated scale; replaced by what this cell took before, where that is known."""
+    """Expected wall time on the stated scale; replaced by what this cell took before, where that is
+    known."""
     paper: Mapping[str, float] | None = None
     """The paper's line under the same metric names; None where the paper has none."""
     priority: int = 0
-    """Lower runs first; the paper's main contrast is 0 and gets all its seeds before the rest starts."""
+    """Lower runs first; the paper's main contrast is 0 and gets all its seeds before the rest
+    starts."""
     table: str = ""
     """Table of the paper the line belongs to."""
     note: str = ""

@@ -42,7 +42,8 @@ C_C: dict[str, Any] = {TIME: "cosine", SPACE: "cosine"}
 CLASS = {"objective.weights.order": 0.0, "objective.weights.guided": 0.0}
 ORDER = {"objective.weights.guided": 0.0}
 GUIDED: dict[str, float] = {}
-"""What a line leaves out of Eq. 14: both order terms, the guided loss, nothing. The order head is always built."""
+"""What a line leaves out of Eq. 14: both order terms, the guided loss, nothing. The order head is
+always built."""
 
 JESTER: tuple[Row, ...] = (
     Row(name="S-S", set=S_S | CLASS, paper={"top1": 94.14, "top5": 99.19, "order_acc": 52.84}),
@@ -103,7 +104,8 @@ LONGER = 4
 RENDER_SECONDS = 2100.0
 """What rendering the clips and storing their features costs once, on one core."""
 FULL_CLIPS_PER_SECOND = 120.0
-"""Assumed training speed of the full model on one data-centre GPU (ordered and permuted clip, 224 pixels, bf16)."""
+"""Assumed training speed of the full model on one data-centre GPU (ordered and permuted clip, 224
+pixels, bf16)."""
 
 
 def check_data(options: ReproduceOptions) -> None:
@@ -236,10 +238,9 @@ def full_cells(options: ReproduceOptions) -> list[Cell]:
     return found
 
 
-def run_full(
-    recipe: TrainConfig, row: Row, seed: int, options: ReproduceOptions
-) -> dict[str, Any]:
-    """Train a full cell on the user's data and evaluate it by one clip x three crops, in percent."""
+def run_full(recipe: TrainConfig, row: Row, seed: int, options: ReproduceOptions) -> dict[str, Any]:
+    """Train a full cell on the user's data and evaluate it by one clip x three crops, in
+    percent."""
     config = row.configure(recipe)
     config = replace(
         config,

@@ -51,10 +51,11 @@ MINI_RECORDINGS = (
     "roll",
     "spin kick",
 )
-"""Recordings of the mini tables: those with a beginning and an end, which a walking cycle has not."""
+"""Recordings of the mini tables: those with a beginning and an end, which a walking cycle has
+not."""
 MINI_CLIPS = 32_000
-"""Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; 18,088 show one of `MINI_RECORDINGS` (or it played
-backwards). Each of these is used twice, as recorded and backwards: 16 classes."""
+"""Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; 18,088 show one of `MINI_RECORDINGS`
+(or it played backwards). Each of these is used twice, as recorded and backwards: 16 classes."""
 MINI_PLAN = RenderPlan(size=112, fps=8.0, seed=3)
 """The clips `marey-mini` was trained on, whose convolutions are the stem."""
 MINI_STEPS = 1000
@@ -147,7 +148,8 @@ class MiniClips:
 
 @dataclass(frozen=True)
 class BothWays:
-    """Clips as recorded and, as classes of their own, backwards: items 2i and 2i + 1 are clip i both ways."""
+    """Clips as recorded and, as classes of their own, backwards: items 2i and 2i + 1 are clip i
+    both ways."""
 
     clips: MiniClips
 
@@ -163,7 +165,8 @@ class BothWays:
 
 @functools.lru_cache(maxsize=1)
 def mocap_features(cache: Path) -> MiniClips:
-    """Render the clips once (half an hour of one core), send them through the convolutions once, load their features.
+    """Render the clips once (half an hour of one core), send them through the convolutions once,
+    load their features.
 
     Raises:
         UserError: if pybullet is missing.
@@ -195,7 +198,8 @@ def recorded_features(
     *,
     only: Sequence[str] = (),
 ) -> tuple[Tensor, list[str], list[str]]:
-    """Return the stem features of renders in the direction of the recording, made where they are missing.
+    """Return the stem features of renders in the direction of the recording, made where they are
+    missing.
 
     Args:
         root: folder of the renders.
@@ -247,7 +251,8 @@ def recorded_features(
 
 @torch.inference_mode()
 def convolve(clips: Tensor) -> Tensor:
-    """Return the features (V, T, patches, C) of clips (V, T, 3, H, W) by the trained half of the stem."""
+    """Return the features (V, T, patches, C) of clips (V, T, 3, H, W) by the trained half of the
+    stem."""
     maps = convolutions()(clips.flatten(0, 1))  # (V*T, C, h, w)
     return maps.float().flatten(2).transpose(1, 2).unflatten(0, clips.shape[:2])
 
@@ -259,7 +264,8 @@ def convolutions() -> Callable[[Tensor], Tensor]:
 
 
 def mini_stem() -> nn.Module:
-    """Return the frozen stem of the mini cells with the weights of `marey-mini`, in evaluation mode."""
+    """Return the frozen stem of the mini cells with the weights of `marey-mini`, in evaluation
+    mode."""
     arguments = direcformer_mini().model.arguments
     model = create_model("direcformer", num_classes=2, num_orders=2, image_size=96, **arguments)
     fill_stem(model, whole=True)
@@ -282,7 +288,8 @@ def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False)
     Args:
         config: as of `mini_config`.
         clips: all splits.
-        as_played: the order terms take the order in which a clip is played, not in which it was recorded.
+        as_played: the order terms take the order in which a clip is played, not in which it was
+            recorded.
     """
     preprocess = config.data.preprocess
     assert preprocess is not None
@@ -345,7 +352,8 @@ def measure_mini(model: nn.Module, clips: MiniClips, device: str) -> dict[str, A
 
 
 def multiply_adds(model: nn.Module, clip: Tensor) -> float:
-    """Count the multiply-adds of one forward pass: half the floating point operations of its matrix products."""
+    """Count the multiply-adds of one forward pass: half the floating point operations of its matrix
+    products."""
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         model(clip)
     return counter.get_total_flops() / 2

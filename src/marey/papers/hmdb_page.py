@@ -1,4 +1,5 @@
-"""The page of the fine-tuning study: tables, confusion matrix, right and wrong videos (Figs. 3, 6, 7)."""
+"""The page of the fine-tuning study: tables, confusion matrix, right and wrong videos (Figs. 3, 6,
+7)."""
 
 from __future__ import annotations
 

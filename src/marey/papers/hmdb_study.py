@@ -3,10 +3,10 @@
 Full scale is the study: the public TimeSformer and ViViT, fine-tuned on the user's HMDB51
 (`--data`, drawn as HMDB_simp).
 
-Mini scale keeps the study's questions and settings and changes what a laptop cannot do: `marey-mini`
-(8 frames, motion capture rendered) stands for the Kinetics checkpoints, its ImageNet stem stays
-frozen and runs once per clip, and the data is the folder given. The rows on K600 and SSv2
-checkpoints are replaced by a poorer start that is at hand: ImageNet's stem alone. ViViT and
+Mini scale keeps the study's questions and settings and changes what a laptop cannot do:
+`marey-mini` (8 frames, motion capture rendered) stands for the Kinetics checkpoints, its ImageNet
+stem stays frozen and runs once per clip, and the data is the folder given. The rows on K600 and
+SSv2 checkpoints are replaced by a poorer start that is at hand: ImageNet's stem alone. ViViT and
 TimeSformer are compared from random weights, small, side by side.
 """
 
@@ -148,7 +148,8 @@ def mini_base() -> TrainConfig:
 
 
 def scratch(name: str, arguments: dict[str, Any]) -> TrainConfig:
-    """Return the training of a small model from random weights, on 64 pixels, at AdamW's own rate."""
+    """Return the training of a small model from random weights, on 64 pixels, at AdamW's own
+    rate."""
     base = mini_base()
     assert base.data.preprocess is not None
     preprocess = replace(base.data.preprocess, short_side=64, image_size=64)
@@ -188,7 +189,8 @@ STEM_ONLY: dict[str, Any] = {
     "stem_stage": 6,
     "freeze_stem_norm": True,
 }
-"""A TimeSformer about as large as `marey-mini` on the ImageNet stem, for a start without motion capture."""
+"""A TimeSformer about as large as `marey-mini` on the ImageNet stem, for a start without motion
+capture."""
 SMALL_NOTE = "the study's have K400 weights: 93.6 and 88.8"
 
 MINI_ROWS: tuple[Row, ...] = (
@@ -226,11 +228,14 @@ MINI_ROWS: tuple[Row, ...] = (
 def check_data(options: ReproduceOptions) -> None:
     """Raise a `UserError` if no data is given."""
     if options.data is None:
-        raise UserError("hmdb-study needs --data: a folder of class folders (mini), or HMDB51 (full)")
+        raise UserError(
+            "hmdb-study needs --data: a folder of class folders (mini), or HMDB51 (full)"
+        )
 
 
 def cells(options: ReproduceOptions) -> list[Cell]:
-    """List the cells: each line of the tables times the seeds, the study's best configuration first."""
+    """List the cells: each line of the tables times the seeds, the study's best configuration
+    first."""
     is_full = options.scale == "full"
     base = timesformer_hmdb_simp if is_full else mini_base
     found = []
@@ -256,7 +261,8 @@ def cells(options: ReproduceOptions) -> list[Cell]:
 def run_line(
     name: str, config: TrainConfig, seed: int, options: ReproduceOptions
 ) -> dict[str, Any]:
-    """Train one line and score it on the test videos, in percent; the run stays in the cache with its logs.
+    """Train one line and score it on the test videos, in percent; the run stays in the cache with
+    its logs.
 
     Returns:
         "top1", "top5" and the number of test videos.
@@ -320,7 +326,8 @@ def run_folder(cache: Path, name: str, seed: int) -> Path:
 
 
 def split_manifest(data: str, cache: Path, scale: str) -> Path:
-    """Write the splits the cells share: the data's own, HMDB_simp's, or half of each class's groups as test.
+    """Write the splits the cells share: the data's own, HMDB_simp's, or half of each class's groups
+    as test.
 
     The study holds out 10%, 125 videos; a small folder has too few for that, so half of it tests.
     """
@@ -348,7 +355,8 @@ def split_manifest(data: str, cache: Path, scale: str) -> Path:
 
 
 def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
-    """Write the study's page from the first cell's run: tables, confusion matrix, videos (Figs. 3, 6, 7)."""
+    """Write the study's page from the first cell's run: tables, confusion matrix, videos (Figs. 3,
+    6, 7)."""
     answers = json.loads((run_folder(cache, BASE, 0) / "answers.json").read_text(encoding="utf-8"))
     manifest = open_dataset(cache / "manifest.csv")
     paths = {manifest.relative_path(sample): sample.path for sample in manifest.samples}

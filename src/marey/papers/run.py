@@ -1,8 +1,9 @@
-"""Run a paper's tables: cells with seeds, a time budget, one JSON per cell and seed, tables of the results.
+"""Run a paper's tables: cells with seeds, a time budget, one JSON per cell and seed, tables of the
+results.
 
-A study is a module in `STUDIES`. It has `cells(options) -> list[Cell]`, `check_data(options)`, which raises a
-`UserError` if the data the cells need was not given, and, if it draws a page beside its tables,
-`page(out, results, cache) -> Path`.
+A study is a module in `STUDIES`. It has `cells(options) -> list[Cell]`, `check_data(options)`,
+which raises a `UserError` if the data the cells need was not given, and, if it draws a page beside
+its tables, `page(out, results, cache) -> Path`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def reproduce(
     command: str = "",
     dry_run: bool = False,
 ) -> list[Result]:
-    """Run the chosen cells of a study and write its tables, and its page if it has one, under `out`.
+    """Run the chosen cells of a study and write its tables, and its page if it has one, under
+    `out`.
 
     Raises:
         UserError: if a name is unknown, `out` is a file, or data the cells need was not given.
@@ -93,7 +95,8 @@ def reproduce(
 
 
 def select_cells(cells: Sequence[Cell], only: Sequence[str] | None) -> list[Cell]:
-    """Return the cells whose name is in `only` or matches one of its patterns; all of them for None.
+    """Return the cells whose name is in `only` or matches one of its patterns; all of them for
+    None.
 
     Raises:
         UserError: if an entry of `only` matches nothing.
@@ -150,7 +153,7 @@ def stored_result(out: Path, cell: Cell, scale: str) -> dict[str, Any] | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     found = tuple(result.get(key) for key in ("cell", "seed", "scale", "settings"))
-    settings = json.loads(json.dumps(cell.settings))       # tuples are lists in JSON
+    settings = json.loads(json.dumps(cell.settings))  # tuples are lists in JSON
     return result if found == (cell.name, cell.seed, scale, settings) else None
 
 

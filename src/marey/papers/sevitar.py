@@ -1,10 +1,11 @@
-"""`marey reproduce sevitar`: Tables 1 and 2 and Fig. 1 of Doshi and Yilmaz (SeViTAR), and actions never trained on.
+"""`marey reproduce sevitar`: Tables 1 and 2 and Fig. 1 of Doshi and Yilmaz (SeViTAR), and actions
+never trained on.
 
 Mini scale: small models on rendered motion capture and, with `--data`, on a folder of videos split
 in train and test (the numbers in `results/` have UT-Interaction there). The transformers share one
 frozen ImageNet stem, which stands for the paper's pretrained backbone; I3D trains from scratch on
-pixels, having no such start here, and is behind for that reason too. Full scale: the paper's recipes
-on the user's data set and its perturbed copy.
+pixels, having no such start here, and is behind for that reason too. Full scale: the paper's
+recipes on the user's data set and its perturbed copy.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def cells(options: ReproduceOptions) -> list[Cell]:
 
 
 def table_cells(name: str, options: ReproduceOptions) -> list[Cell]:
-    """List every line on one set; the paper's UCF-101P stands beside mocap, its HMDB-51P beside videos."""
+    """List every line on one set; the paper's UCF-101P stands beside mocap, its HMDB-51P beside
+    videos."""
     paper_set = "UCF-101P" if name == "mocap" else "HMDB-51P"
     found = []
     for label, line in LINES.items():
@@ -121,7 +123,8 @@ def table_cells(name: str, options: ReproduceOptions) -> list[Cell]:
 
 
 def run_line(name: str, label: str, seed: int, options: ReproduceOptions) -> dict[str, Any]:
-    """Train one line on the clean training clips and measure it on clean and perturbed test clips, in percent."""
+    """Train one line on the clean training clips and measure it on clean and perturbed test clips,
+    in percent."""
     clips = open_mini_set(name, options.cache, options.data)
     line = LINES[label]
     model = train_line(line, clips, seed, run_folder(name, label, seed, options), options)
@@ -155,7 +158,8 @@ def quoted_cells() -> list[Cell]:
 
 
 def control_cell(options: ReproduceOptions) -> Cell:
-    """Return the control: what the size and the length of a video alone tell, without looking at it."""
+    """Return the control: what the size and the length of a video alone tell, without looking at
+    it."""
     return Cell(
         f"{options.data_name}: size and length alone",
         0,
@@ -169,7 +173,8 @@ def control_cell(options: ReproduceOptions) -> Cell:
 
 
 def run_control(options: ReproduceOptions) -> dict[str, Any]:
-    """Return the accuracy of the nearest training video by (width, height, frames), each scaled to unit deviation."""
+    """Return the accuracy of the nearest training video by (width, height, frames), each scaled to
+    unit deviation."""
     index = split_index(str(options.data))
     rows: dict[str, list[list[float]]] = {"train": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "test": []}
@@ -199,7 +204,8 @@ def figure_cell(options: ReproduceOptions) -> Cell:
         None,
         priority=4,
         table="Fig. 1",
-        note="I3D features, z, [s, z] of the test clips: silhouette and leave-one-out 5-NN accuracy",
+        note="I3D features, z, [s, z] of the test clips: silhouette and leave-one-out 5-NN "
+        "accuracy",
     )
 
 
@@ -215,7 +221,8 @@ def run_figure(options: ReproduceOptions) -> dict[str, Any]:
         folder = run_folder("mocap", label, 0, options) / "last"
         if not folder.is_dir():
             raise UserError(
-                f"Fig. 1 draws the features of the cell 'mocap: {label}', seed 0; run that cell first"
+                f"Fig. 1 draws the features of the cell 'mocap: {label}', seed 0; run that cell "
+                "first"
             )
         models[label] = load_checkpoint(folder).model
 
@@ -257,7 +264,8 @@ FULL_CLIPS_PER_SECOND = 150.0
 
 
 def full_cells(options: ReproduceOptions) -> list[Cell]:
-    """List Table 1 as the paper ran it; every cell trains on `options.data`, so choose one data set's cells."""
+    """List Table 1 as the paper ran it; every cell trains on `options.data`, so choose one data
+    set's cells."""
     found = []
     for name, full_set in FULL.items():
         for label in MAIN:
@@ -277,7 +285,8 @@ def full_cells(options: ReproduceOptions) -> list[Cell]:
 
 
 def run_full(name: str, label: str, seed: int, options: ReproduceOptions) -> dict[str, Any]:
-    """Train a paper recipe, and score it on the clean test videos and on DATA-P, the perturbed copy, if it is there."""
+    """Train a paper recipe, and score it on the clean test videos and on DATA-P, the perturbed
+    copy, if it is there."""
     full_set = FULL[name]
     config = get_recipe(full_set.recipe)
     if label == "TimeSformer":

@@ -154,7 +154,8 @@ def train_line(
 def line_config(
     line: Line, set_name: str, seed: int, device: Literal["cpu", "auto"]
 ) -> TrainConfig:
-    """Return the configuration of a run; the paper's SGD at 0.002 needs more steps than a mini cell has."""
+    """Return the configuration of a run; the paper's SGD at 0.002 needs more steps than a mini cell
+    has."""
     steps = steps_of(line, set_name)
     order = OrderConfig(num_permutations=16, rule="farthest", mask_diagonal=True)
     label = LabelConfig(stage_shares=(0.5, 0.25, 0.25) if line.staged else None)
@@ -181,7 +182,8 @@ def line_config(
 
 
 def line_parts(line: Line, config: TrainConfig, clips: MiniSet, cache: Path) -> ClipTerms:
-    """Return the terms of a line, the arguments they ask of the model, and what travels in the checkpoint."""
+    """Return the terms of a line, the arguments they ask of the model, and what travels in the
+    checkpoint."""
     parts = ClipTerms(terms={"class": ClassTerm()})
     if "order" in line.weights:
         add_order(parts, config.objective, clips.class_names, FRAMES)
@@ -221,7 +223,8 @@ class PartClips:
 
 
 def inputs(part: Part, positions: Sequence[int], uses_pixels: bool) -> Tensor:
-    """Return what a model takes, float32: features (B, T, patches, C) or clips (B, T, 3, 64, 64)."""
+    """Return what a model takes, float32: features (B, T, patches, C) or clips (B, T, 3, 64,
+    64)."""
     if not uses_pixels:
         return part.features[list(positions)].float()
     preprocess = conv_preprocess()
@@ -239,7 +242,8 @@ def outputs_of(model: nn.Module, part: Part, uses_pixels: bool, *names: str) -> 
 
 
 def measure(model: nn.Module, clips: MiniSet, uses_pixels: bool) -> dict[str, Any]:
-    """Return accuracies on clean and perturbed test clips, and the robustness between them, in percent."""
+    """Return accuracies on clean and perturbed test clips, and the robustness between them, in
+    percent."""
     is_right = {}
     for name, part in (("clean", clips.test), ("perturbed", clips.perturbed)):
         (logits,) = outputs_of(model, part, uses_pixels, "logits")

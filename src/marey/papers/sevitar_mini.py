@@ -1,6 +1,8 @@
-"""The small clean and perturbed sets of `marey reproduce sevitar`: clips and their stem features, made once and stored.
+"""The small clean and perturbed sets of `marey reproduce sevitar`: clips and their stem features,
+made once and stored.
 
-Perturbed as the ROSE challenge's sets are: every test clip gets one kind and one severity, drawn from its name.
+Perturbed as the ROSE challenge's sets are: every test clip gets one kind and one severity, drawn
+from its name.
 """
 
 from __future__ import annotations
@@ -39,8 +41,16 @@ from marey.video.decode import open_video
 from marey.video.sampling import ClipSampling
 
 FRAMES = 8
-STEM_ARGUMENTS: dict[str, Any] = {"patch_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0,
-                                  "stem": "efficientnet_lite0", "stem_stage": 6, "freeze_stem_norm": True}
+STEM_ARGUMENTS: dict[str, Any] = {
+    "patch_size": 32,
+    "embed_dim": 64,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_ratio": 2.0,
+    "stem": "efficientnet_lite0",
+    "stem_stage": 6,
+    "freeze_stem_norm": True,
+}
 """The transformer of the mini lines on its frozen ImageNet stem."""
 STEM_PIXELS, CONV_PIXELS = 96, 64
 """Side of the clips the stem sees, and of those a model without stem (I3D) sees."""
@@ -49,7 +59,8 @@ MOCAP_PLAN = RenderPlan(size=112, seed=1)
 MOCAP_TRAIN = 2400
 """Training clips of the mocap set; all its test clips are used."""
 WINDOW_STRIDE = 8
-"""A clip of a real video is 8 frames, 8 apart, from its middle; training also takes it 8 frames earlier and later."""
+"""A clip of a real video is 8 frames, 8 apart, from its middle; training also takes it 8 frames
+earlier and later."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,8 @@ def open_mini_set(name: str, cache: Path, data: str | None = None) -> MiniSet:
 
     Args:
         name: "mocap", or anything else for the videos in `data`.
-        data: folder with training and test videos; without splits, "set1" in a name is training and "set2" test, as in
-            UT-Interaction.
+        data: folder with training and test videos; without splits, "set1" in a name is training and
+            "set2" test, as in UT-Interaction.
 
     Raises:
         UserError: if there are no training or no test videos, or something needed is not installed.
@@ -92,7 +103,9 @@ def open_mini_set(name: str, cache: Path, data: str | None = None) -> MiniSet:
     weights = weights_digest(image_stem().trunk.state_dict())
     if name == "mocap":
         names = tuple(list_actions("none"))
-        key = cache_key(kind="sevitar mini set", plan=repr(MOCAP_PLAN), clips=MOCAP_CLIPS, weights=weights)
+        key = cache_key(
+            kind="sevitar mini set", plan=repr(MOCAP_PLAN), clips=MOCAP_CLIPS, weights=weights
+        )
         stored = features.get_or_make(key, lambda: make_mocap(features, cache / "mocap", names))
     else:
         index = split_index(str(data))
@@ -100,13 +113,16 @@ def open_mini_set(name: str, cache: Path, data: str | None = None) -> MiniSet:
         files = [file_identity(sample.path) for sample in index.samples]
         key = cache_key(kind="sevitar mini set", files=files, weights=weights)
         stored = features.get_or_make(key, lambda: make_videos(index))
-    parts = {part: Part(*(stored[f"{part}.{field}"] for field in ("features", "pixels", "labels")))
-             for part in ("train", "test", "perturbed")}
+    parts = {
+        part: Part(*(stored[f"{part}.{field}"] for field in ("features", "pixels", "labels")))
+        for part in ("train", "test", "perturbed")
+    }
     return MiniSet(name, names, **parts)
 
 
 def label_vectors(names: Sequence[str], cache: Path) -> Tensor:
-    """Return unit vectors (K, E) of class names by the default sentence model, stored for the next cell."""
+    """Return unit vectors (K, E) of class names by the default sentence model, stored for the next
+    cell."""
     digest = hashlib.sha256(repr(tuple(names)).encode()).hexdigest()[:12]
     path = cache / f"labels-{digest}.safetensors"
     if not path.is_file():
@@ -117,17 +133,27 @@ def label_vectors(names: Sequence[str], cache: Path) -> Tensor:
     return embed_labels(names, path).vectors
 
 
-# ---- rendered motion capture ----------------------------------------------------------------------------------------
+# ---- rendered motion capture
+# ------------------------------------------------------------------------------
+
 
 def make_mocap(cache: FeatureCache, root: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Render clips, take them in the direction of the recording, and perturb the test clips.
 
-    A clip is 8 frames at 4 frames a second, so the temporal kinds reorder these eight and codecs see 4 frames a second.
+    A clip is 8 frames at 4 frames a second, so the temporal kinds reorder these eight and codecs
+    see 4 frames a second.
     """
     stem = image_stem()
-    features, recorded, _ = recorded_features(root, cache, MOCAP_CLIPS, MOCAP_PLAN, functools.partial(run_trunk, stem),
-                                              weights_digest(stem.trunk.state_dict()), stem_preprocess())
-    packed, samples = open_packed(root), open_dataset(root).samples[:len(features)]
+    features, recorded, _ = recorded_features(
+        root,
+        cache,
+        MOCAP_CLIPS,
+        MOCAP_PLAN,
+        functools.partial(run_trunk, stem),
+        weights_digest(stem.trunk.state_dict()),
+        stem_preprocess(),
+    )
+    packed, samples = open_packed(root), open_dataset(root).samples[: len(features)]
     turned = [str(sample.label) not in names for sample in samples]
     numbers = [names.index(name) for name in recorded]
     made: dict[str, Tensor] = {}
@@ -136,21 +162,35 @@ def make_mocap(cache: FeatureCache, root: Path, names: tuple[str, ...]) -> dict[
     for part, limit in (("train", MOCAP_TRAIN), ("test", len(samples))):
         places = [place for place, sample in enumerate(samples) if sample.split == part][:limit]
         frames = [packed.frames(int(samples[place].row or 0)) for place in places]
-        forward = [clip.flip(0) if turned[place] else clip for clip, place in zip(frames, places, strict=True)]
-        made |= {f"{part}.features": features[places], f"{part}.pixels": torch.stack([small(clip) for clip in forward]),
-                 f"{part}.labels": torch.tensor([numbers[place] for place in places])}
-    perturbed = [perturb(clip, f"mocap#{place}", packed.fps) for clip, place in zip(forward, places, strict=True)]
-    return made | {f"perturbed.{key}": value for key, value in describe(perturbed, made["test.labels"]).items()}
+        forward = [
+            clip.flip(0) if turned[place] else clip
+            for clip, place in zip(frames, places, strict=True)
+        ]
+        made |= {
+            f"{part}.features": features[places],
+            f"{part}.pixels": torch.stack([small(clip) for clip in forward]),
+            f"{part}.labels": torch.tensor([numbers[place] for place in places]),
+        }
+    perturbed = [
+        perturb(clip, f"mocap#{place}", packed.fps)
+        for clip, place in zip(forward, places, strict=True)
+    ]
+    return made | {
+        f"perturbed.{key}": value for key, value in describe(perturbed, made["test.labels"]).items()
+    }
 
 
 def perturb(frames: Tensor, name: str, fps: float) -> Tensor:
-    """Corrupt one clip, uint8 (T, 3, H, W), by the kind and severity drawn from its name, as `marey corrupt` draws."""
+    """Corrupt one clip, uint8 (T, 3, H, W), by the kind and severity drawn from its name, as `marey
+    corrupt` draws."""
     change = draw_corruption(name, SEVERITIES)
     generator = torch.Generator().manual_seed(video_seed(0, name, change.name, change.severity))
     return change(frames, generator=generator, fps=fps)
 
 
-# ---- videos ---------------------------------------------------------------------------------------------------------
+# ---- videos
+# ------------------------------------------------------------------------------
+
 
 def split_index(data: str) -> DatasetIndex:
     """Open a folder of videos and see that it has training and test videos.
@@ -162,26 +202,38 @@ def split_index(data: str) -> DatasetIndex:
     if not index.splits:
         index = open_dataset(data, split_by="(?P<train>set1)|(?P<test>set2)")
     if not {"train", "test"} <= set(index.splits):
-        raise UserError(f"{data}: needs the splits train and test, has {', '.join(index.splits) or 'none'}; "
-                        "make them with 'marey data split'")
+        raise UserError(
+            f"{data}: needs the splits train and test, has {', '.join(index.splits) or 'none'}; "
+            "make them with 'marey data split'"
+        )
     return index
 
 
 def make_videos(index: DatasetIndex) -> dict[str, Tensor]:
-    """Decode every video once; training clips also mirrored and shifted in time, test videos also perturbed.
+    """Decode every video once; training clips also mirrored and shifted in time, test videos also
+    perturbed.
 
     The test video is perturbed as a whole, at its own rate, before its eight frames are taken.
     """
     made: dict[str, Tensor] = {}
     train = index.split("train")
-    clips = [(clip, train.label_index(sample)) for sample in train.samples for clip in training_clips(sample)]
+    clips = [
+        (clip, train.label_index(sample))
+        for sample in train.samples
+        for clip in training_clips(sample)
+    ]
     made |= _named("train", clips)
     test = index.split("test")
     jobs = plan(test, Path("."), [ROSE_RANDOM], SEVERITIES, profile="rose", seed=0, short_side=112)
     by_name = {job.name: job for job in jobs}
     for part in ("test", "perturbed"):
-        clips = [(middle(whole_video(by_name[test.relative_path(sample)], part == "perturbed")),
-                  test.label_index(sample)) for sample in test.samples]
+        clips = [
+            (
+                middle(whole_video(by_name[test.relative_path(sample)], part == "perturbed")),
+                test.label_index(sample),
+            )
+            for sample in test.samples
+        ]
         made |= _named(part, clips)
     return made
 
@@ -192,17 +244,23 @@ def _named(part: str, clips: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
 
 
 def training_clips(sample: Sample) -> Iterator[Tensor]:
-    """Yield six clips of a training video, uint8 (T, 3, 112, 112): three times, each also mirrored."""
+    """Yield six clips of a training video, uint8 (T, 3, 112, 112): three times, each also
+    mirrored."""
     with open_video(sample.path) as reader:
         length = reader.num_frames
         for shift in (0, -WINDOW_STRIDE, WINDOW_STRIDE):
-            frames = square(reader.frames_at([min(max(i + shift, 0), length - 1) for i in window(length)]).frames)
+            frames = square(
+                reader.frames_at(
+                    [min(max(i + shift, 0), length - 1) for i in window(length)]
+                ).frames
+            )
             yield frames
             yield frames.flip(-1)
 
 
 def whole_video(job: Job, perturbed: bool) -> Tensor:
-    """Return all frames of a test video at short side 112, uint8 (L, 3, H, W), perturbed or clean."""
+    """Return all frames of a test video at short side 112, uint8 (L, 3, H, W), perturbed or
+    clean."""
     with open_video(job.source) as reader:
         if perturbed:
             return torch.cat(list(perturbed_frames(job, reader)))
@@ -211,7 +269,9 @@ def whole_video(job: Job, perturbed: bool) -> Tensor:
 
 def window(length: int) -> list[int]:
     """Return the eight frame indices in the middle of a video of `length` frames."""
-    sampling = ClipSampling(kind="uniform", num_frames=FRAMES, stride_frames=WINDOW_STRIDE, view_start="offset")
+    sampling = ClipSampling(
+        kind="uniform", num_frames=FRAMES, stride_frames=WINDOW_STRIDE, view_start="offset"
+    )
     return sampling.indices(length)
 
 
@@ -223,11 +283,13 @@ def middle(frames: Tensor) -> Tensor:
 def square(frames: Tensor) -> Tensor:
     """Resize to short side 112 and cut the middle square."""
     frames = resize_short_side(frames, 112)
-    (top, left), = crop_offsets(frames.shape[-2], frames.shape[-1], 112, 1)
+    ((top, left),) = crop_offsets(frames.shape[-2], frames.shape[-1], 112, 1)
     return crop(frames, top, left, 112, 112)
 
 
-# ---- what models see ------------------------------------------------------------------------------------------------
+# ---- what models see
+# ------------------------------------------------------------------------------
+
 
 def small(frames: Tensor) -> Tensor:
     """Shrink a square clip to the side a model without stem sees."""
@@ -235,14 +297,23 @@ def small(frames: Tensor) -> Tensor:
 
 
 def stem_preprocess() -> Preprocess:
-    """Return what turns a clip into the stem's input: 8 frames at 4 a second, 96 pixels, ImageNet's normalisation."""
-    sampling = ClipSampling(kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset")
-    return Preprocess(sampling=sampling, short_side=STEM_PIXELS, image_size=STEM_PIXELS, mean=LITE0_MEAN,
-                      std=LITE0_STD)
+    """Return what turns a clip into the stem's input: 8 frames at 4 a second, 96 pixels, ImageNet's
+    normalisation."""
+    sampling = ClipSampling(
+        kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset"
+    )
+    return Preprocess(
+        sampling=sampling,
+        short_side=STEM_PIXELS,
+        image_size=STEM_PIXELS,
+        mean=LITE0_MEAN,
+        std=LITE0_STD,
+    )
 
 
 def image_stem() -> nn.Module:
-    """Return the frozen EfficientNet-Lite0 of the mini lines with its ImageNet weights, in evaluation mode."""
+    """Return the frozen EfficientNet-Lite0 of the mini lines with its ImageNet weights, in
+    evaluation mode."""
     model = create_model("timesformer", num_classes=0, image_size=STEM_PIXELS, **STEM_ARGUMENTS)
     fill_stem(model)
     return model.patch_embed.eval()  # type: ignore[union-attr,operator]
@@ -250,7 +321,9 @@ def image_stem() -> nn.Module:
 
 def conv_preprocess() -> Preprocess:
     """Return what turns a small clip into I3D's input."""
-    sampling = ClipSampling(kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset")
+    sampling = ClipSampling(
+        kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset"
+    )
     return Preprocess(sampling=sampling, short_side=CONV_PIXELS, image_size=CONV_PIXELS)
 
 
@@ -259,6 +332,10 @@ def describe(clips: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
     preprocess, stem = stem_preprocess(), image_stem()
     features: list[Any] = []
     for start in range(0, len(clips), 32):
-        batch = torch.stack([preprocess.clip(clip, 1)[0] for clip in clips[start:start + 32]])
+        batch = torch.stack([preprocess.clip(clip, 1)[0] for clip in clips[start : start + 32]])
         features.append(run_trunk(stem, batch).half())
-    return {"features": torch.cat(features), "pixels": torch.stack([small(clip) for clip in clips]), "labels": labels}
+    return {
+        "features": torch.cat(features),
+        "pixels": torch.stack([small(clip) for clip in clips]),
+        "labels": labels,
+    }

@@ -60,7 +60,8 @@ class Result:
 
 
 def show(value: float | None) -> str:
-    """Format a number: thousands with separators, from 1 two decimals, below three significant digits."""
+    """Format a number: thousands with separators, from 1 two decimals, below three significant
+    digits."""
     if value is None:
         return "–"
     if float(value).is_integer() and abs(value) >= 1000:
@@ -69,7 +70,8 @@ def show(value: float | None) -> str:
 
 
 def table_lines(results: Sequence[Result]) -> list[list[str]]:
-    """Lay results out as cells of text, the header first: ours as mean ± spread, then the paper's number."""
+    """Lay results out as cells of text, the header first: ours as mean ± spread, then the paper's
+    number."""
     metrics = list(dict.fromkeys(m for result in results for m in (*result.paper, *result.values)))
     header = ["cell", "seeds"]
     for metric in metrics:
@@ -133,9 +135,11 @@ def stored_reading(out: Path) -> str:
 
 
 def write_tables(results: Sequence[Result], out: Path, *, scale: str, command: str) -> None:
-    """Write `table.txt`, `table.md` and `table.json` under `out`, and keep the "reading" that is there.
+    """Write `table.txt`, `table.md` and `table.json` under `out`, and keep the "reading" that is
+    there.
 
-    The reading is a person's conclusion. It is never written by code; to change it, edit table.json.
+    The reading is a person's conclusion. It is never written by code; to change it, edit
+    table.json.
     """
     reading = stored_reading(out)
     report = {

@@ -1,7 +1,8 @@
 """Actions never trained on, over class splits: part of `marey reproduce sevitar`.
 
-The 15 recordings are cut into five folds of three; every fold is held out once, and each seed cuts anew. What is
-reported is the spread over class splits, which is what a new set of names would meet, not over clips.
+The 15 recordings are cut into five folds of three; every fold is held out once, and each seed cuts
+anew. What is reported is the spread over class splits, which is what a new set of names would meet,
+not over clips.
 """
 
 from __future__ import annotations
@@ -56,15 +57,18 @@ def held_out(fold: int, seed: int, num_classes: int) -> list[int]:
 
 
 def run_fold(fold: int, seed: int, options: ReproduceOptions) -> dict[str, Any]:
-    """Train the semantic MLP on the seen classes of a fold and score all test clips; numbers in percent.
+    """Train the semantic MLP on the seen classes of a fold and score all test clips; numbers in
+    percent.
 
-    This is the paper's middle stage alone: z is frozen. Here z is what the frozen ImageNet stem sees: mean, deviation
-    and change over time of its features at every place, which takes seconds where a transformer takes minutes.
+    This is the paper's middle stage alone: z is frozen. Here z is what the frozen ImageNet stem
+    sees: mean, deviation and change over time of its features at every place, which takes seconds
+    where a transformer takes minutes.
 
     Returns:
-        "seen", "unseen", "harmonic_mean", "zero_shot" as `marey.evaluation.zero_shot.unseen_accuracies`, each also
-        with the correction of hubs ("..._csls"), and "one_shot": the nearest of one clip per unseen class by z, which
-        sees one clip of each unseen action and is an upper bound, not a zero-shot method.
+        "seen", "unseen", "harmonic_mean", "zero_shot" as
+        `marey.evaluation.zero_shot.unseen_accuracies`, each also with the correction of hubs
+        ("..._csls"), and "one_shot": the nearest of one clip per unseen class by z, which sees one
+        clip of each unseen action and is an upper bound, not a zero-shot method.
     """
     clips = open_mini_set("mocap", options.cache)
     unseen = held_out(fold, seed, len(clips.class_names))
@@ -84,24 +88,35 @@ def run_fold(fold: int, seed: int, options: ReproduceOptions) -> dict[str, Any]:
     found = {name: value for name, value in plain.items() if name != "chance"}
     found |= {f"{name}_csls": value for name, value in csls.items() if name != "chance"}
     chosen = torch.isin(clips.test.labels, torch.tensor(unseen))
-    found["one_shot"] = one_shot((visual_features(held) - mean) / deviation, held.labels, test[chosen],
-                                 clips.test.labels[chosen], seed)
+    found["one_shot"] = one_shot(
+        (visual_features(held) - mean) / deviation,
+        held.labels,
+        test[chosen],
+        clips.test.labels[chosen],
+        seed,
+    )
     return {name: 100 * (value or 0.0) for name, value in found.items()} | {
-        "unseen_classes": [clips.class_names[number] for number in unseen]}
+        "unseen_classes": [clips.class_names[number] for number in unseen]
+    }
 
 
 def visual_features(part: Part) -> Tensor:
-    """Return mean, deviation and change (second half less first) over time of stem features, (N, 3 * places * C)."""
+    """Return mean, deviation and change (second half less first) over time of stem features, (N, 3
+    * places * C)."""
     features = part.features.float()
     half = features.shape[1] // 2
     change = features[:, half:].mean(1) - features[:, :half].mean(1)
-    return torch.cat([values.flatten(1) for values in (features.mean(1), features.std(1), change)], dim=1)
+    return torch.cat(
+        [values.flatten(1) for values in (features.mean(1), features.std(1), change)], dim=1
+    )
 
 
 def train_semantic_mlp(features: Tensor, targets: Tensor, seed: int) -> nn.Module:
-    """Train SeViTAR's semantic MLP on frozen features, (N, D), against the embeddings of the labels, (N, E).
+    """Train SeViTAR's semantic MLP on frozen features, (N, D), against the embeddings of the
+    labels, (N, E).
 
-    By the cosine loss: within these few steps the squared distance reaches half the accuracy on seen classes.
+    By the cosine loss: within these few steps the squared distance reaches half the accuracy on
+    seen classes.
     """
     torch.manual_seed(seed)
     model = perceptron(features.shape[1], [64], targets.shape[1], dropout=0.2)
@@ -122,8 +137,11 @@ def part_of(part: Part, classes: Sequence[int]) -> Part:
     return Part(part.features[chosen], part.pixels[chosen], part.labels[chosen])
 
 
-def one_shot(features: Tensor, labels: Tensor, queries: Tensor, answers: Tensor, seed: int) -> float:
-    """Return the accuracy of the nearest visual prototype by cosine, one clip per class, the mean over several draws.
+def one_shot(
+    features: Tensor, labels: Tensor, queries: Tensor, answers: Tensor, seed: int
+) -> float:
+    """Return the accuracy of the nearest visual prototype by cosine, one clip per class, the mean
+    over several draws.
 
     Args:
         features, labels: (N, D) and (N,), where prototypes are drawn from.
@@ -132,8 +150,14 @@ def one_shot(features: Tensor, labels: Tensor, queries: Tensor, answers: Tensor,
     generator, classes = torch.Generator().manual_seed(seed), labels.unique()
     found = []
     for _ in range(PROTOTYPE_DRAWS):
-        places = [int((labels == label).nonzero()[:, 0][torch.randint(int((labels == label).sum()), (),
-                                                                       generator=generator)]) for label in classes]
+        places = [
+            int(
+                (labels == label).nonzero()[:, 0][
+                    torch.randint(int((labels == label).sum()), (), generator=generator)
+                ]
+            )
+            for label in classes
+        ]
         nearest = (F.normalize(queries, dim=1) @ F.normalize(features[places], dim=1).T).argmax(1)
         found.append(float((classes[nearest] == answers).double().mean()))
     return statistics.fmean(found)

@@ -1,4 +1,5 @@
-"""Sources of person boxes besides the model's own proposals: torchvision, OpenCV's HOG, or a file."""
+"""Sources of person boxes besides the model's own proposals: torchvision, OpenCV's HOG, or a
+file."""
 
 from __future__ import annotations
 
@@ -29,21 +30,27 @@ def person_finder(source: str, *, min_score: float = 0.5) -> PersonFinder | None
     "own" gives None (the model proposes); else "torchvision:NAME", "hog" or a CSV file.
 
     Raises:
-        UserError: if the source is unknown, its file is absent, or what it needs is not installed or downloadable.
+        UserError: if the source is unknown, its file is absent, or what it needs is not installed
+            or downloadable.
     """
     if source == "own":
         return None
     if source == "hog":
         return HogPersons()
     if source.startswith("torchvision:"):
-        return TorchvisionPersons(source.removeprefix("torchvision:"), min_score=max(min_score, 0.5))
+        return TorchvisionPersons(
+            source.removeprefix("torchvision:"), min_score=max(min_score, 0.5)
+        )
     if source.endswith(".csv"):
         return FilePersons(Path(source))
-    raise UserError(f"unknown source of persons '{source}'; expected own, hog, torchvision:NAME or a FILE.csv")
+    raise UserError(
+        f"unknown source of persons '{source}'; expected own, hog, torchvision:NAME or a FILE.csv"
+    )
 
 
 class HogPersons:
-    """OpenCV's built-in upright-pedestrian detector (Dalal & Triggs, CVPR 2005): nothing to download.
+    """OpenCV's built-in upright-pedestrian detector (Dalal & Triggs, CVPR 2005): nothing to
+    download.
 
     It finds upright people of at least about 100 pixels; smaller frames are enlarged first.
     """
@@ -62,7 +69,9 @@ class HogPersons:
         if max(height, width) * scale < 256:
             scale = 256 / max(height, width)
         bigger = self.cv2.resize(image, None, fx=scale, fy=scale) if scale != 1 else image
-        found, weights = self.detector.detectMultiScale(bigger, winStride=(8, 8), padding=(8, 8), scale=1.05)
+        found, weights = self.detector.detectMultiScale(
+            bigger, winStride=(8, 8), padding=(8, 8), scale=1.05
+        )
         if not len(found):
             return torch.zeros(0, 4), torch.zeros(0)
         x, y, w, h = torch.as_tensor(found, dtype=torch.float32).T / scale
@@ -76,17 +85,23 @@ class HogPersons:
 
 
 class TorchvisionPersons:
-    """A COCO detector of torchvision, such as fasterrcnn_mobilenet_v3_large_320_fpn; downloads its weights once."""
+    """A COCO detector of torchvision, such as fasterrcnn_mobilenet_v3_large_320_fpn; downloads its
+    weights once."""
 
-    def __init__(self, name: str, *, min_score: float = 0.5, weights: str | None = "DEFAULT") -> None:
+    def __init__(
+        self, name: str, *, min_score: float = 0.5, weights: str | None = "DEFAULT"
+    ) -> None:
         known = list_models(module=detection)
         if name not in known:
             raise unknown_name("torchvision detector", name, known)
         try:
             self.model = getattr(detection, name)(weights=weights, weights_backbone=None).eval()
-        except OSError as error:                                         # urllib's errors are OSErrors
-            raise UserError(f"torchvision:{name}: its weights cannot be downloaded ({error}); put the file into "
-                            "torch's hub cache, or use --persons hog or a CSV of boxes") from error
+        except OSError as error:  # urllib's errors are OSErrors
+            raise UserError(
+                f"torchvision:{name}: its weights cannot be downloaded ({error}); put the file "
+                "into "
+                "torch's hub cache, or use --persons hog or a CSV of boxes"
+            ) from error
         self.min_score = min_score
 
     @torch.no_grad()
@@ -95,11 +110,14 @@ class TorchvisionPersons:
         detections: dict[str, Any] = self.model([frame.float() / 255])[0]
         keep = (detections["labels"] == 1) & (detections["scores"] >= self.min_score)
         H, W = frame.shape[-2:]
-        return (detections["boxes"][keep] / torch.tensor([W, H, W, H])).clamp(0, 1), detections["scores"][keep]
+        return (detections["boxes"][keep] / torch.tensor([W, H, W, H])).clamp(0, 1), detections[
+            "scores"
+        ][keep]
 
 
 class FilePersons:
-    """Boxes from a CSV, `video,second,x1,y1,x2,y2,,score`; the video is named by its file name without suffix."""
+    """Boxes from a CSV, `video,second,x1,y1,x2,y2,,score`; the video is named by its file name
+    without suffix."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,7 +129,10 @@ class FilePersons:
         """Return the boxes of the second nearest to `seconds`, at most half a second away."""
         stem = Path(video).stem
         if stem not in self.videos:
-            raise UserError(f"{self.path}: no boxes of video '{stem}'; it has {', '.join(sorted(self.videos)[:5])}")
+            raise UserError(
+                f"{self.path}: no boxes of video '{stem}'; it has "
+                f"{', '.join(sorted(self.videos)[:5])}"
+            )
         near = [key for key in self.boxes if key[0] == stem and abs(key[1] - seconds) <= 0.5]
         if not near:
             return torch.zeros(0, 4), torch.zeros(0)

@@ -1,4 +1,5 @@
-"""Link the person boxes of successive frames into tracks: greedily, by overlap, then by distance."""
+"""Link the person boxes of successive frames into tracks: greedily, by overlap, then by
+distance."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from torchvision.ops import box_iou
 def link_similarity(before: Tensor, after: Tensor) -> Tensor:
     """Return how similar boxes of two frames are, as candidates for the same person.
 
-    IoU where boxes overlap; else minus the distance of their centres in mean box heights; -inf for centres further than
-    one height apart or heights that differ by more than a factor 2.2.
+    IoU where boxes overlap; else minus the distance of their centres in mean box heights; -inf for
+    centres further than one height apart or heights that differ by more than a factor 2.2.
 
     Args:
         before: (N, 4); after: (M, 4); xyxy in the same units.
@@ -30,17 +31,20 @@ def link_similarity(before: Tensor, after: Tensor) -> Tensor:
     return similarity.masked_fill((ratio > 0.8) | (distance > 1.0), float("-inf"))
 
 
-def link_persons(boxes_of_frames: Sequence[Tensor], seconds: Sequence[float], *,
-                 max_gap_seconds: float = 2.5) -> list[list[int]]:
+def link_persons(
+    boxes_of_frames: Sequence[Tensor], seconds: Sequence[float], *, max_gap_seconds: float = 2.5
+) -> list[list[int]]:
     """Give every box a track number that stays with the person.
 
-    Each box takes the most similar track seen in the last `max_gap_seconds` that is still free; a box that fits none
-    starts a new track. Numbers count from 1 and are never used again.
+    Each box takes the most similar track seen in the last `max_gap_seconds` that is still free; a
+    box that fits none starts a new track. Numbers count from 1 and are never used again.
 
     Args:
-        boxes_of_frames: for each frame, boxes (P, 4) of which x, y, width and height share one unit, best person first.
+        boxes_of_frames: for each frame, boxes (P, 4) of which x, y, width and height share one
+            unit, best person first.
         seconds: time of each frame.
-        max_gap_seconds: how long a person may be unseen before the track ends; frames further apart are not linked.
+        max_gap_seconds: how long a person may be unseen before the track ends; frames further apart
+            are not linked.
 
     Returns:
         For each frame, one track number per box.

@@ -1,4 +1,5 @@
-"""DirecFormer's settings: Truong et al., CVPR 2022, section 4.1; numbers the text has lost are the released code's."""
+"""DirecFormer's settings: Truong et al., CVPR 2022, section 4.1; numbers the text has lost are the
+released code's."""
 
 from __future__ import annotations
 
@@ -19,74 +20,128 @@ ALL_LOSSES = {"class": 1.0, "order": 1.0, "guided": 1.0}
 def direcformer_jester() -> TrainConfig:
     """Train DirecFormer-B (C-C, all losses) on Jester: 27 gestures, 8 frames of 224 pixels.
 
-    SGD 0.005, momentum 0.9, weight decay 1e-4, rate x 0.1 at epochs 11 and 14, batch 64 (released code). No mirroring:
-    "Swiping Left" is not "Swiping Right". Departure from the paper's "sampled at a rate of 1/32": a Jester video has
-    about 37 frames, so 8 frames 32 apart do not exist in it; one frame is taken from each of 8 equal segments, as the
-    released loader does. Evaluation: one clip x three crops. Start from a public image transformer with
-    `marey convert FILE --from vit --out vit` and `--set model.init_from=vit`.
+    SGD 0.005, momentum 0.9, weight decay 1e-4, rate x 0.1 at epochs 11 and 14, batch 64 (released
+    code). No mirroring: "Swiping Left" is not "Swiping Right". Departure from the paper's "sampled
+    at a rate of 1/32": a Jester video has about 37 frames, so 8 frames 32 apart do not exist in it;
+    one frame is taken from each of 8 equal segments, as the released loader does. Evaluation: one
+    clip x three crops. Start from a public image transformer with `marey convert FILE --from vit
+    --out vit` and `--set model.init_from=vit`.
     """
     preprocess = paper_preprocess(ClipSampling(kind="segments", num_frames=8))
     return TrainConfig(
         recipe="direcformer_jester",
-        model=ModelConfig(name="direcformer", arguments={"time_attention": "cosine", "space_attention": "cosine"}),
+        model=ModelConfig(
+            name="direcformer", arguments={"time_attention": "cosine", "space_attention": "cosine"}
+        ),
         data=DataConfig(dataset="jester", preprocess=preprocess),
-        augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(256, 320), flip=0.0),
-        optim=OptimConfig(name="sgd", lr=0.005, momentum=0.9, weight_decay=1e-4, schedule="step", milestones=(11, 14),
-                          gamma=0.1),
-        objective=ObjectiveConfig(weights=dict(ALL_LOSSES), order=OrderConfig(num_permutations=1000, rule="closest")),
+        augment=Augment(
+            preprocess=preprocess, crop="short_side_jitter", short_side_range=(256, 320), flip=0.0
+        ),
+        optim=OptimConfig(
+            name="sgd",
+            lr=0.005,
+            momentum=0.9,
+            weight_decay=1e-4,
+            schedule="step",
+            milestones=(11, 14),
+            gamma=0.1,
+        ),
+        objective=ObjectiveConfig(
+            weights=dict(ALL_LOSSES), order=OrderConfig(num_permutations=1000, rule="closest")
+        ),
         train=RunConfig(epochs=15, batch_size=64, workers=8),
     )
 
 
 def direcformer_something_v2() -> TrainConfig:
-    """Train DirecFormer-B on Something-Something V2: 174 classes, start from ImageNet-1K (section 4.4).
+    """Train DirecFormer-B on Something-Something V2: 174 classes, start from ImageNet-1K (section
+    4.4).
 
-    As `direcformer_jester`; videos last 2-6 s at 12 frames per second, so frames come from 8 segments here too, and
-    nothing is mirrored ("pushing left to right").
+    As `direcformer_jester`; videos last 2-6 s at 12 frames per second, so frames come from 8
+    segments here too, and nothing is mirrored ("pushing left to right").
     """
     base = direcformer_jester()
-    return replace(base, recipe="direcformer_something_v2", data=replace(base.data, dataset="something_v2"))
+    return replace(
+        base, recipe="direcformer_something_v2", data=replace(base.data, dataset="something_v2")
+    )
 
 
 def direcformer_kinetics400() -> TrainConfig:
-    """Train DirecFormer-B on Kinetics-400: 8 frames at a rate of 1/32, start from ImageNet-21K (section 4.4).
+    """Train DirecFormer-B on Kinetics-400: 8 frames at a rate of 1/32, start from ImageNet-21K
+    (section 4.4).
 
-    The middle clip and three crops (top-left, centre, bottom-right) in evaluation; mirroring in training.
+    The middle clip and three crops (top-left, centre, bottom-right) in evaluation; mirroring in
+    training.
     """
     base = direcformer_jester()
-    preprocess = paper_preprocess(ClipSampling(kind="uniform", num_frames=8, stride_frames=32, view_start="offset"))
-    return replace(base, recipe="direcformer_kinetics400",
-                   data=replace(base.data, dataset="kinetics400", preprocess=preprocess),
-                   augment=replace(base.augment or Augment(), preprocess=preprocess, flip=0.5))
+    preprocess = paper_preprocess(
+        ClipSampling(kind="uniform", num_frames=8, stride_frames=32, view_start="offset")
+    )
+    return replace(
+        base,
+        recipe="direcformer_kinetics400",
+        data=replace(base.data, dataset="kinetics400", preprocess=preprocess),
+        augment=replace(base.augment or Augment(), preprocess=preprocess, flip=0.5),
+    )
 
 
 def direcformer_mini() -> TrainConfig:
-    """Train a small DirecFormer (C-C, all losses) on clips of `marey data render mocap` as `mini_stem` names them.
+    """Train a small DirecFormer (C-C, all losses) on clips of `marey data render mocap` as
+    `mini_stem` names them.
 
-    Two blocks on the frozen convolutions of `marey-mini`, which stand in for the paper's ImageNet start: they know how
-    a body looks, frame by frame, and nothing of time; their features are stored once. The order terms learn the
-    direction of the recording: clips of the actions played backwards ("walk backwards") are turned round for them,
-    since shuffled frames do not show how they were played.
+    Two blocks on the frozen convolutions of `marey-mini`, which stand in for the paper's ImageNet
+    start: they know how a body looks, frame by frame, and nothing of time; their features are
+    stored once. The order terms learn the direction of the recording: clips of the actions played
+    backwards ("walk backwards") are turned round for them, since shuffled frames do not show how
+    they were played.
 
-    Three departures, without which no order was learned here. The guided loss leaves the diagonal out, whose constant
-    pull (sigma(t, t) = -1) outweighs the rest at first. It weighs 10: a mean over all pairs of all places, its gradient
-    is small beside the class's. The permutation set is the farthest instead of the closest, whose rows resemble each
-    other so much that places alone lower the loss (`marey.losses.order.position_shortcut`).
+    Three departures, without which no order was learned here. The guided loss leaves the diagonal
+    out, whose constant pull (sigma(t, t) = -1) outweighs the rest at first. It weighs 10: a mean
+    over all pairs of all places, its gradient is small beside the class's. The permutation set is
+    the farthest instead of the closest, whose rows resemble each other so much that places alone
+    lower the loss (`marey.losses.order.position_shortcut`).
     """
     preprocess = mini_preprocess()
     return TrainConfig(
         recipe="direcformer_mini",
-        model=ModelConfig(name="direcformer", arguments={**STEM_ARGUMENTS, "depth": 2, "num_heads": 4,
-                                                         "mlp_ratio": 2.0, "freeze_stem_norm": True}, start="glorot"),
+        model=ModelConfig(
+            name="direcformer",
+            arguments={
+                **STEM_ARGUMENTS,
+                "depth": 2,
+                "num_heads": 4,
+                "mlp_ratio": 2.0,
+                "freeze_stem_norm": True,
+            },
+            start="glorot",
+        ),
         data=DataConfig(preprocess=preprocess, feature_cache=FeatureCacheConfig(variants=1)),
-        augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(96, 112), flip=0.0),
-        optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
-        objective=ObjectiveConfig(weights={**ALL_LOSSES, "guided": 10.0}, order=mini_order_config()),
+        augment=Augment(
+            preprocess=preprocess, crop="short_side_jitter", short_side_range=(96, 112), flip=0.0
+        ),
+        optim=OptimConfig(
+            name="adamw",
+            lr=1.5e-3,
+            weight_decay=0.05,
+            schedule="onecycle",
+            warmup=0.2,
+            clip_norm=1.0,
+        ),
+        objective=ObjectiveConfig(
+            weights={**ALL_LOSSES, "guided": 10.0}, order=mini_order_config()
+        ),
         train=RunConfig(epochs=8, batch_size=32, precision="bf16"),
     )
 
 
 def paper_preprocess(sampling: ClipSampling) -> Preprocess:
-    """Return the released code's preparation: 224 pixels, mean .45, deviation .225, three crops in evaluation."""
-    return Preprocess(sampling=sampling, short_side=224, image_size=224, mean=(0.45, 0.45, 0.45),
-                      std=(0.225, 0.225, 0.225), crops=3)
+    """Return the released code's preparation: 224 pixels, mean .45, deviation .225, three crops in
+    evaluation."""
+    return Preprocess(
+        sampling=sampling,
+        short_side=224,
+        image_size=224,
+        mean=(0.45, 0.45, 0.45),
+        std=(0.225, 0.225, 0.225),
+        crops=3,
+    )

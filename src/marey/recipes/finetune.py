@@ -12,27 +12,51 @@ from marey.transforms.augment import Augment
 
 
 def finetune_folder() -> TrainConfig:
-    """Fine-tune `marey-mini` on a folder of labelled videos; a few dozen clips take minutes on a CPU.
+    """Fine-tune `marey-mini` on a folder of labelled videos; a few dozen clips take minutes on a
+    CPU.
 
-    What keeps few videos from being learned by heart: the stem stays as it is; a linear map of its grid (what stands
-    where, and how it changes) is fitted first, in closed form, with a strength chosen by cross-validation; the
-    transformer and its class head then learn what that map misses, while the map stays (trained further, its thousands
-    of weights overrule everything: 0.38 in place of 0.83 with an earlier marey-mini on ut_interaction). Every clip is a
-    window of 1.75 s at one size, whatever the file's: twice as long as `marey-mini`'s own. For another network:
-    `--set data.feature_cache=null --set model.name=null --set model.arguments={} --set model.init_from=...`.
+    What keeps few videos from being learned by heart: the stem stays as it is; a linear map of its
+    grid (what stands where, and how it changes) is fitted first, in closed form, with a strength
+    chosen by cross-validation; the transformer and its class head then learn what that map misses,
+    while the map stays (trained further, its thousands of weights overrule everything: 0.38 in
+    place of 0.83 with an earlier marey-mini on ut_interaction). Every clip is a window of 1.75 s at
+    one size, whatever the file's: twice as long as `marey-mini`'s own. For another network: `--set
+    data.feature_cache=null --set model.name=null --set model.arguments={} --set
+    model.init_from=...`.
     """
     preprocess = mini_preprocess()
     preprocess = replace(preprocess, sampling=replace(preprocess.sampling, target_fps=4.0))
     return TrainConfig(
         recipe="finetune_folder",
-        model=ModelConfig(name="grid_sevitar", arguments={**MINI_ARGUMENTS, "num_orders": 0}, init_from="marey-mini",
-                          freeze=("patch_embed", "grid_head")),
-        data=DataConfig(val_fraction=0.2, preprocess=preprocess,
-                        feature_cache=FeatureCacheConfig(variants=6, views=3)),
-        augment=Augment(preprocess=preprocess, crop="random_resized", area_range=(0.6, 1.0), aspect_range=(0.85, 1.18),
-                        flip=0.5, brightness=0.2, contrast=0.2),
-        optim=OptimConfig(name="adamw", lr=1e-4, weight_decay=0.05, layer_decay=0.75, schedule="cosine", warmup=0.1,
-                          clip_norm=1.0),
+        model=ModelConfig(
+            name="grid_sevitar",
+            arguments={**MINI_ARGUMENTS, "num_orders": 0},
+            init_from="marey-mini",
+            freeze=("patch_embed", "grid_head"),
+        ),
+        data=DataConfig(
+            val_fraction=0.2,
+            preprocess=preprocess,
+            feature_cache=FeatureCacheConfig(variants=6, views=3),
+        ),
+        augment=Augment(
+            preprocess=preprocess,
+            crop="random_resized",
+            area_range=(0.6, 1.0),
+            aspect_range=(0.85, 1.18),
+            flip=0.5,
+            brightness=0.2,
+            contrast=0.2,
+        ),
+        optim=OptimConfig(
+            name="adamw",
+            lr=1e-4,
+            weight_decay=0.05,
+            layer_decay=0.75,
+            schedule="cosine",
+            warmup=0.1,
+            clip_norm=1.0,
+        ),
         objective=ObjectiveConfig(classification=ClassificationConfig(label_smoothing=0.1)),
         train=RunConfig(epochs=6, batch_size=16, average="ema", ema_decay=0.95, patience=8),
     )

@@ -1,4 +1,5 @@
-"""GAT: the paper's training on YouTube-8M, its small counterpart, and one for features of one's own videos.
+"""GAT: the paper's training on YouTube-8M, its small counterpart, and one for features of one's own
+videos.
 
 Source: Sahu et al., section 4.1 and Table 1.
 """
@@ -37,57 +38,112 @@ VARIANTS: dict[str, Variant] = {
 def gat_youtube8m() -> TrainConfig:
     """Train GAT_AdvFr on YouTube-8M with the paper's settings.
 
-    Adam 2e-4, batch 64, GAP on 64,000 validation videos every 10,000 iterations, rate x 0.1 after 3 evaluations without
-    a gain, stop after 5; windows of 20 s, eps 0.5, alpha 1, beta 0.001. The number of epochs is not stated; early
-    stopping ends the run. Give the shards' folder as `--data`; a hierarchy.csv there maps the labels (the paper's is
-    unpublished).
+    Adam 2e-4, batch 64, GAP on 64,000 validation videos every 10,000 iterations, rate x 0.1 after 3
+    evaluations without a gain, stop after 5; windows of 20 s, eps 0.5, alpha 1, beta 0.001. The
+    number of epochs is not stated; early stopping ends the run. Give the shards' folder as
+    `--data`; a hierarchy.csv there maps the labels (the paper's is unpublished).
     """
     return TrainConfig(
         recipe="gat_youtube8m",
-        model=ModelConfig(name="gat", arguments={"windows": [None, 20], "num_heads": 8, "depth": 1}),
-        data=DataConfig(features=FeaturesData(stream=True, max_val_videos=64_000, on_corrupt="skip")),
-        optim=OptimConfig(name="adam", lr=2e-4, weight_decay=0.0, schedule="plateau", gamma=0.1, plateau_patience=3),
-        objective=ObjectiveConfig(task="features", weights={"class": 1.0, "adversarial": 1.0, "attention": 0.001},
-                                  adversarial=AdversarialConfig(eps=0.5, distance="frobenius")),
-        train=RunConfig(epochs=50, batch_size=64, eval_every=10_000, save_every=10_000, patience=5, log_every=100,
-                        calibrate=False),
+        model=ModelConfig(
+            name="gat", arguments={"windows": [None, 20], "num_heads": 8, "depth": 1}
+        ),
+        data=DataConfig(
+            features=FeaturesData(stream=True, max_val_videos=64_000, on_corrupt="skip")
+        ),
+        optim=OptimConfig(
+            name="adam",
+            lr=2e-4,
+            weight_decay=0.0,
+            schedule="plateau",
+            gamma=0.1,
+            plateau_patience=3,
+        ),
+        objective=ObjectiveConfig(
+            task="features",
+            weights={"class": 1.0, "adversarial": 1.0, "attention": 0.001},
+            adversarial=AdversarialConfig(eps=0.5, distance="frobenius"),
+        ),
+        train=RunConfig(
+            epochs=50,
+            batch_size=64,
+            eval_every=10_000,
+            save_every=10_000,
+            patience=5,
+            log_every=100,
+            calibrate=False,
+        ),
     )
 
 
 def gat_youtube8m_mini() -> TrainConfig:
-    """Train a small GMSA on `marey data render youtube8m-mini --out DIR` in well under a minute, with cross-entropy.
+    """Train a small GMSA on `marey data render youtube8m-mini --out DIR` in well under a minute,
+    with cross-entropy.
 
-    `variant_of(gat_youtube8m_mini(), "GAT-AdvFr")` gives the other columns of Table 1. A one-cycle rate
-    replaces the plateau schedule, which needs more iterations than these runs have.
+    `variant_of(gat_youtube8m_mini(), "GAT-AdvFr")` gives the other columns of Table 1. A one-cycle
+    rate replaces the plateau schedule, which needs more iterations than these runs have.
     """
     return TrainConfig(
         recipe="gat_youtube8m_mini",
-        model=ModelConfig(name="gat", arguments={"windows": [None, 8], "num_heads": 4, "hidden_dim": 128,
-                                                 "ffn_ratio": 2.0, "dropout": 0.1}),
+        model=ModelConfig(
+            name="gat",
+            arguments={
+                "windows": [None, 8],
+                "num_heads": 4,
+                "hidden_dim": 128,
+                "ffn_ratio": 2.0,
+                "dropout": 0.1,
+            },
+        ),
         optim=OptimConfig(name="adam", lr=3e-3, weight_decay=0.0, schedule="onecycle", warmup=0.1),
         objective=ObjectiveConfig(task="features"),
-        train=RunConfig(epochs=11, batch_size=16, eval_every=275, save_every=825, eval_batch_size=64, log_every=25,
-                        calibrate=False, tensorboard=False),
+        train=RunConfig(
+            epochs=11,
+            batch_size=16,
+            eval_every=275,
+            save_every=825,
+            eval_batch_size=64,
+            log_every=25,
+            calibrate=False,
+            tensorboard=False,
+        ),
     )
 
 
 def gat_features() -> TrainConfig:
     """Train GAT_AdvFr on features of one's own videos (`marey features DIR --out FILES.tfrecord`).
 
-    Smaller than the paper's model: features are projected to 64 values, a fifth of the videos is held out.
+    Smaller than the paper's model: features are projected to 64 values, a fifth of the videos is
+    held out.
     """
     return TrainConfig(
         recipe="gat_features",
-        model=ModelConfig(name="gat", arguments={"windows": [None, 8], "num_heads": 4, "hidden_dim": 128,
-                                                 "ffn_ratio": 2.0, "dim": {"rgb": 64, "audio": 64}}),
+        model=ModelConfig(
+            name="gat",
+            arguments={
+                "windows": [None, 8],
+                "num_heads": 4,
+                "hidden_dim": 128,
+                "ffn_ratio": 2.0,
+                "dim": {"rgb": 64, "audio": 64},
+            },
+        ),
         optim=OptimConfig(name="adam", lr=1e-3, weight_decay=0.0, schedule="cosine", warmup=0.1),
-        objective=ObjectiveConfig(task="features", weights={"class": 1.0, "adversarial": 1.0, "attention": 0.001}),
+        objective=ObjectiveConfig(
+            task="features", weights={"class": 1.0, "adversarial": 1.0, "attention": 0.001}
+        ),
         train=RunConfig(epochs=20, batch_size=16, calibrate=False),
     )
 
 
-def variant_of(config: TrainConfig, name: str, *, eps: float = 0.5, alpha: float | None = None,
-               beta: float | None = None) -> TrainConfig:
+def variant_of(
+    config: TrainConfig,
+    name: str,
+    *,
+    eps: float = 0.5,
+    alpha: float | None = None,
+    beta: float | None = None,
+) -> TrainConfig:
     """Return a recipe as one column of Table 1.
 
     Args:
@@ -102,9 +158,16 @@ def variant_of(config: TrainConfig, name: str, *, eps: float = 0.5, alpha: float
     if name not in VARIANTS:
         raise unknown_name("variant", name, VARIANTS)
     variant = VARIANTS[name]
-    given = {name: weight for name, weight in (("adversarial", alpha), ("attention", beta)) if weight is not None}
+    given = {
+        name: weight
+        for name, weight in (("adversarial", alpha), ("attention", beta))
+        if weight is not None
+    }
     adversarial = AdversarialConfig(eps=eps, distance=variant.distance)
-    objective = replace(config.objective, weights={"class": 1.0, **variant.weights, **given},
-                        adversarial=adversarial)
+    objective = replace(
+        config.objective,
+        weights={"class": 1.0, **variant.weights, **given},
+        adversarial=adversarial,
+    )
     model = replace(config.model, arguments={**config.model.arguments, **variant.model})
     return replace(config, model=model, objective=objective)

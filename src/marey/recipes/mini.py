@@ -1,4 +1,5 @@
-"""What trains `marey-mini` and `marey-mini-order`: motion capture, convolutions first, then a transformer on them."""
+"""What trains `marey-mini` and `marey-mini-order`: motion capture, convolutions first, then a
+transformer on them."""
 
 from __future__ import annotations
 
@@ -8,47 +9,88 @@ from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.synthetic.motion import REVERSALS, list_actions
 from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from marey.training.data_config import DataConfig, FeatureCacheConfig
-from marey.training.objective_config import ClassificationConfig, LabelConfig, ObjectiveConfig, OrderConfig
+from marey.training.objective_config import (
+    ClassificationConfig,
+    LabelConfig,
+    ObjectiveConfig,
+    OrderConfig,
+)
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
-STEM_ARGUMENTS: dict[str, Any] = {"patch_size": 24, "embed_dim": 128, "stem": "conv+efficientnet_lite0",
-                                  "stem_stage": 6}
-"""The stem of `marey-mini`: four trained convolutions, and EfficientNet-Lite0 with ImageNet weights beside them."""
+STEM_ARGUMENTS: dict[str, Any] = {
+    "patch_size": 24,
+    "embed_dim": 128,
+    "stem": "conv+efficientnet_lite0",
+    "stem_stage": 6,
+}
+"""The stem of `marey-mini`: four trained convolutions, and EfficientNet-Lite0 with ImageNet weights
+beside them."""
 
 MINI_ARGUMENTS: dict[str, Any] = {
-    **STEM_ARGUMENTS, "depth": 3, "num_heads": 4, "mlp_ratio": 3.0, "time_attention": "cosine", "cls_in_time": True,
-    "label_hidden": [256], "class_hidden": [256], "head_dropout": 0.1, "drop_path": 0.05}
+    **STEM_ARGUMENTS,
+    "depth": 3,
+    "num_heads": 4,
+    "mlp_ratio": 3.0,
+    "time_attention": "cosine",
+    "cls_in_time": True,
+    "label_hidden": [256],
+    "class_hidden": [256],
+    "head_dropout": 0.1,
+    "drop_path": 0.05,
+}
 """The network of `marey-mini`."""
 
 
 def mini_preprocess() -> Preprocess:
-    """Eight frames at 8 frames per second (0.875 s) from the middle of the video, one centre crop of 96 pixels."""
-    sampling = ClipSampling(kind="uniform", num_frames=8, stride_frames=1, target_fps=8.0, view_start="offset")
-    return Preprocess(sampling=sampling, short_side=96, image_size=96, mean=LITE0_MEAN, std=LITE0_STD)
+    """Eight frames at 8 frames per second (0.875 s) from the middle of the video, one centre crop
+    of 96 pixels."""
+    sampling = ClipSampling(
+        kind="uniform", num_frames=8, stride_frames=1, target_fps=8.0, view_start="offset"
+    )
+    return Preprocess(
+        sampling=sampling, short_side=96, image_size=96, mean=LITE0_MEAN, std=LITE0_STD
+    )
 
 
 def mini_augment(preprocess: Preprocess) -> Augment:
-    """Crops of random size and shape, light, and clips played backwards under the name that then fits.
+    """Crops of random size and shape, light, and clips played backwards under the name that then
+    fits.
 
-    No clip is mirrored: left and right differ in the captured motions, and so does what mirroring would call them.
+    No clip is mirrored: left and right differ in the captured motions, and so does what mirroring
+    would call them.
     """
     names = list_actions()
     pairs = {names.index(action): names.index(backwards) for action, backwards in REVERSALS.items()}
-    return Augment(preprocess=preprocess, crop="random_resized", area_range=(0.55, 1.0), aspect_range=(0.8, 1.25),
-                   flip=0.0, reverse=0.5, reverse_pairs=pairs | {second: first for first, second in pairs.items()},
-                   brightness=0.3, contrast=0.3, grey=0.15)
+    return Augment(
+        preprocess=preprocess,
+        crop="random_resized",
+        area_range=(0.55, 1.0),
+        aspect_range=(0.8, 1.25),
+        flip=0.0,
+        reverse=0.5,
+        reverse_pairs=pairs | {second: first for first, second in pairs.items()},
+        brightness=0.3,
+        contrast=0.3,
+        grey=0.15,
+    )
 
 
 def mini_order_config() -> OrderConfig:
-    """Return how the order is learned from motion capture; the reasons are in `direcformer.direcformer_mini`."""
-    return OrderConfig(num_permutations=1000, rule="farthest", mask_diagonal=True,
-                       backwards=tuple(sorted(REVERSALS.values())))
+    """Return how the order is learned from motion capture; the reasons are in
+    `direcformer.direcformer_mini`."""
+    return OrderConfig(
+        num_permutations=1000,
+        rule="farthest",
+        mask_diagonal=True,
+        backwards=tuple(sorted(REVERSALS.values())),
+    )
 
 
 def mini_stem() -> TrainConfig:
-    """First half of `marey-mini`: the convolutions under a plain head (`models/stem_classifier.py`).
+    """First half of `marey-mini`: the convolutions under a plain head
+    (`models/stem_classifier.py`).
 
     The clips: `marey data render mocap --out DIR --clips 32000 --size 112 --fps 8 --seed 3`.
     """
@@ -58,53 +100,106 @@ def mini_stem() -> TrainConfig:
         model=ModelConfig(name="stem_classifier", arguments=STEM_ARGUMENTS, imagenet_stem=True),
         data=DataConfig(preprocess=preprocess),
         augment=mini_augment(preprocess),
-        optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0),
+        optim=OptimConfig(
+            name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0
+        ),
         objective=ObjectiveConfig(classification=ClassificationConfig(label_smoothing=0.05)),
-        train=RunConfig(epochs=6, batch_size=128, precision="bf16", eval_batch_size=64, eval_every=400,
-                        calibrate=False),
+        train=RunConfig(
+            epochs=6,
+            batch_size=128,
+            precision="bf16",
+            eval_batch_size=64,
+            eval_every=400,
+            calibrate=False,
+        ),
     )
 
 
 def mini_mocap() -> TrainConfig:
-    """Train `marey-mini` on the clips of `mini_stem`, from its convolutions: `--set model.init_from=RUN/best`.
+    """Train `marey-mini` on the clips of `mini_stem`, from its convolutions: `--set
+    model.init_from=RUN/best`.
 
-    Class, order and meaning of the label are learned together; the order in the last fifth of the steps, which makes
-    those twice as long. The image network beside the convolutions keeps its ImageNet weights and is not run: it serves
-    the unknown-detector and fine-tuning.
+    Class, order and meaning of the label are learned together; the order in the last fifth of the
+    steps, which makes those twice as long. The image network beside the convolutions keeps its
+    ImageNet weights and is not run: it serves the unknown-detector and fine-tuning.
     """
     preprocess = mini_preprocess()
     return TrainConfig(
         recipe="mini_mocap",
-        model=ModelConfig(name="sevitar", arguments=MINI_ARGUMENTS, imagenet_stem=True, start="glorot"),
+        model=ModelConfig(
+            name="sevitar", arguments=MINI_ARGUMENTS, imagenet_stem=True, start="glorot"
+        ),
         data=DataConfig(preprocess=preprocess),
         augment=mini_augment(preprocess),
-        optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0),
-        objective=ObjectiveConfig(weights={"class": 1.0, "label": 0.5, "order": 0.1, "guided": 0.25},
-                                  start={"order": 0.8, "guided": 0.8},
-                                  classification=ClassificationConfig(label_smoothing=0.05),
-                                  order=OrderConfig(num_permutations=1000, backwards=tuple(sorted(REVERSALS.values()))),
-                                  label=LabelConfig(loss="cosine")),
-        train=RunConfig(epochs=11, batch_size=128, precision="bf16", eval_batch_size=64, eval_every=500,
-                        unused_parameters=True),
+        optim=OptimConfig(
+            name="adamw",
+            lr=1.5e-3,
+            weight_decay=0.05,
+            schedule="onecycle",
+            warmup=0.1,
+            clip_norm=1.0,
+        ),
+        objective=ObjectiveConfig(
+            weights={"class": 1.0, "label": 0.5, "order": 0.1, "guided": 0.25},
+            start={"order": 0.8, "guided": 0.8},
+            classification=ClassificationConfig(label_smoothing=0.05),
+            order=OrderConfig(num_permutations=1000, backwards=tuple(sorted(REVERSALS.values()))),
+            label=LabelConfig(loss="cosine"),
+        ),
+        train=RunConfig(
+            epochs=11,
+            batch_size=128,
+            precision="bf16",
+            eval_batch_size=64,
+            eval_every=500,
+            unused_parameters=True,
+        ),
     )
 
 
 def mini_order() -> TrainConfig:
-    """Train `marey-mini-order`, which puts frames back: a small DirecFormer (C-C, all losses) on the same clips.
+    """Train `marey-mini-order`, which puts frames back: a small DirecFormer (C-C, all losses) on
+    the same clips.
 
-    It starts from the convolutions of `mini_stem`, which stay as they are: `--set model.init_from=RUN/best`. The order
-    terms are set as in `direcformer_mini`, whose docstring gives the reasons. Of the image network beside the
-    convolutions, which a DirecFormer does not read, only the first stage is kept.
+    It starts from the convolutions of `mini_stem`, which stay as they are: `--set
+    model.init_from=RUN/best`. The order terms are set as in `direcformer_mini`, whose docstring
+    gives the reasons. Of the image network beside the convolutions, which a DirecFormer does not
+    read, only the first stage is kept.
     """
     preprocess = mini_preprocess()
     return TrainConfig(
         recipe="mini_order",
-        model=ModelConfig(name="direcformer", start="glorot", arguments={
-            **STEM_ARGUMENTS, "stem_stage": 1, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0, "freeze_stem_norm": True}),
+        model=ModelConfig(
+            name="direcformer",
+            start="glorot",
+            arguments={
+                **STEM_ARGUMENTS,
+                "stem_stage": 1,
+                "depth": 2,
+                "num_heads": 4,
+                "mlp_ratio": 2.0,
+                "freeze_stem_norm": True,
+            },
+        ),
         data=DataConfig(preprocess=preprocess, feature_cache=FeatureCacheConfig(variants=1)),
         augment=mini_augment(preprocess),
-        optim=OptimConfig(name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0),
-        objective=ObjectiveConfig(weights={"class": 1.0, "order": 1.0, "guided": 10.0}, order=mini_order_config()),
-        train=RunConfig(max_steps=3000, batch_size=32, precision="bf16", eval_batch_size=64, eval_every=3000,
-                        calibrate=False),
+        optim=OptimConfig(
+            name="adamw",
+            lr=1.5e-3,
+            weight_decay=0.05,
+            schedule="onecycle",
+            warmup=0.1,
+            clip_norm=1.0,
+        ),
+        objective=ObjectiveConfig(
+            weights={"class": 1.0, "order": 1.0, "guided": 10.0}, order=mini_order_config()
+        ),
+        train=RunConfig(
+            max_steps=3000,
+            batch_size=32,
+            precision="bf16",
+            eval_batch_size=64,
+            eval_every=3000,
+            calibrate=False,
+        ),
     )

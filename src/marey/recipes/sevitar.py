@@ -1,8 +1,10 @@
-"""SeViTAR's experiments (section 4.1) as recipes: 8 frames at 224, patch 16, q = 768, A = 12 heads, SGD 0.002, batch 8.
+"""SeViTAR's experiments (section 4.1) as recipes: 8 frames at 224, patch 16, q = 768, A = 12 heads,
+SGD 0.002, batch 8.
 
-The paper does not give the widths of the two MLPs, the number of epochs, or how the backbone was started; here the
-MLPs have one hidden layer of q values, 15 epochs follow TimeSformer, and the start is ImageNet's ViT-B/16 where the
-user gives it (`--set model.init_from=DIR`, made by `marey convert --from vit`).
+The paper does not give the widths of the two MLPs, the number of epochs, or how the backbone was
+started; here the MLPs have one hidden layer of q values, 15 epochs follow TimeSformer, and the
+start is ImageNet's ViT-B/16 where the user gives it (`--set model.init_from=DIR`, made by `marey
+convert --from vit`).
 """
 
 from __future__ import annotations
@@ -19,22 +21,40 @@ from marey.video.sampling import ClipSampling
 
 
 def _paper(recipe: str) -> TrainConfig:
-    preprocess = Preprocess(sampling=ClipSampling(kind="uniform", num_frames=8, stride_frames=32, target_fps=30.0),
-                            short_side=256, image_size=224)
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="uniform", num_frames=8, stride_frames=32, target_fps=30.0),
+        short_side=256,
+        image_size=224,
+    )
     return TrainConfig(
         recipe=recipe,
-        model=ModelConfig(name="sevitar", arguments={"position_embedding": "joint", "label_hidden": [768],
-                                                     "class_hidden": [768]}),
+        model=ModelConfig(
+            name="sevitar",
+            arguments={"position_embedding": "joint", "label_hidden": [768], "class_hidden": [768]},
+        ),
         data=DataConfig(preprocess=preprocess),
-        augment=Augment(preprocess=preprocess, crop="short_side_jitter", short_side_range=(256, 256), flip=0.5),
-        optim=OptimConfig(name="sgd", lr=0.002, momentum=0.9, weight_decay=1e-4, schedule="constant", clip_norm=1.0),
-        objective=ObjectiveConfig(weights={"class": 1.0, "label": 1.0},
-                                  label=LabelConfig(loss="mse", stage_shares=(0.5, 0.25, 0.25))),
-        train=RunConfig(epochs=15, batch_size=8, unused_parameters=True))
+        augment=Augment(
+            preprocess=preprocess, crop="short_side_jitter", short_side_range=(256, 256), flip=0.5
+        ),
+        optim=OptimConfig(
+            name="sgd",
+            lr=0.002,
+            momentum=0.9,
+            weight_decay=1e-4,
+            schedule="constant",
+            clip_norm=1.0,
+        ),
+        objective=ObjectiveConfig(
+            weights={"class": 1.0, "label": 1.0},
+            label=LabelConfig(loss="mse", stage_shares=(0.5, 0.25, 0.25)),
+        ),
+        train=RunConfig(epochs=15, batch_size=8, unused_parameters=True),
+    )
 
 
 def sevitar_ucf101() -> TrainConfig:
-    """SeViTAR on UCF101 (89.35 on UCF-101P in Table 1); `--set objective.label.stage_shares=null` learns at once."""
+    """SeViTAR on UCF101 (89.35 on UCF-101P in Table 1); `--set objective.label.stage_shares=null`
+    learns at once."""
     return _paper("sevitar_ucf101")
 
 
@@ -44,13 +64,21 @@ def sevitar_hmdb51() -> TrainConfig:
 
 
 def sevitar_kinetics400() -> TrainConfig:
-    """SeViTAR on the 80,000 Kinetics-400 videos of section 4.2 (65.22 on Kinetics-400P in Table 1)."""
+    """SeViTAR on the 80,000 Kinetics-400 videos of section 4.2 (65.22 on Kinetics-400P in Table
+    1)."""
     config = _paper("sevitar_kinetics400")
     return replace(config, data=replace(config.data, limit=80_000))
 
 
 def sevitar_folder() -> TrainConfig:
-    """A small SeViTAR on a user's folder, from the bundled weights, for a CPU: joint training, a few minutes."""
+    """A small SeViTAR on a user's folder, from the bundled weights, for a CPU: joint training, a
+    few minutes."""
     config = finetune_folder()
-    return replace(config, recipe="sevitar_folder", data=replace(config.data, feature_cache=None),
-                   objective=ObjectiveConfig(weights={"class": 1.0, "label": 0.5}, label=LabelConfig(loss="cosine")))
+    return replace(
+        config,
+        recipe="sevitar_folder",
+        data=replace(config.data, feature_cache=None),
+        objective=ObjectiveConfig(
+            weights={"class": 1.0, "label": 0.5}, label=LabelConfig(loss="cosine")
+        ),
+    )

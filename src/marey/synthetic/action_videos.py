@@ -30,8 +30,15 @@ from marey.video.encode import write_video
 SPLITS = ("train",) * 7 + ("val", "test", "test")
 """Split of video i: entry i modulo ten."""
 SAMPLE_RATE = 16_000
-THUMPS_PER_SECOND = {"walk": 1.8, "walk backwards": 1.8, "run": 2.8, "run backwards": 2.8, "jump": 0.7, "backflip": 0.7,
-                     "front flip": 0.7}
+THUMPS_PER_SECOND = {
+    "walk": 1.8,
+    "walk backwards": 1.8,
+    "run": 2.8,
+    "run backwards": 2.8,
+    "jump": 0.7,
+    "backflip": 0.7,
+    "front flip": 0.7,
+}
 """How often feet are heard, where an action has steps or landings."""
 
 
@@ -43,13 +50,15 @@ def thumps(rate: float, seconds: float, generator: np.random.Generator) -> NDArr
     at = generator.uniform(0, 1 / rate)
     while at < seconds:
         start = int(at * SAMPLE_RATE)
-        part = knock[:len(sound) - start] * generator.uniform(0.7, 1.0)
-        sound[start:start + len(part)] += part
+        part = knock[: len(sound) - start] * generator.uniform(0.7, 1.0)
+        sound[start : start + len(part)] += part
         at += generator.normal(1, 0.06) / rate
     return sound
 
 
-def draw_sound(actions: list[str], lengths: list[float], generator: np.random.Generator) -> NDArray[np.float32] | None:
+def draw_sound(
+    actions: list[str], lengths: list[float], generator: np.random.Generator
+) -> NDArray[np.float32] | None:
     """Return the sound of a video, or None for the third that has no track."""
     if generator.random() < 1 / 3:
         return None
@@ -62,19 +71,27 @@ def draw_sound(actions: list[str], lengths: list[float], generator: np.random.Ge
     for action, length in zip(actions, lengths, strict=True):
         count = int(length * SAMPLE_RATE)
         if audible and action in THUMPS_PER_SECOND:
-            sound[at:at + count] += generator.uniform(0.2, 0.7) * thumps(THUMPS_PER_SECOND[action], length, generator)
+            sound[at : at + count] += generator.uniform(0.2, 0.7) * thumps(
+                THUMPS_PER_SECOND[action], length, generator
+            )
         at += count
     return sound.clip(-1, 1).astype(np.float32)
 
 
-def write_video_with_sound(path: Path, frames: Tensor, fps: float, sound: NDArray[np.float32] | None) -> None:
+def write_video_with_sound(
+    path: Path, frames: Tensor, fps: float, sound: NDArray[np.float32] | None
+) -> None:
     """Write frames (T, 3, H, W) uint8 as H.264 and sound at 16 kHz as AAC into one MP4."""
     if sound is None:
         write_video(path, frames, fps)
         return
     silent = path.with_name(f".{path.stem}.silent.mp4")
     write_video(silent, frames, fps)
-    with atomic(path) as temporary, av.open(str(silent)) as source, av.open(str(temporary), "w") as target:
+    with (
+        atomic(path) as temporary,
+        av.open(str(silent)) as source,
+        av.open(str(temporary), "w") as target,
+    ):
         video = target.add_stream_from_template(source.streams.video[0])
         audio = target.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         for packet in source.demux(video=0):
@@ -88,8 +105,15 @@ def write_video_with_sound(path: Path, frames: Tensor, fps: float, sound: NDArra
     silent.unlink()
 
 
-def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, seed: int = 0, reversals: bool = False,
-                       progress: Callable[[int, int], None] | None = None) -> Path:
+def make_action_videos(
+    clips: str | Path,
+    out: str | Path,
+    num_videos: int,
+    *,
+    seed: int = 0,
+    reversals: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Write videos and a manifest.csv (`path,label,split`; several labels are separated by ";").
 
     Args:
@@ -112,8 +136,11 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
     for number in range(num_videos):
         split, generator = SPLITS[number % len(SPLITS)], np.random.default_rng([seed, number])
         names = parts[split].class_names
-        shots = draw_shots(parts[split].labels, generator,
-                           [k for k, name in enumerate(names) if reversals or name in RECORDINGS])
+        shots = draw_shots(
+            parts[split].labels,
+            generator,
+            [k for k, name in enumerate(names) if reversals or name in RECORDINGS],
+        )
         actions = [names[parts[split].labels[row]] for row in shots]
         path = out / "videos" / f"{number:05d}.mp4"
         if not path.is_file():
@@ -127,12 +154,17 @@ def make_action_videos(clips: str | Path, out: str | Path, num_videos: int, *, s
     return out
 
 
-def draw_shots(labels: Sequence[int], generator: np.random.Generator, allowed: Sequence[int]) -> list[int]:
+def draw_shots(
+    labels: Sequence[int], generator: np.random.Generator, allowed: Sequence[int]
+) -> list[int]:
     """Choose one to five clips of one to three allowed actions, which are equally frequent; shots
     in any order."""
     every, known = np.asarray(labels), np.intersect1d(labels, allowed)
     count = min(int(generator.choice([1, 2, 3], p=[0.4, 0.4, 0.2])), len(known))
     actions = generator.choice(known, size=count, replace=False)
-    shots = [int(generator.choice(np.flatnonzero(every == action)))
-             for action in actions for _ in range(int(generator.integers(1, 3)))]
+    shots = [
+        int(generator.choice(np.flatnonzero(every == action)))
+        for action in actions
+        for _ in range(int(generator.integers(1, 3)))
+    ]
     return [shots[i] for i in generator.permutation(len(shots))][:5]

@@ -13,8 +13,11 @@ from torchvision.io import ImageReadMode, decode_image
 
 from marey.errors import UserError
 
-KINDS: dict[str, tuple[str, ...]] = {"train": ("gradient", "noise", "stripes", "rectangles"), "val": ("checker",),
-                                     "test": ("discs", "waves")}
+KINDS: dict[str, tuple[str, ...]] = {
+    "train": ("gradient", "noise", "stripes", "rectangles"),
+    "val": ("checker",),
+    "test": ("discs", "waves"),
+}
 """Split -> the kinds of drawn background it uses."""
 
 
@@ -22,7 +25,9 @@ def _rand(*shape: int, generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator)
 
 
-def draw_background(size: int, split: str, generator: torch.Generator, images: Path | None = None) -> Tensor:
+def draw_background(
+    size: int, split: str, generator: torch.Generator, images: Path | None = None
+) -> Tensor:
     """Draw a background, with a floor of another kind below a horizon in half the cases.
 
     Args:
@@ -37,7 +42,9 @@ def draw_background(size: int, split: str, generator: torch.Generator, images: P
     """
     files = _image_files(images, split) if images is not None else ()
     if files and float(_rand(generator=generator)) < 0.5:
-        return _image(files[int(torch.randint(len(files), (), generator=generator))], size, generator)
+        return _image(
+            files[int(torch.randint(len(files), (), generator=generator))], size, generator
+        )
     wall = _texture(size, _pick(KINDS[split], generator), generator)
     if float(_rand(generator=generator)) < 0.5:
         floor = _texture(size, _pick(KINDS[split], generator), generator)
@@ -76,7 +83,9 @@ def _share(size: int, kind: str, generator: torch.Generator) -> Tensor:
     if kind == "gradient":
         return ((across - across.min()) / (across.max() - across.min()))[None]
     if kind == "noise":
-        octaves = [_value_noise(size, cells, generator) / k for k, cells in enumerate((3, 7, 15, 31), 1)]
+        octaves = [
+            _value_noise(size, cells, generator) / k for k, cells in enumerate((3, 7, 15, 31), 1)
+        ]
         return torch.stack(octaves).sum(0) / sum(1 / k for k in range(1, 5))
     if kind == "stripes":
         return ((across * count * 2).floor() % 2)[None]
@@ -87,18 +96,27 @@ def _share(size: int, kind: str, generator: torch.Generator) -> Tensor:
     share = torch.zeros(3, size, size)
     for _ in range(count * 2):
         colour = _rand(3, 1, generator=generator)
-        cx, cy, rx, ry = (float(v) for v in _rand(4, generator=generator) * torch.tensor([1, 1, 0.22, 0.22]))
-        inside = ((x - cx).abs() < rx) & ((y - cy).abs() < ry) if kind == "rectangles" else \
-            (x - cx) ** 2 + (y - cy) ** 2 < rx ** 2
+        cx, cy, rx, ry = (
+            float(v) for v in _rand(4, generator=generator) * torch.tensor([1, 1, 0.22, 0.22])
+        )
+        inside = (
+            ((x - cx).abs() < rx) & ((y - cy).abs() < ry)
+            if kind == "rectangles"
+            else (x - cx) ** 2 + (y - cy) ** 2 < rx**2
+        )
         share[:, inside] = colour
     return share
 
 
 @functools.lru_cache(maxsize=8)
 def _image_files(folder: Path, split: str) -> tuple[Path, ...]:
-    files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = sorted(
+        p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )
     if not files:
-        raise UserError(f"{folder}: no JPEG or PNG file to use as a background; give another folder or none")
+        raise UserError(
+            f"{folder}: no JPEG or PNG file to use as a background; give another folder or none"
+        )
     digits = {"train": range(8), "val": (8,), "test": (9,)}[split]
     return tuple(p for i, p in enumerate(files) if i % 10 in digits)
 
@@ -109,5 +127,10 @@ def _image(path: Path, size: int, generator: torch.Generator) -> Tensor:
     crop = int(side * (0.6 + 0.4 * float(_rand(generator=generator))))
     top = int(float(_rand(generator=generator)) * (image.shape[-2] - crop))
     left = int(float(_rand(generator=generator)) * (image.shape[-1] - crop))
-    return F.interpolate(image[..., top:top + crop, left:left + crop], size=(size, size), mode="bilinear",
-                         antialias=True, align_corners=False)[0].clamp(0, 1)
+    return F.interpolate(
+        image[..., top : top + crop, left : left + crop],
+        size=(size, size),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
+    )[0].clamp(0, 1)

@@ -37,8 +37,16 @@ class RenderedClip:
     """The seed all parameters came from."""
 
 
-def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64, num_frames: int = 8, fps: float = 4.0,
-                backgrounds: Path | None = None) -> RenderedClip:
+def render_clip(
+    action: str,
+    *,
+    seed: int,
+    split: str = "train",
+    size: int = 64,
+    num_frames: int = 8,
+    fps: float = 4.0,
+    backgrounds: Path | None = None,
+) -> RenderedClip:
     """Render one person doing one action.
 
     Args:
@@ -58,8 +66,10 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     if size < 8 or num_frames < 1 or fps <= 0:
-        raise UserError(f"cannot render {num_frames} frames of {size} pixels at {fps} frames per second; "
-                        "expected at least 1 frame, 8 pixels and a positive rate")
+        raise UserError(
+            f"cannot render {num_frames} frames of {size} pixels at {fps} frames per second; "
+            "expected at least 1 frame, 8 pixels and a positive rate"
+        )
 
     # The order of the draws is part of the format: a change of it changes every clip.
     motion = load_motion(action)
@@ -68,11 +78,18 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
     seconds = np.arange(num_frames) / fps
     played = seconds * draw("speed", split, generator)
     start = draw_start(action, float(played[-1]), split, generator)
-    rows = shake_joints(motion.poses(start + played), seconds, draw("joint_noise_radians", split, generator), generator)
+    rows = shake_joints(
+        motion.poses(start + played),
+        seconds,
+        draw("joint_noise_radians", split, generator),
+        generator,
+    )
     cameras = draw_cameras(rows[:, :3] * body.height, split, generator)
     light, scene_size = draw_light(generator), size * (2 if size <= 96 else 1)
     wall = draw_background(2 * size, split, generator, backgrounds)
-    offsets = background_offsets(cameras, depth=4.0 + 8.0 * float(torch.rand((), generator=generator)))
+    offsets = background_offsets(
+        cameras, depth=4.0 + 8.0 * float(torch.rand((), generator=generator))
+    )
 
     frames, masks = [], []
     with Stage([body]) as stage:
@@ -84,11 +101,20 @@ def render_clip(action: str, *, seed: int, split: str = "train", size: int = 64,
             masks.append(F.interpolate(mask, size=(size, size), mode="area")[0, 0] >= 0.5)
 
     stacked = torch.stack(masks)
-    clip = Clip(frames=degrade(torch.stack(frames), generator), frame_indices=tuple(range(num_frames)),
-                frame_seconds=tuple(float(s) for s in seconds), fps=fps,
-                path=f"mocap:{action}?seed={seed}&split={split}")
-    return RenderedClip(clip=clip, boxes_xyxy=torch.stack([mask_box(mask) for mask in stacked]), masks=stacked,
-                        action=action, seed=seed)
+    clip = Clip(
+        frames=degrade(torch.stack(frames), generator),
+        frame_indices=tuple(range(num_frames)),
+        frame_seconds=tuple(float(s) for s in seconds),
+        fps=fps,
+        path=f"mocap:{action}?seed={seed}&split={split}",
+    )
+    return RenderedClip(
+        clip=clip,
+        boxes_xyxy=torch.stack([mask_box(mask) for mask in stacked]),
+        masks=stacked,
+        action=action,
+        seed=seed,
+    )
 
 
 def draw_cameras(roots: np.ndarray, split: str, generator: torch.Generator) -> list[Camera]:
@@ -106,7 +132,13 @@ def draw_cameras(roots: np.ndarray, split: str, generator: torch.Generator) -> l
     targets = middle + follow * (roots - middle)
     spread = float(np.abs(roots - targets)[:, [0, 2]].max())
     distance = (0.85 + 0.45 * u[2] + 0.8 * spread) / np.tan(np.radians(field / 2))
-    direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(elevation), np.sin(azimuth) * np.cos(elevation)])
+    direction = np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+        ]
+    )
     steps = np.linspace(-0.5, 0.5, len(roots))[:, None]
     drift = steps * np.array([[u[3] - 0.5, 0.4 * (u[4] - 0.5), u[5] - 0.5]]) * 0.5
     shake = 0.02 * u[6] * torch.randn(len(roots), 3, generator=generator).numpy()
@@ -128,8 +160,14 @@ def background_offsets(cameras: list[Camera], depth: float) -> list[tuple[float,
     return [(float(x), float(y)) for x, y in points - points[0]]
 
 
-def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tuple[float, float], size: int,
-              height: int | None = None) -> Tensor:
+def composite(
+    picture: np.ndarray,
+    person: np.ndarray,
+    wall: Tensor,
+    offset: tuple[float, float],
+    size: int,
+    height: int | None = None,
+) -> Tensor:
     """Put the rendered persons before the background, smooth their edges, and return uint8
     (3, height, size).
 
@@ -146,16 +184,24 @@ def composite(picture: np.ndarray, person: np.ndarray, wall: Tensor, offset: tup
     y = (torch.arange(height) + 0.5) / height * 2 - 1
     x = (torch.arange(size) + 0.5) / size * 2 - 1
     scale = size / S
-    grid_y, grid_x = torch.meshgrid((y - 2 * offset[1]) * scale * height / size, (x - 2 * offset[0]) * scale,
-                                    indexing="ij")
-    behind = F.grid_sample(wall[None], torch.stack([grid_x, grid_y], -1)[None].float(), mode="bilinear",
-                           padding_mode="reflection", align_corners=False)
+    grid_y, grid_x = torch.meshgrid(
+        (y - 2 * offset[1]) * scale * height / size, (x - 2 * offset[0]) * scale, indexing="ij"
+    )
+    behind = F.grid_sample(
+        wall[None],
+        torch.stack([grid_x, grid_y], -1)[None].float(),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )
 
     # Averaging a larger picture, premultiplied by its mask, smooths the outline.
     alpha = torch.from_numpy(person).float()[None, None]
     colour = torch.from_numpy(picture).permute(2, 0, 1).float()[None] / 255 * alpha
     if alpha.shape[-2:] != (height, size):
-        alpha, colour = (F.interpolate(v, size=(height, size), mode="area") for v in (alpha, colour))
+        alpha, colour = (
+            F.interpolate(v, size=(height, size), mode="area") for v in (alpha, colour)
+        )
     return ((colour + (1 - alpha) * behind)[0] * 255).round().clamp(0, 255).to(torch.uint8)
 
 

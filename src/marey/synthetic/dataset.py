@@ -55,13 +55,19 @@ class RenderPlan:
         """Return action, split and seed of one clip; within a split the actions take turns."""
         names, period = self.class_names(), len(self.splits)
         split = self.splits[index % period]
-        before = sum(s == split for s in self.splits[:index % period])
+        before = sum(s == split for s in self.splits[: index % period])
         turn = (index // period) * self.splits.count(split) + before
         return names[turn % len(names)], split, self.seed * 10_000_019 + index
 
 
-def render_dataset(out: Path | str, num_clips: int, plan: RenderPlan | None = None, *, workers: int = 2,
-                   progress: Callable[[int, int], None] | None = None) -> Path:
+def render_dataset(
+    out: Path | str,
+    num_clips: int,
+    plan: RenderPlan | None = None,
+    *,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Render a packed folder that `open_dataset` and `PackedClips` read; goes on where a stopped
     run ended.
 
@@ -88,8 +94,10 @@ def render_dataset(out: Path | str, num_clips: int, plan: RenderPlan | None = No
     have = len(np.load(out / "frames.npy", mmap_mode="r")) if (out / "frames.npy").is_file() else 0
     if have >= num_clips and (out / "manifest.csv").is_file():
         return out
-    jobs = [(out, plan, first, min(first + CLIPS_PER_PART, num_clips))
-            for first in range(have, num_clips, CLIPS_PER_PART)]
+    jobs = [
+        (out, plan, first, min(first + CLIPS_PER_PART, num_clips))
+        for first in range(have, num_clips, CLIPS_PER_PART)
+    ]
     missing = [job for job in jobs if not _part(out, "frames", job[2], job[3]).is_file()]
     done = num_clips - sum(last - first for _, _, first, last in missing)
     for count in _run(missing, workers):
@@ -121,12 +129,23 @@ def _part(out: Path, kind: str, first: int, last: int) -> Path:
 
 def _claim(out: Path, plan: RenderPlan) -> None:
     """Write packed.json, or check that the one there says the same."""
-    description = json.loads(json.dumps({"format": 1, "fps": plan.fps, "kind": "mocap",
-                                         "class_names": plan.class_names(), "plan": asdict(plan)}))
+    description = json.loads(
+        json.dumps(
+            {
+                "format": 1,
+                "fps": plan.fps,
+                "kind": "mocap",
+                "class_names": plan.class_names(),
+                "plan": asdict(plan),
+            }
+        )
+    )
     path = out / "packed.json"
     if path.is_file():
         if json.loads(path.read_text()) != description:
-            raise UserError(f"{path}: rendered with other settings; choose another --out or delete that folder")
+            raise UserError(
+                f"{path}: rendered with other settings; choose another --out or delete that folder"
+            )
         return
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out}: not empty and not a rendered folder; choose another --out")
@@ -141,9 +160,19 @@ def _render_part(out: Path, plan: RenderPlan, first: int, last: int) -> int:
     boxes = np.empty((last - first, plan.num_frames, 4), dtype=np.float32)
     for i in range(first, last):
         action, split, seed = plan.clip(i)
-        rendered = render_clip(action, seed=seed, split=split, size=plan.size, num_frames=plan.num_frames,
-                               fps=plan.fps, backgrounds=backgrounds)
-        frames[i - first], boxes[i - first] = rendered.clip.frames.numpy(), rendered.boxes_xyxy.numpy()
+        rendered = render_clip(
+            action,
+            seed=seed,
+            split=split,
+            size=plan.size,
+            num_frames=plan.num_frames,
+            fps=plan.fps,
+            backgrounds=backgrounds,
+        )
+        frames[i - first], boxes[i - first] = (
+            rendered.clip.frames.numpy(),
+            rendered.boxes_xyxy.numpy(),
+        )
     for kind, array in (("boxes", boxes), ("frames", frames)):
         with atomic(_part(out, kind, first, last)) as temporary:
             np.save(temporary, array)
@@ -157,7 +186,7 @@ def _assemble(out: Path, kind: str, num_clips: int, spans: list[tuple[int, int]]
     with atomic(out / f"{kind}.npy") as temporary:
         joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=sample.dtype, shape=shape)
         if spans[0][0]:
-            joined[:spans[0][0]] = np.load(out / f"{kind}.npy", mmap_mode="r")
+            joined[: spans[0][0]] = np.load(out / f"{kind}.npy", mmap_mode="r")
         for first, last in spans:
             joined[first:last] = np.load(_part(out, kind, first, last), mmap_mode="r")
         joined.flush()
@@ -187,10 +216,18 @@ class PackedClips(torch.utils.data.Dataset[dict[str, Any]]):
         self.folder = Path(folder)
         self.packed = open_packed(self.folder)
         with open(self.folder / "manifest.csv", newline="") as file:
-            rows = [(i, row) for i, row in enumerate(csv.DictReader(file)) if split in (None, row["split"])]
+            rows = [
+                (i, row)
+                for i, row in enumerate(csv.DictReader(file))
+                if split in (None, row["split"])
+            ]
         if not rows:
-            raise UserError(f"{folder}: no clip of split '{split}'; expected one of train, val, test")
-        self.class_names: list[str] = json.loads((self.folder / "packed.json").read_text())["class_names"]
+            raise UserError(
+                f"{folder}: no clip of split '{split}'; expected one of train, val, test"
+            )
+        self.class_names: list[str] = json.loads((self.folder / "packed.json").read_text())[
+            "class_names"
+        ]
         self.rows = [i for i, _ in rows]
         self.labels = [self.class_names.index(row["label"]) for _, row in rows]
 
@@ -198,7 +235,11 @@ class PackedClips(torch.utils.data.Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"frames": self.packed.frames(self.rows[index]), "label": self.labels[index], "sample": self.rows[index]}
+        return {
+            "frames": self.packed.frames(self.rows[index]),
+            "label": self.labels[index],
+            "sample": self.rows[index],
+        }
 
     def boxes(self, index: int) -> Tensor:
         """Return the boxes float (T, 4) of one clip, pixels, zeros where no person is seen."""
@@ -206,8 +247,14 @@ class PackedClips(torch.utils.data.Dataset[dict[str, Any]]):
         return torch.from_numpy(np.array(boxes[self.rows[index]]))
 
 
-def render_videos(out: Path | str, num_clips: int, plan: RenderPlan | None = None, *, codec: str = "h264",
-                  progress: Callable[[int, int], None] | None = None) -> Path:
+def render_videos(
+    out: Path | str,
+    num_clips: int,
+    plan: RenderPlan | None = None,
+    *,
+    codec: str = "h264",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Write the clips of a plan as video files, `<out>/<split>/<class>/<number>.mp4`; existing
     files are kept."""
     plan, out = plan or RenderPlan(), Path(out)
@@ -216,8 +263,15 @@ def render_videos(out: Path | str, num_clips: int, plan: RenderPlan | None = Non
         path = out / split / action.replace(" ", "_") / f"{i:06d}.mp4"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            rendered = render_clip(action, seed=seed, split=split, size=plan.size, num_frames=plan.num_frames,
-                                   fps=plan.fps, backgrounds=Path(plan.backgrounds) if plan.backgrounds else None)
+            rendered = render_clip(
+                action,
+                seed=seed,
+                split=split,
+                size=plan.size,
+                num_frames=plan.num_frames,
+                fps=plan.fps,
+                backgrounds=Path(plan.backgrounds) if plan.backgrounds else None,
+            )
             write_video(path, rendered.clip.frames, plan.fps, codec=codec)
         if progress is not None:
             progress(i + 1, num_clips)

@@ -42,21 +42,41 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
         UserError: if the folder has no boxes or no clip of the split.
     """
 
-    def __init__(self, folder: str | Path, preprocess: Preprocess, *, length: int | None = None, max_persons: int = 4,
-                 single_share: float = 0.2, split: str = "train", seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        preprocess: Preprocess,
+        *,
+        length: int | None = None,
+        max_persons: int = 4,
+        single_share: float = 0.2,
+        split: str = "train",
+        seed: int = 0,
+    ) -> None:
         self.folder, self.preprocess, self.seed = Path(folder), preprocess, seed
         self.max_persons, self.single_share = max_persons, single_share
         if not (self.folder / "boxes.npy").is_file():
             raise UserError(f"{folder}: no boxes.npy; expected clips of 'marey data render mocap'")
         self.packed = open_packed(self.folder)
         self.boxes = np.load(self.folder / "boxes.npy", mmap_mode="r")
-        self.class_names: tuple[str, ...] = tuple(json.loads((self.folder / "packed.json").read_text())["class_names"])
+        self.class_names: tuple[str, ...] = tuple(
+            json.loads((self.folder / "packed.json").read_text())["class_names"]
+        )
         with open(self.folder / "manifest.csv", newline="") as file:
-            rows = [(i, row["label"]) for i, row in enumerate(csv.DictReader(file)) if row["split"] == split]
+            rows = [
+                (i, row["label"])
+                for i, row in enumerate(csv.DictReader(file))
+                if row["split"] == split
+            ]
         middle = self.packed.array.shape[1] // 2
-        self.rows = [(i, self.class_names.index(label)) for i, label in rows if self.boxes[i, middle, 2] > 0]
+        self.rows = [
+            (i, self.class_names.index(label)) for i, label in rows if self.boxes[i, middle, 2] > 0
+        ]
         if not self.rows:
-            raise UserError(f"{folder}: no clip of split '{split}' shows a person; expected one of train, val, test")
+            raise UserError(
+                f"{folder}: no clip of split '{split}' shows a person; expected one of train, "
+                "val, test"
+            )
         self.length = length or max(1, len(self.rows) // 2)
 
     def __len__(self) -> int:
@@ -64,23 +84,43 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, where: tuple[int, int]) -> dict[str, Any]:
         epoch, i = where
-        generator = torch.Generator().manual_seed(zlib.crc32(f"mosaic/{self.seed}/{epoch}/{i}".encode()))
+        generator = torch.Generator().manual_seed(
+            zlib.crc32(f"mosaic/{self.seed}/{epoch}/{i}".encode())
+        )
         S, T = self.preprocess.image_size, self.packed.array.shape[1]
         canvas = torch.zeros(T, 3, S, S)
         boxes, labels = [], []
         for left, top, width, height in self._tiles(S, generator):
             row, label = self.rows[int(torch.randint(len(self.rows), (), generator=generator))]
             tile, box = self._cut(row, width, height, generator)
-            canvas[:, :, top:top + height, left:left + width] = tile
+            canvas[:, :, top : top + height, left : left + width] = tile
             boxes.append((box + torch.tensor([left, top, left, top])) / S)
             labels.append(F.one_hot(torch.tensor(label), len(self.class_names)).float())
-        clip = self.preprocess.normalise(self._colour(canvas, generator).round().clamp(0, 255).to(torch.uint8))
-        return {"clip": clip, "boxes_xyxy_norm": torch.stack(boxes), "labels": torch.stack(labels), "sample": i}
+        clip = self.preprocess.normalise(
+            self._colour(canvas, generator).round().clamp(0, 255).to(torch.uint8)
+        )
+        return {
+            "clip": clip,
+            "boxes_xyxy_norm": torch.stack(boxes),
+            "labels": torch.stack(labels),
+            "sample": i,
+        }
 
     def identity(self, i: int) -> list[Any]:
         """Return what item i is made of, in JSON types: the key of features stored of it."""
-        files = [file_identity(self.folder / name) for name in ("frames.npy", "boxes.npy", "manifest.csv")]
-        return [*files, repr(self.preprocess), self.max_persons, self.single_share, len(self.rows), self.seed, i]
+        files = [
+            file_identity(self.folder / name)
+            for name in ("frames.npy", "boxes.npy", "manifest.csv")
+        ]
+        return [
+            *files,
+            repr(self.preprocess),
+            self.max_persons,
+            self.single_share,
+            len(self.rows),
+            self.seed,
+            i,
+        ]
 
     def _tiles(self, S: int, generator: torch.Generator) -> list[tuple[int, int, int, int]]:
         """Draw left, top, width, height of each tile."""
@@ -94,10 +134,12 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
         four = [(0, 0, across, down), (0, down, across, S - down), *three[1:]]
         return {1: [(0, 0, S, S)], 2: two, 3: three, 4: four}[min(count, 4)]
 
-    def _cut(self, row: int, width: int, height: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _cut(
+        self, row: int, width: int, height: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Cut a window that holds the key frame's person, resize it to a tile; the box in the
         tile's pixels."""
-        frames = self.packed.frames(row).float()                         # (T, 3, s, s)
+        frames = self.packed.frames(row).float()  # (T, 3, s, s)
         s, middle = frames.shape[-1], frames.shape[0] // 2
         x1, y1, x2, y2 = self.boxes[row, middle].tolist()
         u = torch.rand(4, generator=generator).tolist()
@@ -106,7 +148,7 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
 
         # A window of the tile's shape, at least 5 % wider than the person and inside the frame.
         aspect = width / height
-        need = max(x2 - x1, (y2 - y1) * aspect)                          # width of the tightest window
+        need = max(x2 - x1, (y2 - y1) * aspect)  # width of the tightest window
         full = s * min(1.0, aspect)
         wide = min(max(need * 1.05, need + (full - need) * u[0]), full)
         tall = wide / aspect
@@ -114,7 +156,9 @@ class MosaicScenes(torch.utils.data.Dataset[dict[str, Any]]):
         top = _between(y1, y2, tall, s, u[2])
         x, y = int(left), int(top)
         r, b = max(x + 1, min(s, round(left + wide))), max(y + 1, min(s, round(top + tall)))
-        tile = F.interpolate(frames[:, :, y:b, x:r], size=(height, width), mode="bilinear", align_corners=False)
+        tile = F.interpolate(
+            frames[:, :, y:b, x:r], size=(height, width), mode="bilinear", align_corners=False
+        )
         scale = torch.tensor([width / (r - x), height / (b - y)] * 2)
         box = (torch.tensor([x1, y1, x2, y2]) - torch.tensor([x, y, x, y])) * scale
         limits = torch.tensor([width, height] * 2, dtype=torch.float32)

@@ -21,16 +21,33 @@ import torch
 from marey.errors import UserError, import_extra, unknown_name
 
 RECORDINGS: dict[str, str] = {
-    "backflip": "backflip", "cartwheel": "cartwheel", "crawl": "crawl", "dance a": "dance_a", "dance b": "dance_b",
-    "get up from the front": "getup_facedown", "get up from the back": "getup_faceup", "jump": "jump", "kick": "kick",
-    "punch": "punch", "roll": "roll", "run": "run", "spin": "spin", "spin kick": "spinkick", "walk": "walk",
+    "backflip": "backflip",
+    "cartwheel": "cartwheel",
+    "crawl": "crawl",
+    "dance a": "dance_a",
+    "dance b": "dance_b",
+    "get up from the front": "getup_facedown",
+    "get up from the back": "getup_faceup",
+    "jump": "jump",
+    "kick": "kick",
+    "punch": "punch",
+    "roll": "roll",
+    "run": "run",
+    "spin": "spin",
+    "spin kick": "spinkick",
+    "walk": "walk",
 }
 """Action -> recording (`humanoid3d_<recording>.txt`)."""
 
 REVERSALS: dict[str, str] = {
-    "backflip": "front flip", "crawl": "crawl backwards", "get up from the front": "lie down on the front",
-    "get up from the back": "lie down on the back", "jump": "jump backwards", "roll": "roll backwards",
-    "run": "run backwards", "walk": "walk backwards",
+    "backflip": "front flip",
+    "crawl": "crawl backwards",
+    "get up from the front": "lie down on the front",
+    "get up from the back": "lie down on the back",
+    "jump": "jump backwards",
+    "roll": "roll backwards",
+    "run": "run backwards",
+    "walk": "walk backwards",
 }
 """Action -> what it is called when played backwards, where that is another action with a name of
 its own."""
@@ -39,17 +56,29 @@ QUATERNIONS = (4, 8, 12, 16, 21, 25, 30, 35, 39)
 """First column of each quaternion in a row (the root's is the first)."""
 
 PARTITIONS: dict[str, dict[str, tuple[tuple[float, float], ...]]] = {
-    "azimuth_degrees": {"train": tuple((a, a + 40.0) for a in range(0, 360, 60)),
-                        "val": tuple((a + 40.0, a + 50.0) for a in range(0, 360, 60)),
-                        "test": tuple((a + 50.0, a + 60.0) for a in range(0, 360, 60))},
-    "elevation_degrees": {"train": ((-5.0, 20.0),), "val": ((20.0, 24.0),), "test": ((24.0, 30.0),)},
-    "height": {"train": ((0.85, 0.96), (1.04, 1.15)), "val": ((0.96, 1.0),), "test": ((1.0, 1.04),)},
+    "azimuth_degrees": {
+        "train": tuple((a, a + 40.0) for a in range(0, 360, 60)),
+        "val": tuple((a + 40.0, a + 50.0) for a in range(0, 360, 60)),
+        "test": tuple((a + 50.0, a + 60.0) for a in range(0, 360, 60)),
+    },
+    "elevation_degrees": {
+        "train": ((-5.0, 20.0),),
+        "val": ((20.0, 24.0),),
+        "test": ((24.0, 30.0),),
+    },
+    "height": {
+        "train": ((0.85, 0.96), (1.04, 1.15)),
+        "val": ((0.96, 1.0),),
+        "test": ((1.0, 1.04),),
+    },
     "girth": {"train": ((0.8, 1.2),), "val": ((1.2, 1.3),), "test": ((1.3, 1.4),)},
     "limbs": {"train": ((0.9, 0.97), (1.03, 1.1)), "val": ((0.97, 1.0),), "test": ((1.0, 1.03),)},
     "speed": {"train": ((0.75, 0.95), (1.05, 1.3)), "val": ((0.95, 1.0),), "test": ((1.0, 1.05),)},
-    "phase": {"train": tuple((k / 10, k / 10 + 0.06) for k in range(10)),
-              "val": tuple((k / 10 + 0.06, k / 10 + 0.08) for k in range(10)),
-              "test": tuple((k / 10 + 0.08, k / 10 + 0.1) for k in range(10))},
+    "phase": {
+        "train": tuple((k / 10, k / 10 + 0.06) for k in range(10)),
+        "val": tuple((k / 10 + 0.06, k / 10 + 0.08) for k in range(10)),
+        "test": tuple((k / 10 + 0.08, k / 10 + 0.1) for k in range(10)),
+    },
     "joint_noise_radians": {"train": ((0.0, 0.08),), "val": ((0.08, 0.1),), "test": ((0.1, 0.12),)},
 }
 """Parameter -> split -> the intervals its values are drawn from; no value of one split can occur in
@@ -61,7 +90,9 @@ SPLITS = ("train", "val", "test")
 def draw(name: str, split: str, generator: torch.Generator) -> float:
     """Draw one parameter uniformly from the intervals of its split (`PARTITIONS`)."""
     intervals = PARTITIONS[name][split]
-    point = float(torch.rand((), generator=generator, dtype=torch.float64)) * sum(high - low for low, high in intervals)
+    point = float(torch.rand((), generator=generator, dtype=torch.float64)) * sum(
+        high - low for low, high in intervals
+    )
     for low, high in intervals:
         if point < high - low:
             return low + point
@@ -93,7 +124,9 @@ def reversed_name(action: str) -> str:
     for forward, backward in REVERSALS.items():
         if action in (forward, backward):
             return backward if action == forward else forward
-    return action.removesuffix(" reversed") if action.endswith(" reversed") else f"{action} reversed"
+    return (
+        action.removesuffix(" reversed") if action.endswith(" reversed") else f"{action} reversed"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +155,14 @@ class Motion:
         and turn."""
         times = self.seconds - seconds if self.backwards else seconds
         cycles = np.floor(times / self.seconds) if self.wraps else np.zeros_like(times)
-        positions = np.clip((times - cycles * self.seconds) / self.row_seconds, 0.0, len(self.rows) - 1.0)
+        positions = np.clip(
+            (times - cycles * self.seconds) / self.row_seconds, 0.0, len(self.rows) - 1.0
+        )
         before = np.minimum(positions.astype(int), len(self.rows) - 2)
         fraction = (positions - before)[:, None]
 
-        # q and -q are one rotation: choose the sign that is nearer, interpolate linearly, normalise.
+        # q and -q are one rotation: choose the sign that is nearer, interpolate linearly,
+        # normalise.
         first, second = self.rows[before], self.rows[before + 1].copy()
         for start in QUATERNIONS:
             columns = slice(start - 1, start + 3)
@@ -137,12 +173,15 @@ class Motion:
             columns = slice(start - 1, start + 3)
             rows[:, columns] /= np.linalg.norm(rows[:, columns], axis=1, keepdims=True)
 
-        return np.stack([self._after_cycles(row, int(cycle)) for row, cycle in zip(rows, cycles, strict=True)])
+        return np.stack(
+            [self._after_cycles(row, int(cycle)) for row, cycle in zip(rows, cycles, strict=True)]
+        )
 
     def _after_cycles(self, row: np.ndarray, cycles: int) -> np.ndarray:
         if cycles == 0:
             return row
-        # One cycle moves the root along the floor and turns it: add that once per cycle; the height stays.
+        # One cycle moves the root along the floor and turns it: add that once per cycle; the height
+        # stays.
         first, last = self.rows[0], self.rows[-1]
         turn = _heading(last[3:7]) - _heading(first[3:7])
         row = row.copy()
@@ -181,8 +220,14 @@ def quaternion_product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the rotation `second` followed by `first`; both (4,), order (w, x, y, z)."""
     a, b, c, d = first
     e, f, g, h = second
-    return np.array([a * e - b * f - c * g - d * h, a * f + b * e + c * h - d * g,
-                     a * g - b * h + c * e + d * f, a * h + b * g - c * f + d * e])
+    return np.array(
+        [
+            a * e - b * f - c * g - d * h,
+            a * f + b * e + c * h - d * g,
+            a * g - b * h + c * e + d * f,
+            a * h + b * g - c * f + d * e,
+        ]
+    )
 
 
 @functools.lru_cache(maxsize=64)
@@ -197,15 +242,22 @@ def load_motion(action: str) -> Motion:
     forward = reversed_name(action) if backwards else action
     if forward not in RECORDINGS:
         raise unknown_name("action", action, list_actions("all"))
-    folder = Path(import_extra("pybullet_data", "mocap", "rendering captured motions").getDataPath())
+    folder = Path(
+        import_extra("pybullet_data", "mocap", "rendering captured motions").getDataPath()
+    )
     path = folder / "data" / "motions" / f"humanoid3d_{RECORDINGS[forward]}.txt"
     try:
         content = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: the recording is missing; reinstall pybullet") from error
     rows = np.array(content["Frames"], dtype=np.float64)
-    return Motion(action=action, rows=rows[:, 1:], row_seconds=float(rows[0, 0]), wraps=content["Loop"] == "wrap",
-                  backwards=backwards)
+    return Motion(
+        action=action,
+        rows=rows[:, 1:],
+        row_seconds=float(rows[0, 0]),
+        wraps=content["Loop"] == "wrap",
+        backwards=backwards,
+    )
 
 
 @functools.lru_cache(maxsize=512)

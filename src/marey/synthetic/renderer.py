@@ -23,8 +23,20 @@ from marey.errors import import_extra
 from marey.synthetic.body import Body, urdf
 from marey.synthetic.motion import quaternion_product
 
-JOINT_COLUMNS = ((7, 11), (11, 15), (15, 19), (19, 20), (20, 24), (24, 28), (28, 29), (29, 33), (33, 34), (34, 38),
-                 (38, 42), (42, 43))
+JOINT_COLUMNS = (
+    (7, 11),
+    (11, 15),
+    (15, 19),
+    (19, 20),
+    (20, 24),
+    (24, 28),
+    (28, 29),
+    (29, 33),
+    (33, 34),
+    (34, 38),
+    (38, 42),
+    (42, 43),
+)
 """Columns of a motion row for each joint of `JOINT_LINKS`."""
 JOINT_LINKS = (1, 2, 9, 10, 11, 3, 4, 12, 13, 14, 6, 7)
 """Link index of chest, neck, right hip/knee/ankle/shoulder/elbow, left the same, in the URDF of
@@ -71,7 +83,9 @@ class Camera:
 
     def projection(self, aspect: float) -> list[float]:
         """Return the OpenGL projection matrix for width / height = aspect."""
-        return list(_engine()[0].computeProjectionMatrixFOV(self.field_of_view_degrees, aspect, 0.05, 60.0))
+        return list(
+            _engine()[0].computeProjectionMatrixFOV(self.field_of_view_degrees, aspect, 0.05, 60.0)
+        )
 
     def project(self, points: np.ndarray, aspect: float = 1.0) -> np.ndarray:
         """Return where points (N, 3) fall: (N, 2) in [0, 1] of width and height, from the top
@@ -97,9 +111,13 @@ class Light:
 def draw_light(generator: torch.Generator) -> Light:
     """Draw a light from above, from any side."""
     u = torch.rand(8, generator=generator).tolist()
-    return Light(direction=(2 * u[0] - 1, 0.4 + u[1], 2 * u[2] - 1), ambient=0.3 + 0.35 * u[6],
-                 diffuse=0.3 + 0.4 * u[7], shadow=u[1] < 0.3,
-                 colour=(0.75 + 0.25 * u[3], 0.75 + 0.25 * u[4], 0.75 + 0.25 * u[5]))
+    return Light(
+        direction=(2 * u[0] - 1, 0.4 + u[1], 2 * u[2] - 1),
+        ambient=0.3 + 0.35 * u[6],
+        diffuse=0.3 + 0.4 * u[7],
+        shadow=u[1] < 0.3,
+        colour=(0.75 + 0.25 * u[3], 0.75 + 0.25 * u[4], 0.75 + 0.25 * u[5]),
+    )
 
 
 class Stage:
@@ -121,10 +139,16 @@ class Stage:
         with tempfile.TemporaryDirectory() as folder, _quiet():
             path = Path(folder) / "person.urdf"
             path.write_text(urdf(body))
-            handle = self.bullet.loadURDF(str(path), globalScaling=body.height, physicsClientId=self.client,
-                                          flags=self.bullet.URDF_MAINTAIN_LINK_ORDER)
+            handle = self.bullet.loadURDF(
+                str(path),
+                globalScaling=body.height,
+                physicsClientId=self.client,
+                flags=self.bullet.URDF_MAINTAIN_LINK_ORDER,
+            )
         for link, colour in enumerate(body.colours):
-            self.bullet.changeVisualShape(handle, link, rgbaColor=(*colour, 1.0), physicsClientId=self.client)
+            self.bullet.changeVisualShape(
+                handle, link, rgbaColor=(*colour, 1.0), physicsClientId=self.client
+            )
         return handle
 
     def pose(self, person: int, row: np.ndarray) -> None:
@@ -132,21 +156,37 @@ class Stage:
         body's."""
         body, handle = self.bodies[person], self.handles[person]
         root = (row[0], row[1] * body.height * (0.4 + 0.6 * body.limbs), row[2])
-        self.bullet.resetBasePositionAndOrientation(handle, root, _xyzw(row[3:7]), physicsClientId=self.client)
+        self.bullet.resetBasePositionAndOrientation(
+            handle, root, _xyzw(row[3:7]), physicsClientId=self.client
+        )
         values = [_xyzw(row[a:b]) if b - a == 4 else [float(row[a])] for a, b in JOINT_COLUMNS]
-        self.bullet.resetJointStatesMultiDof(handle, list(JOINT_LINKS), values, physicsClientId=self.client)
+        self.bullet.resetJointStatesMultiDof(
+            handle, list(JOINT_LINKS), values, physicsClientId=self.client
+        )
 
-    def photograph(self, camera: Camera, light: Light, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    def photograph(
+        self, camera: Camera, light: Light, width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the picture and the person that each pixel shows.
 
         Returns:
             uint8 (height, width, 3), and int (height, width): the person's number, or -1.
         """
         _, _, colour, _, segments = self.bullet.getCameraImage(
-            width, height, camera.view(), camera.projection(width / height), lightDirection=light.direction,
-            lightColor=light.colour, lightDistance=8.0, shadow=int(light.shadow), lightAmbientCoeff=light.ambient,
-            lightDiffuseCoeff=light.diffuse, lightSpecularCoeff=0.1, renderer=self.bullet.ER_TINY_RENDERER,
-            physicsClientId=self.client)
+            width,
+            height,
+            camera.view(),
+            camera.projection(width / height),
+            lightDirection=light.direction,
+            lightColor=light.colour,
+            lightDistance=8.0,
+            shadow=int(light.shadow),
+            lightAmbientCoeff=light.ambient,
+            lightDiffuseCoeff=light.diffuse,
+            lightSpecularCoeff=0.1,
+            renderer=self.bullet.ER_TINY_RENDERER,
+            physicsClientId=self.client,
+        )
         segments = np.asarray(segments).reshape(height, width)
         persons = np.full(segments.shape, -1)
         for person, handle in enumerate(self.handles):
@@ -159,7 +199,9 @@ def _xyzw(quaternion: np.ndarray) -> list[float]:
     return [x, y, z, w]
 
 
-def shake_joints(rows: np.ndarray, seconds: np.ndarray, radians: float, generator: torch.Generator) -> np.ndarray:
+def shake_joints(
+    rows: np.ndarray, seconds: np.ndarray, radians: float, generator: torch.Generator
+) -> np.ndarray:
     """Add a slow random swing of at most `radians` to every joint of rows (T, 43), not to the
     root."""
     rows = rows.copy()

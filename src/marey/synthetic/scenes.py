@@ -22,7 +22,15 @@ from marey.files import write_bytes, write_csv, write_text
 from marey.synthetic.backgrounds import draw_background
 from marey.synthetic.body import draw_body
 from marey.synthetic.clip import background_offsets, composite, degrade, mask_box
-from marey.synthetic.motion import SPLITS, draw, draw_start, list_actions, load_motion, quaternion_product, rotate_y
+from marey.synthetic.motion import (
+    SPLITS,
+    draw,
+    draw_start,
+    list_actions,
+    load_motion,
+    quaternion_product,
+    rotate_y,
+)
 from marey.synthetic.renderer import Camera, Stage, draw_light, shake_joints
 from marey.video.clip import Clip
 from marey.video.encode import write_video
@@ -49,9 +57,18 @@ class RenderedScene:
     split: str
 
 
-def render_scene(*, seed: int, split: str = "train", width: int = 112, height: int = 112, num_frames: int = 16,
-                 fps: float = 8.0, num_persons: int | None = None, actions: tuple[str, ...] | None = None,
-                 backgrounds: Path | None = None) -> RenderedScene:
+def render_scene(
+    *,
+    seed: int,
+    split: str = "train",
+    width: int = 112,
+    height: int = 112,
+    num_frames: int = 16,
+    fps: float = 8.0,
+    num_persons: int | None = None,
+    actions: tuple[str, ...] | None = None,
+    backgrounds: Path | None = None,
+) -> RenderedScene:
     """Render 2-4 persons with different actions.
 
     Args:
@@ -91,20 +108,48 @@ def render_scene(*, seed: int, split: str = "train", width: int = 112, height: i
                 stage.pose(p, rows[p][t])
             picture, owner = stage.photograph(camera, light, width, height)
             frames.append(composite(picture, owner >= 0, wall, offset, width, height))
-            alone = [_pixels_alone(stage, camera, light, p, rows, t, width, height) for p in range(P)]
+            alone = [
+                _pixels_alone(stage, camera, light, p, rows, t, width, height) for p in range(P)
+            ]
             masks = [torch.from_numpy(owner == p) for p in range(P)]
-            seen = [bool(mask.sum() >= max(MIN_VISIBLE * pixels, 4)) for mask, pixels in zip(masks, alone, strict=True)]
-            boxes.append(torch.stack([mask_box(m) if s else torch.zeros(4) for m, s in zip(masks, seen, strict=True)]))
+            seen = [
+                bool(mask.sum() >= max(MIN_VISIBLE * pixels, 4))
+                for mask, pixels in zip(masks, alone, strict=True)
+            ]
+            boxes.append(
+                torch.stack(
+                    [mask_box(m) if s else torch.zeros(4) for m, s in zip(masks, seen, strict=True)]
+                )
+            )
             visible.append(torch.tensor(seen))
             owners.append(torch.from_numpy(owner.astype(np.int16)))
-    clip = Clip(frames=degrade(torch.stack(frames), generator), frame_indices=tuple(range(num_frames)),
-                frame_seconds=tuple(float(s) for s in seconds), fps=fps, path=f"mocap-scene:seed={seed}&split={split}")
-    return RenderedScene(clip=clip, actions=chosen, boxes_xyxy=torch.stack(boxes), visible=torch.stack(visible),
-                         persons=torch.stack(owners), split=split)
+    clip = Clip(
+        frames=degrade(torch.stack(frames), generator),
+        frame_indices=tuple(range(num_frames)),
+        frame_seconds=tuple(float(s) for s in seconds),
+        fps=fps,
+        path=f"mocap-scene:seed={seed}&split={split}",
+    )
+    return RenderedScene(
+        clip=clip,
+        actions=chosen,
+        boxes_xyxy=torch.stack(boxes),
+        visible=torch.stack(visible),
+        persons=torch.stack(owners),
+        split=split,
+    )
 
 
-def _pixels_alone(stage: Stage, camera: Camera, light: object, person: int, rows: list[np.ndarray], t: int,
-                  width: int, height: int) -> float:
+def _pixels_alone(
+    stage: Stage,
+    camera: Camera,
+    light: object,
+    person: int,
+    rows: list[np.ndarray],
+    t: int,
+    width: int,
+    height: int,
+) -> float:
     """Return how many pixels a person would fill alone in an unbounded frame, from the area of
     their joints' hull.
 
@@ -113,10 +158,12 @@ def _pixels_alone(stage: Stage, camera: Camera, light: object, person: int, rows
     eye = np.array(camera.eye)
     distance = max(float(np.linalg.norm(rows[person][t, :3] - eye)), 0.3)
     pixels_per_metre = height / 2 / np.tan(np.radians(camera.field_of_view_degrees / 2)) / distance
-    return 0.3 * pixels_per_metre ** 2
+    return 0.3 * pixels_per_metre**2
 
 
-def _place(chosen: tuple[str, ...], seconds: np.ndarray, split: str, generator: torch.Generator) -> list[np.ndarray]:
+def _place(
+    chosen: tuple[str, ...], seconds: np.ndarray, split: str, generator: torch.Generator
+) -> list[np.ndarray]:
     """Return each person's rows (T, 43): positions about 1.1 m apart, depths and headings free."""
     P, out = len(chosen), []
     for p, action in enumerate(chosen):
@@ -136,7 +183,9 @@ def _place(chosen: tuple[str, ...], seconds: np.ndarray, split: str, generator: 
     return out
 
 
-def _cameras(rows: list[np.ndarray], split: str, aspect: float, generator: torch.Generator) -> list[Camera]:
+def _cameras(
+    rows: list[np.ndarray], split: str, aspect: float, generator: torch.Generator
+) -> list[Camera]:
     """Return a camera path that sees most of the group: persons who travel far leave the frame."""
     azimuth = np.radians(draw("azimuth_degrees", split, generator))
     elevation = np.radians(max(draw("elevation_degrees", split, generator), 3.0))
@@ -147,25 +196,51 @@ def _cameras(rows: list[np.ndarray], split: str, aspect: float, generator: torch
     across = np.array([-np.sin(azimuth), 0.0, np.cos(azimuth)])
     spread = float(np.abs((positions - middle) @ across).max()) / max(aspect, 0.5)
     distance = (max(1.0, spread + 0.35) + 0.35 * u[1]) / np.tan(np.radians(field / 2)) + 0.6
-    direction = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(elevation), np.sin(azimuth) * np.cos(elevation)])
+    direction = np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+        ]
+    )
     steps = np.linspace(-0.5, 0.5, rows[0].shape[0])[:, None]
     drift = steps * (np.array(u[2:5])[None] - 0.5) * (0.8, 0.2, 0.8)
     shake = 0.015 * u[5] * torch.randn(len(steps), 3, generator=generator).numpy()
-    return [Camera(eye=tuple(target + distance * direction), target=tuple(target), field_of_view_degrees=field)
-            for target in middle + drift + shake]
+    return [
+        Camera(
+            eye=tuple(target + distance * direction),
+            target=tuple(target),
+            field_of_view_degrees=field,
+        )
+        for target in middle + drift + shake
+    ]
 
 
-def render_ava(out: Path | str, num_scenes: int, *, split: str = "train", seed: int = 0, width: int = 112,
-               height: int = 112, num_frames: int = 16, fps: float = 8.0, videos: bool = False,
-               actions: tuple[str, ...] | None = None, backgrounds: Path | None = None, first_second: int = 902,
-               progress: Callable[[int, int], None] | None = None) -> Path:
+def render_ava(
+    out: Path | str,
+    num_scenes: int,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    width: int = 112,
+    height: int = 112,
+    num_frames: int = 16,
+    fps: float = 8.0,
+    videos: bool = False,
+    actions: tuple[str, ...] | None = None,
+    backgrounds: Path | None = None,
+    first_second: int = 902,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Write scenes as AVA does: one video of one key frame (its middle) each; existing scenes are
     kept.
 
         <out>/frames/<video>/<video>_000001.jpg ...       or <out>/videos/<video>.mp4 with `videos`
-        <out>/ava_<split>.csv      video,second,x1,y1,x2,y2,action_id,person_id (fractions; second = `first_second`)
+        <out>/ava_<split>.csv      video,second,x1,y1,x2,y2,action_id,person_id (fractions;
+                                   second = `first_second`)
         <out>/ava_action_list.pbtxt        ids from 1, in the order of `actions`
-        <out>/scenes.csv           video,split,fps,key_frame (index of the frame the CSV describes),num_frames
+        <out>/scenes.csv           video,split,fps,key_frame,num_frames (key_frame: index of the
+                                   frame that the CSV describes)
 
     Args:
         out: folder; several splits may share it.
@@ -183,15 +258,32 @@ def render_ava(out: Path | str, num_scenes: int, *, split: str = "train", seed: 
     listing: list[tuple[object, ...]] = []
     for i in range(num_scenes):
         video = f"scene_{split}_{i:05d}"
-        scene = render_scene(seed=(seed * 3 + SPLITS.index(split)) * 1_000_003 + i, split=split, width=width,
-                             height=height, num_frames=num_frames, fps=fps, actions=names, backgrounds=backgrounds)
+        scene = render_scene(
+            seed=(seed * 3 + SPLITS.index(split)) * 1_000_003 + i,
+            split=split,
+            width=width,
+            height=height,
+            num_frames=num_frames,
+            fps=fps,
+            actions=names,
+            backgrounds=backgrounds,
+        )
         _write_frames(out, video, scene.clip, videos)
         key = num_frames // 2
         for p, action in enumerate(scene.actions):
             if scene.visible[key, p]:
-                x1, y1, x2, y2 = (scene.boxes_xyxy[key, p] / torch.tensor([width, height, width, height])).tolist()
-                rows.append((video, f"{first_second:04d}", *(f"{v:.4f}" for v in (x1, y1, x2, y2)),
-                             names.index(action) + 1, p))
+                x1, y1, x2, y2 = (
+                    scene.boxes_xyxy[key, p] / torch.tensor([width, height, width, height])
+                ).tolist()
+                rows.append(
+                    (
+                        video,
+                        f"{first_second:04d}",
+                        *(f"{v:.4f}" for v in (x1, y1, x2, y2)),
+                        names.index(action) + 1,
+                        p,
+                    )
+                )
         listing.append((video, split, fps, key, num_frames))
         if progress is not None:
             progress(i + 1, num_scenes)
@@ -200,7 +292,9 @@ def render_ava(out: Path | str, num_scenes: int, *, split: str = "train", seed: 
     if (out / "scenes.csv").is_file():
         with open(out / "scenes.csv", newline="") as file:
             kept = [tuple(row) for row in csv.reader(file) if row[1] not in ("split", split)]
-    write_csv(out / "scenes.csv", [("video", "split", "fps", "key_frame", "num_frames"), *kept, *listing])
+    write_csv(
+        out / "scenes.csv", [("video", "split", "fps", "key_frame", "num_frames"), *kept, *listing]
+    )
     return out
 
 

@@ -27,9 +27,14 @@ from marey.datasets.youtube8m_shards import write_sidecar
 from marey.errors import UserError
 from marey.files import write_csv
 
-CLASSES = {"Music": ("Guitar", "Drums", "Piano"), "Sports": ("Boxing", "Tennis", "Diving"),
-           "Food": ("Baking", "Grilling", "Salad"), "Vehicle": ("Racing", "Tractor", "Tram"),
-           "Animal": ("Dog", "Horse", "Parrot"), "Game": ("Chess", "Arcade", "Cards")}
+CLASSES = {
+    "Music": ("Guitar", "Drums", "Piano"),
+    "Sports": ("Boxing", "Tennis", "Diving"),
+    "Food": ("Baking", "Grilling", "Salad"),
+    "Vehicle": ("Racing", "Tractor", "Tram"),
+    "Animal": ("Dog", "Horse", "Parrot"),
+    "Game": ("Chess", "Arcade", "Cards"),
+}
 """Parent -> leaves; the vocabulary is the leaves, hierarchy.csv adds the parents."""
 PARTITIONS = {"train": 1200, "validate": 300, "test": 600}
 """Videos of each partition."""
@@ -81,28 +86,38 @@ class Pool:
         motifs = unit_rows(np.random.default_rng([seed, modality]).normal(size=(count, dim)))
         own = np.random.default_rng([seed, modality, 1 + partition])
         looks = unit_rows(own.normal(size=(count, world.looks, dim))) * world.look_change
-        self.looks = world.strength * unit_rows(motifs[:, None] + looks)                       # (motif, look, dim)
+        self.looks = world.strength * unit_rows(motifs[:, None] + looks)  # (motif, look, dim)
         self.scenes = unit_rows(own.normal(size=(world.scenes, dim)))
         self.pairs = list(combinations(range(count), 2))
 
     def background(self, seconds: int, world: MiniWorld, generator: np.random.Generator) -> NDArray:
         """Return scenes of 8 to 20 seconds with noise, (T, dim)."""
         dim = self.scenes.shape[1]
-        frames, t = world.noise * generator.normal(size=(seconds, dim)) / dim ** 0.5, 0
+        frames, t = world.noise * generator.normal(size=(seconds, dim)) / dim**0.5, 0
         while t < seconds:
             length = int(generator.integers(8, 21))
-            frames[t:t + length] += self.scenes[generator.integers(len(self.scenes))]
+            frames[t : t + length] += self.scenes[generator.integers(len(self.scenes))]
             t += length
         return frames
 
-    def show(self, frames: NDArray, motif: int, start: int, length: int, step: int,
-             generator: np.random.Generator) -> None:
+    def show(
+        self,
+        frames: NDArray,
+        motif: int,
+        start: int,
+        length: int,
+        step: int,
+        generator: np.random.Generator,
+    ) -> None:
         """Add a motif in one of its looks to every `step`-th of some seconds."""
-        frames[start:start + length:step] += self.looks[motif, generator.integers(self.looks.shape[1])]
+        frames[start : start + length : step] += self.looks[
+            motif, generator.integers(self.looks.shape[1])
+        ]
 
 
-def draw_video(name: str, pools: tuple[Pool, Pool], world: MiniWorld, generator: np.random.Generator) \
-        -> tuple[FrameExample, list[tuple[int, int, int]]]:
+def draw_video(
+    name: str, pools: tuple[Pool, Pool], world: MiniWorld, generator: np.random.Generator
+) -> tuple[FrameExample, list[tuple[int, int, int]]]:
     """Draw one video with one to three labels.
 
     Returns:
@@ -112,26 +127,49 @@ def draw_video(name: str, pools: tuple[Pool, Pool], world: MiniWorld, generator:
     frames = [pool.background(T, world, generator) for pool in pools]
     for pool, track in zip(pools, frames, strict=True):
         for _ in range(generator.poisson(world.decoys * T)):
-            length = int(generator.integers(world.event_seconds[0], world.event_seconds[1] + 1)) // 2
-            pool.show(track, int(generator.integers(len(pool.looks))), int(generator.integers(T)), length, 1, generator)
-    labels = generator.choice(len(leaf_names()), size=generator.choice([1, 2, 3], p=[0.5, 0.35, 0.15]), replace=False)
+            length = (
+                int(generator.integers(world.event_seconds[0], world.event_seconds[1] + 1)) // 2
+            )
+            pool.show(
+                track,
+                int(generator.integers(len(pool.looks))),
+                int(generator.integers(T)),
+                length,
+                1,
+                generator,
+            )
+    labels = generator.choice(
+        len(leaf_names()), size=generator.choice([1, 2, 3], p=[0.5, 0.35, 0.15]), replace=False
+    )
     events = []
     for label in labels.tolist():
         parent = label // len(next(iter(CLASSES.values())))
         for _ in range(int(generator.integers(1, 3))):
             length = int(generator.integers(world.event_seconds[0], world.event_seconds[1] + 1))
             start = int(generator.integers(T - length + 1))
-            for pool, track, pair in zip(pools, frames, (pools[0].pairs[label], pools[1].pairs[parent]), strict=True):
+            for pool, track, pair in zip(
+                pools, frames, (pools[0].pairs[label], pools[1].pairs[parent]), strict=True
+            ):
                 first = int(generator.integers(2))
                 for turn in (0, 1):
-                    pool.show(track, pair[(first + turn) % 2], start + turn, length - turn, 2, generator)
+                    pool.show(
+                        track, pair[(first + turn) % 2], start + turn, length - turn, 2, generator
+                    )
             events.append((label, start, start + length))
     arrays = {key: quantize(track) for key, track in zip(("rgb", "audio"), frames, strict=True)}
-    return FrameExample(id=name, labels=tuple(sorted(labels.tolist())), features=arrays), sorted(events)
+    return FrameExample(id=name, labels=tuple(sorted(labels.tolist())), features=arrays), sorted(
+        events
+    )
 
 
-def render_youtube8m_mini(out: str | Path, *, videos: Mapping[str, int] | None = None, seed: int = 0,
-                          world: MiniWorld | None = None, shards: int = 4) -> Path:
+def render_youtube8m_mini(
+    out: str | Path,
+    *,
+    videos: Mapping[str, int] | None = None,
+    seed: int = 0,
+    world: MiniWorld | None = None,
+    shards: int = 4,
+) -> Path:
     """Write the data set: train*, validate* and test* shards, vocabulary, hierarchy, events and a
     description.
 
@@ -145,29 +183,58 @@ def render_youtube8m_mini(out: str | Path, *, videos: Mapping[str, int] | None =
     Raises:
         UserError: if the folder already holds something or a partition is unknown.
     """
-    out, world, sizes = Path(out), world or MiniWorld(), dict(PARTITIONS if videos is None else videos)
+    out, world, sizes = (
+        Path(out),
+        world or MiniWorld(),
+        dict(PARTITIONS if videos is None else videos),
+    )
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: already holds something; choose another --out")
     for name in sizes:
         if name not in PARTITIONS:
-            raise UserError(f"partition '{name}' is unknown; it must be one of {', '.join(PARTITIONS)}")
+            raise UserError(
+                f"partition '{name}' is unknown; it must be one of {', '.join(PARTITIONS)}"
+            )
     pairs = world.motifs[0] * (world.motifs[0] - 1) // 2
     if pairs < len(leaf_names()) or world.motifs[1] * (world.motifs[1] - 1) // 2 < len(CLASSES):
-        raise UserError(f"{world.motifs} motifs give too few pairs for {len(leaf_names())} leaves and {len(CLASSES)} "
-                        "parents; use at least 7 and 4")
+        raise UserError(
+            f"{world.motifs} motifs give too few pairs for {len(leaf_names())} leaves and "
+            f"{len(CLASSES)} "
+            "parents; use at least 7 and 4"
+        )
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for partition, (name, count) in enumerate((name, sizes.get(name, 0)) for name in PARTITIONS):
         pools = (Pool(world, 0, seed, partition), Pool(world, 1, seed, partition))
-        drawn = [draw_video(f"{name[0]}{number:05d}", pools, world,
-                            np.random.default_rng([seed, 7, partition, number])) for number in range(count)]
-        rows += [[example.id, leaf_names()[label], start, end] for example, events in drawn
-                 for label, start, end in events]
-        for shard, numbers in enumerate(np.array_split(np.arange(count), min(shards, count)) if count else []):
-            write_examples(out / f"{name}{shard:04d}.tfrecord", (drawn[number][0] for number in numbers))
+        drawn = [
+            draw_video(
+                f"{name[0]}{number:05d}",
+                pools,
+                world,
+                np.random.default_rng([seed, 7, partition, number]),
+            )
+            for number in range(count)
+        ]
+        rows += [
+            [example.id, leaf_names()[label], start, end]
+            for example, events in drawn
+            for label, start, end in events
+        ]
+        for shard, numbers in enumerate(
+            np.array_split(np.arange(count), min(shards, count)) if count else []
+        ):
+            write_examples(
+                out / f"{name}{shard:04d}.tfrecord", (drawn[number][0] for number in numbers)
+            )
     write_csv(out / "events.csv", [["id", "label", "start_seconds", "end_seconds"], *rows])
-    paths = [[leaf_names().index(leaf), f"{parent}:{leaf}"] for parent, leaves in CLASSES.items() for leaf in leaves]
+    paths = [
+        [leaf_names().index(leaf), f"{parent}:{leaf}"]
+        for parent, leaves in CLASSES.items()
+        for leaf in leaves
+    ]
     write_csv(out / "hierarchy.csv", [["Index", "Path"], *paths])
     write_vocabulary(out / "vocabulary.csv", leaf_names())
-    write_sidecar(out, dict(zip(("rgb", "audio"), world.dims, strict=True)), leaf_names(), seed=seed)
+    write_sidecar(
+        out, dict(zip(("rgb", "audio"), world.dims, strict=True)), leaf_names(), seed=seed
+    )
     return out

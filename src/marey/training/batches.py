@@ -1,4 +1,5 @@
-"""The batches of a run: each process's parts of every training step, and loaders that read the data once."""
+"""The batches of a run: each process's parts of every training step, and loaders that read the data
+once."""
 
 from __future__ import annotations
 
@@ -14,8 +15,15 @@ from marey.training.sampler import Key, PartSampler, SampleStream
 from marey.training.task import Batch, Task
 
 
-def training_parts(task: Task, plan: Plan, *, first_step: int, rank: int, pin_memory: bool,
-                   unreadable: Callable[[int, str], None]) -> Iterator[Batch]:
+def training_parts(
+    task: Task,
+    plan: Plan,
+    *,
+    first_step: int,
+    rank: int,
+    pin_memory: bool,
+    unreadable: Callable[[int, str], None],
+) -> Iterator[Batch]:
     """Return an endless iterator of one process's parts, from step `first_step` on.
 
     Args:
@@ -31,11 +39,23 @@ def training_parts(task: Task, plan: Plan, *, first_step: int, rank: int, pin_me
         return data.batches(first_step * settings.accumulate, plan.part_size, rank, plan.world)
     labels = task.labels if settings.balanced_sampler else None
     stream = SampleStream(plan.num_samples, settings.seed, labels)
-    sampler = PartSampler(stream, batch_size=settings.batch_size, accumulate=settings.accumulate, rank=rank,
-                          world=plan.world, first_step=first_step)
-    loader = DataLoader(data, batch_sampler=sampler, collate_fn=task.collate, num_workers=settings.workers,
-                        pin_memory=pin_memory)
-    # `iter` here and not at the first step: it draws from torch's generator, which every step seeds for itself.
+    sampler = PartSampler(
+        stream,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        rank=rank,
+        world=plan.world,
+        first_step=first_step,
+    )
+    loader = DataLoader(
+        data,
+        batch_sampler=sampler,
+        collate_fn=task.collate,
+        num_workers=settings.workers,
+        pin_memory=pin_memory,
+    )
+    # `iter` here and not at the first step: it draws from torch's generator, which every step seeds
+    # for itself.
     return readable(iter(loader), unreadable)
 
 
@@ -50,17 +70,22 @@ def readable(batches: Iterable[Batch], unreadable: Callable[[int, str], None]) -
         for sample, reason in batch.pop("unreadable", ()) if isinstance(batch, dict) else ():
             unreadable(sample, reason)
         if isinstance(batch, dict) and not batch:
-            raise UserError(f"no video of a whole part of a batch can be read (the last: {reason}); "
-                            "list them all with 'marey data check'")
+            raise UserError(
+                f"no video of a whole part of a batch can be read (the last: {reason}); "
+                "list them all with 'marey data check'"
+            )
         yield batch
 
 
-def loader_of(data: Any, keys: Sequence[Key], task: Task, *, batch_size: int, workers: int) -> DataLoader[Any]:
+def loader_of(
+    data: Any, keys: Sequence[Key], task: Task, *, batch_size: int, workers: int
+) -> DataLoader[Any]:
     """Return a loader of the items of these keys, in order."""
-    batches = [keys[start:start + batch_size] for start in range(0, len(keys), batch_size)]
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
     return DataLoader(data, batch_sampler=batches, collate_fn=task.collate, num_workers=workers)  # type: ignore[arg-type]
 
 
 def without_augmentation(data: Any) -> Any:
-    """Return the same clips under evaluation preprocessing; other data, which is not augmented when read, as it is."""
+    """Return the same clips under evaluation preprocessing; other data, which is not augmented when
+    read, as it is."""
     return ClipDataset(data.index, data.preprocess) if isinstance(data, ClipDataset) else data

@@ -40,7 +40,8 @@ BANK_SIZE = 512
 
 
 def calibration_keys(num_samples: int) -> list[Key]:
-    """Return the keys of the training items that the OOD detector is fitted on: at most `MAX_FITTED`, at random."""
+    """Return the keys of the training items that the OOD detector is fitted on: at most
+    `MAX_FITTED`, at random."""
     order = torch.randperm(num_samples, generator=torch.Generator().manual_seed(0))
     return [(0, sample) for sample in order[:MAX_FITTED].tolist()]
 
@@ -61,7 +62,7 @@ def embed(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> di
     model.eval()
     found: dict[str, list[Tensor]] = {"embedding": [], "logits": [], "label": []}
     for batch in loader:
-        if "clip" not in batch:                           # no video of this batch could be read
+        if "clip" not in batch:  # no video of this batch could be read
             continue
         clip, stem = with_stem(model, batch["clip"].to(device))
         outputs = model(clip)
@@ -134,7 +135,8 @@ def threshold_of(scores: Tensor, false_alarm_rate: float) -> float:
 
 
 def fit_detector(embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Return the tensors that `ood_features` takes, from training embeddings (N, D) and labels (N,).
+    """Return the tensors that `ood_features` takes, from training embeddings (N, D) and labels
+    (N,).
 
     Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", NeurIPS
     2018: one mean per class, one covariance for all. It is shrunk, see `whitening_of`.
@@ -143,10 +145,10 @@ def fit_detector(embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
     N = len(embedding)
     centre = embedding.mean(0)
     classes = labels.unique()
-    means = torch.stack([embedding[labels == label].mean(0) for label in classes])     # (K', D)
+    means = torch.stack([embedding[labels == label].mean(0) for label in classes])  # (K', D)
 
     own_class = torch.searchsorted(classes, labels)
-    whitening = whitening_of(embedding - means[own_class], N - len(classes))           # (D, D)
+    whitening = whitening_of(embedding - means[own_class], N - len(classes))  # (D, D)
     kept = torch.randperm(N, generator=torch.Generator().manual_seed(0))[:BANK_SIZE]
     neighbours = max(1, min(10, N // (5 * len(classes))))
     return {

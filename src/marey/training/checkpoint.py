@@ -1,4 +1,5 @@
-"""The resume state of a run: a safetensors file, with everything but tensors as JSON in its header; no pickle."""
+"""The resume state of a run: a safetensors file, with everything but tensors as JSON in its header;
+no pickle."""
 
 from __future__ import annotations
 
@@ -17,15 +18,25 @@ from marey.files import atomic
 RESUME_FILE = "resume.safetensors"
 
 
-def save_resume(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer,
-                state: dict[str, Any]) -> None:
-    """Write the state of a run to a temporary name and rename it, so that a kill leaves the old state or the new.
+def save_resume(
+    folder: Path,
+    modules: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+) -> None:
+    """Write the state of a run to a temporary name and rename it, so that a kill leaves the old
+    state or the new.
 
     Args:
-        modules: name -> module whose state_dict is kept ("step" for model and objective, "average").
+        modules: name -> module whose state_dict is kept ("step" for model and objective,
+            "average").
         state: JSON types: step, schedule, best metric, threads, random seeds.
     """
-    tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    tensors = {
+        f"{name}/{key}": value
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
     optim_tensors, optim_values = split_optimizer_state(optimizer)
     tensors.update({f"optimizer/{key}": value for key, value in optim_tensors.items()})
     header = {"state": json.dumps({**state, "optimizer": optim_values})}
@@ -35,7 +46,9 @@ def save_resume(folder: Path, modules: dict[str, nn.Module], optimizer: torch.op
         save_file(copies, temporary, header)
 
 
-def load_resume(folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_resume(
+    folder: Path, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
     """Put the saved state back into modules and optimiser, and return the rest.
 
     Raises:
@@ -51,17 +64,24 @@ def load_resume(folder: Path, modules: dict[str, nn.Module], optimizer: torch.op
         join_optimizer_state(optimizer, _below(tensors, "optimizer/"), state["optimizer"])
     except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot resume: {reason}; resume with the same recipe and settings, "
-                        "or start again in another --out") from error
+        raise UserError(
+            f"{path}: cannot resume: {reason}; resume with the same recipe and settings, "
+            "or start again in another --out"
+        ) from error
     return state
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+    }
 
 
-def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimiser's state into tensors named "<parameter>.<slot>" and plain values of the same names."""
+def split_optimizer_state(
+    optimizer: torch.optim.Optimizer,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimiser's state into tensors named "<parameter>.<slot>" and plain values of the
+    same names."""
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     for parameter, slots in optimizer.state_dict()["state"].items():
@@ -70,10 +90,14 @@ def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, T
     return tensors, values
 
 
-def join_optimizer_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+def join_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], values: dict[str, Any]
+) -> None:
     """Put what `split_optimizer_state` gave back into an optimiser with the same parameters."""
     slots: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **values}.items():
         parameter, slot = key.split(".", 1)
         slots.setdefault(int(parameter), {})[slot] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -1,4 +1,5 @@
-"""The whole of a training run in one typed, frozen tree; recipes return it, `--set a.b=value` changes it."""
+"""The whole of a training run in one typed, frozen tree; recipes return it, `--set a.b=value`
+changes it."""
 
 from __future__ import annotations
 
@@ -9,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from marey.checkpoints.load import load_checkpoint
@@ -22,7 +30,8 @@ from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
 
 DEFAULT_LR = {"sgd": 0.005, "adamw": 3e-4, "adam": 1e-4}
-"""Learning rate of each optimiser when `optim.lr` is not given (for batches of about 8 to 64 clips)."""
+"""Learning rate of each optimiser when `optim.lr` is not given (for batches of about 8 to 64
+clips)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -34,15 +43,20 @@ class ModelConfig:
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the model; what the task infers (num_classes, ...) is filled in."""
     init_from: str | None = None
-    """A checkpoint (bundled name, folder, "hf:...") whose weights are the start; parts of another shape start fresh."""
+    """A checkpoint (bundled name, folder, "hf:...") whose weights are the start; parts of another
+    shape start fresh."""
     freeze: Several[str] = ()
-    """Parameters whose name starts with one of these do not train: ("patch_embed", "blocks.0"); "*": all but heads."""
+    """Parameters whose name starts with one of these do not train: ("patch_embed", "blocks.0");
+    "*": all but heads."""
     imagenet_stem: bool = False
-    """Fill the EfficientNet-Lite0 of a fresh model's stem with ImageNet weights; `init_from` may replace them."""
+    """Fill the EfficientNet-Lite0 of a fresh model's stem with ImageNet weights; `init_from` may
+    replace them."""
     start: Literal["own", "glorot"] = "own"
-    """How fresh weights are drawn: the architecture's rule, or wider, for narrow blocks (`initialise.widen_start`)."""
+    """How fresh weights are drawn: the architecture's rule, or wider, for narrow blocks
+    (`initialise.widen_start`)."""
     activation_checkpointing: Literal[False, True, "cheap"] = False
-    """Recompute activations in the backward pass: less memory, about a third more time, the same gradients."""
+    """Recompute activations in the backward pass: less memory, about a third more time, the same
+    gradients."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -60,7 +74,8 @@ class OptimConfig:
     decay_all: bool = False
     """Decay every parameter."""
     layer_decay: PositiveFloat = 1.0
-    """Learning rate of block l is multiplied by layer_decay^(blocks - l); 1 treats all blocks alike."""
+    """Learning rate of block l is multiplied by layer_decay^(blocks - l); 1 treats all blocks
+    alike."""
     schedule: Literal["constant", "step", "cosine", "linear", "onecycle", "plateau"] = "cosine"
     """How the rate changes; "plateau" follows the task's main metric at each evaluation."""
     warmup: NonNegativeFloat = 0.0
@@ -105,10 +120,11 @@ class RunConfig:
     patience: PositiveInt | None = None
     """Stop after this many evaluations without a better main metric; None runs to the end."""
     select: Literal["metric", "loss", "last"] = "metric"
-    """Which evaluation becomes `best`: by the main metric (at a tie, the loss), by the loss, or always the latest. With
-    few validation videos the highest metric is mostly chance."""
+    """Which evaluation becomes `best`: by the main metric (at a tie, the loss), by the loss, or
+    always the latest. With few validation videos the highest metric is mostly chance."""
     average: Literal["none", "ema", "swa"] = "none"
-    """Weights that are evaluated and saved: the last, their exponential mean, or the mean of the late epochs."""
+    """Weights that are evaluated and saved: the last, their exponential mean, or the mean of the
+    late epochs."""
     ema_decay: Share = 0.999
     """Decay of the exponential mean per step (smaller in the first steps, so that it can start)."""
     swa_start: Share = 0.75
@@ -116,11 +132,13 @@ class RunConfig:
     balanced_sampler: bool = False
     """Draw classes equally often, with replacement."""
     linear_probe: bool = False
-    """Before the first step, fit the class head alone on the frozen embedding (logistic regression)."""
+    """Before the first step, fit the class head alone on the frozen embedding (logistic
+    regression)."""
     seed: int = 0
     """Seed of everything random: initial weights, order and augmentation of clips, dropout."""
     workers: NonNegativeInt = 0
-    """Processes that decode videos; 0 decodes in the training process. The result does not depend on it."""
+    """Processes that decode videos; 0 decodes in the training process. The result does not depend
+    on it."""
     threads: PositiveInt | None = None
     """CPU threads of torch; None keeps what is set. Stored, and restored on resume."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -130,7 +148,8 @@ class RunConfig:
     unused_parameters: bool = False
     """Several processes: some parameters get no gradient in some steps (slower)."""
     shard: bool = False
-    """Several processes: each holds a part of the weights, gradients and optimiser state (FSDP2); no resume state."""
+    """Several processes: each holds a part of the weights, gradients and optimiser state (FSDP2);
+    no resume state."""
     calibrate: bool = True
     """At the end, fit the temperature and the OOD detector on held-out videos and store them."""
     tensorboard: bool = True
@@ -146,7 +165,8 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: Augment | None = None
-    """Training augmentation, made to end in `data.preprocess`; None trains on the evaluation crop."""
+    """Training augmentation, made to end in `data.preprocess`; None trains on the evaluation
+    crop."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     train: RunConfig = field(default_factory=RunConfig)
@@ -163,10 +183,12 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Build the configuration that `to_dict` described, also by an older version (see `migrate`).
+        """Build the configuration that `to_dict` described, also by an older version (see
+        `migrate`).
 
         Raises:
-            UserError: if a key is unknown (the nearest is named), or a value has another type or range.
+            UserError: if a key is unknown (the nearest is named), or a value has another type or
+                range.
         """
         return _checked(migrate(values))
 
@@ -175,17 +197,27 @@ def _check_together(config: TrainConfig) -> None:
     """Check the settings that depend on each other."""
     optim, run = config.optim, config.train
     if run.shard and run.average != "none":
-        raise UserError(f"train.shard=true cannot average weights; set train.average=none, not {run.average}")
+        raise UserError(
+            f"train.shard=true cannot average weights; set train.average=none, not {run.average}"
+        )
     if run.batch_size % run.accumulate:
-        raise UserError(f"train.batch_size={run.batch_size} does not divide into train.accumulate={run.accumulate} "
-                        "equal parts; choose a multiple")
+        raise UserError(
+            f"train.batch_size={run.batch_size} does not divide into "
+            f"train.accumulate={run.accumulate} "
+            "equal parts; choose a multiple"
+        )
     if optim.schedule == "step" and not optim.milestones:
-        raise UserError("optim.schedule=step needs optim.milestones, the epochs at which the rate falls "
-                        "(for example optim.milestones=[11,14])")
+        raise UserError(
+            "optim.schedule=step needs optim.milestones, the epochs at which the rate falls "
+            "(for example optim.milestones=[11,14])"
+        )
 
 
-def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """Return "key: old -> new" for every setting that differs between two configurations in JSON form."""
+def changed_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], where: str = ""
+) -> list[str]:
+    """Return "key: old -> new" for every setting that differs between two configurations in JSON
+    form."""
     found: list[str] = []
     for key in sorted({*before, *now}):
         old, new = before.get(key), now.get(key)
@@ -196,16 +228,20 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any], where: s
     return found
 
 
-# ---- `--set a.b=value` ----------------------------------------------------------------------------------------------
+# ---- `--set a.b=value`
+# ------------------------------------------------------------------------------
+
 
 def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
-    """Return `config` with `a.b=value` assignments applied; values are JSON, or a bare word for a string.
+    """Return `config` with `a.b=value` assignments applied; values are JSON, or a bare word for a
+    string.
 
-    The whole is checked once, after the last assignment, so that values that only fit together can change together.
+    The whole is checked once, after the last assignment, so that values that only fit together can
+    change together.
 
     Raises:
-        UserError: if an assignment has no "=", its key is unknown (the nearest is named), or its value has
-            another type.
+        UserError: if an assignment has no "=", its key is unknown (the nearest is named), or its
+            value has another type.
     """
     values = config.to_dict()
     for assignment in assignments:
@@ -217,18 +253,24 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
         *path, name = key.split(".")
         node = values
         for depth, part in enumerate(path):
-            if node.get(part) is None:                # not set: a group that is checked with its other values' defaults
+            if (
+                node.get(part) is None
+            ):  # not set: a group that is checked with its other values' defaults
                 node[part] = {}
             node = node[part]
             if not isinstance(node, dict):
-                single = ".".join(path[:depth + 1])
-                raise UserError(f"setting '{key}': {single} is a single value, it has no '{[*path, name][depth + 1]}'")
+                single = ".".join(path[: depth + 1])
+                raise UserError(
+                    f"setting '{key}': {single} is a single value, it has no "
+                    f"'{[*path, name][depth + 1]}'"
+                )
         node[name] = _parse(text)
     return _checked(values)
 
 
 def _preprocess_of(checkpoint: str | None) -> dict[str, Any]:
-    """Return the specification a few of whose values are about to change: the checkpoint's, or the default."""
+    """Return the specification a few of whose values are about to change: the checkpoint's, or the
+    default."""
     found = None if checkpoint is None else load_checkpoint(checkpoint).preprocess
     return (found or Preprocess()).to_dict()
 
@@ -240,7 +282,8 @@ def _parse(text: str) -> Any:
         return {"None": None, "True": True, "False": False}.get(text, text)
 
 
-# ---- checking -------------------------------------------------------------------------------------------------------
+# ---- checking
+# ------------------------------------------------------------------------------
 
 SCHEMA = TypeAdapter(TrainConfig)
 """Reads a whole configuration from JSON and checks it."""
@@ -258,7 +301,7 @@ def _in_one_line(error: ValidationError) -> UserError:
     """Return the first mistake pydantic found: the setting, what it takes, what it got."""
     first = error.errors()[0]
     *path, name = first["loc"] or ("",)
-    if first["type"] == "value_error":                                  # raised by a __post_init__, already one line
+    if first["type"] == "value_error":  # raised by a __post_init__, already one line
         return UserError(str(first["ctx"]["error"]))
     if first["type"] == "unexpected_keyword_argument":
         where = f" of '{'.'.join(map(str, path))}':" if path else ""
@@ -273,5 +316,7 @@ def _names_below(path: Sequence[int | str]) -> list[str]:
     kind: Any = TrainConfig
     for name in path:
         hint = typing.get_type_hints(kind)[str(name)]
-        kind = next(option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option))
+        kind = next(
+            option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)
+        )
     return [entry.name for entry in dataclasses.fields(kind)]

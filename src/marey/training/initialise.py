@@ -16,11 +16,13 @@ from marey.training.config import TrainConfig
 from marey.training.task import Task
 
 
-def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
-                  say: Callable[[str], None] = print) -> nn.Module:
+def initial_model(
+    config: TrainConfig, task: Task, *, fresh: bool = True, say: Callable[[str], None] = print
+) -> nn.Module:
     """Build the model of a run.
 
-    Arguments come, from weak to strong, from the checkpoint of `model.init_from`, the task, and `model.arguments`.
+    Arguments come, from weak to strong, from the checkpoint of `model.init_from`, the task, and
+    `model.arguments`.
 
     Args:
         fresh: False on resume, where all weights come from the resume state.
@@ -35,39 +37,59 @@ def initial_model(config: TrainConfig, task: Task, *, fresh: bool = True,
         start = load_checkpoint(settings.init_from)
     name = settings.name or (start.name if start is not None else None)
     if name is None:
-        raise UserError("no model: set model.name to one of 'marey list models', or model.init_from to a checkpoint")
-    arguments: dict[str, Any] = dict(start.arguments) if start is not None and start.name == name else {}
+        raise UserError(
+            "no model: set model.name to one of 'marey list models', or model.init_from to a "
+            "checkpoint"
+        )
+    arguments: dict[str, Any] = (
+        dict(start.arguments) if start is not None and start.name == name else {}
+    )
     arguments.update({**_accepted(name, task.model_arguments), **settings.arguments})
     if settings.activation_checkpointing:
         arguments["activation_checkpointing"] = settings.activation_checkpointing
-    model = task.build_model(arguments) if task.build_model is not None else create_model(name, **arguments)
+    model = (
+        task.build_model(arguments)
+        if task.build_model is not None
+        else create_model(name, **arguments)
+    )
     if fresh and settings.start == "glorot":
         widen_start(model)
     if fresh and settings.imagenet_stem:
         fill_stem(model)
     if start is not None and fresh:
         other_classes = tuple(start.class_names or ()) != tuple(task.class_names)
-        say(copy_weights(start.model, model, settings.init_from or "",
-                         skip_classes=len(start.class_names or ()) if other_classes else None))
+        say(
+            copy_weights(
+                start.model,
+                model,
+                settings.init_from or "",
+                skip_classes=len(start.class_names or ()) if other_classes else None,
+            )
+        )
     return model
 
 
 def _accepted(name: str, inferred: dict[str, Any]) -> dict[str, Any]:
-    """Return the inferred arguments that the architecture takes; a convolution, for example, takes no num_frames."""
+    """Return the inferred arguments that the architecture takes; a convolution, for example, takes
+    no num_frames."""
     if name not in MODELS:
         return dict(inferred)
     known = argument_names(name)
     return {key: value for key, value in inferred.items() if key in known}
 
 
-def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classes: int | None = None) -> str:
-    """Copy every tensor of `source` that `target` has under the same name and shape; returns a sentence about it.
+def copy_weights(
+    source: nn.Module, target: nn.Module, name: str, *, skip_classes: int | None = None
+) -> str:
+    """Copy every tensor of `source` that `target` has under the same name and shape; returns a
+    sentence about it.
 
-    TimeSformer's family gets its position and time embeddings stretched (nearest) to the target's clip first.
+    TimeSformer's family gets its position and time embeddings stretched (nearest) to the target's
+    clip first.
 
     Args:
-        skip_classes: number of outputs of the source's class head. Its last layer is left out, because it belongs to
-            other classes even where the shape fits.
+        skip_classes: number of outputs of the source's class head. Its last layer is left out,
+            because it belongs to other classes even where the shape fits.
 
     Raises:
         UserError: if nothing fits.
@@ -75,10 +97,18 @@ def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classe
     stretches = isinstance(source, TimeSformer) and isinstance(target, TimeSformer)
     have = stretched_state(source, target) if stretches else source.state_dict()
     wanted = target.state_dict()
-    fits = {key: value for key, value in have.items() if key in wanted and wanted[key].shape == value.shape
-            and not (key.split(".")[0] in ("head", "class_mlp") and value.shape[0] == skip_classes)}
+    fits = {
+        key: value
+        for key, value in have.items()
+        if key in wanted
+        and wanted[key].shape == value.shape
+        and not (key.split(".")[0] in ("head", "class_mlp") and value.shape[0] == skip_classes)
+    }
     if not fits:
-        raise UserError(f"model.init_from={name}: no tensor fits this model; use the architecture of the checkpoint")
+        raise UserError(
+            f"model.init_from={name}: no tensor fits this model; use the architecture of the "
+            "checkpoint"
+        )
     target.load_state_dict(fits, strict=False)
     fresh = sorted(set(wanted) - set(fits))
     if not fresh:
@@ -88,7 +118,8 @@ def copy_weights(source: nn.Module, target: nn.Module, name: str, *, skip_classe
 
 
 def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
-    """Give the stem's image network ImageNet weights, from the package that carries them or from `marey-mini`.
+    """Give the stem's image network ImageNet weights, from the package that carries them or from
+    `marey-mini`.
 
     Args:
         whole: where convolutions stand beside the image network, give them those of `marey-mini`.
@@ -101,22 +132,29 @@ def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
         own = load_checkpoint("marey-mini").model
         wanted, have = model.arguments["embed_dim"], own.arguments["embed_dim"]  # type: ignore[index]
         if wanted != have:
-            raise UserError(f"the convolutions of marey-mini have model.arguments.embed_dim={have}, not {wanted}; take "
-                            f"{have}, or name other weights in model.init_from")
+            raise UserError(
+                f"the convolutions of marey-mini have model.arguments.embed_dim={have}, not "
+                f"{wanted}; take "
+                f"{have}, or name other weights in model.init_from"
+            )
         target.load_state_dict(own.patch_embed.trunk.state_dict())  # type: ignore[union-attr,operator]
         return
     try:
         load_imagenet_stem(model)
     except UserError:
         source: Any = load_checkpoint("marey-mini").model.patch_embed.trunk  # type: ignore[union-attr]
-        getattr(target, "image", target).load_state_dict(getattr(source, "image", source).state_dict())
+        getattr(target, "image", target).load_state_dict(
+            getattr(source, "image", source).state_dict()
+        )
 
 
 def widen_start(model: nn.Module) -> None:
-    """Draw the weights of blocks and heads again by Glorot's rule, and time embedding and temporal projection not zero.
+    """Draw the weights of blocks and heads again by Glorot's rule, and time embedding and temporal
+    projection not zero.
 
-    ViT's standard deviation of .02 suits widths near 768. At width 128 it is a quarter of Glorot's, and with temporal
-    projection and time embedding at zero a short training does not learn to use time (held-out accuracy after 150
+    ViT's standard deviation of .02 suits widths near 768. At width 128 it is a quarter of Glorot's,
+    and with temporal projection and time embedding at zero a short training does not learn to use
+    time (held-out accuracy after 150
     steps: 0.29, against 0.39).
     """
     parts = [getattr(model, name, None) for name in ("blocks", "class_mlp", "semantic_mlp")]

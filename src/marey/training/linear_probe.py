@@ -1,7 +1,8 @@
 """The linear probe: the class head fitted alone on the frozen embedding, before fine-tuning begins.
 
-Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022: the
-large gradients of a random head distort features that were good, those of a fitted head do not.
+Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+ICLR 2022: the large gradients of a random head distort features that were good, those of a fitted
+head do not.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def head_of(model: nn.Module) -> nn.Module:
     for name in ("head", "class_mlp"):
         if isinstance(getattr(model, name, None), nn.Module):
             return getattr(model, name)
-    raise UserError("train.linear_probe needs a model with a class head on its embedding; set it to false")
+    raise UserError(
+        "train.linear_probe needs a model with a class head on its embedding; set it to false"
+    )
 
 
 def logits_of(model: nn.Module, embedding: Tensor) -> Tensor:
@@ -43,8 +46,15 @@ def logits_of(model: nn.Module, embedding: Tensor) -> Tensor:
     return head_of(model)(embedding)
 
 
-def fit_head(model: nn.Module, embedding: Tensor, labels: Tensor, *, smoothing: float = 0.1, decay: float = 0.05,
-             steps: int = STEPS) -> float:
+def fit_head(
+    model: nn.Module,
+    embedding: Tensor,
+    labels: Tensor,
+    *,
+    smoothing: float = 0.1,
+    decay: float = 0.05,
+    steps: int = STEPS,
+) -> float:
     """Fit the class head by full-batch AdamW on fixed embeddings; returns its accuracy on them.
 
     Args:
@@ -65,7 +75,9 @@ def fit_head(model: nn.Module, embedding: Tensor, labels: Tensor, *, smoothing: 
         return (logits_of(model, embedding).argmax(1) == labels).double().mean().item()
 
 
-def fit_linear_probe(model: nn.Module, loader: Iterable[Batch], device: torch.device, *, smoothing: float) -> float:
+def fit_linear_probe(
+    model: nn.Module, loader: Iterable[Batch], device: torch.device, *, smoothing: float
+) -> float:
     """Fit the class head of a model on the embeddings of clips; returns its accuracy on them.
 
     Args:

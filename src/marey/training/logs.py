@@ -1,4 +1,5 @@
-"""The log of a run: log.jsonl, TensorBoard files, and a progress bar with rate, time left and time spent waiting."""
+"""The log of a run: log.jsonl, TensorBoard files, and a progress bar with rate, time left and time
+spent waiting."""
 
 from __future__ import annotations
 
@@ -51,9 +52,16 @@ class Bar:
         self.console = Console(stderr=True)
         text = rich_progress.TextColumn
         self.bar = rich_progress.Progress(
-            text("{task.description}"), rich_progress.BarColumn(bar_width=24), text("{task.completed}/{task.total}"),
-            rich_progress.TimeElapsedColumn(), text("left"), rich_progress.TimeRemainingColumn(),
-            text("{task.fields[text]}"), console=self.console, disable=not self.console.is_terminal)
+            text("{task.description}"),
+            rich_progress.BarColumn(bar_width=24),
+            text("{task.completed}/{task.total}"),
+            rich_progress.TimeElapsedColumn(),
+            text("left"),
+            rich_progress.TimeRemainingColumn(),
+            text("{task.fields[text]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
         self.row = self.bar.add_task("train", total=None, text="")
         self.bar.start()
 
@@ -114,12 +122,15 @@ class Meter:
             return None
         spare = max(1, (os.cpu_count() or 1) - 1)
         remedy = f"set train.workers={spare}, or " if workers < spare else ""
-        return (f"{self.waiting_share:.0%} of the time went into waiting for videos to decode; {remedy}"
-                "pack the videos small with 'marey data pack'")
+        return (
+            f"{self.waiting_share:.0%} of the time went into waiting for videos to decode; {remedy}"
+            "pack the videos small with 'marey data pack'"
+        )
 
 
 class RunLog:
-    """Appends one JSON line per event, and scalars to TensorBoard where it is installed; the main process only."""
+    """Appends one JSON line per event, and scalars to TensorBoard where it is installed; the main
+    process only."""
 
     def __init__(self, folder: Path, *, tensorboard: bool, first_step: int = 0) -> None:
         self.path = folder / "log.jsonl"
@@ -160,6 +171,6 @@ def _step_of(line: str) -> int:
 def _summary_writer(folder: Path, first_step: int) -> Any:
     try:
         tensorboard = import_extra("torch.utils.tensorboard", "train", "TensorBoard files")
-    except (UserError, ImportError):                             # torch has the module, but not what it is written with
+    except (UserError, ImportError):  # torch has the module, but not what it is written with
         return None
     return tensorboard.SummaryWriter(str(folder), purge_step=first_step or None)

@@ -30,15 +30,23 @@ from marey.training.tasks import build_task
 from marey.training.validate import evaluate, is_better, numbers_of
 
 
-def train(config: TrainConfig, out: str | Path, *, resume: bool = False, quiet: bool = False,
-          task: Task | None = None, progress: Progress | None = None) -> TrainResult:
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    task: Task | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
     """Train what `config` describes and leave the best and the last checkpoint in `out`.
 
     Args:
         config: a recipe's, as it is or changed by `config.override`.
         out: folder of the run; must be new or empty unless `resume`.
-        resume: go on from the state in `out`; the final weights are bit for bit those of a run never interrupted (CPU,
-            same number of processes). Where there is no state the run starts fresh and says so.
+        resume: go on from the state in `out`; the final weights are bit for bit those of a run
+            never interrupted (CPU, same number of processes). Where there is no state the run
+            starts fresh and says so.
         quiet: no progress display and no messages.
         task: data, losses and metric; None builds the one `config.objective` describes.
         progress: another display than the default bar.
@@ -56,14 +64,23 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, quiet: 
 class Run:
     """One training run: everything built once, then `go`."""
 
-    def __init__(self, config: TrainConfig, out: Path, *, resume: bool, task: Task | None,
-                 progress: Progress | None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        *,
+        resume: bool,
+        task: Task | None,
+        progress: Progress | None,
+    ) -> None:
         settings = config.train
         self.config, self.out = config, out
         self.log: RunLog | None = None
         self.accelerator = make_accelerator(config)
         self.is_main = self.accelerator.is_main_process
-        self.progress: Progress = progress if progress is not None else (Bar() if self.is_main else Quiet())
+        self.progress: Progress = (
+            progress if progress is not None else (Bar() if self.is_main else Quiet())
+        )
         resuming = prepare_folder(out, resume, self.accelerator, self.progress.say)
 
         if settings.threads is not None:
@@ -81,10 +98,13 @@ class Run:
         if settings.linear_probe and not resuming:
             self.fit_linear_probe()
         self.meter = Meter()
-        self.optimisation = Optimisation(self.model, self.task.objective, config, self.plan, self.accelerator,
-                                         self.meter)
+        self.optimisation = Optimisation(
+            self.model, self.task.objective, config, self.plan, self.accelerator, self.meter
+        )
         if resuming and self.optimisation.sharded:
-            raise UserError(f"{out}: a sharded run writes no resume state; train anew into another --out")
+            raise UserError(
+                f"{out}: a sharded run writes no resume state; train anew into another --out"
+            )
         if warning := rate_warning(config.optim):
             self.progress.say(warning)
 
@@ -96,7 +116,9 @@ class Run:
 
     def go(self) -> TrainResult:
         """Do the steps that are left; evaluate and save on the way; calibrate at the end."""
-        parts: Iterator[Batch] = self.parts() if self.state.step < self.plan.total_steps else iter(())
+        parts: Iterator[Batch] = (
+            self.parts() if self.state.step < self.plan.total_steps else iter(())
+        )
         while self.state.step < self.plan.total_steps and not self.state.stopped:
             step = self.state.step
             losses = self.optimisation.one_step(step, parts, f"{self.out}, step {step}")
@@ -110,8 +132,14 @@ class Run:
 
     def parts(self) -> Iterator[Batch]:
         """Return this process's parts of all steps that are left, without end."""
-        return training_parts(self.task, self.plan, first_step=self.state.step, rank=self.accelerator.process_index,
-                              pin_memory=self.accelerator.device.type == "cuda", unreadable=self.name_unreadable)
+        return training_parts(
+            self.task,
+            self.plan,
+            first_step=self.state.step,
+            rank=self.accelerator.process_index,
+            pin_memory=self.accelerator.device.type == "cuda",
+            unreadable=self.name_unreadable,
+        )
 
     def name_unreadable(self, sample: int, reason: str) -> None:
         """Say once that a video is left out."""
@@ -126,22 +154,36 @@ class Run:
         self.progress.step(step, self.plan.total_steps, f"loss {losses['loss']:.4f}  {rates}")
         is_due = step % self.config.train.log_every == 0 or step == self.plan.total_steps
         if self.log is not None and is_due:
-            self.log.write("train", step, {**losses, "epoch": step / self.plan.steps_per_epoch,
-                                           "clips_per_second": round(meter.clips_per_second, 2),
-                                           "waiting_share": round(meter.waiting_share, 3)})
+            self.log.write(
+                "train",
+                step,
+                {
+                    **losses,
+                    "epoch": step / self.plan.steps_per_epoch,
+                    "clips_per_second": round(meter.clips_per_second, 2),
+                    "waiting_share": round(meter.waiting_share, 3),
+                },
+            )
 
-    # ---- evaluation, checkpoints ------------------------------------------------------------------------------------
+    # ---- evaluation, checkpoints
+    # ------------------------------------------------------------------------------------
 
     def evaluate_and_keep_best(self) -> None:
-        """Evaluate on the validation data, save the checkpoint if it is the best, and drive plateau and patience."""
+        """Evaluate on the validation data, save the checkpoint if it is the best, and drive plateau
+        and patience."""
         state, weights = self.state, self.optimisation.weights()
         with self.meter.outside():
             if self.task.val_data is None:
                 state.best_step = state.step
                 self.save_checkpoint("best", weights)
                 return
-            evaluator = evaluate(weights, self.task, self.accelerator, batch_size=self.plan.eval_batch_size,
-                                 workers=self.config.train.workers)
+            evaluator = evaluate(
+                weights,
+                self.task,
+                self.accelerator,
+                batch_size=self.plan.eval_batch_size,
+                workers=self.config.train.workers,
+            )
             metrics = numbers_of(evaluator.compute())
             main = metrics[evaluator.main]
             if self.log is not None:
@@ -150,9 +192,19 @@ class Run:
             self.progress.say(f"step {state.step}/{self.plan.total_steps}: {shown}")
 
             self.optimisation.schedule.observe(main, evaluator.higher_is_better)
-            if is_better(metrics, state.metrics, evaluator.main, evaluator.higher_is_better,
-                         select=self.config.train.select):
-                state.best, state.best_step, state.metrics, state.evaluations_since_best = main, state.step, metrics, 0
+            if is_better(
+                metrics,
+                state.metrics,
+                evaluator.main,
+                evaluator.higher_is_better,
+                select=self.config.train.select,
+            ):
+                state.best, state.best_step, state.metrics, state.evaluations_since_best = (
+                    main,
+                    state.step,
+                    metrics,
+                    0,
+                )
                 self.save_checkpoint("best", weights)
             else:
                 state.evaluations_since_best += 1
@@ -177,31 +229,47 @@ class Run:
         """Read the resume state back, and say what is no longer as it was."""
         saved = self.optimisation.restore(self.out)
         if changes := self.folder.changes():
-            self.progress.say("settings changed since the run began, so its result is no longer that of one run: "
-                              + "; ".join(changes))
+            self.progress.say(
+                "settings changed since the run began, so its result is no longer that of one run: "
+                + "; ".join(changes)
+            )
         if saved["processes"] != self.accelerator.num_processes:
-            self.progress.say(f"a run of {saved['processes']} processes goes on with {self.accelerator.num_processes}: "
-                              "the result will be as good, not identical")
+            self.progress.say(
+                f"a run of {saved['processes']} processes goes on with "
+                f"{self.accelerator.num_processes}: "
+                "the result will be as good, not identical"
+            )
         self.progress.say(f"resuming {self.out} at step {saved['step']} of {saved['total_steps']}")
         return RunState(**{name: saved[name] for name in vars(RunState())})
 
-    # ---- before the first step, after the last ----------------------------------------------------------------------
+    # ---- before the first step, after the last
+    # ----------------------------------------------------------------------
 
     def fit_linear_probe(self) -> None:
-        """Fit the class head on the embeddings of the augmented training clips; the same in every process."""
+        """Fit the class head on the embeddings of the augmented training clips; the same in every
+        process."""
         loader = self.loader(self.task.train_data, probe_keys(self.plan.num_samples))
-        reached = fit_linear_probe(self.model, loader, self.accelerator.device,
-                                   smoothing=self.config.objective.classification.label_smoothing)
-        self.progress.say(f"class head fitted on the frozen embedding: {reached:.3f} of the training clips")
+        reached = fit_linear_probe(
+            self.model,
+            loader,
+            self.accelerator.device,
+            smoothing=self.config.objective.classification.label_smoothing,
+        )
+        self.progress.say(
+            f"class head fitted on the frozen embedding: {reached:.3f} of the training clips"
+        )
 
     def calibrate(self) -> None:
-        """Fit temperature and OOD detector for both checkpoints, and write them again with the result."""
+        """Fit temperature and OOD detector for both checkpoints, and write them again with the
+        result."""
         if self.task.val_data is None or not (self.out / "best").is_dir():
             self.progress.say("no held-out videos: temperature and OOD detector are not fitted")
             return
         train_data, device = without_augmentation(self.task.train_data), self.accelerator.device
         known = self.loader(train_data, calibration_keys(len(train_data)))
-        held_out = self.loader(self.task.val_data, [(0, sample) for sample in range(len(self.task.val_data))])
+        held_out = self.loader(
+            self.task.val_data, [(0, sample) for sample in range(len(self.task.val_data))]
+        )
         for name in ("best", "last"):
             model = load_checkpoint(self.out / name).model.to(device)
             train, val = embed(model, known, device), embed(model, held_out, device)
@@ -214,8 +282,13 @@ class Run:
 
     def loader(self, data: Any, keys: list[tuple[int, int]]) -> DataLoader[Any]:
         """Return a loader of some items, in batches as large as those of evaluation."""
-        return loader_of(data, keys, self.task, batch_size=self.plan.eval_batch_size,
-                         workers=self.config.train.workers)
+        return loader_of(
+            data,
+            keys,
+            self.task,
+            batch_size=self.plan.eval_batch_size,
+            workers=self.config.train.workers,
+        )
 
     def finish(self) -> TrainResult:
         """Save the last weights, calibrate both checkpoints, and sum up."""
@@ -229,15 +302,31 @@ class Run:
             self.progress.say(warning)
 
         state = self.state
-        result = TrainResult(out=self.out, steps=state.step, best=state.best, best_step=state.best_step,
-                             metrics=state.metrics, unreadable=state.unreadable, stopped_early=state.stopped,
-                             seconds=self.meter.seconds, is_main=self.is_main)
+        result = TrainResult(
+            out=self.out,
+            steps=state.step,
+            best=state.best,
+            best_step=state.best_step,
+            metrics=state.metrics,
+            unreadable=state.unreadable,
+            stopped_early=state.stopped,
+            seconds=self.meter.seconds,
+            is_main=self.is_main,
+        )
         if self.log is not None:
-            self.log.write("end", state.step, {"best": state.best, "best_step": state.best_step,
-                                               "stopped_early": state.stopped, "seconds": round(result.seconds, 2),
-                                               "waiting_share": round(self.meter.waiting_share, 3),
-                                               "processes": self.accelerator.num_processes,
-                                               "unreadable": list(state.unreadable.values())})
+            self.log.write(
+                "end",
+                state.step,
+                {
+                    "best": state.best,
+                    "best_step": state.best_step,
+                    "stopped_early": state.stopped,
+                    "seconds": round(result.seconds, 2),
+                    "waiting_share": round(self.meter.waiting_share, 3),
+                    "processes": self.accelerator.num_processes,
+                    "unreadable": list(state.unreadable.values()),
+                },
+            )
         return result
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
-"""Configurations of older versions, in run folders and inside checkpoints, with today's setting names."""
+"""Configurations of older versions, in run folders and inside checkpoints, with today's setting
+names."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ GONE: dict[str, str | None] = {
 
 
 def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration in JSON types with today's setting names, saying once what was renamed or left out."""
+    """Return a configuration in JSON types with today's setting names, saying once what was renamed
+    or left out."""
     migrated: dict[str, Any] = json.loads(json.dumps(values))
     changes = migrate_objective(migrated)
     for old, new in GONE.items():
@@ -49,11 +51,26 @@ def _section(values: dict[str, Any], path: str, *, make: bool = False) -> Any:
     return values
 
 
-# ---- objectives around objectives: `objective.kind` and `arguments` -------------------------------------------------
+# ---- objectives around objectives: `objective.kind` and `arguments`
+# -------------------------------------------------
 
-CLASSIFICATION = ("label_smoothing", "class_weights", "mixup_alpha", "cutmix_alpha", "mix_probability")
+CLASSIFICATION = (
+    "label_smoothing",
+    "class_weights",
+    "mixup_alpha",
+    "cutmix_alpha",
+    "mix_probability",
+)
 """Settings that stood in `objective` itself."""
-ORDER = ("num_permutations", "rule", "permutation_file", "identity_first", "signs", "mask_diagonal", "backwards")
+ORDER = (
+    "num_permutations",
+    "rule",
+    "permutation_file",
+    "identity_first",
+    "signs",
+    "mask_diagonal",
+    "backwards",
+)
 ATTENTION_WEIGHTS = {"frobenius": 0.001, "js": 0.01}
 """Weight of the attention term where none was given."""
 
@@ -66,7 +83,9 @@ def migrate_objective(values: dict[str, Any]) -> list[str]:
     """
     objective, data = values.get("objective"), values.get("data")
     old_data = data.pop("arguments", None) if isinstance(data, dict) else None
-    if not isinstance(objective, dict) or not {"kind", "arguments", *CLASSIFICATION} & set(objective):
+    if not isinstance(objective, dict) or not {"kind", "arguments", *CLASSIFICATION} & set(
+        objective
+    ):
         if isinstance(data, dict) and old_data:
             _migrate_data(data, old_data, "classification")
             return ["data.arguments is divided among the settings of data"]
@@ -77,8 +96,11 @@ def migrate_objective(values: dict[str, Any]) -> list[str]:
     said = f"objective.kind={kind} is now a sum of terms (objective.weights)"
     if kind == "frozen_stem":
         kind = arguments.pop("inner", "classification")
-        settings = {"variants": arguments.pop("variants", 2), "views": arguments.pop("views", 0),
-                    "folder": arguments.pop("cache", None)}
+        settings = {
+            "variants": arguments.pop("variants", 2),
+            "views": arguments.pop("views", 0),
+            "folder": arguments.pop("cache", None),
+        }
         values.setdefault("data", {})["feature_cache"] = settings
     classification = {name: objective.pop(name) for name in CLASSIFICATION if name in objective}
     if "over_classes" in arguments:
@@ -97,18 +119,24 @@ def migrate_objective(values: dict[str, Any]) -> list[str]:
         arguments.pop("permutation_seed", None)
         arguments.pop("guided_on_ordered", None)
         if not {"order", "guided"} & set(weights):
-            weights["order"] = 0.0                                  # the head was built, and the order measured
+            weights["order"] = 0.0  # the head was built, and the order measured
         if order_from:
-            objective["start"] = {name: order_from for name in ("order", "guided") if name in weights}
+            objective["start"] = {
+                name: order_from for name in ("order", "guided") if name in weights
+            }
     if kind == "distillation":
-        objective["teacher"] = {"checkpoint": arguments.pop("teacher", None),
-                                "temperature": arguments.pop("temperature", 2.0)}
+        objective["teacher"] = {
+            "checkpoint": arguments.pop("teacher", None),
+            "temperature": arguments.pop("temperature", 2.0),
+        }
     if kind == "detection":
         objective["detection"] = {"boxes": arguments.pop("boxes", "own")}
         if arguments.pop("only", None) == "proposals":
-            objective["weights"] = {name: weights[name] for name in ("rpn_objectness", "rpn_box") if name in weights}
+            objective["weights"] = {
+                name: weights[name] for name in ("rpn_objectness", "rpn_box") if name in weights
+            }
     if arguments:
-        objective["arguments"] = arguments                          # unknown even then: the check names it
+        objective["arguments"] = arguments  # unknown even then: the check names it
     if old_data:
         _migrate_data(values["data"], old_data, kind)
     return [said]
@@ -139,7 +167,9 @@ def _migrate_adversarial(objective: dict[str, Any], old: dict[str, Any] | None) 
 def _migrate_data(data: dict[str, Any], old: dict[str, Any], kind: str) -> None:
     """Divide `data.arguments` among today's settings."""
     if kind == "features":
-        data["features"] = {("widths" if name == "features" else name): value for name, value in old.items()}
+        data["features"] = {
+            ("widths" if name == "features" else name): value for name, value in old.items()
+        }
     elif kind == "detection":
         variants, folder = old.pop("variants", 0), old.pop("cache", None)
         if variants:

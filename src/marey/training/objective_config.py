@@ -1,4 +1,5 @@
-"""The settings of what is minimised: the weight of every loss term, and one class of settings per term."""
+"""The settings of what is minimised: the weight of every loss term, and one class of settings per
+term."""
 
 from __future__ import annotations
 
@@ -16,16 +17,19 @@ from marey.training.settings import CHECKED, Several, Share
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ClassificationConfig:
-    """Term "class": cross-entropy of the labels, or of several labels per video (task "features")."""
+    """Term "class": cross-entropy of the labels, or of several labels per video (task
+    "features")."""
 
     label_smoothing: Share = 0.0
     """Share of each target spread evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
-    """"balanced" weighs a class by the inverse of its number of training videos (mean weight 1 over videos)."""
+    """"balanced" weighs a class by the inverse of its number of training videos (mean weight 1 over
+    videos)."""
     mixup_alpha: NonNegativeFloat = 0.0
     """Beta(alpha, alpha) of mixup; 0 is off."""
     cutmix_alpha: NonNegativeFloat = 0.0
-    """Beta(alpha, alpha) of cutmix (one box for all frames); 0 is off. With both on, each step draws one of them."""
+    """Beta(alpha, alpha) of cutmix (one box for all frames); 0 is off. With both on, each step
+    draws one of them."""
     mix_probability: Share = 1.0
     """Share of steps that mix at all."""
     over_classes: Literal["mean", "sum"] = "mean"
@@ -54,9 +58,10 @@ class OrderConfig:
     mask_diagonal: bool = False
     """Leave the diagonal out of the guided loss."""
     backwards: Several[str] = ()
-    """Classes whose clips are recordings played backwards. For the order terms they are turned round first, so that
-    "before" means before in the recording: where every action also exists backwards, the order as played cannot be
-    told from shuffled frames, for each set of frames comes in both directions."""
+    """Classes whose clips are recordings played backwards. For the order terms they are turned
+    round first, so that "before" means before in the recording: where every action also exists
+    backwards, the order as played cannot be told from shuffled frames, for each set of frames comes
+    in both directions."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -68,13 +73,16 @@ class LabelConfig:
     loss: Literal["mse", "cosine"] = "mse"
     """"mse" (squared distance of unit vectors) or "cosine"."""
     stage_shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    """The paper's order of training: shares of the steps spent on the backbone, the semantic MLP and the classifier,
-    one after the other, with sum 1; None trains all together."""
+    """The paper's order of training: shares of the steps spent on the backbone, the semantic MLP
+    and the classifier, one after the other, with sum 1; None trains all together."""
 
     def __post_init__(self) -> None:
         if self.stage_shares is not None and abs(sum(self.stage_shares) - 1) > 1e-6:
-            raise UserError(f"objective.label.stage_shares={list(self.stage_shares)} must have sum 1, for example "
-                            "[0.5, 0.25, 0.25]")
+            raise UserError(
+                f"objective.label.stage_shares={list(self.stage_shares)} must have sum 1, for "
+                "example "
+                "[0.5, 0.25, 0.25]"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -82,18 +90,20 @@ class TeacherConfig:
     """Term "teacher": distillation from a larger model."""
 
     checkpoint: str | None = None
-    """A checkpoint with the same classes: a run's folder, a bundled name, "hf:...", "torchvision:..."."""
+    """A checkpoint with the same classes: a run's folder, a bundled name, "hf:...",
+    "torchvision:..."."""
     temperature: PositiveFloat = 2.0
     """T: both answers are softened by it."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class AdversarialConfig:
-    """Terms "adversarial" and "attention" of GAT's Algorithm 1; the paper weighs them 1 and, by the distance,
-    0.001 ("frobenius") or 0.01 ("js")."""
+    """Terms "adversarial" and "attention" of GAT's Algorithm 1; the paper weighs them 1 and, by the
+    distance, 0.001 ("frobenius") or 0.01 ("js")."""
 
     eps: PositiveFloat = 0.5
-    """Length of the perturbation, in units of the input the model reads (for clips: after normalisation)."""
+    """Length of the perturbation, in units of the input the model reads (for clips: after
+    normalisation)."""
     norm: Norm = "frame"
     """One length a frame, or one for the whole clip."""
     distance: Literal["frobenius", "js"] = "frobenius"
@@ -105,7 +115,8 @@ class DetectionConfig:
     """What the terms of task "detection" are computed on."""
 
     boxes: Literal["own", "truth", "predicted"] = "own"
-    """Where the head finds persons: its own proposals, the true boxes (Table 1), or an outside detector's."""
+    """Where the head finds persons: its own proposals, the true boxes (Table 1), or an outside
+    detector's."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -115,12 +126,15 @@ class ObjectiveConfig:
     task: Literal["clips", "features", "detection"] = "clips"
     """Which data is read, and which terms there are."""
     weights: dict[str, float] = field(default_factory=lambda: {"class": 1.0})
-    """Factor of each term by name. Task "clips": "class", "order", "guided", "label", "teacher"; "features": "class";
-    "detection": "class", "box", "rpn_objectness", "rpn_box" (without "class" and "box" only the proposals are trained);
-    every task: "adversarial", "attention". A term of weight 0 is left out of the sum, but its head is built."""
+    """Factor of each term by name. Task "clips": "class", "order", "guided", "label", "teacher";
+    "features": "class";
+    "detection": "class", "box", "rpn_objectness", "rpn_box" (without "class" and "box" only the
+    proposals are trained);
+    every task: "adversarial", "attention". A term of weight 0 is left out of the sum, but its head
+    is built."""
     start: dict[str, Share] = field(default_factory=dict)
-    """Share of the steps after which a term is added, by name; 0 where none is given. A step of "clips" without "order"
-    and "guided" costs half."""
+    """Share of the steps after which a term is added, by name; 0 where none is given. A step of
+    "clips" without "order" and "guided" costs half."""
     classification: ClassificationConfig = field(default_factory=ClassificationConfig)
     order: OrderConfig = field(default_factory=OrderConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
@@ -131,5 +145,7 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         for name in self.start:
             if name not in self.weights:
-                raise UserError(f"objective.start names the term '{name}', which has no weight; give one in "
-                                f"objective.weights (it has {', '.join(self.weights)})")
+                raise UserError(
+                    f"objective.start names the term '{name}', which has no weight; give one in "
+                    f"objective.weights (it has {', '.join(self.weights)})"
+                )

@@ -35,10 +35,22 @@ class Optimisation:
         meter: counts clips and time.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, plan: Plan,
-                 accelerator: Accelerator, meter: Meter) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        config: TrainConfig,
+        plan: Plan,
+        accelerator: Accelerator,
+        meter: Meter,
+    ) -> None:
         settings = config.train
-        self.model, self.objective, self.plan, self.accelerator = model, objective, plan, accelerator
+        self.model, self.objective, self.plan, self.accelerator = (
+            model,
+            objective,
+            plan,
+            accelerator,
+        )
         self.seed = settings.seed
         self.sharded = settings.shard and accelerator.num_processes > 1
         if self.sharded:
@@ -56,8 +68,9 @@ class Optimisation:
             self.module, self.optimizer = module, accelerator.prepare(optimizer)
         else:
             self.module, self.optimizer = accelerator.prepare(module, optimizer)
-        self.stepper = Stepper(self.module, objective, self.optimizer, accelerator, config, meter,
-                               sharded=self.sharded)
+        self.stepper = Stepper(
+            self.module, objective, self.optimizer, accelerator, config, meter, sharded=self.sharded
+        )
 
     def one_step(self, step: int, parts: Iterator[Batch], name: str) -> dict[str, float]:
         """Do step number `step`: update weights, learning rates and average.
@@ -80,7 +93,8 @@ class Optimisation:
         return {**terms, "lr": rate}
 
     def weights(self) -> nn.Module:
-        """Return the module to evaluate and save: the average, if any; buffers are the main process's."""
+        """Return the module to evaluate and save: the average, if any; buffers are the main
+        process's."""
         if self.sharded:
             module = gather(self.model, self.whole)
         else:
@@ -97,12 +111,17 @@ class Optimisation:
             folder: of the run.
             state: the rest of the run's state, in JSON types.
         """
-        own = {"schedule": self.schedule.state(), "threads": torch.get_num_threads(),
-               "processes": self.accelerator.num_processes, "total_steps": self.plan.total_steps}
+        own = {
+            "schedule": self.schedule.state(),
+            "threads": torch.get_num_threads(),
+            "processes": self.accelerator.num_processes,
+            "total_steps": self.plan.total_steps,
+        }
         save_resume(folder, self._modules(), self.optimizer, {**state, **own})
 
     def restore(self, folder: Path) -> dict[str, Any]:
-        """Read the resume state back: weights, optimiser, average, schedule, thread count; returns the rest."""
+        """Read the resume state back: weights, optimiser, average, schedule, thread count; returns
+        the rest."""
         saved = load_resume(folder, self._modules(), self.optimizer)
         torch.set_num_threads(saved["threads"])
         self.schedule.resume(saved["step"], saved.get("schedule", saved.get("plateau")))

@@ -1,4 +1,5 @@
-"""How many steps a run has, how each is cut into parts, and after which steps to evaluate and to save."""
+"""How many steps a run has, how each is cut into parts, and after which steps to evaluate and to
+save."""
 
 from __future__ import annotations
 
@@ -29,9 +30,12 @@ class Plan:
     def __post_init__(self) -> None:
         settings, parts = self.settings, self.settings.accumulate * self.world
         if settings.batch_size % parts:
-            raise UserError(f"train.batch_size={settings.batch_size} does not divide into {parts} equal parts "
-                            f"(train.accumulate={settings.accumulate} x {self.world} processes); choose a multiple of "
-                            "it")
+            raise UserError(
+                f"train.batch_size={settings.batch_size} does not divide into {parts} equal parts "
+                f"(train.accumulate={settings.accumulate} x {self.world} processes); choose a "
+                "multiple of "
+                "it"
+            )
 
     @property
     def part_size(self) -> int:
@@ -52,7 +56,9 @@ class Plan:
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
         settings = self.settings
-        return settings.max_steps or steps_of_epochs(settings.epochs, self.num_samples, settings.batch_size)
+        return settings.max_steps or steps_of_epochs(
+            settings.epochs, self.num_samples, settings.batch_size
+        )
 
     def finishes_epoch(self, step: int) -> bool:
         """Return whether a step uses the last sample of an epoch."""

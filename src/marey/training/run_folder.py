@@ -32,12 +32,19 @@ class RunFolder:
         write_json(self.path / "config.json", self.config.to_dict())
 
     def changes(self) -> list[str]:
-        """Return "key: old -> new" for every setting that differs from the config.json that is there."""
+        """Return "key: old -> new" for every setting that differs from the config.json that is
+        there."""
         before = read_json(self.path / "config.json")
         return changed_settings(TrainConfig.from_dict(before).to_dict(), self.config.to_dict())
 
-    def save(self, name: str, model: nn.Module, state: RunState, calibration: dict[str, Any] | None = None,
-             tensors: dict[str, Tensor] | None = None) -> None:
+    def save(
+        self,
+        name: str,
+        model: nn.Module,
+        state: RunState,
+        calibration: dict[str, Any] | None = None,
+        tensors: dict[str, Tensor] | None = None,
+    ) -> None:
         """Write a checkpoint folder of the run.
 
         Args:
@@ -47,22 +54,39 @@ class RunFolder:
             calibration, tensors: what `calibration.fit_trust` returned.
         """
         task = self.task
-        extra = {"task": self.config.objective.task, **task.extra, "config": self.config.to_dict(), "step": state.step,
-                 "metrics": state.metrics}
-        save_checkpoint(self.path / name, model, class_names=list(task.class_names), preprocess=task.preprocess,
-                        calibration=calibration, extra=extra, tensors={**task.tensors, **(tensors or {})})
+        extra = {
+            "task": self.config.objective.task,
+            **task.extra,
+            "config": self.config.to_dict(),
+            "step": state.step,
+            "metrics": state.metrics,
+        }
+        save_checkpoint(
+            self.path / name,
+            model,
+            class_names=list(task.class_names),
+            preprocess=task.preprocess,
+            calibration=calibration,
+            extra=extra,
+            tensors={**task.tensors, **(tensors or {})},
+        )
 
 
-def prepare_folder(out: Path, resume: bool, accelerator: Accelerator, say: Callable[[str], None]) -> bool:
+def prepare_folder(
+    out: Path, resume: bool, accelerator: Accelerator, say: Callable[[str], None]
+) -> bool:
     """Make the folder of a run; returns whether it holds a state to resume from.
 
     Raises:
         UserError: if the folder holds something and `resume` is not asked for.
     """
     if not resume and out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: already holds a run; go on with it by --resume, or choose another --out")
+        raise UserError(
+            f"{out}: already holds a run; go on with it by --resume, or choose another --out"
+        )
     has_state = (out / RESUME_FILE).exists()
-    accelerator.wait_for_everyone()                   # no process writes to the folder while another one looks into it
+    # no process writes to the folder while another one looks into it
+    accelerator.wait_for_everyone()
     if resume and not has_state:
         say(f"{out}: nothing to resume, starting fresh")
     out.mkdir(parents=True, exist_ok=True)

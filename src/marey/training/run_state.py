@@ -41,4 +41,7 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result in JSON types."""
-        return {**{key: value for key, value in vars(self).items() if key != "is_main"}, "out": str(self.out)}
+        return {
+            **{key: value for key, value in vars(self).items() if key != "is_main"},
+            "out": str(self.out),
+        }

@@ -12,19 +12,20 @@ Key = tuple[int, int]
 """(epoch, sample number): all randomness of an item follows from it and the seed."""
 
 _REDRAWN = 1_000_000
-"""A sample drawn for the n-th time in one balanced epoch is asked for as epoch + n * this, so that its augmentation
-differs."""
+"""A sample drawn for the n-th time in one balanced epoch is asked for as epoch + n * this, so that
+its augmentation differs."""
 
 
 class SampleStream:
     """Shuffled epochs one after the other; the key at position p is a pure function of (seed, p).
 
-    No sample is dropped or repeated to fill a batch: a batch may span two epochs. The whole state of the stream is the
-    position.
+    No sample is dropped or repeated to fill a batch: a batch may span two epochs. The whole state
+    of the stream is the position.
     """
 
     def __init__(self, num_samples: int, seed: int, labels: Sequence[int] | None = None) -> None:
-        """`labels` makes the draws balanced: classes equally often, with replacement, num_samples draws an epoch."""
+        """`labels` makes the draws balanced: classes equally often, with replacement, num_samples
+        draws an epoch."""
         self.num_samples = num_samples
         self.seed = seed
         self.probabilities = None if labels is None else balanced_probabilities(labels)
@@ -58,7 +59,8 @@ class SampleStream:
 
 
 def balanced_probabilities(labels: Sequence[int]) -> np.ndarray:
-    """Return the probability (N,) of drawing each sample that gives every class an equal share of the draws."""
+    """Return the probability (N,) of drawing each sample that gives every class an equal share of
+    the draws."""
     values = np.asarray(labels)
     counts = np.bincount(values)
     weights = 1.0 / counts[values]
@@ -66,14 +68,23 @@ def balanced_probabilities(labels: Sequence[int]) -> np.ndarray:
 
 
 class PartSampler(Sampler[list[Key]]):
-    """The keys of every part (micro-batch) of one process, from a given step on, in an endless iterator.
+    """The keys of every part (micro-batch) of one process, from a given step on, in an endless
+    iterator.
 
-    A step of `batch_size` clips is cut into accumulate x world parts; part a of rank r is number a * world + r, so the
-    clips of a step are the same however many processes share them.
+    A step of `batch_size` clips is cut into accumulate x world parts; part a of rank r is number a
+    * world + r, so the clips of a step are the same however many processes share them.
     """
 
-    def __init__(self, stream: SampleStream, *, batch_size: int, accumulate: int = 1, rank: int = 0, world: int = 1,
-                 first_step: int = 0) -> None:
+    def __init__(
+        self,
+        stream: SampleStream,
+        *,
+        batch_size: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        first_step: int = 0,
+    ) -> None:
         self.stream, self.batch_size, self.accumulate = stream, batch_size, accumulate
         self.rank, self.world, self.first_step = rank, world, first_step
         self.part_size = batch_size // (accumulate * world)

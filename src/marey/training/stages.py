@@ -1,4 +1,5 @@
-"""The schedule of the loss terms: which of them count in which part of a run, and which parameters learn then."""
+"""The schedule of the loss terms: which of them count in which part of a run, and which parameters
+learn then."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from marey.training.objective_config import ObjectiveConfig
 def learns_backbone(name: str) -> bool:
     """SeViTAR's first stage: the backbone, and the class MLP that teaches it.
 
-    The class MLP sees a label embedding that is not trained yet; the paper does not say what the backbone learned from.
+    The class MLP sees a label embedding that is not trained yet; the paper does not say what the
+    backbone learned from.
     """
     return not name.startswith("semantic_mlp.")
 
@@ -39,18 +41,22 @@ class Stage:
 
 
 def build_stages(config: ObjectiveConfig) -> tuple[Stage, ...]:
-    """Return the stages that `objective.start` and `objective.label.stage_shares` describe, in order.
+    """Return the stages that `objective.start` and `objective.label.stage_shares` describe, in
+    order.
 
-    With `stage_shares`, the terms of the first stage are all but "label", that of the second is "label" alone, and that
-    of the third "class" alone (SeViTAR, section 3.2: backbone, then semantic MLP, then classifier).
+    With `stage_shares`, the terms of the first stage are all but "label", that of the second is
+    "label" alone, and that of the third "class" alone (SeViTAR, section 3.2: backbone, then
+    semantic MLP, then classifier).
     """
     weighed = frozenset(name for name, weight in config.weights.items() if weight)
     parts = [Stage(start=0.0, terms=weighed)]
     if config.label.stage_shares is not None:
         first, second, _ = config.label.stage_shares
-        parts = [Stage(start=0.0, terms=weighed - {"label"}, learns=learns_backbone),
-                 Stage(start=first, terms=weighed & {"label"}, learns=learns_semantic_mlp),
-                 Stage(start=first + second, terms=weighed & {"class"}, learns=learns_class_mlp)]
+        parts = [
+            Stage(start=0.0, terms=weighed - {"label"}, learns=learns_backbone),
+            Stage(start=first, terms=weighed & {"label"}, learns=learns_semantic_mlp),
+            Stage(start=first + second, terms=weighed & {"class"}, learns=learns_class_mlp),
+        ]
 
     stages = []
     for start in sorted({part.start for part in parts} | {0.0, *config.start.values()}):

@@ -45,10 +45,24 @@ class Stepper:
         sharded: the weights are divided over the processes, so precision is set here.
     """
 
-    def __init__(self, module: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer,
-                 accelerator: Accelerator, config: TrainConfig, meter: Meter, *, sharded: bool) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        config: TrainConfig,
+        meter: Meter,
+        *,
+        sharded: bool,
+    ) -> None:
         self.module, self.objective, self.optimizer = module, objective, optimizer
-        self.accelerator, self.config, self.meter, self.sharded = accelerator, config, meter, sharded
+        self.accelerator, self.config, self.meter, self.sharded = (
+            accelerator,
+            config,
+            meter,
+            sharded,
+        )
 
     def one_step(self, parts: Iterator[Batch], name: str) -> dict[str, float]:
         """Take the next parts, go forward and backward through each, and update the weights once.
@@ -58,7 +72,8 @@ class Stepper:
             name: of the step, for the error.
 
         Returns:
-            The mean over the step's clips of every loss term, and of their weighted sum under "loss".
+            The mean over the step's clips of every loss term, and of their weighted sum under
+            "loss".
 
         Raises:
             UserError: if the loss is not finite; the weights are then untouched.
@@ -92,11 +107,15 @@ def require_finite(terms: dict[str, Tensor], loss: Tensor, name: str) -> None:
     """Raise a UserError where a loss is not finite, before it reaches the weights."""
     if not torch.isfinite(loss.detach()):
         values = ", ".join(f"{name}={float(term.detach()):g}" for name, term in terms.items())
-        raise UserError(f"{name}: the loss is not finite ({values}); lower optim.lr, set optim.clip_norm=1, or check "
-                        "the data with 'marey data check'")
+        raise UserError(
+            f"{name}: the loss is not finite ({values}); lower optim.lr, set optim.clip_norm=1, "
+            "or check "
+            "the data with 'marey data check'"
+        )
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators for one step of one process, so that no step depends on what ran before it."""
+    """Seed torch's generators for one step of one process, so that no step depends on what ran
+    before it."""
     words = np.random.SeedSequence((seed, step, rank)).generate_state(2, np.uint32)
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))

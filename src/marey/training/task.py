@@ -7,18 +7,22 @@ A task is a function, named in `tasks.TASKS`:
 The loop then does, for every part of a step, on every process:
 
     outputs, terms = task.objective(model, batch)          # terms: {"name": unweighted scalar}
-    loss = task.objective.total(terms)                     # backward, clip, optimiser step: the loop's work
+    loss = task.objective.total(terms)             # backward, clip, optimiser step: the loop's work
 
-* `objective` always sees the plain module, never a DDP wrapper: the wrapper sits around model and objective together.
-  It may call the model several times and `torch.autograd.grad` with respect to inputs, also in several processes.
-  Evaluate every head in every step (or set `train.unused_parameters`): a parameter without gradient stalls DDP.
-* Randomness in an objective: torch's global generator, which the loop seeds for every step from (seed, step, process).
-* `batch` is what `task.collate` made of items `train_data[(epoch, i)]`; nested dicts and lists of tensors move to the
-  device. An item's randomness comes from (seed, epoch, i) alone. Data that is no random-access list (shards of
-  records) gives `batches(first_part, part_size, rank, world)` instead: an endless iterator of collated batches that
-  starts at part number `first_part` of this rank; its `__len__` is the number of samples of one epoch.
-* Evaluation feeds every process its share of `val_data[(0, i)]`, merges the states of the evaluators in rank order and
-  computes once. An item must carry `"sample": i`, so that merged rows can be put in order.
+* `objective` always sees the plain module, never a DDP wrapper: the wrapper sits around model and
+  objective together. It may call the model several times and `torch.autograd.grad` with respect to
+  inputs, also in several processes. Evaluate every head in every step (or set
+  `train.unused_parameters`): a parameter without gradient stalls DDP.
+* Randomness in an objective: torch's global generator, which the loop seeds for every step from
+  (seed, step, process).
+* `batch` is what `task.collate` made of items `train_data[(epoch, i)]`; nested dicts and lists of
+  tensors move to the device. An item's randomness comes from (seed, epoch, i) alone. Data that is
+  no random-access list (shards of records) gives `batches(first_part, part_size, rank, world)`
+  instead: an endless iterator of collated batches that starts at part number `first_part` of this
+  rank; its `__len__` is the number of samples of one epoch.
+* Evaluation feeds every process its share of `val_data[(0, i)]`, merges the states of the
+  evaluators in rank order and computes once. An item must carry `"sample": i`, so that merged rows
+  can be put in order.
 
 `tasks/features.py` has the shortest objective.
 """
@@ -58,7 +62,9 @@ class DataStream(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, first_part: int, part_size: int, rank: int, world: int) -> Iterator[Batch]: ...
+    def batches(
+        self, first_part: int, part_size: int, rank: int, world: int
+    ) -> Iterator[Batch]: ...
 
 
 Losses = Callable[..., tuple[Outputs, Terms]]
@@ -68,9 +74,10 @@ Losses = Callable[..., tuple[Outputs, Terms]]
 class Objective(nn.Module):
     """A sum of named loss terms, all computed from one forward pass of a part of a step.
 
-    A term is a module `(outputs, batch) -> unweighted scalar` (mean over the batch). Subclasses say what happens before
-    the forward pass (`prepare`) and how the model is called (`answer`). A module, so that the buffers of the terms
-    follow the device. Before every step the loop sets `step` and `total_steps`, which decide the stage.
+    A term is a module `(outputs, batch) -> unweighted scalar` (mean over the batch). Subclasses say
+    what happens before the forward pass (`prepare`) and how the model is called (`answer`). A
+    module, so that the buffers of the terms follow the device. Before every step the loop sets
+    `step` and `total_steps`, which decide the stage.
 
     Args:
         weights: factor of each term; a term of weight 0 is not computed.
@@ -80,13 +87,20 @@ class Objective(nn.Module):
 
     step: int = 0
     total_steps: int = 1
-    adversarial: Callable[[Losses, Callable[[Terms], Tensor], Batch], tuple[Outputs, Terms]] | None = None
-    """Algorithm 1 of GAT: computes the terms on clean and on moved inputs; None: on clean inputs alone."""
+    adversarial: (
+        Callable[[Losses, Callable[[Terms], Tensor], Batch], tuple[Outputs, Terms]] | None
+    ) = None
+    """Algorithm 1 of GAT: computes the terms on clean and on moved inputs; None: on clean inputs
+    alone."""
     evaluation_terms: tuple[str, ...] = ("class",)
     """Terms that are computed in evaluation, where nothing is minimised."""
 
-    def __init__(self, weights: dict[str, float], terms: Mapping[str, nn.Module] | None = None,
-                 stages: Sequence[Stage] = ()) -> None:
+    def __init__(
+        self,
+        weights: dict[str, float],
+        terms: Mapping[str, nn.Module] | None = None,
+        stages: Sequence[Stage] = (),
+    ) -> None:
         super().__init__()
         self.weights, self.stages = dict(weights), tuple(stages)
         self.terms = nn.ModuleDict(terms or {})
@@ -102,10 +116,11 @@ class Objective(nn.Module):
         return losses(batch)
 
     def enter_stage(self, model: nn.Module) -> tuple[str, ...]:
-        """Return the names of the terms that count now, and let only the parameters of the stage learn.
+        """Return the names of the terms that count now, and let only the parameters of the stage
+        learn.
 
-        What the configuration froze stays frozen. A parameter without gradient is moved by no optimiser, neither by
-        momentum nor by weight decay.
+        What the configuration froze stays frozen. A parameter without gradient is moved by no
+        optimiser, neither by momentum nor by weight decay.
         """
         weighed = [name for name in self.terms if self.weights.get(name)]
         if not self.stages:
@@ -113,7 +128,9 @@ class Objective(nn.Module):
         stage = stage_at(self.stages, self.step, self.total_steps)
         if stage.learns is not None:
             if self.trainable is None:
-                self.trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+                self.trainable = {
+                    name for name, parameter in model.named_parameters() if parameter.requires_grad
+                }
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(stage.learns(name) and name in self.trainable)
         return tuple(name for name in weighed if name in stage.terms)
@@ -122,12 +139,15 @@ class Objective(nn.Module):
         """Return the batch as the model and the terms of these names take it."""
         return batch
 
-    def answer(self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool) -> Outputs:
+    def answer(
+        self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool
+    ) -> Outputs:
         """Call the model on a prepared batch."""
         raise NotImplementedError
 
-    def losses(self, model: nn.Module, names: Sequence[str], batch: Batch,
-               return_attention: bool = False) -> tuple[Outputs, Terms]:
+    def losses(
+        self, model: nn.Module, names: Sequence[str], batch: Batch, return_attention: bool = False
+    ) -> tuple[Outputs, Terms]:
         """Return the outputs for a prepared batch and the unweighted terms of these names."""
         outputs = self.answer(model, batch, names, return_attention)
         return outputs, {name: self.terms[name](outputs, batch) for name in names}
@@ -135,17 +155,20 @@ class Objective(nn.Module):
     def total(self, terms: Terms) -> Tensor:
         r"""Weigh and sum the terms.
 
-        Truong et al., "DirecFormer", CVPR 2022, Eq. 14: L = lambda_cls L_cls + lambda_ord L_ord + lambda_self L_self,
-        the terms "class", "order" and "guided"; the text has lost the paper's values of lambda.
+        Truong et al., "DirecFormer", CVPR 2022, Eq. 14: L = lambda_cls L_cls + lambda_ord L_ord +
+        lambda_self L_self, the terms "class", "order" and "guided"; the text has lost the paper's
+        values of lambda.
 
         Raises:
             UserError: if a term has no weight in `objective.weights`.
         """
         for name in terms:
             if name not in self.weights:
-                raise unknown_name("loss term (give objective.weights one factor for each)", name, self.weights)
+                raise unknown_name(
+                    "loss term (give objective.weights one factor for each)", name, self.weights
+                )
         weighted = [self.weights[name] * term.float() for name, term in terms.items()]
-        return torch.stack(weighted).sum()                                                      # Eq. 14
+        return torch.stack(weighted).sum()  # Eq. 14
 
 
 def check_terms(weights: Mapping[str, float], known: Sequence[str]) -> None:
@@ -162,12 +185,13 @@ ADVERSARIAL_TERMS = ("adversarial", "attention")
 class Evaluator:
     """Collects one row of CPU tensors per sample, and computes metrics from all rows at the end.
 
-    Subclasses set `main`, and override `row_of` (or `update`, `state` and `merge` together, to keep something smaller
-    than rows) and `compute`.
+    Subclasses set `main`, and override `row_of` (or `update`, `state` and `merge` together, to keep
+    something smaller than rows) and `compute`.
     """
 
     main: str = "top1"
-    """Key of `compute()` that chooses the best checkpoint, drives the plateau schedule and early stopping."""
+    """Key of `compute()` that chooses the best checkpoint, drives the plateau schedule and early
+    stopping."""
     higher_is_better: bool = True
 
     def __init__(self) -> None:
@@ -179,7 +203,8 @@ class Evaluator:
             self.rows[sample] = self.row_of(outputs, batch, position)
 
     def row_of(self, outputs: Outputs, batch: Batch, position: int) -> dict[str, Any]:
-        """Return what is kept of the sample at a position of the batch: CPU tensors and plain values."""
+        """Return what is kept of the sample at a position of the batch: CPU tensors and plain
+        values."""
         raise NotImplementedError
 
     def compute(self) -> dict[str, Any]:
@@ -191,7 +216,8 @@ class Evaluator:
         return self.rows
 
     def merge(self, states: Sequence[Any]) -> None:
-        """Replace this evaluator's rows by those of all processes, ordered by sample number, each sample once."""
+        """Replace this evaluator's rows by those of all processes, ordered by sample number, each
+        sample once."""
         together = {sample: row for state in states for sample, row in state.items()}
         self.rows = dict(sorted(together.items()))
 
@@ -203,18 +229,21 @@ class Task:
     train_data: Data | DataStream
     """Training items, asked for as (epoch, i)."""
     val_data: Data | None
-    """Evaluation items, asked for as (0, i); None trains without evaluation, and the last weights are the best."""
+    """Evaluation items, asked for as (0, i); None trains without evaluation, and the last weights
+    are the best."""
     objective: Objective
     make_evaluator: Callable[[], Evaluator]
     """A fresh evaluator for every evaluation."""
     model_arguments: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the model that follow from the data, such as num_classes; the recipe's own win over them."""
+    """Arguments of the model that follow from the data, such as num_classes; the recipe's own win
+    over them."""
     class_names: tuple[str, ...] = ()
     preprocess: Preprocess | None = None
     """The specification that travels in the checkpoint."""
     collate: Callable[[list[Any]], Batch] = default_collate
     labels: Sequence[int] | None = None
-    """Class of every training sample, for the balanced sampler; None where there is no single class."""
+    """Class of every training sample, for the balanced sampler; None where there is no single
+    class."""
     train_names: Sequence[str] | None = None
     """Name of every training sample, for messages."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -224,8 +253,10 @@ class Task:
     build_model: Callable[[dict[str, Any]], nn.Module] | None = None
     """Builds the module from the final arguments where `create_model` is not enough."""
     prepare_model: Callable[[nn.Module], None] | None = None
-    """Called once with the module before the first step (not on resume), e.g. to copy label embeddings into it."""
+    """Called once with the module before the first step (not on resume), e.g. to copy label
+    embeddings into it."""
     describes_clips: bool = True
     """The model reads batch["clip"] and gives "embedding" and "logits", so trust can be fitted."""
     store_features: Callable[[Task], Task] | None = None
-    """Return the same task on stored features of its frozen stem (`data.feature_cache`); None where it has no stem."""
+    """Return the same task on stored features of its frozen stem (`data.feature_cache`); None where
+    it has no stem."""

@@ -1,4 +1,5 @@
-"""Evaluation during training: the task's evaluator over its validation data, and which evaluation is the best."""
+"""Evaluation during training: the task's evaluator over its validation data, and which evaluation
+is the best."""
 
 from __future__ import annotations
 
@@ -16,8 +17,11 @@ from marey.training.task import Evaluator, Task
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, task: Task, accelerator: Accelerator, *, batch_size: int, workers: int = 0) -> Evaluator:
-    """Run the task's evaluator over its validation data, shared among the processes; every process gets all rows.
+def evaluate(
+    model: nn.Module, task: Task, accelerator: Accelerator, *, batch_size: int, workers: int = 0
+) -> Evaluator:
+    """Run the task's evaluator over its validation data, shared among the processes; every process
+    gets all rows.
 
     Raises:
         UserError: if the task has no validation data.
@@ -26,7 +30,10 @@ def evaluate(model: nn.Module, task: Task, accelerator: Accelerator, *, batch_si
     if data is None:
         raise UserError("this task has no validation data to evaluate on")
     evaluator = task.make_evaluator()
-    mine = [(0, sample) for sample in range(accelerator.process_index, len(data), accelerator.num_processes)]
+    mine = [
+        (0, sample)
+        for sample in range(accelerator.process_index, len(data), accelerator.num_processes)
+    ]
     model.eval()
     for batch in loader_of(data, mine, task, batch_size=batch_size, workers=workers):
         if isinstance(batch, dict) and set(batch) <= {"unreadable"}:
@@ -39,8 +46,14 @@ def evaluate(model: nn.Module, task: Task, accelerator: Accelerator, *, batch_si
     return evaluator
 
 
-def is_better(metrics: dict[str, float], best: dict[str, float], main: str, higher_is_better: bool, *,
-              select: str = "metric") -> bool:
+def is_better(
+    metrics: dict[str, float],
+    best: dict[str, float],
+    main: str,
+    higher_is_better: bool,
+    *,
+    select: str = "metric",
+) -> bool:
     """Return whether an evaluation beats the best so far; NaN never does.
 
     Args:
@@ -48,7 +61,8 @@ def is_better(metrics: dict[str, float], best: dict[str, float], main: str, high
         best: metrics of the best evaluation so far; empty if there is none.
         main: key of the main metric.
         higher_is_better: whether a higher main metric is better.
-        select: "metric" (at a tie, "loss"), "loss" where the evaluator gives one, or "last": always.
+        select: "metric" (at a tie, "loss"), "loss" where the evaluator gives one, or "last":
+            always.
     """
     if select == "loss" and "loss" in metrics:
         main, higher_is_better = "loss", False
@@ -62,5 +76,8 @@ def is_better(metrics: dict[str, float], best: dict[str, float], main: str, high
 
 def numbers_of(metrics: dict[str, Any]) -> dict[str, float]:
     """Return the plain numbers among an evaluator's metrics."""
-    return {name: float(value) for name, value in metrics.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool)}
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }

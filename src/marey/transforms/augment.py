@@ -74,20 +74,30 @@ class Augment:
         if self.crop not in ("short_side_jitter", "random_resized", "none"):
             raise unknown_name("crop", self.crop, ("short_side_jitter", "random_resized", "none"))
         if not (0 <= self.flip <= 1 and 0 <= self.grey <= 1 and 0 <= self.reverse <= 1):
-            raise UserError(f"flip, grey and reverse are probabilities in [0, 1], got {self.flip}, {self.grey} and "
-                            f"{self.reverse}")
+            raise UserError(
+                f"flip, grey and reverse are probabilities in [0, 1], got {self.flip}, "
+                f"{self.grey} and "
+                f"{self.reverse}"
+            )
         if self.corruption not in MODES:
             raise unknown_name("corruption augmentation", self.corruption, MODES)
-        if self.crop == "short_side_jitter" and self.short_side_range[0] < self.preprocess.image_size:
-            raise UserError(f"short_side_range starts at {self.short_side_range[0]}, below the crop of "
-                            f"{self.preprocess.image_size}; start it at the crop size or above")
+        if (
+            self.crop == "short_side_jitter"
+            and self.short_side_range[0] < self.preprocess.image_size
+        ):
+            raise UserError(
+                f"short_side_range starts at {self.short_side_range[0]}, below the crop of "
+                f"{self.preprocess.image_size}; start it at the crop size or above"
+            )
 
     def __call__(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Augment one clip: uint8 (T, 3, H, W) RGB to float32 (T, 3, S, S), ready for the model."""
         height, width = frames.shape[-2:]
         return self.apply(frames, self.geometry(height, width, generator), generator)
 
-    def labelled(self, frames: Tensor, label: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    def labelled(
+        self, frames: Tensor, label: int, generator: torch.Generator
+    ) -> tuple[Tensor, int]:
         """Augment one clip and swap its label where it was mirrored or reversed and the pairs say
         so."""
         height, width = frames.shape[-2:]
@@ -116,16 +126,22 @@ class Augment:
             return Geometry(size, (*functional.crop_offsets(*size, S, 1)[0], S, S), flipped)
         if self.crop == "short_side_jitter":
             low, high = self.short_side_range
-            size = functional.short_side_size(height, width, int(torch.randint(low, high + 1, (), generator=generator)))
+            size = functional.short_side_size(
+                height, width, int(torch.randint(low, high + 1, (), generator=generator))
+            )
             top = int(torch.randint(0, size[0] - S + 1, (), generator=generator))
             left = int(torch.randint(0, size[1] - S + 1, (), generator=generator))
             return Geometry(size, (top, left, S, S), flipped)
         return Geometry((height, width), self._resized_window(height, width, generator), flipped)
 
-    def _resized_window(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
+    def _resized_window(
+        self, height: int, width: int, generator: torch.Generator
+    ) -> tuple[int, int, int, int]:
         for _ in range(10):
             area = height * width * _uniform(*self.area_range, generator)
-            aspect = math.exp(_uniform(math.log(self.aspect_range[0]), math.log(self.aspect_range[1]), generator))
+            aspect = math.exp(
+                _uniform(math.log(self.aspect_range[0]), math.log(self.aspect_range[1]), generator)
+            )
             h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < h <= height and 0 < w <= width:
                 top = int(torch.randint(0, height - h + 1, (), generator=generator))
@@ -146,18 +162,26 @@ class Augment:
             frames = frames.flip(-1)
         frames = self.colour(frames, generator)
         if self.corruption != "none":
-            frames = corrupt_for_training(frames, self.corruption, self.corruption_probability, generator)
+            frames = corrupt_for_training(
+                frames, self.corruption, self.corruption_probability, generator
+            )
         return self.preprocess.normalise(frames)
 
     def colour(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Jitter brightness, contrast, saturation and hue, the same for every frame; uint8 in and
         out."""
         if self.brightness:
-            frames = tv.adjust_brightness(frames, _uniform(1 - self.brightness, 1 + self.brightness, generator))
+            frames = tv.adjust_brightness(
+                frames, _uniform(1 - self.brightness, 1 + self.brightness, generator)
+            )
         if self.contrast:
-            frames = tv.adjust_contrast(frames, _uniform(1 - self.contrast, 1 + self.contrast, generator))
+            frames = tv.adjust_contrast(
+                frames, _uniform(1 - self.contrast, 1 + self.contrast, generator)
+            )
         if self.saturation:
-            frames = tv.adjust_saturation(frames, _uniform(1 - self.saturation, 1 + self.saturation, generator))
+            frames = tv.adjust_saturation(
+                frames, _uniform(1 - self.saturation, 1 + self.saturation, generator)
+            )
         if self.hue:
             frames = tv.adjust_hue(frames, _uniform(-self.hue, self.hue, generator))
         if self.grey and _uniform(0, 1, generator) < self.grey:

@@ -18,22 +18,35 @@ from marey.errors import unknown_name
 TRAIN_KINDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "temporal": (("jumble", "freeze", "frame_sampling"),),
     "spatial": (("speckle_noise", "gaussian_noise", "random_rotate"),),
-    "mixed": (("jpeg_compression",), ("jumble", "freeze", "frame_sampling"), ("speckle_noise", "gaussian_noise"),
-              ("random_rotate",)),
+    "mixed": (
+        ("jpeg_compression",),
+        ("jumble", "freeze", "frame_sampling"),
+        ("speckle_noise", "gaussian_noise"),
+        ("random_rotate",),
+    ),
 }
 """Mode -> groups of kinds to train on; a group is drawn, then a kind of it, then a severity of 1,
 2, 3."""
 TEST_KINDS: dict[str, tuple[str, ...]] = {
     "temporal": ("box_jumble", "reverse_sampling"),
     "spatial": ("shot_noise", "static_rotate", "translate", "impulse_noise"),
-    "mixed": ("box_jumble", "reverse_sampling", "shot_noise", "static_rotate", "translate", "impulse_noise"),
+    "mixed": (
+        "box_jumble",
+        "reverse_sampling",
+        "shot_noise",
+        "static_rotate",
+        "translate",
+        "impulse_noise",
+    ),
 }
 """Mode -> kinds kept for the test, at severities 4 and 5 in the source."""
 TRAIN_SEVERITIES = (1, 2, 3)
 MODES = ("none", *TRAIN_KINDS, "pixmix")
 
 
-def corrupt_for_training(frames: Tensor, mode: str, probability: float, generator: Generator) -> Tensor:
+def corrupt_for_training(
+    frames: Tensor, mode: str, probability: float, generator: Generator
+) -> Tensor:
     """Change a training clip by a random corruption that the test does not hold.
 
     Schiappa et al., CVPR 2023, train and test on different kinds and severities. Their "mixed"
@@ -77,15 +90,21 @@ def pixmix(frames: Tensor, generator: Generator, *, rounds: int = 4, severity: i
     mixed = (_augmented(frames, severity, generator) if _coin(generator) else frames).float() / 255
     picture = fractal_picture(frames.shape[-2], frames.shape[-1], generator).to(frames.device)
     for _ in range(int(torch.randint(rounds + 1, (), generator=generator))):
-        other = _augmented(frames, severity, generator).float() / 255 if _coin(generator) else picture
-        mixed = (_sum if _coin(generator) else _product)(mixed, other, severity, generator).clamp(0, 1)
+        other = (
+            _augmented(frames, severity, generator).float() / 255 if _coin(generator) else picture
+        )
+        mixed = (_sum if _coin(generator) else _product)(mixed, other, severity, generator).clamp(
+            0, 1
+        )
     return (mixed * 255).round().to(torch.uint8)
 
 
 def fractal_picture(height: int, width: int, generator: Generator) -> Tensor:
     """Draw a plasma cloud between random colours, float (3, height, width) in [0, 1]."""
     size = 2 ** (max(height, width, 2) - 1).bit_length()
-    maps = plasma(3, size, 1.5 + float(torch.rand((), generator=generator)), generator, torch.device("cpu"))
+    maps = plasma(
+        3, size, 1.5 + float(torch.rand((), generator=generator)), generator, torch.device("cpu")
+    )
     return maps[:, :height, :width]
 
 
@@ -102,10 +121,14 @@ def _augmented(frames: Tensor, severity: int, generator: Generator) -> Tensor:
     amount = severity / 10 * float(torch.rand((), generator=generator))
     sign = 1 if _coin(generator) else -1
     operations: tuple[Callable[[], Tensor], ...] = (
-        lambda: tv.autocontrast(frames), lambda: tv.equalize(frames),
+        lambda: tv.autocontrast(frames),
+        lambda: tv.equalize(frames),
         lambda: tv.posterize(frames, bits=max(1, 4 - int(4 * amount))),
         lambda: tv.solarize(frames, threshold=256 * (1 - amount)),
-        lambda: tv.affine(frames, angle=0.0, translate=[0, 0], scale=1.0, shear=[sign * 30 * amount, 0.0]))
+        lambda: tv.affine(
+            frames, angle=0.0, translate=[0, 0], scale=1.0, shear=[sign * 30 * amount, 0.0]
+        ),
+    )
     return _pick(operations, generator)()
 
 

@@ -12,8 +12,11 @@ from torchvision.transforms.v2 import functional as tv
 
 from marey.errors import UserError, unknown_name
 
-INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC,
-                  "nearest": InterpolationMode.NEAREST}
+INTERPOLATIONS = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+    "nearest": InterpolationMode.NEAREST,
+}
 
 
 def resize(frames: Tensor, height: int, width: int, interpolation: str = "bilinear") -> Tensor:
@@ -27,7 +30,9 @@ def resize(frames: Tensor, height: int, width: int, interpolation: str = "biline
         raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
     if frames.shape[-2:] == (height, width):
         return frames
-    return tv.resize(frames, [height, width], interpolation=INTERPOLATIONS[interpolation], antialias=True)
+    return tv.resize(
+        frames, [height, width], interpolation=INTERPOLATIONS[interpolation], antialias=True
+    )
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -55,8 +60,10 @@ def crop_offsets(height: int, width: int, size: int, num_crops: int) -> list[tup
         UserError: if the frame is smaller than the crop, or `num_crops` is not 1 or 3.
     """
     if height < size or width < size:
-        raise UserError(f"a crop of {size} needs frames at least that large, got {height} x {width}; "
-                        f"resize the short side to {size} or more first")
+        raise UserError(
+            f"a crop of {size} needs frames at least that large, got {height} x {width}; "
+            f"resize the short side to {size} or more first"
+        )
     if num_crops not in (1, 3):
         raise UserError(f"there are 1 or 3 spatial crops, got {num_crops}")
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
@@ -69,11 +76,17 @@ def crop_offsets(height: int, width: int, size: int, num_crops: int) -> list[tup
 
 def crop(frames: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
     """Cut the window [top, top + height) x [left, left + width) out of every frame."""
-    return frames[..., top:top + height, left:left + width]
+    return frames[..., top : top + height, left : left + width]
 
 
-def normalise(frames: Tensor, mean: Sequence[float], std: Sequence[float], *, rescale: float = 1 / 255,
-              channel_order: str = "rgb") -> Tensor:
+def normalise(
+    frames: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    rescale: float = 1 / 255,
+    channel_order: str = "rgb",
+) -> Tensor:
     """Make float32 model input: (frames * rescale - mean) / std per channel; `bgr` swaps the
     channels first.
 
@@ -88,14 +101,23 @@ def normalise(frames: Tensor, mean: Sequence[float], std: Sequence[float], *, re
     if channel_order == "bgr":
         clip = clip.flip(-3)
     # (x * rescale - mean) / std as one product and one sum: x * (rescale / std) + (-mean / std).
-    scale = torch.tensor([rescale / s for s in std], dtype=torch.float32, device=clip.device).view(-1, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32,
-                         device=clip.device).view(-1, 1, 1)
+    scale = torch.tensor([rescale / s for s in std], dtype=torch.float32, device=clip.device).view(
+        -1, 1, 1
+    )
+    shift = torch.tensor(
+        [-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=clip.device
+    ).view(-1, 1, 1)
     return clip * scale + shift
 
 
-def denormalise(clip: Tensor, mean: Sequence[float], std: Sequence[float], *, rescale: float = 1 / 255,
-                channel_order: str = "rgb") -> Tensor:
+def denormalise(
+    clip: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    rescale: float = 1 / 255,
+    channel_order: str = "rgb",
+) -> Tensor:
     """Undo `normalise`: float in pixel units [0, 255], RGB (not rounded, not cut)."""
     scale = torch.tensor(std, dtype=clip.dtype, device=clip.device).view(-1, 1, 1)
     shift = torch.tensor(mean, dtype=clip.dtype, device=clip.device).view(-1, 1, 1)
@@ -110,8 +132,9 @@ def flip_boxes(boxes_xyxy_norm: Tensor) -> Tensor:
     return torch.stack([1 - x2, y1, 1 - x1, y2], dim=-1)
 
 
-def crop_boxes(boxes_xyxy_norm: Tensor, frame_size: tuple[int, int],
-               window: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+def crop_boxes(
+    boxes_xyxy_norm: Tensor, frame_size: tuple[int, int], window: tuple[int, int, int, int]
+) -> tuple[Tensor, Tensor]:
     """Express boxes in the coordinates of a crop, cut at its border.
 
     Args:

@@ -15,11 +15,14 @@ def mixup(clip: Tensor, targets: Tensor, share: float, partner: Tensor) -> tuple
         targets: float, (B, K).
         partner: int, (B,), which clip is whose partner.
     """
-    return share * clip + (1 - share) * clip[partner], share * targets + (1 - share) * targets[partner]
+    return share * clip + (1 - share) * clip[partner], share * targets + (1 - share) * targets[
+        partner
+    ]
 
 
-def cutmix(clip: Tensor, targets: Tensor, share: float, partner: Tensor,
-           centre: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def cutmix(
+    clip: Tensor, targets: Tensor, share: float, partner: Tensor, centre: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     """Paste one box of the partner, the same in all frames, covering 1 - share of the area
     (less at the border).
 
@@ -36,6 +39,7 @@ def cutmix(clip: Tensor, targets: Tensor, share: float, partner: Tensor,
     mixed = clip.clone()
     mixed[..., top:bottom, left:right] = clip[partner][..., top:bottom, left:right]
 
-    # The box may reach beyond the frame: count the pixels that were pasted, not the share that was drawn.
+    # The box may reach beyond the frame: count the pixels that were pasted, not the share that was
+    # drawn.
     kept = 1 - (bottom - top) * (right - left) / (H * W)
     return mixed, kept * targets + (1 - kept) * targets[partner]

@@ -54,9 +54,16 @@ class Preprocess:
         if self.crops not in (1, 3):
             raise UserError(f"there are 1 or 3 spatial crops, got {self.crops}")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
-            raise UserError(f"mean and std are three numbers each and std is above 0, got {self.mean} and {self.std}")
-        if self.image_size < 1 or (self.resize_mode == "short_side" and self.short_side < self.image_size):
-            raise UserError(f"the short side ({self.short_side}) must be at least the crop ({self.image_size})")
+            raise UserError(
+                f"mean and std are three numbers each and std is above 0, got {self.mean} and "
+                f"{self.std}"
+            )
+        if self.image_size < 1 or (
+            self.resize_mode == "short_side" and self.short_side < self.image_size
+        ):
+            raise UserError(
+                f"the short side ({self.short_side}) must be at least the crop ({self.image_size})"
+            )
         object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
         object.__setattr__(self, "std", tuple(float(s) for s in self.std))
 
@@ -70,7 +77,10 @@ class Preprocess:
         one."""
         values = dict(values)
         sampling = values.pop("sampling", {})
-        for given, owner, kind in ((values, cls, "preprocess key"), (sampling, ClipSampling, "sampling key")):
+        for given, owner, kind in (
+            (values, cls, "preprocess key"),
+            (sampling, ClipSampling, "sampling key"),
+        ):
             known = {f.name for f in fields(owner)}
             for key in given:
                 if key not in known:
@@ -92,11 +102,15 @@ class Preprocess:
 
     def normalise(self, frames: Tensor) -> Tensor:
         """uint8 (..., 3, S, S) to float32 with this mean, std, scale and channel order."""
-        return functional.normalise(frames, self.mean, self.std, rescale=self.rescale, channel_order=self.channel_order)
+        return functional.normalise(
+            frames, self.mean, self.std, rescale=self.rescale, channel_order=self.channel_order
+        )
 
     def denormalise(self, clip: Tensor) -> Tensor:
         """Float input of the model back to pixel units [0, 255], RGB."""
-        return functional.denormalise(clip, self.mean, self.std, rescale=self.rescale, channel_order=self.channel_order)
+        return functional.denormalise(
+            clip, self.mean, self.std, rescale=self.rescale, channel_order=self.channel_order
+        )
 
     def clip(self, frames: Tensor, num_spatial: int | None = None) -> Tensor:
         """Turn sampled frames into model input.
@@ -108,22 +122,49 @@ class Preprocess:
         Returns:
             float32, (V_spatial, T, C, S, S), crop s at index s.
         """
-        if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or len(frames) == 0:
-            raise UserError(f"expected uint8 RGB frames (T, 3, H, W) with T >= 1, got {frames.dtype} "
-                            f"{tuple(frames.shape)}")
+        if (
+            frames.dtype != torch.uint8
+            or frames.ndim != 4
+            or frames.shape[1] != 3
+            or len(frames) == 0
+        ):
+            raise UserError(
+                f"expected uint8 RGB frames (T, 3, H, W) with T >= 1, got {frames.dtype} "
+                f"{tuple(frames.shape)}"
+            )
         return torch.stack([self.normalise(crop) for crop in self.geometry(frames, num_spatial)])
 
-    def sample(self, reader: VideoReader, *, generator: torch.Generator | None = None, view: int = 0,
-               num_views: int = 1,
-               start_seconds: float | None = None, end_seconds: float | None = None) -> Clip:
+    def sample(
+        self,
+        reader: VideoReader,
+        *,
+        generator: torch.Generator | None = None,
+        view: int = 0,
+        num_views: int = 1,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> Clip:
         """Take one clip of uint8 frames from a video, or from the part [start_seconds, end_seconds)
         of it."""
-        return self.sample_views(reader, [view], num_views, generator=generator, start_seconds=start_seconds,
-                                 end_seconds=end_seconds)[0]
+        return self.sample_views(
+            reader,
+            [view],
+            num_views,
+            generator=generator,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+        )[0]
 
-    def sample_views(self, reader: VideoReader, views: list[int], num_views: int, *,
-                     generator: torch.Generator | None = None, start_seconds: float | None = None,
-                     end_seconds: float | None = None) -> list[Clip]:
+    def sample_views(
+        self,
+        reader: VideoReader,
+        views: list[int],
+        num_views: int,
+        *,
+        generator: torch.Generator | None = None,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> list[Clip]:
         """Take several temporal views with one pass through the video."""
         sampling = self.sampling
         first, stop = reader.frame_range(start_seconds, end_seconds)
@@ -132,18 +173,32 @@ class Preprocess:
         for view in views:
             if sampling.unit == "seconds" and sampling.short != "extend":
                 begin, end = reader.frame_seconds[first], reader.end_seconds(stop - 1)
-                times = sampling.seconds(end - begin, fps=reader.fps, generator=generator, view=view,
-                                         num_views=num_views)
-                wanted.append([i - first for i in reader.indices_at_seconds([begin + t for t in times])])
+                times = sampling.seconds(
+                    end - begin, fps=reader.fps, generator=generator, view=view, num_views=num_views
+                )
+                wanted.append(
+                    [i - first for i in reader.indices_at_seconds([begin + t for t in times])]
+                )
             else:
-                wanted.append(sampling.indices(L, fps=reader.fps, generator=generator, view=view, num_views=num_views))
+                wanted.append(
+                    sampling.indices(
+                        L, fps=reader.fps, generator=generator, view=view, num_views=num_views
+                    )
+                )
         highest = max(max(indices) for indices in wanted)
-        if highest >= L:                                     # only `short="extend"` looks past the end
+        if highest >= L:  # only `short="extend"` looks past the end
             source = reader.frames_at(range(first, stop))
             longer = extend_frames(source.frames, highest + 1)
-            return [Clip(frames=longer[indices], frame_indices=tuple(first + min(i, L - 1) for i in indices),
-                         frame_seconds=tuple(source.frame_seconds[min(i, L - 1)] for i in indices), fps=reader.fps,
-                         path=reader.path) for indices in wanted]
+            return [
+                Clip(
+                    frames=longer[indices],
+                    frame_indices=tuple(first + min(i, L - 1) for i in indices),
+                    frame_seconds=tuple(source.frame_seconds[min(i, L - 1)] for i in indices),
+                    fps=reader.fps,
+                    path=reader.path,
+                )
+                for indices in wanted
+            ]
         if sampling.short == "extend_after" and sampling.span_frames(reader.fps) > L:
             return [self._extend_after(reader, sorted(set(indices)), first) for indices in wanted]
         union = sorted({first + i for indices in wanted for i in indices})
@@ -155,17 +210,34 @@ class Preprocess:
         clip = reader.frames_at([first + i for i in indices])
         frames = extend_frames(clip.frames, self.sampling.num_frames)
         at = [min(i * len(indices) // len(frames), len(indices) - 1) for i in range(len(frames))]
-        return Clip(frames=frames, frame_indices=tuple(clip.frame_indices[i] for i in at),
-                    frame_seconds=tuple(clip.frame_seconds[i] for i in at), fps=clip.fps, path=clip.path)
+        return Clip(
+            frames=frames,
+            frame_indices=tuple(clip.frame_indices[i] for i in at),
+            frame_seconds=tuple(clip.frame_seconds[i] for i in at),
+            fps=clip.fps,
+            path=clip.path,
+        )
 
-    def views(self, reader: VideoReader, num_temporal: int = 1, num_spatial: int | None = None, *,
-              start_seconds: float | None = None, end_seconds: float | None = None) -> tuple[Tensor, list[Clip]]:
+    def views(
+        self,
+        reader: VideoReader,
+        num_temporal: int = 1,
+        num_spatial: int | None = None,
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> tuple[Tensor, list[Clip]]:
         """Prepare every view of a video, as the official test protocols count them (1 x 3, 10 x 3).
 
         Returns:
             float32 (V, T, C, S, S) with view index v * num_spatial + s, and the `num_temporal`
             clips the views were cut from.
         """
-        clips = self.sample_views(reader, list(range(num_temporal)), num_temporal, start_seconds=start_seconds,
-                                  end_seconds=end_seconds)
+        clips = self.sample_views(
+            reader,
+            list(range(num_temporal)),
+            num_temporal,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+        )
         return torch.cat([self.clip(clip.frames, num_spatial) for clip in clips]), clips

@@ -32,6 +32,9 @@ class Clip:
     def take(self, positions: Sequence[int]) -> Clip:
         """Return the clip of some of these frames, by their positions in it: 0 to T - 1, any order,
         repeats allowed."""
-        return replace(self, frames=self.frames[list(positions)],
-                       frame_indices=tuple(self.frame_indices[i] for i in positions),
-                       frame_seconds=tuple(self.frame_seconds[i] for i in positions))
+        return replace(
+            self,
+            frames=self.frames[list(positions)],
+            frame_indices=tuple(self.frame_indices[i] for i in positions),
+            frame_seconds=tuple(self.frame_seconds[i] for i in positions),
+        )

@@ -29,8 +29,14 @@ MAX_SECONDS = 4 * 3600.0
 """Default limit on duration, in seconds."""
 
 
-def open_video(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX_SECONDS,
-               threads: int | None = None, folder_fps: float = 30.0) -> VideoReader:
+def open_video(
+    path: str | os.PathLike[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_seconds: float = MAX_SECONDS,
+    threads: int | None = None,
+    folder_fps: float = 30.0,
+) -> VideoReader:
     """Open a video file, or a folder of frames, for exact access.
 
     Args:
@@ -46,15 +52,24 @@ def open_video(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, ma
         VideoError: one line that starts with the path, if it is missing, empty, not a video, too
             large or too long.
     """
-    return VideoReader(path, max_pixels=max_pixels, max_seconds=max_seconds, threads=threads, folder_fps=folder_fps)
+    return VideoReader(
+        path, max_pixels=max_pixels, max_seconds=max_seconds, threads=threads, folder_fps=folder_fps
+    )
 
 
 class VideoReader:
     """A video open for exact access; a context manager. Frames are numbered in presentation order
     from 0."""
 
-    def __init__(self, path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX_SECONDS,
-                 threads: int | None = None, folder_fps: float = 30.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_pixels: int = MAX_PIXELS,
+        max_seconds: float = MAX_SECONDS,
+        threads: int | None = None,
+        folder_fps: float = 30.0,
+    ) -> None:
         self.path = os.fspath(path)
         where = Path(self.path)
         if not where.exists():
@@ -63,10 +78,14 @@ class VideoReader:
         if where.is_dir():
             self._source = FrameFolder(self.path, fps=folder_fps, max_pixels=max_pixels)
         elif where.is_file():
-            self._source = VideoFile(self.path, threads=_threads(threads), max_pixels=max_pixels,
-                                     max_seconds=max_seconds)
+            self._source = VideoFile(
+                self.path, threads=_threads(threads), max_pixels=max_pixels, max_seconds=max_seconds
+            )
         else:
-            raise VideoError(f"{self.path}: is neither a file nor a folder; give a video file or a folder of frames")
+            raise VideoError(
+                f"{self.path}: is neither a file nor a folder; give a video file or a folder of "
+                "frames"
+            )
         self.frame_seconds: tuple[float, ...] = self._source.frame_seconds
         """Time each frame is first shown, in seconds from the first one."""
         self.duration_seconds: float = self._source.duration_seconds
@@ -82,8 +101,11 @@ class VideoReader:
         their place."""
         if self.duration_seconds > max_seconds:
             self.close()
-            raise VideoError(f"{self.path}: lasts {self.duration_seconds:.0f} s, the limit is {max_seconds:.0f} s; "
-                             "cut it or raise max_seconds")
+            raise VideoError(
+                f"{self.path}: lasts {self.duration_seconds:.0f} s, the limit is "
+                f"{max_seconds:.0f} s; "
+                "cut it or raise max_seconds"
+            )
 
     @property
     def num_frames(self) -> int:
@@ -96,8 +118,12 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -106,9 +132,13 @@ class VideoReader:
 
     def end_seconds(self, index: int) -> float:
         """Time frame `index` stops being shown, in seconds."""
-        return self.frame_seconds[index + 1] if index + 1 < self.num_frames else self.duration_seconds
+        return (
+            self.frame_seconds[index + 1] if index + 1 < self.num_frames else self.duration_seconds
+        )
 
-    def frame_range(self, start_seconds: float | None = None, end_seconds: float | None = None) -> tuple[int, int]:
+    def frame_range(
+        self, start_seconds: float | None = None, end_seconds: float | None = None
+    ) -> tuple[int, int]:
         """Frames [first, stop) shown during [start_seconds, end_seconds); at least one frame.
 
         Raises:
@@ -117,8 +147,10 @@ class VideoReader:
         start = 0.0 if start_seconds is None else start_seconds
         end = math.inf if end_seconds is None else end_seconds
         if end <= start or start >= self.duration_seconds + 1e-9:
-            raise VideoError(f"{self.path}: the part from {start:g} s to {end:g} s is empty or outside its "
-                             f"{self.duration_seconds:.3f} s; correct the start and end times")
+            raise VideoError(
+                f"{self.path}: the part from {start:g} s to {end:g} s is empty or outside its "
+                f"{self.duration_seconds:.3f} s; correct the start and end times"
+            )
         first = max(0, bisect_right(self.frame_seconds, start + 1e-6) - 1)
         stop = bisect_right(self.frame_seconds, end - 1e-6)
         return first, max(first + 1, stop)
@@ -126,7 +158,10 @@ class VideoReader:
     def indices_at_seconds(self, seconds: Sequence[float]) -> list[int]:
         """Index of the frame shown at each time: the last one that started at or before it
         (within a microsecond)."""
-        return [min(max(bisect_right(self.frame_seconds, t + 1e-6) - 1, 0), self.num_frames - 1) for t in seconds]
+        return [
+            min(max(bisect_right(self.frame_seconds, t + 1e-6) - 1, 0), self.num_frames - 1)
+            for t in seconds
+        ]
 
     def frames_at(self, indices: Sequence[int]) -> Clip:
         """Decode exactly these frames, in the order given; repeats are allowed.
@@ -137,12 +172,15 @@ class VideoReader:
         indices = [int(index) for index in indices]
         for index in indices:
             if not 0 <= index < self.num_frames:
-                raise VideoError(f"{self.path}: has frames 0 to {self.num_frames - 1}, frame {index} was asked for; "
-                                 "ask for frames inside that range")
+                raise VideoError(
+                    f"{self.path}: has frames 0 to {self.num_frames - 1}, frame {index} was asked "
+                    "for; "
+                    "ask for frames inside that range"
+                )
         if not indices:
             raise UserError(f"{self.path}: no frame was asked for; give at least one index")
         distinct = sorted(set(indices))
-        frames = self._source.decode(distinct)                     # (n, H, W, 3), in the order of `distinct`
+        frames = self._source.decode(distinct)  # (n, H, W, 3), in the order of `distinct`
         if distinct != indices:
             position = {index: k for k, index in enumerate(distinct)}
             frames = frames[[position[index] for index in indices]]
@@ -152,26 +190,36 @@ class VideoReader:
         """Decode the frames shown at these times, in seconds from the first frame."""
         return self.frames_at(self.indices_at_seconds(seconds))
 
-    def iterate(self, start: int = 0, stop: int | None = None, step: int = 1, chunk: int = 64) -> Iterator[Clip]:
+    def iterate(
+        self, start: int = 0, stop: int | None = None, step: int = 1, chunk: int = 64
+    ) -> Iterator[Clip]:
         """Stream frames start, start + step, ... below stop, in clips of up to `chunk`, decoding
         each frame once."""
         stop = self.num_frames if stop is None else min(stop, self.num_frames)
         if start < 0 or step < 1 or chunk < 1:
-            raise UserError(f"{self.path}: start counts from 0, step and chunk from 1, got {start}, {step} and {chunk}")
+            raise UserError(
+                f"{self.path}: start counts from 0, step and chunk from 1, got {start}, {step} "
+                f"and {chunk}"
+            )
         wanted = range(start, stop, step)
         pending: list[np.ndarray] = []
         done = 0
         for frame in self._source.stream(wanted):
             pending.append(frame)
             if len(pending) == chunk:
-                yield self._clip(np.stack(pending), wanted[done:done + chunk])
+                yield self._clip(np.stack(pending), wanted[done : done + chunk])
                 done, pending = done + chunk, []
         if pending:
-            yield self._clip(np.stack(pending), wanted[done:done + len(pending)])
+            yield self._clip(np.stack(pending), wanted[done : done + len(pending)])
 
     def _clip(self, frames: np.ndarray, indices: Sequence[int]) -> Clip:
-        return Clip(frames=torch.from_numpy(frames).permute(0, 3, 1, 2), frame_indices=tuple(indices),
-                    frame_seconds=tuple(self.frame_seconds[i] for i in indices), fps=self.fps, path=self.path)
+        return Clip(
+            frames=torch.from_numpy(frames).permute(0, 3, 1, 2),
+            frame_indices=tuple(indices),
+            frame_seconds=tuple(self.frame_seconds[i] for i in indices),
+            fps=self.fps,
+            path=self.path,
+        )
 
 
 def _threads(threads: int | None) -> int:
@@ -179,4 +227,6 @@ def _threads(threads: int | None) -> int:
         return max(1, threads)
     if torch.utils.data.get_worker_info() is not None:
         return 1
-    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(
+        4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )

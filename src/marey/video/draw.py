@@ -47,7 +47,7 @@ def draw_answers(frame: Tensor, answers: Sequence[tuple[str, float]], note: str 
     font = ImageFont.load_default(size)
     line = int(size * 1.35)
     lines = ([note] if note else []) + [f"{p:4.0%}  {label}" for label, p in answers]
-    lines = lines[:max(1, image.height // 2 // line)]
+    lines = lines[: max(1, image.height // 2 // line)]
     top = image.height - line * len(lines) - size // 3
     draw = ImageDraw.Draw(image, "RGBA")
     draw.rectangle((0, top, image.width, image.height), fill=(0, 0, 0, 170))
@@ -55,14 +55,24 @@ def draw_answers(frame: Tensor, answers: Sequence[tuple[str, float]], note: str 
         y = top + row * line + size // 6
         if not (note and row == 0):
             probability = answers[row - bool(note)][1]
-            draw.rectangle((0, y, image.width * probability, y + line - 2), fill=(46, 134, 193, 150))
-        draw.text((size // 2, y), _fit(draw, text, font, image.width - size), font=font,
-                  fill=(255, 214, 120) if note and row == 0 else (255, 255, 255))
+            draw.rectangle(
+                (0, y, image.width * probability, y + line - 2), fill=(46, 134, 193, 150)
+            )
+        draw.text(
+            (size // 2, y),
+            _fit(draw, text, font, image.width - size),
+            font=font,
+            fill=(255, 214, 120) if note and row == 0 else (255, 255, 255),
+        )
     return to_frame(image)
 
 
-def draw_boxes(frame: Tensor, boxes_xyxy: Sequence[Sequence[float]], captions: Sequence[Sequence[str]],
-               colours: Sequence[tuple[int, int, int]]) -> Tensor:
+def draw_boxes(
+    frame: Tensor,
+    boxes_xyxy: Sequence[Sequence[float]],
+    captions: Sequence[Sequence[str]],
+    colours: Sequence[tuple[int, int, int]],
+) -> Tensor:
     """Draw one box per person with its caption lines on a dark ground, kept inside the frame.
 
     Args:
@@ -83,12 +93,15 @@ def draw_boxes(frame: Tensor, boxes_xyxy: Sequence[Sequence[float]], captions: S
         y = box[1] - height if box[1] >= height else min(box[1], image.height - height)
         draw.rectangle((x, y, x + width, y + height), fill=(0, 0, 0, 175))
         for row, text in enumerate(lines):
-            draw.text((x + size // 4, y + int(size * 1.25) * row), text, font=font, fill=(255, 255, 255))
+            draw.text(
+                (x + size // 4, y + int(size * 1.25) * row), text, font=font, fill=(255, 255, 255)
+            )
     return to_frame(image)
 
 
-def contact_sheet(frames: Tensor, captions: Sequence[str], *, columns: int = 4, width: int = 240,
-                  title: str = "") -> Image.Image:
+def contact_sheet(
+    frames: Tensor, captions: Sequence[str], *, columns: int = 4, width: int = 240, title: str = ""
+) -> Image.Image:
     """Lay frames out in rows with a caption below each and a title above.
 
     Args:
@@ -102,19 +115,32 @@ def contact_sheet(frames: Tensor, captions: Sequence[str], *, columns: int = 4, 
     columns = min(columns, len(frames))
     rows = -(-len(frames) // columns)
     head = 34 if title else 6
-    sheet = Image.new("RGB", (columns * (width + 6) + 6, head + rows * (height + 26)), (250, 250, 248))
+    sheet = Image.new(
+        "RGB", (columns * (width + 6) + 6, head + rows * (height + 26)), (250, 250, 248)
+    )
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((8, 7), _fit(draw, title, title_font, sheet.width - 16), font=title_font, fill=(20, 20, 20))
+        draw.text(
+            (8, 7),
+            _fit(draw, title, title_font, sheet.width - 16),
+            font=title_font,
+            fill=(20, 20, 20),
+        )
     for number, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
         x, y = 6 + (number % columns) * (width + 6), head + (number // columns) * (height + 26)
         sheet.paste(to_image(frame).resize((width, height), Image.Resampling.BILINEAR), (x, y))
-        draw.text((x, y + height + 4), _fit(draw, caption, font, width), font=font, fill=(60, 60, 60))
+        draw.text(
+            (x, y + height + 4), _fit(draw, caption, font, width), font=font, fill=(60, 60, 60)
+        )
     return sheet
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-         width: float) -> str:
+def _fit(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width: float,
+) -> str:
     """Shorten a text with an ellipsis until it is no wider than `width` pixels."""
     if draw.textlength(text, font=font) <= width:
         return text

@@ -18,17 +18,31 @@ from torch import Tensor
 from marey.errors import UserError, unknown_name
 from marey.files import atomic
 
-CODECS = {"h264": ("libx264", "libopenh264", "mpeg4"), "h265": ("libx265",), "vp9": ("libvpx-vp9",),
-          "mpeg4": ("mpeg4",), "av1": ("libsvtav1", "libaom-av1"), "ffv1": ("ffv1",)}
+CODECS = {
+    "h264": ("libx264", "libopenh264", "mpeg4"),
+    "h265": ("libx265",),
+    "vp9": ("libvpx-vp9",),
+    "mpeg4": ("mpeg4",),
+    "av1": ("libsvtav1", "libaom-av1"),
+    "ffv1": ("ffv1",),
+}
 """Codec name -> encoders tried in turn."""
 SMPTE170M, LIMITED_RANGE = 6, 1
 """Matrix and range that swscale converts RGB to (AVColorSpace, AVColorRange); named in the file, so
 that players do not guess BT.709 for large pictures."""
 
 
-def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor], fps: float, codec: str = "h264", *,
-                crf: int = 20, gop: int | None = None, audio_from: str | os.PathLike[str] | None = None,
-                options: dict[str, str] | None = None) -> str:
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Tensor | Iterable[Tensor],
+    fps: float,
+    codec: str = "h264",
+    *,
+    crf: int = 20,
+    gop: int | None = None,
+    audio_from: str | os.PathLike[str] | None = None,
+    options: dict[str, str] | None = None,
+) -> str:
     """Write frames to a video file; an old file under that name survives a failure.
 
     Args:
@@ -57,12 +71,25 @@ def write_video(path: str | os.PathLike[str], frames: Tensor | Iterable[Tensor],
     encoder = _encoder(codec)
     try:
         with atomic(target) as temporary:
-            _write(temporary, _single_frames(frames, target), fps, encoder, crf, gop, audio_from, options or {}, target)
+            _write(
+                temporary,
+                _single_frames(frames, target),
+                fps,
+                encoder,
+                crf,
+                gop,
+                audio_from,
+                options or {},
+                target,
+            )
     except UserError:
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{target}: cannot be written ({' '.join(str(error).split())}); check the disk, the name and "
-                        "the codec") from error
+        raise UserError(
+            f"{target}: cannot be written ({' '.join(str(error).split())}); check the disk, the "
+            "name and "
+            "the codec"
+        ) from error
     return encoder
 
 
@@ -75,33 +102,55 @@ def _encoder(codec: str) -> str:
         if name != CODECS[codec][0]:
             warnings.warn(f"{CODECS[codec][0]} is not in this FFmpeg; {name} is used", stacklevel=3)
         return name
-    raise UserError(f"no encoder for '{codec}' in this FFmpeg (tried {', '.join(CODECS[codec])}); choose another codec")
+    raise UserError(
+        f"no encoder for '{codec}' in this FFmpeg (tried {', '.join(CODECS[codec])}); choose "
+        "another codec"
+    )
 
 
 def _single_frames(frames: Tensor | Iterable[Tensor], target: Path) -> Iterator[np.ndarray]:
     """Yield (H, W, 3) uint8, padded to even sizes by repeating the last row or column."""
     some = False
-    for item in ([frames] if isinstance(frames, Tensor) else frames):
+    for item in [frames] if isinstance(frames, Tensor) else frames:
         if item.dtype != torch.uint8 or item.ndim not in (3, 4) or item.shape[-3] != 3:
-            raise UserError(f"{target}: frames to write are uint8 RGB (T, 3, H, W), got {item.dtype} "
-                            f"{tuple(item.shape)}")
+            raise UserError(
+                f"{target}: frames to write are uint8 RGB (T, 3, H, W), got {item.dtype} "
+                f"{tuple(item.shape)}"
+            )
         for frame in item if item.ndim == 4 else item[None]:
             some = True
             pixels = frame.permute(1, 2, 0).cpu().numpy()
             if pixels.shape[0] % 2 or pixels.shape[1] % 2:
-                pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
+                pixels = np.pad(
+                    pixels,
+                    ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)),
+                    mode="edge",
+                )
             yield np.ascontiguousarray(pixels)
     if not some:
         raise UserError(f"{target}: there is no frame to write; give at least one")
 
 
-def _write(temporary: Path, frames: Iterator[np.ndarray], fps: float, encoder: str, crf: int, gop: int | None,
-           audio_from: str | os.PathLike[str] | None, options: dict[str, str], target: Path) -> None:
+def _write(
+    temporary: Path,
+    frames: Iterator[np.ndarray],
+    fps: float,
+    encoder: str,
+    crf: int,
+    gop: int | None,
+    audio_from: str | os.PathLike[str] | None,
+    options: dict[str, str],
+    target: Path,
+) -> None:
     first = next(frames)
-    muxer = {"movflags": "+faststart"} if target.suffix.lower() in (".mp4", ".mov", ".m4v", "") else {}
+    muxer = (
+        {"movflags": "+faststart"} if target.suffix.lower() in (".mp4", ".mov", ".m4v", "") else {}
+    )
     container = None if target.suffix else "mp4"
     with contextlib.ExitStack() as stack:
-        out = stack.enter_context(av.open(f"file:{temporary}", "w", format=container, options=muxer))
+        out = stack.enter_context(
+            av.open(f"file:{temporary}", "w", format=container, options=muxer)
+        )
         takes_crf = encoder in ("libx264", "libx265", "libvpx-vp9", "libsvtav1", "libaom-av1")
         quality = {"crf": str(crf)} if takes_crf else {}
         if encoder == "libvpx-vp9":
@@ -110,8 +159,9 @@ def _write(temporary: Path, frames: Iterator[np.ndarray], fps: float, encoder: s
             quality["x265-params"] = "log-level=none"
         if encoder == "mpeg4":
             quality["qscale"] = "3"
-        stream: Any = out.add_stream(encoder, rate=Fraction(fps).limit_denominator(65535),
-                                     options={**quality, **options})
+        stream: Any = out.add_stream(
+            encoder, rate=Fraction(fps).limit_denominator(65535), options={**quality, **options}
+        )
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.colorspace, stream.codec_context.color_range = SMPTE170M, LIMITED_RANGE
@@ -120,8 +170,11 @@ def _write(temporary: Path, frames: Iterator[np.ndarray], fps: float, encoder: s
         audio = _audio(stack, out, audio_from)
         for pixels in _chain(first, frames):
             if pixels.shape != first.shape:
-                raise UserError(f"{target}: all frames of a video have one size, got {first.shape[:2]} and then "
-                                f"{pixels.shape[:2]}")
+                raise UserError(
+                    f"{target}: all frames of a video have one size, got {first.shape[:2]} and "
+                    "then "
+                    f"{pixels.shape[:2]}"
+                )
             out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         out.mux(stream.encode(None))
         for packet in audio:
@@ -133,7 +186,9 @@ def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray
     yield from rest
 
 
-def _audio(stack: contextlib.ExitStack, out: Any, source: str | os.PathLike[str] | None) -> Iterator[Any]:
+def _audio(
+    stack: contextlib.ExitStack, out: Any, source: str | os.PathLike[str] | None
+) -> Iterator[Any]:
     """Packets of the source's first audio stream, bound to a copy of it in `out`; none where there
     is no sound."""
     if source is None:

@@ -51,8 +51,10 @@ def extend_frames(frames: Tensor, length: int) -> Tensor:
         UserError: if there is no frame, or five rounds do not reach `length`.
     """
     if frames.dtype != torch.uint8 or frames.ndim != 4 or len(frames) == 0:
-        raise UserError(f"extension needs uint8 frames (L, C, H, W) with L >= 1, got {frames.dtype} "
-                        f"{tuple(frames.shape)}")
+        raise UserError(
+            f"extension needs uint8 frames (L, C, H, W) with L >= 1, got {frames.dtype} "
+            f"{tuple(frames.shape)}"
+        )
     if len(frames) >= length:
         return frames
     for _ in range(MAX_ROUNDS):
@@ -62,7 +64,12 @@ def extend_frames(frames: Tensor, length: int) -> Tensor:
         existing = frames
         for factor in BRIGHTNESS_FACTORS:
             if len(frames) < length:
-                frames = torch.cat([frames, brighten_frames(existing[: length - len(frames)], factor)])
+                frames = torch.cat(
+                    [frames, brighten_frames(existing[: length - len(frames)], factor)]
+                )
         if len(frames) >= length:
             return frames[:length]
-    raise UserError(f"{MAX_ROUNDS} rounds of extension give {len(frames)} frames, {length} were asked; ask for fewer")
+    raise UserError(
+        f"{MAX_ROUNDS} rounds of extension give {len(frames)} frames, {length} were asked; ask "
+        "for fewer"
+    )

@@ -17,7 +17,11 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that reads digits as numbers, so frame_2 stands before frame_10."""
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"([0-9]+)", name) if part]
+    return [
+        (1, int(part), "") if part.isdigit() else (0, 0, part)
+        for part in re.split(r"([0-9]+)", name)
+        if part
+    ]
 
 
 class FrameFolder:
@@ -27,13 +31,22 @@ class FrameFolder:
         if not fps > 0:
             raise VideoError(f"{path}: a folder of frames needs a frame rate above 0, got {fps}")
         self.path, self.fps, self.max_pixels = path, float(fps), max_pixels
-        self.files = sorted((entry for entry in Path(path).iterdir()
-                             if entry.suffix.lower() in SUFFIXES and entry.is_file()
-                             and not entry.name.startswith(".")),
-                            key=lambda entry: natural_key(entry.name))
+        self.files = sorted(
+            (
+                entry
+                for entry in Path(path).iterdir()
+                if entry.suffix.lower() in SUFFIXES
+                and entry.is_file()
+                and not entry.name.startswith(".")
+            ),
+            key=lambda entry: natural_key(entry.name),
+        )
         if not self.files:
-            raise VideoError(f"{path}: holds no frames ({', '.join(sorted(SUFFIXES))}); give a folder of images or a "
-                             "video file")
+            raise VideoError(
+                f"{path}: holds no frames ({', '.join(sorted(SUFFIXES))}); give a folder of "
+                "images or a "
+                "video file"
+            )
         self.frame_seconds = tuple(i / self.fps for i in range(len(self.files)))
         self.duration_seconds = len(self.files) / self.fps
         self.damaged: str | None = None
@@ -44,24 +57,44 @@ class FrameFolder:
         try:
             with Image.open(file) as image:
                 if image.width * image.height > self.max_pixels:
-                    raise VideoError(f"{file}: is {image.width} x {image.height}, the limit is {self.max_pixels} "
-                                     "pixels; shrink it or raise max_pixels")
-                if image.mode.startswith("I"):                     # 16-bit grey
-                    grey = (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+                    raise VideoError(
+                        f"{file}: is {image.width} x {image.height}, the limit is "
+                        f"{self.max_pixels} "
+                        "pixels; shrink it or raise max_pixels"
+                    )
+                if image.mode.startswith("I"):  # 16-bit grey
+                    grey = (
+                        (np.asarray(image, dtype=np.float64) / 257)
+                        .round()
+                        .clip(0, 255)
+                        .astype(np.uint8)
+                    )
                     return np.repeat(grey[..., None], 3, axis=-1)
                 return np.array(ImageOps.exif_transpose(image).convert("RGB"))
         except VideoError:
             raise
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (
+            UnidentifiedImageError,
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:
             reason = " ".join(str(error).split())
-            raise VideoError(f"{file}: frame {index} cannot be read ({reason}); extract it again") from error
+            raise VideoError(
+                f"{file}: frame {index} cannot be read ({reason}); extract it again"
+            ) from error
 
     def stream(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 frames; one of another size than the first is resized to it."""
         for index in indices:
             frame = self._read(index)
             if frame.shape[:2] != (self.height, self.width):
-                frame = np.array(Image.fromarray(frame).resize((self.width, self.height), Image.Resampling.BILINEAR))
+                frame = np.array(
+                    Image.fromarray(frame).resize(
+                        (self.width, self.height), Image.Resampling.BILINEAR
+                    )
+                )
             yield frame
 
     def decode(self, indices: Sequence[int]) -> np.ndarray:

@@ -22,8 +22,28 @@ TRUSTED_CONTAINERS = ("mov", "matroska", "flv")
 """Containers whose packets carry the presentation time of the frame inside."""
 TRUSTED_CODECS = {"h264", "hevc", "av1", "vp9", "vp8", "mpeg4"}
 """Codecs with reordered or hidden frames that are indexed by packets in a trusted container."""
-PLAIN_CODECS = {"mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "msmpeg4", "wmv1", "wmv2", "h263", "flv1", "flv",
-                "png", "ffv1", "huffyuv", "ffvhuff", "prores", "dnxhd", "rawvideo", "dvvideo", "utvideo", "magicyuv"}
+PLAIN_CODECS = {
+    "mjpeg",
+    "msmpeg4v1",
+    "msmpeg4v2",
+    "msmpeg4v3",
+    "msmpeg4",
+    "wmv1",
+    "wmv2",
+    "h263",
+    "flv1",
+    "flv",
+    "png",
+    "ffv1",
+    "huffyuv",
+    "ffvhuff",
+    "prores",
+    "dnxhd",
+    "rawvideo",
+    "dvvideo",
+    "utvideo",
+    "magicyuv",
+}
 """Codecs without reordering: every packet is one frame, in order, in any container that gives it a
 time."""
 
@@ -97,7 +117,12 @@ def index_packets(packets: Iterable[Any], container: str, codec: str) -> FrameIn
 
     for order, packet in enumerate(packets):
         pts = packet.pts if in_trusted or packet.pts is not None else packet.dts
-        if packet.size == 0 or pts is None or pts in order_of_pts or (order == 0 and not packet.is_keyframe):
+        if (
+            packet.size == 0
+            or pts is None
+            or pts in order_of_pts
+            or (order == 0 and not packet.is_keyframe)
+        ):
             return None
         if codec == "mpeg4" and not one_picture(bytes(packet), allow_b=in_trusted):
             return None
@@ -111,7 +136,7 @@ def index_packets(packets: Iterable[Any], container: str, codec: str) -> FrameIn
 
     entries.sort(key=lambda entry: entry.pts or 0)
     # Frames shown before the first key frame may or may not come out: only the decoder knows.
-    if not entries or entries[0].pts < keys[0][0] or keys != sorted(keys):          # type: ignore[operator]
+    if not entries or entries[0].pts < keys[0][0] or keys != sorted(keys):  # type: ignore[operator]
         return None
     return FrameIndex(entries=entries, keys=keys, order_of_pts=order_of_pts)
 
@@ -136,7 +161,9 @@ def index_frames(frames: Iterable[Any], *, seekable: bool) -> FrameIndex:
     return FrameIndex(entries=entries, keys=keys if knows_keys else [])
 
 
-def frame_times(entries: Sequence[Entry], time_base: Fraction, rate: float) -> tuple[tuple[float, ...], float, float]:
+def frame_times(
+    entries: Sequence[Entry], time_base: Fraction, rate: float
+) -> tuple[tuple[float, ...], float, float]:
     """Return when each frame is first shown, in seconds from the first; the duration in seconds;
     frames per second.
 

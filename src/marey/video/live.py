@@ -13,7 +13,16 @@ from torch import Tensor
 
 from marey.errors import VideoError
 
-STREAM_SCHEMES = ("rtsp://", "rtmp://", "udp://", "tcp://", "http://", "https://", "srt://", "rtp://")
+STREAM_SCHEMES = (
+    "rtsp://",
+    "rtmp://",
+    "udp://",
+    "tcp://",
+    "http://",
+    "https://",
+    "srt://",
+    "rtp://",
+)
 
 
 class GrowingFile:
@@ -63,10 +72,16 @@ def iterate_live(source: str, *, idle_seconds: float = 10.0) -> Iterator[tuple[f
             for frame in container.decode(container.streams.video[0]):
                 seconds = frame.time if frame.time is not None else time.monotonic()
                 first = seconds if first is None else first
-                yield seconds - first, torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+                yield (
+                    seconds - first,
+                    torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1),
+                )
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{source}: {error}; check the address, or that the file is MPEG-TS, Matroska or fragmented "
-                         "MP4 if it is still being written") from error
+        raise VideoError(
+            f"{source}: {error}; check the address, or that the file is MPEG-TS, Matroska or "
+            "fragmented "
+            "MP4 if it is still being written"
+        ) from error
     finally:
         if growing is not None:
             growing.close()
@@ -79,7 +94,9 @@ def is_live(source: str) -> bool:
 
 def _open_growing(source: str, idle_seconds: float) -> GrowingFile:
     if not Path(source).is_file():
-        raise VideoError(f"{source}: no such file; watch takes a camera number, a network address or a file")
+        raise VideoError(
+            f"{source}: no such file; watch takes a camera number, a network address or a file"
+        )
     return GrowingFile(source, idle_seconds)
 
 

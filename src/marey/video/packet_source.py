@@ -15,9 +15,11 @@ from marey.errors import VideoError
 from marey.video.frame_index import FrameIndex, index_packets, packets_can_tell
 from marey.video.packets import cut_short
 
-DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,"
-            "av1,yuv4mpegpipe,mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,"
-            "vc1,swf,dnxhd,wav,mp3,flac,aac")
+DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,ivf,obu,"
+    "av1,yuv4mpegpipe,mjpeg,mxf,nut,dv,rm,wtv,apng,webp_pipe,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,"
+    "vc1,swf,dnxhd,wav,mp3,flac,aac"
+)
 """Formats opened. Playlists and scripts (hls, concat, dash, ...) are not: they can point at any
 file or address."""
 DROPS_NONREF = {"h264", "hevc"}
@@ -46,35 +48,57 @@ class PacketSource:
         Raises:
             VideoError: if the file cannot be opened or has no pictures.
         """
-        self.path, self.threads, self.max_pixels, self.drop_nonref = path, threads, max_pixels, drop_nonref
+        self.path, self.threads, self.max_pixels, self.drop_nonref = (
+            path,
+            threads,
+            max_pixels,
+            drop_nonref,
+        )
         self.damaged: str | None = cut_short(path)
         """None, or the first thing found wrong with the file."""
-        self._kept: list[Any] | None = None                        # every packet, where the file is small
+        self._kept: list[Any] | None = None  # every packet, where the file is small
         self._open()
 
     def _open(self) -> None:
         try:
-            self._container: Any = av.open("file:" + self.path, metadata_errors="ignore", options={
-                "protocol_whitelist": "file", "format_whitelist": DEMUXERS, "max_pixels": str(self.max_pixels)})
+            self._container: Any = av.open(
+                "file:" + self.path,
+                metadata_errors="ignore",
+                options={
+                    "protocol_whitelist": "file",
+                    "format_whitelist": DEMUXERS,
+                    "max_pixels": str(self.max_pixels),
+                },
+            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self.unreadable(error) from error
 
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        streams = [
+            s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic
+        ]
         if not streams:
             kinds = sorted({s.type for s in self._container.streams}) or ["nothing"]
             self._container.close()
-            raise VideoError(f"{self.path}: has no video stream (only {', '.join(kinds)}); give a file with pictures "
-                             "in it")
+            raise VideoError(
+                f"{self.path}: has no video stream (only {', '.join(kinds)}); give a file with "
+                "pictures "
+                "in it"
+            )
         self.stream: Any = streams[0]
         self.context: Any = self.stream.codec_context
         if self.context is None:
             self._container.close()
-            raise VideoError(f"{self.path}: uses a codec this FFmpeg cannot decode; re-encode it, for instance to "
-                             "H.264")
+            raise VideoError(
+                f"{self.path}: uses a codec this FFmpeg cannot decode; re-encode it, for instance "
+                "to "
+                "H.264"
+            )
         self.context.thread_type = "FRAME" if self.threads > 1 else "NONE"
         self.context.thread_count = self.threads
-        # The probe may report 0 x 0 (GIF): the decoder checks each picture before it allocates one. It counts rows and
-        # columns of padding too, hence the margin; the reader's own check of a decoded frame is exact.
+        # The probe may report 0 x 0 (GIF): the decoder checks each picture before it allocates one.
+        # It counts rows and
+        # columns of padding too, hence the margin; the reader's own check of a decoded frame is
+        # exact.
         self.context.options = {"max_pixels": str(self.max_pixels * 5 // 4 + (1 << 16))}
 
     def close(self) -> None:
@@ -99,8 +123,11 @@ class PacketSource:
         with open(self.path, "rb") as file:
             if file.read(12)[4:8] == b"ftyp" and isinstance(error, av.error.InvalidDataError):
                 reason += "; an MP4 broken off before its index is written has none to read"
-        return VideoError(f"{self.path}: cannot be read as a video ({reason}); check that the file is complete, or "
-                          "re-encode it")
+        return VideoError(
+            f"{self.path}: cannot be read as a video ({reason}); check that the file is complete, "
+            "or "
+            "re-encode it"
+        )
 
     def reason(self, error: BaseException) -> str:
         """Return what FFmpeg says, in one line; its "invalid argument" stands for two things that a
@@ -133,12 +160,17 @@ class PacketSource:
         Args:
             cache_bytes: the packets are kept in memory if they are together not larger than this.
         """
-        container, codec = self._container.format.name.split(",")[0], self.context.codec.canonical_name
+        container, codec = (
+            self._container.format.name.split(",")[0],
+            self.context.codec.canonical_name,
+        )
         if not packets_can_tell(container, codec):
             return None
 
         kept: list[Any] = []
-        index = index_packets(keeping(kept, self.packets(), cache_bytes, lambda packet: packet.size), container, codec)
+        index = index_packets(
+            keeping(kept, self.packets(), cache_bytes, lambda packet: packet.size), container, codec
+        )
         if index is not None:
             present, named = len(index.order_of_pts), self.stream.frames
             if named > present and container == "mov":
@@ -152,7 +184,7 @@ class PacketSource:
             if self.context.is_open:
                 self.context.flush_buffers()
             return iter(self._kept)
-        self._container.close()                                    # seeking to 0 is not exact in every container
+        self._container.close()  # seeking to 0 is not exact in every container
         self._open()
         return self.packets()
 
@@ -169,7 +201,9 @@ class PacketSource:
         if self._kept is not None:
             if self.context.is_open:
                 self.context.flush_buffers()
-            numbered: Iterator[tuple[int, Any]] = zip(range(first, last + 1), self._kept[first:last + 1], strict=False)
+            numbered: Iterator[tuple[int, Any]] = zip(
+                range(first, last + 1), self._kept[first : last + 1], strict=False
+            )
         else:
             numbered = self._from_key(first, index)
         may_drop = self.drop_nonref and self.context.codec.canonical_name in DROPS_NONREF
@@ -195,7 +229,9 @@ class PacketSource:
                     yield first, packet
                     yield from enumerate(packets, first + 1)
                     return
-        yield from ((order, packet) for order, packet in enumerate(self.from_start()) if order >= first)
+        yield from (
+            (order, packet) for order, packet in enumerate(self.from_start()) if order >= first
+        )
 
     def after_seek(self, pts: int) -> Iterator[Any] | None:
         """Return the packets from a key frame's time or earlier, the decoder clean; None where
@@ -213,7 +249,9 @@ class PacketSource:
         self._container.seek(pts, stream=self.stream, backward=True, any_frame=False)
 
 
-def keeping(kept: list[Any], items: Iterable[Any], room: int, size_of: Callable[[Any], int]) -> Iterator[Any]:
+def keeping(
+    kept: list[Any], items: Iterable[Any], room: int, size_of: Callable[[Any], int]
+) -> Iterator[Any]:
     """Pass items on, and keep all of them in a list if they fit into `room` bytes; else the list
     ends up empty."""
     for item in items:

@@ -39,7 +39,7 @@ def _end_of_boxes(file, size: int) -> int:
         length = int.from_bytes(header[:4], "big")
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
-        if length < 8:                                             # 0: to the end of the file; 2..7: not a box
+        if length < 8:  # 0: to the end of the file; 2..7: not a box
             return 0
         at += length
     return at
@@ -48,7 +48,7 @@ def _end_of_boxes(file, size: int) -> int:
 def _end_of_segment(head: bytes) -> int:
     at, length = _ebml_size(head, 4)
     at += length
-    if head[at:at + 4] != b"\x18\x53\x80\x67":
+    if head[at : at + 4] != b"\x18\x53\x80\x67":
         return 0
     at, length = _ebml_size(head, at + 4)
     return at + length if length >= 0 else 0
@@ -59,7 +59,7 @@ def _ebml_size(data: bytes, at: int) -> tuple[int, int]:
     if at >= len(data) or data[at] == 0:
         return at + 1, -1
     width = 9 - data[at].bit_length()
-    value = int.from_bytes(data[at:at + width], "big") & ((1 << (7 * width)) - 1)
+    value = int.from_bytes(data[at : at + width], "big") & ((1 << (7 * width)) - 1)
     return at + width, -1 if value == (1 << (7 * width)) - 1 else value
 
 
@@ -71,8 +71,12 @@ def one_picture(packet: bytes, allow_b: bool) -> bool:
     bytes may be "not coded".
     """
     at = packet.find(START_OF_PICTURE)
-    return (at >= 0 and len(packet) - at > 16 and (allow_b or packet[at + 4] >> 6 != 2)
-            and packet.find(START_OF_PICTURE, at + 4) < 0)
+    return (
+        at >= 0
+        and len(packet) - at > 16
+        and (allow_b or packet[at + 4] >> 6 != 2)
+        and packet.find(START_OF_PICTURE, at + 4) < 0
+    )
 
 
 def is_hidden(codec: str, first: int, last: int) -> bool:
@@ -87,6 +91,6 @@ def is_hidden(codec: str, first: int, last: int) -> bool:
     if codec == "vp8":
         return not first >> 4 & 1
     if codec == "vp9" and last & 0xE0 != 0xC0:
-        after = 3 if first >> 4 & 3 != 3 else 2                    # profile 3 has one reserved bit more
+        after = 3 if first >> 4 & 3 != 3 else 2  # profile 3 has one reserved bit more
         return not first >> after & 1 and not first >> (after - 2) & 1
     return False

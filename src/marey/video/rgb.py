@@ -22,8 +22,9 @@ def quarter_turns(frame: Any) -> tuple[bool, bool, bool]:
     return (True, c < 0, b < 0) if abs(b) > abs(a) else (False, a < 0, d < 0)
 
 
-def upright_rgb(frame: Any, size: tuple[int, int], turns: tuple[bool, bool, bool],
-                reformatter: VideoReformatter) -> np.ndarray:
+def upright_rgb(
+    frame: Any, size: tuple[int, int], turns: tuple[bool, bool, bool], reformatter: VideoReformatter
+) -> np.ndarray:
     """Return the pixels of a frame, (H, W, 3) uint8; a view into the frame's own memory where it is
     not turned.
 
@@ -34,10 +35,12 @@ def upright_rgb(frame: Any, size: tuple[int, int], turns: tuple[bool, bool, bool
         reformatter: keeps the conversion's state between frames.
     """
     width, height = size
-    plane = reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).planes[0]
+    plane = reformatter.reformat(
+        frame, width=width, height=height, format="rgb24", threads=1
+    ).planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    pixels = rows[:height, :width * 3].reshape(height, width, 3)
+    pixels = rows[:height, : width * 3].reshape(height, width, 3)
     transpose, flip_x, flip_y = turns
     if transpose:
         pixels = pixels.transpose(1, 0, 2)
-    return pixels[::-1 if flip_y else 1, ::-1 if flip_x else 1]
+    return pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]

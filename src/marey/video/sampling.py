@@ -48,18 +48,24 @@ class ClipSampling:
     `extend_after`, `error`."""
 
     def __post_init__(self) -> None:
-        for field, value, known in (("sampling kind", self.kind, KINDS),
-                                    ("short-clip policy", self.short, SHORT_POLICIES),
-                                    ("spacing", self.spacing, ("stride", "linspace")),
-                                    ("view start", self.view_start, ("spread", "offset")),
-                                    ("sampling unit", self.unit, ("frames", "seconds"))):
+        for field, value, known in (
+            ("sampling kind", self.kind, KINDS),
+            ("short-clip policy", self.short, SHORT_POLICIES),
+            ("spacing", self.spacing, ("stride", "linspace")),
+            ("view start", self.view_start, ("spread", "offset")),
+            ("sampling unit", self.unit, ("frames", "seconds")),
+        ):
             if value not in known:
                 raise unknown_name(field, value, known)
         if self.num_frames < 1 or self.stride_frames < 1:
-            raise UserError(f"num_frames and stride_frames are counts from 1 up, got {self.num_frames} and "
-                            f"{self.stride_frames}")
+            raise UserError(
+                f"num_frames and stride_frames are counts from 1 up, got {self.num_frames} and "
+                f"{self.stride_frames}"
+            )
         if self.target_fps is not None and not self.target_fps > 0:
-            raise UserError(f"target_fps is a rate above 0 in frames per second, got {self.target_fps}")
+            raise UserError(
+                f"target_fps is a rate above 0 in frames per second, got {self.target_fps}"
+            )
 
     def span_frames(self, fps: float | None = None) -> float:
         """Number of source frames the clip covers: N * stride, scaled by fps / target_fps; N for
@@ -72,11 +78,20 @@ class ClipSampling:
         if self.target_fps is None:
             return float(self.stride_frames)
         if fps is None or not fps > 0:
-            raise UserError(f"target_fps={self.target_fps} needs the frame rate of the source, got fps={fps}")
+            raise UserError(
+                f"target_fps={self.target_fps} needs the frame rate of the source, got fps={fps}"
+            )
         return self.stride_frames * fps / self.target_fps
 
-    def indices(self, num_source_frames: int, *, fps: float | None = None, generator: torch.Generator | None = None,
-                view: int = 0, num_views: int = 1) -> list[int]:
+    def indices(
+        self,
+        num_source_frames: int,
+        *,
+        fps: float | None = None,
+        generator: torch.Generator | None = None,
+        view: int = 0,
+        num_views: int = 1,
+    ) -> list[int]:
         """Choose the N frames of one clip.
 
         Args:
@@ -102,8 +117,11 @@ class ClipSampling:
 
         need = math.ceil(self.span_frames(fps))
         if need > L and self.short == "error":
-            raise UserError(f"the video has {L} frames and the sampler needs {need}; use a smaller stride_frames or "
-                            "num_frames, or another short-clip policy (repeat_last, loop, extend)")
+            raise UserError(
+                f"the video has {L} frames and the sampler needs {need}; use a smaller "
+                "stride_frames or "
+                "num_frames, or another short-clip policy (repeat_last, loop, extend)"
+            )
         if need > L and self.short == "extend":
             L = need
 
@@ -121,19 +139,39 @@ class ClipSampling:
             return [index % L for index in chosen]
         return [min(index, L - 1) for index in chosen]
 
-    def _uniform(self, L: int, fps: float | None, generator: torch.Generator | None, view: int,
-                 num_views: int) -> list[int]:
+    def _uniform(
+        self,
+        L: int,
+        fps: float | None,
+        generator: torch.Generator | None,
+        view: int,
+        num_views: int,
+    ) -> list[int]:
         span = self.span_frames(fps)
-        start = view_start(L, span, view=view, num_views=num_views, rule=self.view_start, generator=generator)
+        start = view_start(
+            L, span, view=view, num_views=num_views, rule=self.view_start, generator=generator
+        )
         if self.spacing == "linspace":
             # In float32 and truncated, as in the released code.
-            return torch.linspace(start, start + span - 1, self.num_frames).clamp(min=0).long().tolist()
+            return (
+                torch.linspace(start, start + span - 1, self.num_frames)
+                .clamp(min=0)
+                .long()
+                .tolist()
+            )
         stride = self._stride(fps)
         # Without the small number, 2.9999999 of float arithmetic would become frame 2.
         return [int(start + i * stride + 1e-6) for i in range(self.num_frames)]
 
-    def seconds(self, duration_seconds: float, *, fps: float, generator: torch.Generator | None = None, view: int = 0,
-                num_views: int = 1) -> list[float]:
+    def seconds(
+        self,
+        duration_seconds: float,
+        *,
+        fps: float,
+        generator: torch.Generator | None = None,
+        view: int = 0,
+        num_views: int = 1,
+    ) -> list[float]:
         """Choose the N times of one clip, for sources whose frames are not equally spaced.
 
         The video is treated as one of constant rate `target_fps` (`fps` where that is None); frame
@@ -149,8 +187,15 @@ class ClipSampling:
         return [min((index + 0.5) / rate, max(0.0, duration_seconds - 1e-6)) for index in chosen]
 
 
-def view_start(num_source_frames: int, span_frames: float, *, view: int = 0, num_views: int = 1, rule: str = "spread",
-               generator: torch.Generator | None = None) -> float:
+def view_start(
+    num_source_frames: int,
+    span_frames: float,
+    *,
+    view: int = 0,
+    num_views: int = 1,
+    rule: str = "spread",
+    generator: torch.Generator | None = None,
+) -> float:
     """Place a clip of `span_frames` in a video, as SlowFast, TimeSformer and DirecFormer do.
 
     delta = max(L - span, 0). Training: uniform in [0, delta]. Evaluation, `spread`: delta * v / V,
@@ -162,10 +207,16 @@ def view_start(num_source_frames: int, span_frames: float, *, view: int = 0, num
         return delta * float(torch.rand((), generator=generator, dtype=torch.float64))
     if rule == "spread":
         return delta * view / num_views
-    return float(math.floor(delta / 2)) if num_views == 1 else float(view * math.floor(delta / (num_views - 1)))
+    return (
+        float(math.floor(delta / 2))
+        if num_views == 1
+        else float(view * math.floor(delta / (num_views - 1)))
+    )
 
 
-def equidistant_indices(num_source_frames: int, num_frames: int, *, view: int = 0, num_views: int = 1) -> list[int]:
+def equidistant_indices(
+    num_source_frames: int, num_frames: int, *, view: int = 0, num_views: int = 1
+) -> list[int]:
     """Spread N frames over the whole video, the first and last included; further views shift by a
     part of the step.
 
@@ -179,7 +230,9 @@ def equidistant_indices(num_source_frames: int, num_frames: int, *, view: int = 
     return [int((i + (view + 0.5) / num_views) * L / N + 1e-6) for i in range(N)]
 
 
-def random_indices(num_source_frames: int, num_frames: int, generator: torch.Generator) -> list[int]:
+def random_indices(
+    num_source_frames: int, num_frames: int, generator: torch.Generator
+) -> list[int]:
     """Draw N frames without repetition, in order of time; where L < N every frame once and then on
     past the end."""
     L, N = num_source_frames, num_frames
@@ -188,8 +241,14 @@ def random_indices(num_source_frames: int, num_frames: int, generator: torch.Gen
     return sorted(torch.randperm(L, generator=generator)[:N].tolist())
 
 
-def segment_indices(num_source_frames: int, num_frames: int, *, generator: torch.Generator | None = None, view: int = 0,
-                    num_views: int = 1) -> list[int]:
+def segment_indices(
+    num_source_frames: int,
+    num_frames: int,
+    *,
+    generator: torch.Generator | None = None,
+    view: int = 0,
+    num_views: int = 1,
+) -> list[int]:
     """Take one frame of each of N equal segments, as TimeSformer, DirecFormer and SlowFast do on
     SSv2 and Jester.
 
@@ -217,4 +276,6 @@ def frames_at_rate(frame_seconds: Sequence[float], rate_fps: float) -> list[int]
     times = np.asarray(frame_seconds) - frame_seconds[0]
     step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0 / rate_fps
     ticks = (np.arange(max(1, round((times[-1] + step) * rate_fps))) + 0.5) / rate_fps
-    return [int(i) for i in np.clip(np.searchsorted(times, ticks, side="right") - 1, 0, len(times) - 1)]
+    return [
+        int(i) for i in np.clip(np.searchsorted(times, ticks, side="right") - 1, 0, len(times) - 1)
+    ]

@@ -34,16 +34,26 @@ class VideoFile:
     """The video stream of one file; `frame_seconds`, `fps`, sizes and `damaged` are set on
     construction."""
 
-    def __init__(self, path: str, *, threads: int, max_pixels: int, max_seconds: float, cache_bytes: int = CACHE_BYTES,
-                 drop_nonref: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        threads: int,
+        max_pixels: int,
+        max_seconds: float,
+        cache_bytes: int = CACHE_BYTES,
+        drop_nonref: bool = True,
+    ) -> None:
         self.path, self.max_pixels, self.max_seconds = path, max_pixels, max_seconds
         if os.path.getsize(path) == 0:
             raise VideoError(f"{path}: is empty (0 bytes); copy or download it again")
-        self._decoded: list[Any] | None = None                     # every frame, where that was needed and is small
+        self._decoded: list[Any] | None = None  # every frame, where that was needed and is small
         self._reformatter = VideoReformatter()
         self._turn = 0
-        self._refused = False                                      # the decoder met a picture beyond max_pixels
-        self._source = PacketSource(path, threads=threads, max_pixels=max_pixels, drop_nonref=drop_nonref)
+        self._refused = False  # the decoder met a picture beyond max_pixels
+        self._source = PacketSource(
+            path, threads=threads, max_pixels=max_pixels, drop_nonref=drop_nonref
+        )
         try:
             self._check_limits()
             index = self._source.index(cache_bytes)
@@ -52,7 +62,9 @@ class VideoFile:
             if not self._index.entries:
                 self._check_refused()
                 why = f" ({self.damaged})" if self.damaged else ""
-                raise VideoError(f"{path}: holds no frame that can be decoded{why}; re-encode it or leave it out")
+                raise VideoError(
+                    f"{path}: holds no frame that can be decoded{why}; re-encode it or leave it out"
+                )
             self._set_times()
             self._look_at_first_frame()
         except av.error.FFmpegError as error:
@@ -82,18 +94,26 @@ class VideoFile:
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.max_pixels:
-            raise PixelLimitError(f"{self.path}: is {width} x {height}, the limit is {self.max_pixels} pixels in all; "
-                                  "shrink it or raise max_pixels")
+            raise PixelLimitError(
+                f"{self.path}: is {width} x {height}, the limit is {self.max_pixels} pixels in "
+                "all; "
+                "shrink it or raise max_pixels"
+            )
 
     def _check_refused(self) -> None:
         if self._refused:
-            raise PixelLimitError(f"{self.path}: its frames go beyond {self.max_pixels} pixels, the limit; shrink it "
-                                  "or raise max_pixels")
+            raise PixelLimitError(
+                f"{self.path}: its frames go beyond {self.max_pixels} pixels, the limit; shrink it "
+                "or raise max_pixels"
+            )
 
     def _check_seconds(self, seconds: float) -> None:
         if seconds > self.max_seconds:
-            raise VideoError(f"{self.path}: lasts {seconds:.0f} s, the limit is {self.max_seconds:.0f} s; cut it or "
-                             "raise max_seconds")
+            raise VideoError(
+                f"{self.path}: lasts {seconds:.0f} s, the limit is {self.max_seconds:.0f} s; cut "
+                "it or "
+                "raise max_seconds"
+            )
 
     # ---- index ----
 
@@ -101,8 +121,12 @@ class VideoFile:
         """Decode the file once and list the frames, which are kept if they fit into
         `cache_bytes`."""
         kept: list[Any] = []
-        frames = keeping(kept, self._checked(self._decode_all()), cache_bytes,
-                         lambda frame: sum(plane.buffer_size for plane in frame.planes))
+        frames = keeping(
+            kept,
+            self._checked(self._decode_all()),
+            cache_bytes,
+            lambda frame: sum(plane.buffer_size for plane in frame.planes),
+        )
         index = index_frames(frames, seekable=self._source.is_seekable)
         self._decoded = kept or None
         return index
@@ -120,14 +144,19 @@ class VideoFile:
     def _set_times(self) -> None:
         stream = self._source.stream
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-        self.frame_seconds, self.duration_seconds, self.fps = frame_times(self._index.entries, stream.time_base, rate)
+        self.frame_seconds, self.duration_seconds, self.fps = frame_times(
+            self._index.entries, stream.time_base, rate
+        )
 
     def _look_at_first_frame(self) -> None:
         first = next((frame for _, frame in self._frames([0])), None)
         if first is None:
             self._check_refused()
-            raise VideoError(f"{self.path}: its first frame cannot be decoded; the file is damaged: re-encode it or "
-                             "leave it out")
+            raise VideoError(
+                f"{self.path}: its first frame cannot be decoded; the file is damaged: re-encode "
+                "it or "
+                "leave it out"
+            )
         self._check_size(first.width, first.height)
         self._size = (first.width, first.height)
         self._turned = quarter_turns(first)
@@ -138,13 +167,16 @@ class VideoFile:
     def _feed(self, packets: Iterable[Any]) -> Iterator[Any]:
         """Frames out of packets, the decoder drained at the end; undecodable packets are noted and
         passed over."""
-        source = self._source                                      # whose decoder is another after a new start
+        source = self._source  # whose decoder is another after a new start
         for packet in packets:
             try:
                 yield from source.context.decode(packet)
             except av.error.FFmpegError as error:
                 # FFmpeg answers a refused size with EINVAL, and leaves the context without one
-                if error.errno == errno.EINVAL and source.context.width * source.context.height == 0:
+                if (
+                    error.errno == errno.EINVAL
+                    and source.context.width * source.context.height == 0
+                ):
                     self._refused = True
                 source.note(f"a packet cannot be decoded ({source.reason(error)})")
         with contextlib.suppress(av.error.FFmpegError):
@@ -211,13 +243,15 @@ class VideoFile:
         times."""
         for _, _, group in self._index.runs(indices):
             by_pts = {self._index.entries[i].pts: i for i in group}
-            pts = self._index.keys[bisect_right(self._index.keys, group[0], key=lambda pair: pair[1]) - 1][0]
+            pts = self._index.keys[
+                bisect_right(self._index.keys, group[0], key=lambda pair: pair[1]) - 1
+            ][0]
             packets = self._source.after_seek(pts)
             if packets is None:
                 return
             for frame in self._feed(packets):
                 if frame.pts is None or frame.pts < pts:
-                    continue                                       # may lack its references
+                    continue  # may lack its references
                 index = by_pts.pop(frame.pts, None)
                 if index is not None:
                     yield index, frame
@@ -232,12 +266,17 @@ class VideoFile:
         """(H, W, 3) uint8, upright; a view into the frame's own memory where it is not turned."""
         if frame.is_corrupt:
             seconds = float((frame.pts or 0) * (frame.time_base or 0))
-            self._source.note(f"the frame at {seconds:.2f} s is damaged and partly made up by the decoder")
+            self._source.note(
+                f"the frame at {seconds:.2f} s is damaged and partly made up by the decoder"
+            )
         try:
             return upright_rgb(frame, self._size, self._turned, self._reformatter)
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(f"{self.path}: pixels of format {frame.format.name} cannot be turned into RGB ({error}); "
-                             "re-encode it") from error
+            raise VideoError(
+                f"{self.path}: pixels of format {frame.format.name} cannot be turned into RGB "
+                f"({error}); "
+                "re-encode it"
+            ) from error
 
     def _exact(self, indices: Sequence[int]) -> Iterator[Any]:
         """The decoded frame of every index, in order; an error at the first that is missing."""
@@ -249,11 +288,17 @@ class VideoFile:
             yield frame
             done += 1
             if turn != self._turn:
-                raise RuntimeError(f"{self.path}: another read began before this iteration ended; finish it first, "
-                                   "or open the video a second time")
+                raise RuntimeError(
+                    f"{self.path}: another read began before this iteration ended; finish it "
+                    "first, "
+                    "or open the video a second time"
+                )
         if done < len(indices):
-            raise VideoError(f"{self.path}: frame {indices[done]} (of {len(self._index.entries)}) cannot be decoded, "
-                             "the file is damaged there; re-encode it, leave it out, or ask for frames before it")
+            raise VideoError(
+                f"{self.path}: frame {indices[done]} (of {len(self._index.entries)}) cannot be "
+                "decoded, "
+                "the file is damaged there; re-encode it, leave it out, or ask for frames before it"
+            )
 
     def stream(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 for increasing distinct indices.

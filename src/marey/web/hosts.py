@@ -1,7 +1,8 @@
-"""A check of the Host header, so that a page of another site cannot reach the server through a name of its own.
+"""A check of the Host header, so that a page of another site cannot reach the server through a name
+of its own.
 
-Without the check, any web page whose name is made to resolve to 127.0.0.1 (DNS rebinding) may talk to a server that
-listens on this machine alone.
+Without the check, any web page whose name is made to resolve to 127.0.0.1 (DNS rebinding) may talk
+to a server that listens on this machine alone.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ ANY_ADDRESS = "any address"
 def hosts_of(address: str) -> list[str]:
     """Return the names and addresses that mean a server listening on `address`.
 
-    On every interface these are this machine's own names, and "any address": a rebound request carries a name, so an
-    address written out is as good as the right one.
+    On every interface these are this machine's own names, and "any address": a rebound request
+    carries a name, so an address written out is as good as the right one.
     """
     if address not in EVERYWHERE:
         return [f"[{address}]" if ":" in address else address]
@@ -44,9 +45,18 @@ def checked_hosts(hosts: Sequence[str]) -> list[str]:
     """
     for host in hosts:
         bare = host.removeprefix("*.") if host != "*" else "all"
-        if not bare or "*" in bare or "/" in bare or (":" in bare and not bare.startswith("[")) or "]:" in bare:
-            raise UserError(f"allowed host '{host}': expected a name or an address without scheme and port, such as "
-                            "'lab.example.org', '*.example.org', '[::1]', or '*' for all")
+        if (
+            not bare
+            or "*" in bare
+            or "/" in bare
+            or (":" in bare and not bare.startswith("["))
+            or "]:" in bare
+        ):
+            raise UserError(
+                f"allowed host '{host}': expected a name or an address without scheme and port, "
+                "such as "
+                "'lab.example.org', '*.example.org', '[::1]', or '*' for all"
+            )
     return list(hosts)
 
 
@@ -55,8 +65,8 @@ class HostCheck:
 
     Args:
         app: the application behind it.
-        allowed_hosts: names and addresses without port; "*.example.org" for a whole domain, "*" for no check,
-            `ANY_ADDRESS` for every IP address.
+        allowed_hosts: names and addresses without port; "*.example.org" for a whole domain, "*" for
+            no check, `ANY_ADDRESS` for every IP address.
     """
 
     def __init__(self, app: Any, allowed_hosts: Sequence[str]) -> None:
@@ -75,7 +85,8 @@ class HostCheck:
 def is_address(host: str) -> bool:
     """Return whether a Host header holds an IP address, with or without a port.
 
-    >>> is_address("192.168.1.7:7860"), is_address("[fe80::1]:80"), is_address("10.0.0.1.example.org")
+    >>> hosts = ("192.168.1.7:7860", "[fe80::1]:80", "10.0.0.1.example.org")
+    >>> tuple(map(is_address, hosts))
     (True, True, False)
     """
     try:

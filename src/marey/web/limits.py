@@ -42,9 +42,13 @@ def check_limits(path: str, limits: Limits) -> float:
         with open_video(path, max_pixels=limits.max_pixels) as reader:
             duration = reader.duration_seconds
     except PixelLimitError:
-        raise BeyondLimitsError(f"has frames of more than {limits.max_pixels} pixels, the most this server takes; "
-                                "shrink the video") from None
+        raise BeyondLimitsError(
+            f"has frames of more than {limits.max_pixels} pixels, the most this server takes; "
+            "shrink the video"
+        ) from None
     if duration > limits.max_seconds:
-        raise BeyondLimitsError(f"lasts {duration:.0f} s, this server takes up to {limits.max_seconds:g} s; "
-                                "cut the video")
+        raise BeyondLimitsError(
+            f"lasts {duration:.0f} s, this server takes up to {limits.max_seconds:g} s; "
+            "cut the video"
+        )
     return duration

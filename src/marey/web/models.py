@@ -22,13 +22,16 @@ class ModelShelf:
     """The models a server offers, loaded when first asked for.
 
     Args:
-        offered: what a visitor may choose; nothing else is ever loaded, so a request cannot make the server fetch.
+        offered: what a visitor may choose; nothing else is ever loaded, so a request cannot make
+            the server fetch.
         views: temporal views per video.
         device: where they run.
         keep: how many stay in memory.
     """
 
-    def __init__(self, offered: Sequence[str], *, views: int = 3, device: str = "cpu", keep: int = 3) -> None:
+    def __init__(
+        self, offered: Sequence[str], *, views: int = 3, device: str = "cpu", keep: int = 3
+    ) -> None:
         self.offered = tuple(dict.fromkeys(offered))
         self.views, self.device, self.keep = views, device, keep
         self._loaded: OrderedDict[str, Answerer] = OrderedDict()
@@ -43,14 +46,18 @@ class ModelShelf:
             UserError: if the name is not offered, or not even the fallback can be loaded.
         """
         if name not in self.offered:
-            raise UserError(f"model '{name}' is not offered by this server (it has: {', '.join(self.offered)})")
+            raise UserError(
+                f"model '{name}' is not offered by this server (it has: {', '.join(self.offered)})"
+            )
         with self._lock:
             try:
                 return self._load(name), ""
             except (UserError, OSError) as error:
                 if name == FALLBACK:
                     raise
-                return self._load(FALLBACK), f"{name} could not be loaded ({error}); {FALLBACK} answers instead"
+                return self._load(
+                    FALLBACK
+                ), f"{name} could not be loaded ({error}); {FALLBACK} answers instead"
 
     def _load(self, name: str) -> Answerer:
         if name not in self._loaded:

@@ -52,64 +52,124 @@ def mount_page(app: FastAPI, shelf: ModelShelf, limits: Limits) -> FastAPI:
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="marey-page-")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     gr = import_extra("gradio", "web", "the page")
-    theme = gr.themes.Soft(primary_hue="blue", font=["system-ui", "sans-serif"],
-                           font_mono=["ui-monospace", "monospace"])
-    return gr.mount_gradio_app(app, build_page(gr, shelf, limits), path="/", theme=theme, css=CSS, show_error=True,
-                               max_file_size=limits.max_bytes, ssr_mode=False, footer_links=["api"])
+    theme = gr.themes.Soft(
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return gr.mount_gradio_app(
+        app,
+        build_page(gr, shelf, limits),
+        path="/",
+        theme=theme,
+        css=CSS,
+        show_error=True,
+        max_file_size=limits.max_bytes,
+        ssr_mode=False,
+        footer_links=["api"],
+    )
 
 
 def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
     """Lay the page out and tie the button to `recognise`."""
     with gr.Blocks(title="Marey", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
-        gr.Markdown("# Marey\nWhat does the person in the video do, and how far can the answer be trusted?")
+        gr.Markdown(
+            "# Marey\nWhat does the person in the video do, and how far can the answer be trusted?"
+        )
         with gr.Row():
             with gr.Column(min_width=320):
-                video = gr.Video(sources=["upload", "webcam"], label="Video", elem_id="video", height=300)
-                gr.Markdown(f"Up to {limits.max_megabytes:g} MB and {limits.max_seconds / 60:g} minutes. The video "
-                            "stays on this machine and is deleted when you leave.")
+                video = gr.Video(
+                    sources=["upload", "webcam"], label="Video", elem_id="video", height=300
+                )
+                gr.Markdown(
+                    f"Up to {limits.max_megabytes:g} MB and {limits.max_seconds / 60:g} minutes. "
+                    "The video "
+                    "stays on this machine and is deleted when you leave."
+                )
                 model = gr.Dropdown(list(shelf.offered), value=shelf.offered[0], label="Model")
                 with gr.Row():
-                    corruption = gr.Dropdown(["none", *list_corruptions()], value="none", label="Also under",
-                                             info="the same clip, made worse")
+                    corruption = gr.Dropdown(
+                        ["none", *list_corruptions()],
+                        value="none",
+                        label="Also under",
+                        info="the same clip, made worse",
+                    )
                     severity = gr.Slider(1, 5, value=3, step=1, label="Severity")
                 button = gr.Button("Recognise", variant="primary", elem_id="recognise")
                 if examples := sorted(map(str, EXAMPLES.glob("*.mp4"))):
-                    gr.Examples([[example] for example in examples], inputs=[video], label="Examples")
+                    gr.Examples(
+                        [[example] for example in examples], inputs=[video], label="Examples"
+                    )
             with gr.Column(min_width=320):
                 answer = gr.Label(num_top_classes=5, label="What happens", elem_id="answer")
                 trust = gr.HTML(label="Trust", elem_id="trust")
-                corrupted = gr.Label(num_top_classes=5, label="Under the corruption", visible=False,
-                                     elem_id="corrupted")
-        frames = gr.Gallery(label="Sampled frames, and when they are shown", columns=4,
-                            object_fit="contain", elem_id="frames")
-        attention = gr.Gallery(label="Attention", columns=4, object_fit="contain", visible=False,
-                               elem_id="attention")
-        moments = gr.Dataframe(headers=["from", "to", "action", "probability"], label="Timeline", visible=False,
-                               elem_id="timeline", interactive=False)
+                corrupted = gr.Label(
+                    num_top_classes=5,
+                    label="Under the corruption",
+                    visible=False,
+                    elem_id="corrupted",
+                )
+        frames = gr.Gallery(
+            label="Sampled frames, and when they are shown",
+            columns=4,
+            object_fit="contain",
+            elem_id="frames",
+        )
+        attention = gr.Gallery(
+            label="Attention", columns=4, object_fit="contain", visible=False, elem_id="attention"
+        )
+        moments = gr.Dataframe(
+            headers=["from", "to", "action", "probability"],
+            label="Timeline",
+            visible=False,
+            elem_id="timeline",
+            interactive=False,
+        )
         boxes = gr.Video(label="Persons", visible=False, elem_id="boxes")
 
-        def recognise(video: str | None, model: str = shelf.offered[0], corruption: str = "none",
-                      severity: float = 3) -> list[Any]:
+        def recognise(
+            video: str | None,
+            model: str = shelf.offered[0],
+            corruption: str = "none",
+            severity: float = 3,
+        ) -> list[Any]:
             try:
                 return _recognise(gr, shelf, limits, video, model, corruption, int(severity))
             except (UserError, OSError) as error:
                 _forget(video)
-                raise gr.Error(_public(str(error), video), duration=None, print_exception=False) from error
+                raise gr.Error(
+                    _public(str(error), video), duration=None, print_exception=False
+                ) from error
 
-        gr.on([button.click], recognise, inputs=[video, model, corruption, severity],
-              outputs=[answer, trust, corrupted, frames, attention, moments, boxes], api_name="predict",
-              concurrency_limit=limits.concurrent)
-    # Only `launch` sets this, and a mounted page is never launched: without it Gradio takes the path of any file of the
+        gr.on(
+            [button.click],
+            recognise,
+            inputs=[video, model, corruption, severity],
+            outputs=[answer, trust, corrupted, frames, attention, moments, boxes],
+            api_name="predict",
+            concurrency_limit=limits.concurrent,
+        )
+    # Only `launch` sets this, and a mounted page is never launched: without it Gradio takes the
+    # path of any file of the
     # server as a visitor's upload (`gradio.processing_utils._check_allowed`).
     page.has_launched = True
     return page.queue(max_size=32)
 
 
-def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, model: str, corruption: str,
-               severity: int) -> list[Any]:
+def _recognise(
+    gr: Any,
+    shelf: ModelShelf,
+    limits: Limits,
+    video: str | None,
+    model: str,
+    corruption: str,
+    severity: int,
+) -> list[Any]:
     """Return what each part of the page shows, in the order of its outputs."""
     if not video:
-        raise UserError("choose a video first: drop a file on the page, record one, or click an example")
+        raise UserError(
+            "choose a video first: drop a file on the page, record one, or click an example"
+        )
     duration = check_limits(video, limits)
     predictor, notice = shelf.get(model)
     if isinstance(predictor, Detector):
@@ -118,34 +178,67 @@ def _recognise(gr: Any, shelf: ModelShelf, limits: Limits, video: str | None, mo
     pictures, attention, rows, corrupted = [], [], [], None
     if isinstance(predictor, Predictor):
         clip = prediction.clips[len(prediction.clips) // 2]
-        pictures = [(frame.permute(1, 2, 0).numpy(), clock(seconds))
-                    for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True)]
+        pictures = [
+            (frame.permute(1, 2, 0).numpy(), clock(seconds))
+            for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True)
+        ]
         attention = _attention(predictor, clip)
         rows = _timeline(predictor, video) if duration >= LONG_SECONDS else []
-        corrupted = None if corruption == "none" else _corrupted(predictor, video, corruption, severity)
-    return [dict(_bars(prediction)), _trust_html(prediction, notice),
-            gr.Label(value=dict(_bars(corrupted)) if corrupted else None, visible=corrupted is not None,
-                     label=f"Under {readable(corruption)}, severity {severity}"),
-            pictures, gr.Gallery(value=attention, visible=bool(attention)),
-            gr.Dataframe(value=rows, visible=bool(rows)), gr.Video(value=None, visible=False)]
+        corrupted = (
+            None if corruption == "none" else _corrupted(predictor, video, corruption, severity)
+        )
+    return [
+        dict(_bars(prediction)),
+        _trust_html(prediction, notice),
+        gr.Label(
+            value=dict(_bars(corrupted)) if corrupted else None,
+            visible=corrupted is not None,
+            label=f"Under {readable(corruption)}, severity {severity}",
+        ),
+        pictures,
+        gr.Gallery(value=attention, visible=bool(attention)),
+        gr.Dataframe(value=rows, visible=bool(rows)),
+        gr.Video(value=None, visible=False),
+    ]
 
 
 def _detect(gr: Any, detector: Detector, video: str) -> list[Any]:
-    """Return the same parts for a model that finds persons: the actions of the clearest person, boxes, a table."""
+    """Return the same parts for a model that finds persons: the actions of the clearest person,
+    boxes, a table."""
     found = detector(video)
     tracks = sorted(found.tracks(), key=lambda track: -track["moments"])
     drawn = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / "persons.mp4"
     annotate_persons(video, drawn, found)
-    best = {readable(entry["label"]): entry["probability"] for entry in tracks[0]["actions"]} if tracks else None
+    best = (
+        {readable(entry["label"]): entry["probability"] for entry in tracks[0]["actions"]}
+        if tracks
+        else None
+    )
     count = f"{len(tracks)} person{'s' if len(tracks) != 1 else ''}"
-    said = (f"<b>{count} found</b>; above, what the one seen longest does. These probabilities are not calibrated."
-            if tracks else "<b>Nobody found.</b>")
-    rows = [[clock(track["from_seconds"]), clock(track["to_seconds"]),
-             f"person {track['track']}: {readable(track['actions'][0]['label'])}",
-             f"{track['actions'][0]['probability']:.0%}"] for track in tracks]
-    return [best, f"<div class='trust'>{said}</div>", gr.Label(value=None, visible=False), [],
-            gr.Gallery(value=[], visible=False), gr.Dataframe(value=rows, visible=bool(rows)),
-            gr.Video(value=str(drawn), visible=True)]
+    said = (
+        f"<b>{count} found</b>; above, what the one seen longest does. These probabilities are "
+        "not calibrated."
+        if tracks
+        else "<b>Nobody found.</b>"
+    )
+    rows = [
+        [
+            clock(track["from_seconds"]),
+            clock(track["to_seconds"]),
+            f"person {track['track']}: {readable(track['actions'][0]['label'])}",
+            f"{track['actions'][0]['probability']:.0%}",
+        ]
+        for track in tracks
+    ]
+    return [
+        best,
+        f"<div class='trust'>{said}</div>",
+        gr.Label(value=None, visible=False),
+        [],
+        gr.Gallery(value=[], visible=False),
+        gr.Dataframe(value=rows, visible=bool(rows)),
+        gr.Video(value=str(drawn), visible=True),
+    ]
 
 
 def _bars(prediction: Prediction) -> list[tuple[str, float]]:
@@ -155,34 +248,50 @@ def _bars(prediction: Prediction) -> list[tuple[str, float]]:
 def _trust_html(prediction: Prediction, notice: str) -> str:
     """Return the trust block; every text in it is escaped."""
     trust = prediction.trust
-    lines = [f"{'Calibrated' if trust['calibrated'] else 'Not calibrated:'} probability "
-             f"<b>{trust['probability']:.0%}</b>",
-             f"{trust['agreement']:.0%} of the {max(1, len(prediction.clips))} views agree"]
+    lines = [
+        f"{'Calibrated' if trust['calibrated'] else 'Not calibrated:'} probability "
+        f"<b>{trust['probability']:.0%}</b>",
+        f"{trust['agreement']:.0%} of the {max(1, len(prediction.clips))} views agree",
+    ]
     unknown = trust.get("unknown")
     if unknown is not None:
-        lines.insert(0, "<b>Unknown action</b>: unlike anything this model was trained on; the names are only its "
-                        "nearest guesses" if unknown else "Not unlike the training data")
+        lines.insert(
+            0,
+            "<b>Unknown action</b>: unlike anything this model was trained on; the names are only "
+            "its "
+            "nearest guesses"
+            if unknown
+            else "Not unlike the training data",
+        )
     if notice:
         lines.insert(0, html.escape(notice))
     return f"<div class='trust{' unknown' if unknown else ''}'>{'<br>'.join(lines)}</div>"
 
 
 def _timeline(predictor: Predictor, video: str) -> list[list[str]]:
-    return [[clock(s.start_seconds), clock(s.end_seconds), readable(s.label), f"{s.probability:.0%}"]
-            for s in timeline(predictor, video)]
+    return [
+        [clock(s.start_seconds), clock(s.end_seconds), readable(s.label), f"{s.probability:.0%}"]
+        for s in timeline(predictor, video)
+    ]
 
 
 def _corrupted(predictor: Predictor, video: str, corruption: str, severity: int) -> Prediction:
     """Answer the same window under a corruption, as the robustness benchmark applies it."""
     with open_video(video) as reader:
         clip = predictor.preprocess.sample(reader)
-        frames = corrupt(clip.frames, corruption, severity=severity, generator=torch.Generator().manual_seed(0),
-                         fps=reader.fps)
+        frames = corrupt(
+            clip.frames,
+            corruption,
+            severity=severity,
+            generator=torch.Generator().manual_seed(0),
+            fps=reader.fps,
+        )
     return predictor.predict_clip(replace(clip, frames=frames))
 
 
 def _attention(predictor: Predictor, clip: Clip) -> list[Any]:
-    """Return the frames with the model's attention laid over them; none for models without attention."""
+    """Return the frames with the model's attention laid over them; none for models without
+    attention."""
     try:
         return [frame.permute(1, 2, 0).numpy() for frame in overlay(predictor, clip)]
     except UserError:
@@ -190,7 +299,8 @@ def _attention(predictor: Predictor, clip: Clip) -> list[Any]:
 
 
 def _public(message: str, video: str | None) -> str:
-    """Return a message for the visitor: the server's path is cut to the file's name, and marks are escaped."""
+    """Return a message for the visitor: the server's path is cut to the file's name, and marks are
+    escaped."""
     return html.escape(message.replace(video, Path(video).name) if video else message, quote=False)
 
 

@@ -1,4 +1,5 @@
-"""Temporary files of uploads: under a name of our own, limited in size, deleted after the answer."""
+"""Temporary files of uploads: under a name of our own, limited in size, deleted after the
+answer."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Upload(Protocol):
 async def stored(upload: Upload, max_bytes: int) -> AsyncIterator[Path]:
     """Keep an upload in a folder of its own for as long as the block lasts.
 
-    The visitor's file name is never used as a path; only a plain suffix of it is kept, for readers that use it.
+    The visitor's file name is never used as a path; only a plain suffix of it is kept, for readers
+    that use it.
 
     Raises:
         TooLargeError: as soon as more than `max_bytes` have come.

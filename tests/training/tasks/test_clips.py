@@ -23,9 +23,16 @@ from marey.training.terms.classification import ClassTerm, mix_clips
 
 
 def index_of(rows: list[tuple[str, str | None]]) -> DatasetIndex:
-    samples = tuple(Sample(path=Path(f"v{n}.mp4"), label=label, group=group) for n, (label, group) in enumerate(rows))
-    return DatasetIndex(samples=samples, class_names=tuple(sorted({label for label, _ in rows})), name="t",
-                        root=Path("data"))
+    samples = tuple(
+        Sample(path=Path(f"v{n}.mp4"), label=label, group=group)
+        for n, (label, group) in enumerate(rows)
+    )
+    return DatasetIndex(
+        samples=samples,
+        class_names=tuple(sorted({label for label, _ in rows})),
+        name="t",
+        root=Path("data"),
+    )
 
 
 def manifest(folder: Path, rows: list[tuple[str, str, str]]) -> str:
@@ -70,7 +77,11 @@ def test_a_limit_is_drawn_evenly_over_classes() -> None:
 
 
 def test_the_test_split_is_never_trained_or_validated_on(tmp_path: Path) -> None:
-    rows = [(f"{label}{n}.mp4", label, split) for label in "ab" for n, split in enumerate(["train"] * 5 + ["test"] * 5)]
+    rows = [
+        (f"{label}{n}.mp4", label, split)
+        for label in "ab"
+        for n, split in enumerate(["train"] * 5 + ["test"] * 5)
+    ]
     train, val = open_splits(DataConfig(path=manifest(tmp_path, rows)), seed=0)
     assert val is not None
     assert {s.split for s in (*train.samples, *val.samples)} == {"train"}
@@ -78,20 +89,28 @@ def test_the_test_split_is_never_trained_or_validated_on(tmp_path: Path) -> None
 
 
 def test_a_validation_split_is_used_as_it_is(tmp_path: Path) -> None:
-    rows = [(f"{label}{n}.mp4", label, split) for label in "ab" for n, split in enumerate(["train"] * 5 + ["val"] * 3)]
+    rows = [
+        (f"{label}{n}.mp4", label, split)
+        for label in "ab"
+        for n, split in enumerate(["train"] * 5 + ["val"] * 3)
+    ]
     train, val = open_splits(DataConfig(path=manifest(tmp_path, rows)), seed=0)
     assert val is not None
     assert (len(train), len(val)) == (10, 6)
 
 
 def test_one_class_is_an_error() -> None:
-    with pytest.raises(UserError, match="all 2 training videos have the label 'a'; a classifier needs at least two"):
+    with pytest.raises(
+        UserError, match="all 2 training videos have the label 'a'; a classifier needs at least two"
+    ):
         check_classes(index_of([("a", None), ("a", None)]), None)
 
 
 def test_labels_absent_from_training_are_named() -> None:
     train, val = index_of([("a", None), ("b", None)]), index_of([("c", None), ("a", None)])
-    with pytest.raises(UserError, match="validation has labels absent from training: c; add training videos"):
+    with pytest.raises(
+        UserError, match="validation has labels absent from training: c; add training videos"
+    ):
         check_classes(train, val)
 
 
@@ -100,7 +119,9 @@ def test_no_data_no_preprocessing_and_unknown_kinds_are_errors() -> None:
         build_task(TrainConfig())
     with pytest.raises(UserError, match="no preprocessing: set data.preprocess"):
         preprocess_of(TrainConfig())
-    with pytest.raises(UserError, match="objective.task should be 'clips', 'features' or 'detection'"):
+    with pytest.raises(
+        UserError, match="objective.task should be 'clips', 'features' or 'detection'"
+    ):
         override(TrainConfig(), ["objective.task=clip"])
 
 
@@ -113,8 +134,12 @@ class Fixed(torch.nn.Module):
 
 
 def test_training_mixes_and_smooths_and_evaluation_does_not() -> None:
-    objective = ClipsObjective({"class": 1.0}, {"class": ClassTerm()}, num_classes=2,
-                               classification=ClassificationConfig(mixup_alpha=1.0, label_smoothing=0.2))
+    objective = ClipsObjective(
+        {"class": 1.0},
+        {"class": ClassTerm()},
+        num_classes=2,
+        classification=ClassificationConfig(mixup_alpha=1.0, label_smoothing=0.2),
+    )
     batch = {"clip": torch.randn(4, 2, 3, 4, 4), "label": torch.tensor([0, 1, 0, 1])}
     model = Fixed().eval()
     _, terms = objective(model, batch)

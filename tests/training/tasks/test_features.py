@@ -20,14 +20,22 @@ from marey.training.tasks import build_task
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return render_youtube8m_mini(tmp_path_factory.mktemp("mini") / "data", shards=2,
-                                 videos={"train": 24, "validate": 8, "test": 4})
+    return render_youtube8m_mini(
+        tmp_path_factory.mktemp("mini") / "data",
+        shards=2,
+        videos={"train": 24, "validate": 8, "test": 4},
+    )
 
 
 def config(folder, steps=3, **data):
     base = gat_youtube8m_mini()
-    return replace(base, data=replace(base.data, path=str(folder), features=FeaturesData(**data)),
-                   train=replace(base.train, max_steps=steps, batch_size=8, eval_every=None, log_every=1, device="cpu"))
+    return replace(
+        base,
+        data=replace(base.data, path=str(folder), features=FeaturesData(**data)),
+        train=replace(
+            base.train, max_steps=steps, batch_size=8, eval_every=None, log_every=1, device="cpu"
+        ),
+    )
 
 
 @pytest.mark.parametrize("name", ["SA-CE", "GMSA-CE", "GMSA-Adv", "GAT-AdvJS", "GAT-AdvFr"])
@@ -37,8 +45,14 @@ def test_every_column_of_table_1_takes_steps(name, folder, tmp_path):
     checkpoint = load_checkpoint(tmp_path / "run" / "best")
     assert checkpoint.name == "gat"
     assert len(checkpoint.class_names) == 24
-    logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    terms = {"class"} | ({"adversarial"} if "Adv" in name else set()) | ({"attention"} if "GAT" in name else set())
+    logged = [
+        json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    ]
+    terms = (
+        {"class"}
+        | ({"adversarial"} if "Adv" in name else set())
+        | ({"attention"} if "GAT" in name else set())
+    )
     assert terms <= set(logged[0].get("metrics", logged[0]))
 
 
@@ -61,14 +75,23 @@ def test_streamed_shards_train_and_resume_bit_for_bit(folder, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(halves, tmp_path / "halves", quiet=True, task=task)
     train(halves, tmp_path / "halves", quiet=True, resume=True)
-    one, other = (load_checkpoint(tmp_path / name / "last").model.state_dict() for name in ("whole", "halves"))
+    one, other = (
+        load_checkpoint(tmp_path / name / "last").model.state_dict() for name in ("whole", "halves")
+    )
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_a_single_file_is_split_by_seed(folder):
-    task = build_task(replace(config(folder / "train0000.tfrecord"),
-                              data=replace(config(folder / "train0000.tfrecord").data, val_fraction=0.25,
-                                           features=FeaturesData(widths={"rgb": 32, "audio": 16}))))
+    task = build_task(
+        replace(
+            config(folder / "train0000.tfrecord"),
+            data=replace(
+                config(folder / "train0000.tfrecord").data,
+                val_fraction=0.25,
+                features=FeaturesData(widths={"rgb": 32, "audio": 16}),
+            ),
+        )
+    )
     assert (len(task.train_data), len(task.val_data)) == (9, 3)
 
 
@@ -82,7 +105,10 @@ def test_nan_features_never_reach_the_optimiser(folder):
     task = build_task(config(folder))
     batch = task.collate([task.train_data[(0, i)] for i in range(2)])
     batch["features"]["rgb"][1, 3, 2] = float("nan")
-    with pytest.raises(UserError, match=f"video '{batch['ids'][1]}': feature 'rgb' holds a value that is not a finite"):
+    with pytest.raises(
+        UserError,
+        match=f"video '{batch['ids'][1]}': feature 'rgb' holds a value that is not a finite",
+    ):
         task.objective(torch.nn.Identity(), batch)
 
 
@@ -91,7 +117,9 @@ def test_wrong_settings_are_named(folder):
         override(config(folder), ["data.features.windows=3"])
     with pytest.raises(UserError, match="expected one string of 31 bytes"):
         build_task(config(folder, widths={"rgb": 31})).train_data[(0, 0)]
-    with pytest.raises(UserError, match="no frozen stem to store features of; set data.feature_cache=null"):
+    with pytest.raises(
+        UserError, match="no frozen stem to store features of; set data.feature_cache=null"
+    ):
         build_task(override(config(folder), ["data.feature_cache.variants=1"]))
 
 

@@ -24,7 +24,9 @@ class Counted(GAT):
         self.forwards += 1
         outputs = super().forward(*args, **kwargs)
         if outputs["logits"].requires_grad:
-            outputs["logits"].register_hook(lambda gradient: setattr(self, "backwards", self.backwards + 1))
+            outputs["logits"].register_hook(
+                lambda gradient: setattr(self, "backwards", self.backwards + 1)
+            )
         return outputs
 
 
@@ -61,11 +63,19 @@ def adversarial(objective, attention=None, **options):
 
 def setting(attention=None, dropout=0.0, **options):
     torch.manual_seed(0)
-    model = Counted(num_classes=3, features={"rgb": 8, "audio": 4}, windows=[None, 3], num_heads=2, hidden_dim=6,
-                    dropout=dropout)
-    batch = {"features": {"rgb": torch.randn(4, 7, 8), "audio": torch.randn(4, 7, 4)},
-             "mask": torch.arange(7)[None] < torch.tensor([7, 5, 3, 1])[:, None],
-             "targets": torch.randint(0, 2, (4, 3)).float()}
+    model = Counted(
+        num_classes=3,
+        features={"rgb": 8, "audio": 4},
+        windows=[None, 3],
+        num_heads=2,
+        hidden_dim=6,
+        dropout=dropout,
+    )
+    batch = {
+        "features": {"rgb": torch.randn(4, 7, 8), "audio": torch.randn(4, 7, 4)},
+        "mask": torch.arange(7)[None] < torch.tensor([7, 5, 3, 1])[:, None],
+        "targets": torch.randint(0, 2, (4, 3)).float(),
+    }
     batch["ids"] = ["a", "b", "c", "d"]
     return model, batch, adversarial(plain(), attention, **options)
 
@@ -76,7 +86,9 @@ def test_a_step_costs_two_forward_and_two_backward_passes(attention):
     _, terms = objective(model, batch)
     objective.total(terms).backward()
     assert model.forwards == 2
-    assert model.backwards == 3          # the clean loss twice (inputs, parameters), the adversarial loss once
+    assert (
+        model.backwards == 3
+    )  # the clean loss twice (inputs, parameters), the adversarial loss once
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
@@ -87,13 +99,24 @@ def test_the_terms_equal_algorithm_1_written_out():
     outputs = model(inputs, batch["mask"], return_attention=True)
     loss = multilabel_loss(outputs["logits"], batch["targets"])
     moved = {}
-    for name, gradient in zip(inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True):
+    for name, gradient in zip(
+        inputs, torch.autograd.grad(loss, list(inputs.values())), strict=True
+    ):
         norm = gradient.norm(dim=2, keepdim=True)
-        moved[name] = inputs[name] + torch.where(norm > 0, 0.5 * gradient / norm, torch.zeros_like(gradient))
+        moved[name] = inputs[name] + torch.where(
+            norm > 0, 0.5 * gradient / norm, torch.zeros_like(gradient)
+        )
     moved_outputs = model(moved, batch["mask"], return_attention=True)
-    l_f = sum((outputs["attention"][name][0]["global_map"].mean(1)
-               - moved_outputs["attention"][name][0]["global_map"].mean(1)).flatten(1).norm(dim=1).mean()
-              for name in inputs)
+    l_f = sum(
+        (
+            outputs["attention"][name][0]["global_map"].mean(1)
+            - moved_outputs["attention"][name][0]["global_map"].mean(1)
+        )
+        .flatten(1)
+        .norm(dim=1)
+        .mean()
+        for name in inputs
+    )
     assert terms["class"].item() == pytest.approx(loss.item())
     expected = multilabel_loss(moved_outputs["logits"], batch["targets"]).item()
     assert terms["adversarial"].item() == pytest.approx(expected, abs=1e-5)
@@ -110,13 +133,19 @@ def test_dropout_is_the_same_in_both_passes():
 def test_padding_does_not_change_the_terms():
     model, batch, objective = setting("js")
     _, terms = objective(model, batch)
-    longer = {"features": {name: torch.cat([x, torch.randn(4, 5, x.shape[2])], 1)
-                           for name, x in batch["features"].items()},
-              "mask": torch.cat([batch["mask"], torch.zeros(4, 5, dtype=torch.bool)], 1), "targets": batch["targets"],
-              "ids": batch["ids"]}
+    longer = {
+        "features": {
+            name: torch.cat([x, torch.randn(4, 5, x.shape[2])], 1)
+            for name, x in batch["features"].items()
+        },
+        "mask": torch.cat([batch["mask"], torch.zeros(4, 5, dtype=torch.bool)], 1),
+        "targets": batch["targets"],
+        "ids": batch["ids"],
+    }
     _, again = objective(model, longer)
     assert {name: term.item() for name, term in again.items()} == pytest.approx(
-        {name: term.item() for name, term in terms.items()}, abs=1e-5)
+        {name: term.item() for name, term in terms.items()}, abs=1e-5
+    )
 
 
 def test_evaluation_takes_one_forward_pass():
@@ -147,9 +176,14 @@ def test_an_attack_raises_the_loss_and_leaves_padding_and_gradients_alone():
     assert objective(model, attacked)[1]["class"] > objective(model, batch)[1]["class"]
 
 
-@pytest.mark.parametrize(("assignment", "message"), [
-    ("epsilon=1", "did you mean 'eps'"), ("eps=0", "eps should be greater than 0"),
-    ("distance=l2", "distance should be 'frobenius' or 'js'")])
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("epsilon=1", "did you mean 'eps'"),
+        ("eps=0", "eps should be greater than 0"),
+        ("distance=l2", "distance should be 'frobenius' or 'js'"),
+    ],
+)
 def test_settings_that_have_no_meaning_are_named(assignment, message):
     with pytest.raises(UserError, match=message):
         override(TrainConfig(), [f"objective.adversarial.{assignment}"])
@@ -157,5 +191,7 @@ def test_settings_that_have_no_meaning_are_named(assignment, message):
 
 def test_a_batch_without_inputs_is_refused():
     objective = adversarial(ClipObjective({"class": 1.0}, {"class": LabelTerm()}))
-    with pytest.raises(UserError, match="moves the inputs clip, features, but a batch of this task has label"):
+    with pytest.raises(
+        UserError, match="moves the inputs clip, features, but a batch of this task has label"
+    ):
         objective(ClipClassifier(), {"label": torch.zeros(1)})

@@ -20,22 +20,36 @@ from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
 
-def config(root: Path, teacher: Path, labels: tuple[str, str] = ("bright", "dark"), frames: int = 4) -> TrainConfig:
+def config(
+    root: Path, teacher: Path, labels: tuple[str, str] = ("bright", "dark"), frames: int = 4
+) -> TrainConfig:
     root.mkdir(exist_ok=True)
     pixels = np.zeros((6, frames, 3, 20, 20), dtype=np.uint8)
     pixels[::2] = 235
     np.save(root / "frames.npy", pixels)
     (root / "packed.json").write_text(json.dumps({"format": 1, "fps": 8.0}))
-    (root / "manifest.csv").write_text("path,label\n" + "".join(f"c{i},{labels[i % 2]}\n" for i in range(6)))
-    preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=frames), short_side=16, image_size=16,
-                            mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    return TrainConfig(model=ModelConfig(name="timesformer"),
-                       data=DataConfig(path=str(root), preprocess=preprocess, val_fraction=0.0),
-                       objective=ObjectiveConfig(weights={"class": 0.5, "teacher": 0.5},
-                                                 teacher=TeacherConfig(checkpoint=str(teacher))))
+    (root / "manifest.csv").write_text(
+        "path,label\n" + "".join(f"c{i},{labels[i % 2]}\n" for i in range(6))
+    )
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="equidistant", num_frames=frames),
+        short_side=16,
+        image_size=16,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    )
+    return TrainConfig(
+        model=ModelConfig(name="timesformer"),
+        data=DataConfig(path=str(root), preprocess=preprocess, val_fraction=0.0),
+        objective=ObjectiveConfig(
+            weights={"class": 0.5, "teacher": 0.5}, teacher=TeacherConfig(checkpoint=str(teacher))
+        ),
+    )
 
 
-def test_the_teacher_sees_the_clip_in_its_own_size_and_normalisation(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_the_teacher_sees_the_clip_in_its_own_size_and_normalisation(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
     from marey.checkpoints.load import load_checkpoint
 
     task = build_task(config(tmp_path / "d", tiny_checkpoint))
@@ -47,16 +61,24 @@ def test_the_teacher_sees_the_clip_in_its_own_size_and_normalisation(tmp_path: P
     assert torch.allclose(translated[0], theirs.normalise(white), atol=1e-5)
 
 
-def test_only_the_student_learns_and_evaluation_asks_no_teacher(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_only_the_student_learns_and_evaluation_asks_no_teacher(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
     task = build_task(config(tmp_path / "d", tiny_checkpoint))
-    inferred = {name: task.model_arguments[name] for name in ("num_classes", "num_frames", "image_size")}
-    student = create_model("timesformer", embed_dim=16, depth=1, num_heads=2, patch_size=16, **inferred)
+    inferred = {
+        name: task.model_arguments[name] for name in ("num_classes", "num_frames", "image_size")
+    }
+    student = create_model(
+        "timesformer", embed_dim=16, depth=1, num_heads=2, patch_size=16, **inferred
+    )
     batch = task.collate([task.train_data[(0, i)] for i in range(4)])
     _, terms = task.objective(student.train(), batch)
     assert set(terms) == {"class", "teacher"}
     task.objective.total(terms).backward()
     assert student.head.weight.grad is not None
-    assert all(parameter.grad is None for parameter in task.objective.terms["teacher"].teacher.parameters())
+    assert all(
+        parameter.grad is None for parameter in task.objective.terms["teacher"].teacher.parameters()
+    )
     assert set(task.objective(student.eval(), batch)[1]) == {"class"}
 
 
@@ -73,8 +95,12 @@ def test_mistakes_are_named(tmp_path: Path, tiny_checkpoint: Path) -> None:
 def test_the_teacher_sees_the_ordered_clips_only(tmp_path: Path, tiny_checkpoint: Path) -> None:
     plain = config(tmp_path / "d", tiny_checkpoint)
     weights, order = {"class": 1.0, "order": 1.0, "teacher": 0.5}, OrderConfig(num_permutations=5)
-    task = build_task(replace(plain, objective=replace(plain.objective, weights=weights, order=order)))
-    student = create_model("direcformer", embed_dim=16, depth=1, num_heads=2, patch_size=16, **task.model_arguments)
+    task = build_task(
+        replace(plain, objective=replace(plain.objective, weights=weights, order=order))
+    )
+    student = create_model(
+        "direcformer", embed_dim=16, depth=1, num_heads=2, patch_size=16, **task.model_arguments
+    )
     batch = task.collate([task.train_data[(0, i)] for i in range(4)])
     _, terms = task.objective(student.train(), batch)
     with torch.no_grad():

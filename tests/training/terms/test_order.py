@@ -22,7 +22,13 @@ from marey.training.tasks import build_task
 from marey.training.tasks.clip_evaluator import ClipsEvaluator
 from marey.training.tasks.clips import ClipsObjective
 from marey.training.terms.classification import ClassTerm
-from marey.training.terms.order import GuidedTerm, OrderMeasure, OrderTerm, PermutedClips, split_outputs
+from marey.training.terms.order import (
+    GuidedTerm,
+    OrderMeasure,
+    OrderTerm,
+    PermutedClips,
+    split_outputs,
+)
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
@@ -37,8 +43,11 @@ def packed_clips(folder, num_clips=12):
     for clip in range(num_clips):
         for t in range(T):
             x = 3 * t if clip % 2 else 3 * (T - 1 - t)
-            frames[clip, t, :, clip % 8:clip % 8 + 4, x:x + 4] = 250
-        rows.append(f"frames.npy#{clip},{'right' if clip % 2 else 'left'},{'val' if clip >= 8 else 'train'},g{clip}")
+            frames[clip, t, :, clip % 8 : clip % 8 + 4, x : x + 4] = 250
+        rows.append(
+            f"frames.npy#{clip},{'right' if clip % 2 else 'left'},"
+            f"{'val' if clip >= 8 else 'train'},g{clip}"
+        )
     folder.mkdir()
     np.save(folder / "frames.npy", frames)
     (folder / "packed.json").write_text('{"format": 1, "fps": 4.0}')
@@ -47,23 +56,37 @@ def packed_clips(folder, num_clips=12):
 
 
 def tiny_config(path, **objective):
-    preprocess = Preprocess(sampling=ClipSampling(kind="equidistant", num_frames=T), short_side=16, image_size=16)
-    return TrainConfig(model=ModelConfig(name="direcformer", arguments=dict(TINY)),
-                       data=DataConfig(path=str(path), preprocess=preprocess),
-                       objective=ObjectiveConfig(weights={"class": 1.0, "order": 1.0, "guided": 1.0},
-                                                 order=OrderConfig(**{"num_permutations": 6, **objective})),
-                       train=RunConfig(max_steps=2, batch_size=4, calibrate=False, tensorboard=False, device="cpu"))
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="equidistant", num_frames=T), short_side=16, image_size=16
+    )
+    return TrainConfig(
+        model=ModelConfig(name="direcformer", arguments=dict(TINY)),
+        data=DataConfig(path=str(path), preprocess=preprocess),
+        objective=ObjectiveConfig(
+            weights={"class": 1.0, "order": 1.0, "guided": 1.0},
+            order=OrderConfig(**{"num_permutations": 6, **objective}),
+        ),
+        train=RunConfig(
+            max_steps=2, batch_size=4, calibrate=False, tensorboard=False, device="cpu"
+        ),
+    )
 
 
 def make_objective(weights=None, backwards=()):
     terms = {"class": ClassTerm(), "order": OrderTerm(), "guided": GuidedTerm()}
-    return ClipsObjective(weights or {"class": 1.0, "order": 1.0, "guided": 1.0}, terms, num_classes=2,
-                          permuted_clips=PermutedClips(make_permutation_set(6, T), ("left", "right"), backwards))
+    return ClipsObjective(
+        weights or {"class": 1.0, "order": 1.0, "guided": 1.0},
+        terms,
+        num_classes=2,
+        permuted_clips=PermutedClips(make_permutation_set(6, T), ("left", "right"), backwards),
+    )
 
 
 def tiny_model(num_orders=6):
     torch.manual_seed(0)
-    return create_model("direcformer", num_classes=2, num_orders=num_orders, num_frames=T, image_size=16, **TINY)
+    return create_model(
+        "direcformer", num_classes=2, num_orders=num_orders, num_frames=T, image_size=16, **TINY
+    )
 
 
 def batch(B=4):
@@ -90,7 +113,9 @@ def test_terms_without_weight_are_left_out_and_save_the_permuted_pass():
     _, terms = make_objective({"class": 1.0})(model, batch())
     assert (calls, list(terms)) == ([4], ["class"])
     terms["class"].backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())    # the order head too, with zeros
+    assert all(
+        parameter.grad is not None for parameter in model.parameters()
+    )  # the order head too, with zeros
 
 
 def test_the_ordered_half_is_what_the_model_says_of_the_ordered_clips():
@@ -123,7 +148,9 @@ def test_clips_played_backwards_are_turned_round_for_the_order_terms_alone():
     assert torch.equal(turned[0], clips["clip"][0].flip(0))
     assert torch.equal(turned[1], clips["clip"][1])
     model = tiny_model()
-    assert torch.allclose(objective(model, clips)[0]["logits"], make_objective()(model, clips)[0]["logits"], atol=1e-5)
+    assert torch.allclose(
+        objective(model, clips)[0]["logits"], make_objective()(model, clips)[0]["logits"], atol=1e-5
+    )
 
 
 def test_the_evaluator_reports_order_accuracy_beside_its_chance_level():
@@ -133,7 +160,9 @@ def test_the_evaluator_reports_order_accuracy_beside_its_chance_level():
         evaluator.update(objective(model, batch())[0], batch())
     metrics = evaluator.compute()
     assert metrics["order_accuracy_chance"] == chance_order_accuracy(T)
-    assert metrics["order_accuracy_low"] <= metrics["order_accuracy"] <= metrics["order_accuracy_high"]
+    assert (
+        metrics["order_accuracy_low"] <= metrics["order_accuracy"] <= metrics["order_accuracy_high"]
+    )
     assert 0 <= metrics["top1"] <= 1
 
 
@@ -155,9 +184,13 @@ def test_settings_that_do_not_fit_are_named(tmp_path):
     data = packed_clips(tmp_path / "data")
     with pytest.raises(UserError, match="unknown setting of 'objective.order': 'num_perms'"):
         override(tiny_config(data), ["objective.order.num_perms=3"])
-    with pytest.raises(UserError, match="unknown loss term in objective.weights 'ordre'; did you mean 'order'"):
+    with pytest.raises(
+        UserError, match="unknown loss term in objective.weights 'ordre'; did you mean 'order'"
+    ):
         build_task(override(tiny_config(data), ["objective.weights.ordre=1"]))
-    with pytest.raises(UserError, match=r"unknown class in objective.order.backwards 'lft'; did you mean 'left'"):
+    with pytest.raises(
+        UserError, match=r"unknown class in objective.order.backwards 'lft'; did you mean 'left'"
+    ):
         build_task(tiny_config(data, backwards=("lft",)))
     with pytest.raises(UserError, match="24 permutations asked for, but 4 frames have 23"):
         build_task(tiny_config(data, num_permutations=24))
@@ -175,7 +208,11 @@ def test_recipes_hold_the_papers_settings():
     assert kinetics.augment.preprocess == kinetics.data.preprocess
     for recipe in (jester, kinetics, direcformer_mini(), mini_order()):
         paper = recipe in (jester, kinetics)
-        assert recipe.objective.weights == {"class": 1.0, "order": 1.0, "guided": 1.0 if paper else 10.0}
+        assert recipe.objective.weights == {
+            "class": 1.0,
+            "order": 1.0,
+            "guided": 1.0 if paper else 10.0,
+        }
         assert recipe.objective.order.rule == ("closest" if paper else "farthest")
         assert TrainConfig.from_dict(recipe.to_dict()) == recipe
     assert replace(jester, train=jester.train).recipe == "direcformer_jester"
@@ -183,10 +220,17 @@ def test_recipes_hold_the_papers_settings():
 
 def outputs_of_both_halves(B=3):
     generator = torch.Generator().manual_seed(5)
-    outputs = {"logits": torch.randn(2 * B, 2, generator=generator, requires_grad=True),
-               "order_logits": torch.randn(2 * B, 6, generator=generator, requires_grad=True),
-               "attention_time": [torch.randn(2 * B, 2, 2, T, T + 1, generator=generator, requires_grad=True)]}
-    targets = {"permutation_index": torch.tensor([5, 0, 1]), "order": make_permutation_set(6, T)[[5, 0, 1]]}
+    outputs = {
+        "logits": torch.randn(2 * B, 2, generator=generator, requires_grad=True),
+        "order_logits": torch.randn(2 * B, 6, generator=generator, requires_grad=True),
+        "attention_time": [
+            torch.randn(2 * B, 2, 2, T, T + 1, generator=generator, requires_grad=True)
+        ],
+    }
+    targets = {
+        "permutation_index": torch.tensor([5, 0, 1]),
+        "order": make_permutation_set(6, T)[[5, 0, 1]],
+    }
     return outputs, targets
 
 
@@ -194,7 +238,9 @@ def test_order_and_guided_come_from_the_permuted_half():
     outputs, targets = outputs_of_both_halves()
     halves = split_outputs(outputs, 3)
     assert torch.equal(halves["logits"], outputs["logits"][:3])
-    order = torch.nn.functional.cross_entropy(outputs["order_logits"][3:], targets["permutation_index"])
+    order = torch.nn.functional.cross_entropy(
+        outputs["order_logits"][3:], targets["permutation_index"]
+    )
     assert torch.equal(OrderTerm()(halves, targets), order)
     guided = guided_loss([outputs["attention_time"][0][3:]], targets["order"], mask_diagonal=True)
     assert torch.equal(GuidedTerm(mask_diagonal=True)(halves, targets), guided)

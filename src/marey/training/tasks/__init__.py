@@ -19,7 +19,8 @@ TASKS: dict[str, Callable[[TrainConfig], Task]] = {
 
 
 def build_task(config: TrainConfig) -> Task:
-    """Build the task of a configuration, with what every task can have: stored features, adversarial training.
+    """Build the task of a configuration, with what every task can have: stored features,
+    adversarial training.
 
     Raises:
         UserError: if the data does not fit the task.
@@ -27,12 +28,16 @@ def build_task(config: TrainConfig) -> Task:
     task = TASKS[config.objective.task](config)
     if config.data.feature_cache is not None:
         if task.store_features is None:
-            raise UserError(f"objective.task={config.objective.task} has no frozen stem to store features of; set "
-                            "data.feature_cache=null")
+            raise UserError(
+                f"objective.task={config.objective.task} has no frozen stem to store features of; "
+                "set "
+                "data.feature_cache=null"
+            )
         task = task.store_features(task)
 
     weights = config.objective.weights
     if weights.get("adversarial") or weights.get("attention"):
-        task.objective.adversarial = AdversarialTraining(config.objective.adversarial,
-                                                         compare_attention=bool(weights.get("attention")))
+        task.objective.adversarial = AdversarialTraining(
+            config.objective.adversarial, compare_attention=bool(weights.get("attention"))
+        )
     return task

@@ -39,7 +39,10 @@ class ClipsEvaluator(Evaluator):
 
     def row_of(self, outputs: Outputs, batch: Batch, position: int) -> dict[str, Any]:
         """Keep logits and label, and what the measures keep."""
-        row = {"logits": outputs["logits"][position].float().cpu(), "label": int(batch["label"][position])}
+        row = {
+            "logits": outputs["logits"][position].float().cpu(),
+            "label": int(batch["label"][position]),
+        }
         for measure in self.measures:
             row |= measure.row_of(outputs, position)
         return row
@@ -51,14 +54,20 @@ class ClipsEvaluator(Evaluator):
             UserError: if no video could be read.
         """
         if not self.rows:
-            raise UserError("no validation video could be read; list the reasons with 'marey data check'")
+            raise UserError(
+                "no validation video could be read; list the reasons with 'marey data check'"
+            )
         rows = list(self.rows.values())
         logits = torch.stack([row["logits"] for row in rows])
         labels = torch.tensor([row["label"] for row in rows])
         confusion = confusion_matrix(logits.argmax(1), labels, len(self.class_names))
-        metrics = {"top1": topk_accuracy(logits, labels, 1), "top5": topk_accuracy(logits, labels, 5),
-                   "mean_class_accuracy": mean_class_accuracy(confusion),
-                   "loss": nn.functional.cross_entropy(logits.double(), labels).item(), "videos": len(labels)}
+        metrics = {
+            "top1": topk_accuracy(logits, labels, 1),
+            "top5": topk_accuracy(logits, labels, 5),
+            "mean_class_accuracy": mean_class_accuracy(confusion),
+            "loss": nn.functional.cross_entropy(logits.double(), labels).item(),
+            "videos": len(labels),
+        }
         for measure in self.measures:
             metrics |= measure.compute(rows)
         return metrics

@@ -44,8 +44,9 @@ class ClipTerms:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def build_terms(config: TrainConfig, class_names: tuple[str, ...], labels: Sequence[int],
-                preprocess: Preprocess) -> ClipTerms:
+def build_terms(
+    config: TrainConfig, class_names: tuple[str, ...], labels: Sequence[int], preprocess: Preprocess
+) -> ClipTerms:
     """Build the terms that have a weight, in the order of `CLIP_TERMS`.
 
     Args:
@@ -58,7 +59,9 @@ def build_terms(config: TrainConfig, class_names: tuple[str, ...], labels: Seque
     check_terms(settings.weights, CLIP_TERMS)
     if "class" in settings.weights:
         is_balanced = settings.classification.class_weights == "balanced"
-        parts.terms["class"] = ClassTerm(balanced_class_weights(labels, len(class_names)) if is_balanced else None)
+        parts.terms["class"] = ClassTerm(
+            balanced_class_weights(labels, len(class_names)) if is_balanced else None
+        )
     if {*ORDER_TERMS} & set(settings.weights):
         add_order(parts, settings, class_names, preprocess.sampling.num_frames)
     if "label" in settings.weights:
@@ -69,8 +72,11 @@ def build_terms(config: TrainConfig, class_names: tuple[str, ...], labels: Seque
     return parts
 
 
-def add_order(parts: ClipTerms, settings: ObjectiveConfig, class_names: tuple[str, ...], num_frames: int) -> None:
-    """Add the terms "order" and "guided" and what they need: permutations, the head's size, OrderAcc."""
+def add_order(
+    parts: ClipTerms, settings: ObjectiveConfig, class_names: tuple[str, ...], num_frames: int
+) -> None:
+    """Add the terms "order" and "guided" and what they need: permutations, the head's size,
+    OrderAcc."""
     rows = permutation_set(settings.order, num_frames)
     parts.permuted_clips = PermutedClips(rows, class_names, settings.order.backwards)
     if "order" in settings.weights:
@@ -83,8 +89,11 @@ def add_order(parts: ClipTerms, settings: ObjectiveConfig, class_names: tuple[st
     parts.extra["chance_order_accuracy"] = chance_order_accuracy(num_frames)
 
 
-def add_label(parts: ClipTerms, settings: ObjectiveConfig, class_names: tuple[str, ...], unseen: Sequence[str]) -> None:
-    """Add the term "label" and what it needs: label embeddings, the head's width, the nearest label."""
+def add_label(
+    parts: ClipTerms, settings: ObjectiveConfig, class_names: tuple[str, ...], unseen: Sequence[str]
+) -> None:
+    """Add the term "label" and what it needs: label embeddings, the head's width, the nearest
+    label."""
     labels, unseen_vectors, report = embed_classes(class_names, unseen, settings.label.source)
     parts.terms["label"] = LabelTerm(labels.vectors, settings.label.loss)
     parts.measures.append(LabelMeasure(labels.vectors))

@@ -37,18 +37,21 @@ HEAD_TERMS, PROPOSAL_TERMS = ("class", "box"), ("rpn_objectness", "rpn_box")
 
 
 def build(config: TrainConfig) -> Task:
-    """Build the task for a folder in AVA's layout, optionally with pasted scenes of single-person clips.
+    """Build the task for a folder in AVA's layout, optionally with pasted scenes of single-person
+    clips.
 
-    With `data.feature_cache` a frozen image stem (`trunk="efficientnet_lite0"`) runs once per clip and variant before
-    training; the rest of the network then trains in a fraction of the time.
+    With `data.feature_cache` a frozen image stem (`trunk="efficientnet_lite0"`) runs once per clip
+    and variant before training; the rest of the network then trains in a fraction of the time.
 
     Raises:
         UserError: if the data does not fit, naming file and line.
     """
     check_terms(config.objective.weights, (*HEAD_TERMS, *PROPOSAL_TERMS))
     if config.data.path is None or not is_ava(config.data.path):
-        raise UserError(f"detection needs --data with a folder in AVA's layout (ava_train.csv, frames/), got "
-                        f"{config.data.path}")
+        raise UserError(
+            f"detection needs --data with a folder in AVA's layout (ava_train.csv, frames/), got "
+            f"{config.data.path}"
+        )
     preprocess = preprocess_of(config)
     if preprocess.resize_mode != "stretch":
         raise UserError("detection keeps the whole frame: set data.preprocess.resize_mode=stretch")
@@ -58,18 +61,35 @@ def build(config: TrainConfig) -> Task:
     val = open_val(config.data.path, data)
     train_data, val_data = open_scenes(config, preprocess, train, val)
     has_image_trunk = config.model.arguments.get("trunk") == "efficientnet_lite0"
-    return Task(train_data=train_data, val_data=val_data,
-                prepare_model=load_image_stem if has_image_trunk and config.model.init_from is None else None,
-                objective=DetectionObjective(config.objective.weights, config.objective.detection.boxes,
-                                             build_stages(config.objective)),
-                make_evaluator=lambda: DetectionEvaluator(train.class_names),
-                model_arguments={"num_classes": len(train.class_names),
-                                 "num_frames": preprocess.sampling.num_frames},
-                class_names=train.class_names, preprocess=preprocess, collate=collate_scenes, describes_clips=False,
-                store_features=functools.partial(store_scene_features, config),
-                extra={"data": {"train_key_frames": len(train.key_frames),
-                                "val_key_frames": len(val.key_frames) if val is not None else 0,
-                                "class_counts": {str(k): v for k, v in train.class_counts().items()}}})
+    return Task(
+        train_data=train_data,
+        val_data=val_data,
+        prepare_model=load_image_stem
+        if has_image_trunk and config.model.init_from is None
+        else None,
+        objective=DetectionObjective(
+            config.objective.weights,
+            config.objective.detection.boxes,
+            build_stages(config.objective),
+        ),
+        make_evaluator=lambda: DetectionEvaluator(train.class_names),
+        model_arguments={
+            "num_classes": len(train.class_names),
+            "num_frames": preprocess.sampling.num_frames,
+        },
+        class_names=train.class_names,
+        preprocess=preprocess,
+        collate=collate_scenes,
+        describes_clips=False,
+        store_features=functools.partial(store_scene_features, config),
+        extra={
+            "data": {
+                "train_key_frames": len(train.key_frames),
+                "val_key_frames": len(val.key_frames) if val is not None else 0,
+                "class_counts": {str(k): v for k, v in train.class_counts().items()},
+            }
+        },
+    )
 
 
 def open_val(root: str, data: DetectionData) -> AvaIndex | None:
@@ -79,31 +99,42 @@ def open_val(root: str, data: DetectionData) -> AvaIndex | None:
     return open_ava(root, data.val_split, label_map=data.label_map)
 
 
-def open_scenes(config: TrainConfig, preprocess: Preprocess, train: AvaIndex, val: AvaIndex | None) -> tuple[Any, Any]:
+def open_scenes(
+    config: TrainConfig, preprocess: Preprocess, train: AvaIndex, val: AvaIndex | None
+) -> tuple[Any, Any]:
     """Return training and validation items; pasted scenes come after the training key frames.
 
     Raises:
-        UserError: if the pasted clips have other classes, or the outside detector's boxes are missing.
+        UserError: if the pasted clips have other classes, or the outside detector's boxes are
+            missing.
     """
     data, seed = config.data.detection, config.train.seed
     augment = augment_of(config, preprocess)
-    train_data: Any = AvaDataset(train, preprocess, augment, seed=seed, proposals=predicted_boxes(config, "train"))
+    train_data: Any = AvaDataset(
+        train, preprocess, augment, seed=seed, proposals=predicted_boxes(config, "train")
+    )
     if data.mosaic is not None:
         mosaic = MosaicScenes(data.mosaic, preprocess, length=data.mosaic_scenes, seed=seed)
         if mosaic.class_names != train.class_names:
-            raise UserError(f"{data.mosaic}: its {len(mosaic.class_names)} classes are not the "
-                            f"{len(train.class_names)} of {config.data.path}; render both with the same actions")
+            raise UserError(
+                f"{data.mosaic}: its {len(mosaic.class_names)} classes are not the "
+                f"{len(train.class_names)} of {config.data.path}; render both with the same actions"
+            )
         train_data = Joined([train_data, mosaic])
     val_boxes = predicted_boxes(config, "val")
     return train_data, AvaDataset(val, preprocess, proposals=val_boxes) if val is not None else None
 
 
 def predicted_boxes(config: TrainConfig, split: str) -> dict[tuple[str, float], Tensor] | None:
-    """Return the outside detector's boxes (R, 4) by video and second, None where they are not used."""
+    """Return the outside detector's boxes (R, 4) by video and second, None where they are not
+    used."""
     if config.objective.detection.boxes != "predicted":
         return None
     if config.data.detection.predicted_boxes is None:
-        raise UserError("objective.detection.boxes=predicted needs data.detection.predicted_boxes, a CSV of boxes")
+        raise UserError(
+            "objective.detection.boxes=predicted needs data.detection.predicted_boxes, a CSV of "
+            "boxes"
+        )
     return read_predicted_boxes(config.data.detection.predicted_boxes.replace("{split}", split))
 
 
@@ -129,7 +160,9 @@ def load_image_stem(model: nn.Module) -> None:
     load_imagenet_stem(model.trunk.stem)  # type: ignore[arg-type, union-attr]
 
 
-# ---- stored features of the image stem ------------------------------------------------------------------------------
+# ---- stored features of the image stem
+# ------------------------------------------------------------------------------
+
 
 def store_scene_features(config: TrainConfig, task: Task) -> Task:
     """Return a detection task, its clips replaced by stored stem features.
@@ -139,15 +172,26 @@ def store_scene_features(config: TrainConfig, task: Task) -> Task:
     """
     settings, arguments = config.data.feature_cache, config.model.arguments
     assert settings is not None
-    if arguments.get("trunk") != "efficientnet_lite0" or config.objective.detection.boxes == "predicted":
-        raise UserError("data.feature_cache stores the features of model.arguments.trunk=efficientnet_lite0, for boxes "
-                        "of one's own or the truth; set data.feature_cache=null")
+    if (
+        arguments.get("trunk") != "efficientnet_lite0"
+        or config.objective.detection.boxes == "predicted"
+    ):
+        raise UserError(
+            "data.feature_cache stores the features of model.arguments.trunk=efficientnet_lite0, "
+            "for boxes "
+            "of one's own or the truth; set data.feature_cache=null"
+        )
     if arguments.get("trunk_arguments", {}).get("trained_stages"):
-        raise UserError("data.feature_cache stores the features of a stem that does not learn; set "
-                        "data.feature_cache=null, or model.arguments.trunk_arguments.trained_stages=0")
+        raise UserError(
+            "data.feature_cache stores the features of a stem that does not learn; set "
+            "data.feature_cache=null, or model.arguments.trunk_arguments.trained_stages=0"
+        )
     stem = SceneStem(image_trunk(config), FeatureCache(settings.folder))
-    return replace(task, train_data=stem.store(task.train_data, settings.variants),
-                   val_data=None if task.val_data is None else stem.store(task.val_data, 1))
+    return replace(
+        task,
+        train_data=stem.store(task.train_data, settings.variants),
+        val_data=None if task.val_data is None else stem.store(task.val_data, 1),
+    )
 
 
 def image_trunk(config: TrainConfig) -> FrameTrunk:
@@ -162,7 +206,8 @@ def image_trunk(config: TrainConfig) -> FrameTrunk:
 
 
 class SceneStem:
-    """Stores scenes as a frozen image stem sees them, variant by variant: variant v of item i is `data[(v, i)]`."""
+    """Stores scenes as a frozen image stem sees them, variant by variant: variant v of item i is
+    `data[(v, i)]`."""
 
     def __init__(self, trunk: FrameTrunk, cache: FeatureCache) -> None:
         self.trunk, self.cache = trunk, cache
@@ -170,55 +215,88 @@ class SceneStem:
 
     def store(self, data: Any, variants: int) -> StoredFeatures:
         """Send the items through the stem that are not in the cache yet."""
-        keys = [[cache_key(weights=self.digest, scene=data.identity(i), variant=number) for number in range(variants)]
-                for i in range(len(data))]
-        return store_items(self.cache, keys, lambda i: [self.encode(data[(number, i)]) for number in range(variants)])
+        keys = [
+            [
+                cache_key(weights=self.digest, scene=data.identity(i), variant=number)
+                for number in range(variants)
+            ]
+            for i in range(len(data))
+        ]
+        return store_items(
+            self.cache,
+            keys,
+            lambda i: [self.encode(data[(number, i)]) for number in range(variants)],
+        )
 
     @torch.no_grad()
     def encode(self, item: dict[str, Any]) -> dict[str, Tensor]:
-        """Return boxes and labels of an item, and in place of its clip its features in half precision."""
+        """Return boxes and labels of an item, and in place of its clip its features in half
+        precision."""
         fine, coarse = self.trunk.stem_features(item["clip"])
-        return {"boxes_xyxy_norm": item["boxes_xyxy_norm"], "labels": item["labels"], "fine": fine.half(),
-                "coarse": coarse.half()}
+        return {
+            "boxes_xyxy_norm": item["boxes_xyxy_norm"],
+            "labels": item["labels"],
+            "fine": fine.half(),
+            "coarse": coarse.half(),
+        }
 
 
-# ---- objective ------------------------------------------------------------------------------------------------------
+# ---- objective
+# ------------------------------------------------------------------------------
+
 
 class DetectionObjective(Objective):
     """The sum of the losses of the detector's heads and of its proposal network.
 
     Args:
-        weights: factor of each term; without those of "class" and "box" only trunk and proposal network are trained,
-            a fifth of the work of a whole step, to start the heads from.
-        boxes: where the head finds persons: "own" proposals, the "truth", or "predicted" by an outside detector. Boxes
-            from elsewhere leave the proposal network without a loss.
+        weights: factor of each term; without those of "class" and "box" only trunk and proposal
+            network are trained, a fifth of the work of a whole step, to start the heads from.
+        boxes: where the head finds persons: "own" proposals, the "truth", or "predicted" by an
+            outside detector. Boxes from elsewhere leave the proposal network without a loss.
         stages: see `Objective`.
     """
 
     evaluation_terms = ()
 
-    def __init__(self, weights: dict[str, float], boxes: str = "own", stages: Sequence[Stage] = ()) -> None:
+    def __init__(
+        self, weights: dict[str, float], boxes: str = "own", stages: Sequence[Stage] = ()
+    ) -> None:
         trained = [name for name in weights if boxes == "own" or name not in PROPOSAL_TERMS]
-        super().__init__(weights, {name: term for name, term in detection_terms().items() if name in trained}, stages)
+        super().__init__(
+            weights,
+            {name: term for name, term in detection_terms().items() if name in trained},
+            stages,
+        )
         self.boxes = boxes
 
-    def answer(self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool) -> Outputs:
+    def answer(
+        self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool
+    ) -> Outputs:
         """Return the model's outputs, in training with what the terms compare them to."""
-        given = {"own": None, "truth": batch["boxes_xyxy_norm"], "predicted": batch.get("proposals")}[self.boxes]
+        given = {
+            "own": None,
+            "truth": batch["boxes_xyxy_norm"],
+            "predicted": batch.get("proposals"),
+        }[self.boxes]
         features, size = self.features(model, batch)
         detector: Any = model
         if not model.training:
             return detector.detect_from_features(features, size, boxes_xyxy_norm=given)
 
-        targets = [{"boxes_xyxy_norm": boxes, "labels": labels}
-                   for boxes, labels in zip(batch["boxes_xyxy_norm"], batch["labels"], strict=True)]
+        targets = [
+            {"boxes_xyxy_norm": boxes, "labels": labels}
+            for boxes, labels in zip(batch["boxes_xyxy_norm"], batch["labels"], strict=True)
+        ]
         if {*HEAD_TERMS} & set(names):
-            return detector.detect_from_features(features, size, boxes_xyxy_norm=given, targets=targets)
+            return detector.detect_from_features(
+                features, size, boxes_xyxy_norm=given, targets=targets
+            )
         proposals, losses = detector.propose(features, size, targets)
         return {"proposals": proposals, **losses}
 
     def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, tuple[int, int]]:
-        """Return the trunk's map and the frame size in pixels, from clips or from stored stem features."""
+        """Return the trunk's map and the frame size in pixels, from clips or from stored stem
+        features."""
         detector: Any = model
         if "fine" not in batch:
             return detector.features(batch["clip"]), tuple(batch["clip"].shape[-2:])
@@ -227,7 +305,8 @@ class DetectionObjective(Objective):
 
 
 class DetectionEvaluator(Evaluator):
-    """Frame mAP at IoU 0.5 ("map"), and persons found whatever they do, at 0.5 and 0.75 (`AvaEvaluator.compute`)."""
+    """Frame mAP at IoU 0.5 ("map"), and persons found whatever they do, at 0.5 and 0.75
+    (`AvaEvaluator.compute`)."""
 
     main = "map"
 
@@ -239,16 +318,27 @@ class DetectionEvaluator(Evaluator):
         """Take in one batch: suppress overlapping boxes and keep what is left."""
         persons = postprocess(outputs, nms_threshold=self.nms_threshold)
         for position, sample in enumerate(batch["sample"].tolist()):
-            found = {name: persons[position][name].cpu() for name in ("boxes_xyxy_norm", "scores", "person_scores")}
-            self.rows[sample] = {**found, "true_boxes": batch["boxes_xyxy_norm"][position].cpu(),
-                                 "labels": batch["labels"][position].cpu()}
+            found = {
+                name: persons[position][name].cpu()
+                for name in ("boxes_xyxy_norm", "scores", "person_scores")
+            }
+            self.rows[sample] = {
+                **found,
+                "true_boxes": batch["boxes_xyxy_norm"][position].cpu(),
+                "labels": batch["labels"][position].cpu(),
+            }
 
     def evaluator(self) -> AvaEvaluator:
         """Return the metric's own collector, filled with all rows in order of sample."""
         collected = AvaEvaluator(self.class_names)
         for _, row in sorted(self.rows.items()):
-            collected.add_image(row["true_boxes"].numpy(), row["labels"].numpy(), row["boxes_xyxy_norm"].numpy(),
-                                row["scores"].numpy(), row["person_scores"].numpy())
+            collected.add_image(
+                row["true_boxes"].numpy(),
+                row["labels"].numpy(),
+                row["boxes_xyxy_norm"].numpy(),
+                row["scores"].numpy(),
+                row["person_scores"].numpy(),
+            )
         return collected
 
     def compute(self) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Several labels per video, from features by second: GAT on YouTube-8M and on features of one's own videos."""
+"""Several labels per video, from features by second: GAT on YouTube-8M and on features of one's own
+videos."""
 
 from __future__ import annotations
 
@@ -24,49 +25,87 @@ from marey.training.terms.classification import MultilabelTerm
 def build(config: TrainConfig) -> Task:
     """Build the task for a folder of shards (train*, validate*) or a single TFRecord file.
 
-    Where no shard is called "validate...", `data.val_fraction` of the training videos are held out by `train.seed`.
+    Where no shard is called "validate...", `data.val_fraction` of the training videos are held out
+    by `train.seed`.
 
     Raises:
         UserError: if there are no records, or they are not as described.
     """
     if config.data.path is None:
-        raise UserError("no data: give --data a folder of YouTube-8M shards or a .tfrecord file "
-                        "(marey data render youtube8m-mini makes one, marey features DIR another)")
+        raise UserError(
+            "no data: give --data a folder of YouTube-8M shards or a .tfrecord file "
+            "(marey data render youtube8m-mini makes one, marey features DIR another)"
+        )
     settings = config.data.features
     check_terms(config.objective.weights, ("class",))
     terms = {"class": MultilabelTerm(config.objective.classification.over_classes)}
-    data = open_feature_set(config.data.path, features=settings.widths, vocabulary=settings.vocabulary,
-                            hierarchy=settings.hierarchy)
+    data = open_feature_set(
+        config.data.path,
+        features=settings.widths,
+        vocabulary=settings.vocabulary,
+        hierarchy=settings.hierarchy,
+    )
     train, val = open_records(data, settings, config)
     space = data.space
-    return Task(train_data=train, val_data=val,
-                objective=FeatureObjective(config.objective.weights, terms, build_stages(config.objective)),
-                make_evaluator=lambda: FeatureEvaluator(len(space.class_names)),
-                model_arguments={"num_classes": len(space.class_names), "features": data.features,
-                                 "max_frames": settings.max_frames},
-                class_names=space.class_names, collate=collate_videos, describes_clips=False,
-                extra={"features": data.features, "encoders": data.encoders,
-                       "data": {"train_videos": len(train), "val_videos": len(val) if val is not None else 0}})
+    return Task(
+        train_data=train,
+        val_data=val,
+        objective=FeatureObjective(config.objective.weights, terms, build_stages(config.objective)),
+        make_evaluator=lambda: FeatureEvaluator(len(space.class_names)),
+        model_arguments={
+            "num_classes": len(space.class_names),
+            "features": data.features,
+            "max_frames": settings.max_frames,
+        },
+        class_names=space.class_names,
+        collate=collate_videos,
+        describes_clips=False,
+        extra={
+            "features": data.features,
+            "encoders": data.encoders,
+            "data": {"train_videos": len(train), "val_videos": len(val) if val is not None else 0},
+        },
+    )
 
 
 def open_records(data: FeatureSet, settings: FeaturesData, config: TrainConfig) -> tuple[Any, Any]:
     """Return training and validation data of a feature set."""
-    options: dict[str, Any] = {"features": data.features, "level": settings.level, "max_frames": settings.max_frames,
-                               "on_corrupt": settings.on_corrupt}
+    options: dict[str, Any] = {
+        "features": data.features,
+        "level": settings.level,
+        "max_frames": settings.max_frames,
+        "on_corrupt": settings.on_corrupt,
+    }
     train_shards, val_shards = data.shards("train", ""), data.shards("validate", "val", "train", "")
     if settings.stream:
-        train = StreamedTraining(StreamedExamples(train_shards, data.space, shuffle_buffer=settings.shuffle_buffer,
-                                                  seed=config.train.seed, **options), config.train.workers)
+        train = StreamedTraining(
+            StreamedExamples(
+                train_shards,
+                data.space,
+                shuffle_buffer=settings.shuffle_buffer,
+                seed=config.train.seed,
+                **options,
+            ),
+            config.train.workers,
+        )
         if val_shards == train_shards:
-            raise UserError(f"{data.root}: data.features.stream needs validation shards of their own "
-                            "(validate*.tfrecord)")
-        return train, first_videos(IndexedExamples(val_shards, data.space, **options), settings.max_val_videos)
+            raise UserError(
+                f"{data.root}: data.features.stream needs validation shards of their own "
+                "(validate*.tfrecord)"
+            )
+        return train, first_videos(
+            IndexedExamples(val_shards, data.space, **options), settings.max_val_videos
+        )
     whole = IndexedExamples(train_shards, data.space, **options)
     if not len(whole):
         raise UserError(f"{data.root}: no training record could be read")
     if val_shards != train_shards:
-        return (Keyed(whole, range(len(whole))),
-                first_videos(IndexedExamples(val_shards, data.space, **options), settings.max_val_videos))
+        return (
+            Keyed(whole, range(len(whole))),
+            first_videos(
+                IndexedExamples(val_shards, data.space, **options), settings.max_val_videos
+            ),
+        )
     held_out = round(len(whole) * config.data.val_fraction)
     order = np.random.default_rng(config.train.seed).permutation(len(whole)).tolist()
     train_places, val_places = sorted(order[held_out:]), sorted(order[:held_out])
@@ -93,11 +132,15 @@ def first_videos(data: IndexedExamples, count: int | None) -> Keyed:
 
 def collate_videos(samples: Sequence[dict[str, Any]]) -> Batch:
     """Pad and stack videos; see `collate_features`."""
-    return {**collate_features(samples), "sample": torch.tensor([sample["sample"] for sample in samples])}
+    return {
+        **collate_features(samples),
+        "sample": torch.tensor([sample["sample"] for sample in samples]),
+    }
 
 
 class StreamedTraining:
-    """Endless batches from streamed shards, for the training loop; starts at any part number, epochs included."""
+    """Endless batches from streamed shards, for the training loop; starts at any part number,
+    epochs included."""
 
     def __init__(self, data: StreamedExamples, workers: int) -> None:
         """Read through a loader with so many workers."""
@@ -108,18 +151,24 @@ class StreamedTraining:
         return self.data.num_records()
 
     def batches(self, first_part: int, part_size: int, rank: int, world: int) -> Iterator[Batch]:
-        """Give collated batches from number `first_part` of this rank on; the last of an epoch may be smaller."""
+        """Give collated batches from number `first_part` of this rank on; the last of an epoch may
+        be smaller."""
         data, epoch, done = self.data, 0, first_part
         data.rank, data.num_ranks = rank, world
         while True:
             data.set_epoch(epoch)
             size = data.num_batches(part_size, self.workers)
             if size == 0:
-                raise UserError(f"rank {rank} of {world} has no record of the {len(self)} in these shards; use fewer "
-                                "processes")
+                raise UserError(
+                    f"rank {rank} of {world} has no record of the {len(self)} in these shards; "
+                    "use fewer "
+                    "processes"
+                )
             if done < size:
                 data.set_epoch(epoch, batches_done=done, batch_size=part_size)
-                yield from DataLoader(data, batch_size=part_size, num_workers=self.workers, collate_fn=collate_videos)
+                yield from DataLoader(
+                    data, batch_size=part_size, num_workers=self.workers, collate_fn=collate_videos
+                )
             epoch, done = epoch + 1, max(done - size, 0)
 
 
@@ -136,11 +185,16 @@ class FeatureObjective(Objective):
             bad = ~torch.isfinite(features.detach()).all(-1) & batch["mask"]
             if bool(bad.any()):
                 video = int(bad.any(1).nonzero()[0])
-                raise UserError(f"video '{batch['ids'][video]}': feature '{name}' holds a value that is not a finite "
-                                "number; make the features again")
+                raise UserError(
+                    f"video '{batch['ids'][video]}': feature '{name}' holds a value that is not a "
+                    "finite "
+                    "number; make the features again"
+                )
         return batch
 
-    def answer(self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool) -> Outputs:
+    def answer(
+        self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool
+    ) -> Outputs:
         """Call the model on features and mask."""
         options = {"return_attention": True} if return_attention else {}
         return model(batch["features"], batch["mask"], **options)
@@ -173,5 +227,10 @@ class FeatureEvaluator(Evaluator):
     def compute(self) -> dict[str, Any]:
         """Return the metrics as shares, 0..1."""
         found = self.scores.compute()
-        return {"gap": found["gap"], "map": found["map"], "perr": found["perr"], "hit_at_1": found["hit_at_1"],
-                "videos": int(found["num_videos"])}
+        return {
+            "gap": found["gap"],
+            "map": found["map"],
+            "perr": found["perr"],
+            "hit_at_1": found["hit_at_1"],
+            "videos": int(found["num_videos"]),
+        }

@@ -1,4 +1,5 @@
-"""The term "class": cross-entropy of one label per clip, or of several labels per video; and clips mixed for it."""
+"""The term "class": cross-entropy of one label per clip, or of several labels per video; and clips
+mixed for it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from marey.transforms.mixing import cutmix, mixup
 
 
 class ClassTerm(nn.Module):
-    """Cross-entropy of `outputs["logits"]` (B, K) against the distributions `batch["targets"]` (B, K).
+    """Cross-entropy of `outputs["logits"]` (B, K) against the distributions `batch["targets"]` (B,
+    K).
 
     Args:
         class_weights: float, (K,), or None for 1.
@@ -49,7 +51,8 @@ class MultilabelTerm(nn.Module):
 
 
 def mix_clips(clip: Tensor, targets: Tensor, config: ClassificationConfig) -> tuple[Tensor, Tensor]:
-    """Draw from torch's global generator whether and how the clips of a batch are mixed, and mix them.
+    """Draw from torch's global generator whether and how the clips of a batch are mixed, and mix
+    them.
 
     Args:
         clip: float, (B, T, C, H, W).

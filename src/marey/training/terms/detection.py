@@ -1,4 +1,5 @@
-"""The terms of the Action Transformer: "class", "box", "rpn_objectness", "rpn_box" (Girdhar et al., section 3.4)."""
+"""The terms of the Action Transformer: "class", "box", "rpn_objectness", "rpn_box" (Girdhar et al.,
+section 3.4)."""
 
 from __future__ import annotations
 
@@ -13,8 +14,12 @@ class ActionTerm(nn.Module):
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the boxes."""
-        return action_loss(outputs["logits"], outputs["proposal_labels"], outputs.get("background_logits"),
-                           outputs["is_positive"])
+        return action_loss(
+            outputs["logits"],
+            outputs["proposal_labels"],
+            outputs.get("background_logits"),
+            outputs["is_positive"],
+        )
 
 
 class BoxTerm(nn.Module):
@@ -22,8 +27,12 @@ class BoxTerm(nn.Module):
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over the boxes."""
-        return box_loss(outputs["box_deltas"], outputs["box_delta_targets"], outputs["is_positive"],
-                        outputs["proposal_labels"])
+        return box_loss(
+            outputs["box_deltas"],
+            outputs["box_delta_targets"],
+            outputs["is_positive"],
+            outputs["proposal_labels"],
+        )
 
 
 class ProposalTerm(nn.Module):
@@ -44,5 +53,9 @@ class ProposalTerm(nn.Module):
 
 def detection_terms() -> dict[str, nn.Module]:
     """Return all terms by name, in the order of the sum."""
-    return {"class": ActionTerm(), "box": BoxTerm(), "rpn_objectness": ProposalTerm("loss_objectness"),
-            "rpn_box": ProposalTerm("loss_rpn_box")}
+    return {
+        "class": ActionTerm(),
+        "box": BoxTerm(),
+        "rpn_objectness": ProposalTerm("loss_objectness"),
+        "rpn_box": ProposalTerm("loss_rpn_box"),
+    }

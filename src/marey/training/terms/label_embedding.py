@@ -1,4 +1,5 @@
-"""The term "label" of SeViTAR: the predicted label embedding against that of the label's name (section 3.2)."""
+"""The term "label" of SeViTAR: the predicted label embedding against that of the label's name
+(section 3.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from marey.training.task import Batch, Outputs
 
 
 class LabelTerm(nn.Module):
-    """`label_embedding_loss` of `outputs["label_embedding"]` (B, E) for the classes `batch["label"]` (B,).
+    """`label_embedding_loss` of `outputs["label_embedding"]` (B, E) for the classes
+    `batch["label"]` (B,).
 
     Args:
         vectors: float, (K, E), one unit vector per class.
@@ -39,27 +41,34 @@ class LabelTerm(nn.Module):
         """
         if outputs.get("label_embedding") is None:
             raise UserError("the model has no label-embedding head; set model.name=sevitar")
-        return label_embedding_loss(outputs["label_embedding"], self.vectors[batch["label"]], self.kind)
+        return label_embedding_loss(
+            outputs["label_embedding"], self.vectors[batch["label"]], self.kind
+        )
 
 
-def embed_classes(class_names: Sequence[str], unseen: Sequence[str],
-                  source: str) -> tuple[LabelEmbeddings, Tensor | None, dict[str, Any]]:
+def embed_classes(
+    class_names: Sequence[str], unseen: Sequence[str], source: str
+) -> tuple[LabelEmbeddings, Tensor | None, dict[str, Any]]:
     """Embed the names of the classes, and of those left out of training.
 
     Returns:
-        The embeddings of the classes; the vectors (U, E) of the unseen ones, None if there are none; and what the
-        checkpoint says about them.
+        The embeddings of the classes; the vectors (U, E) of the unseen ones, None if there are
+        none; and what the checkpoint says about them.
     """
     together = embed_labels([*class_names, *unseen], source)
     K = len(class_names)
     labels = replace(together, names=together.names[:K], vectors=together.vectors[:K])
-    report = {"label_source": source, "unknown_words": list(labels.unknown_words),
-              "same_meaning": [list(pair) for pair in together.same_meaning()], "unseen_classes": list(unseen)}
+    report = {
+        "label_source": source,
+        "unknown_words": list(labels.unknown_words),
+        "same_meaning": [list(pair) for pair in together.same_meaning()],
+        "unseen_classes": list(unseen),
+    }
     return labels, together.vectors[K:] if unseen else None, report
 
 
 class LabelMeasure:
-    """"label_top1": how often the nearest label embedding is the right one.
+    """ "label_top1": how often the nearest label embedding is the right one.
 
     Args:
         vectors: float, (K, E), one unit vector per class.

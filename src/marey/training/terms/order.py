@@ -1,9 +1,11 @@
 """The terms "order" and "guided" of DirecFormer, and the permuted clips they are computed on.
 
-Every clip goes through the model twice in one forward pass: ordered, for the class, and permuted, for these terms.
-`outputs` holds the rows of the ordered clips, and `outputs["permuted"]` those of the permuted ones.
+Every clip goes through the model twice in one forward pass: ordered, for the class, and permuted,
+for these terms. `outputs` holds the rows of the ordered clips, and `outputs["permuted"]` those of
+the permuted ones.
 
-`order` (B, T) is the gather that permuted a clip: `order[t]` is the original frame index of the frame at position t.
+`order` (B, T) is the gather that permuted a clip: `order[t]` is the original frame index of the
+frame at position t.
 """
 
 from __future__ import annotations
@@ -36,13 +38,17 @@ class OrderTerm(nn.Module):
             UserError: if the model has no order head.
         """
         if "order_logits" not in outputs:
-            raise UserError("the order loss needs a model with an order head, this one has none; use DirecFormer with "
-                            "num_orders = rows of the permutation set")
+            raise UserError(
+                "the order loss needs a model with an order head, this one has none; use "
+                "DirecFormer with "
+                "num_orders = rows of the permutation set"
+            )
         return order_loss(outputs["permuted"]["order_logits"], batch["permutation_index"])
 
 
 class GuidedTerm(nn.Module):
-    """L_self of Eq. 13, on the permuted clips only: on ordered clips the time embedding alone would solve it.
+    """L_self of Eq. 13, on the permuted clips only: on ordered clips the time embedding alone would
+    solve it.
 
     Args:
         signs, mask_diagonal: see `guided_loss`.
@@ -54,8 +60,12 @@ class GuidedTerm(nn.Module):
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over clips, blocks, patches, heads and pairs of frames."""
-        return guided_loss(outputs["permuted"]["attention_time"], batch["order"], signs=self.signs,
-                           mask_diagonal=self.mask_diagonal)
+        return guided_loss(
+            outputs["permuted"]["attention_time"],
+            batch["order"],
+            signs=self.signs,
+            mask_diagonal=self.mask_diagonal,
+        )
 
 
 def permutation_set(config: OrderConfig, num_frames: int) -> Tensor:
@@ -65,7 +75,9 @@ def permutation_set(config: OrderConfig, num_frames: int) -> Tensor:
         UserError: if they do not fit clips of so many frames.
     """
     if config.permutation_file is not None:
-        return load_permutations(config.permutation_file, num_frames, identity_first=config.identity_first)
+        return load_permutations(
+            config.permutation_file, num_frames, identity_first=config.identity_first
+        )
     return make_permutation_set(config.num_permutations, num_frames, rule=config.rule)
 
 
@@ -75,7 +87,8 @@ class PermutedClips(nn.Module):
     Args:
         permutations: int64, (P, T).
         class_names: in label order.
-        backwards: classes whose clips are recordings played backwards; they are turned round before they are permuted.
+        backwards: classes whose clips are recordings played backwards; they are turned round before
+            they are permuted.
 
     Raises:
         UserError: if a class played backwards is unknown.
@@ -84,7 +97,9 @@ class PermutedClips(nn.Module):
     permutations: Tensor
     is_backwards: Tensor
 
-    def __init__(self, permutations: Tensor, class_names: Sequence[str], backwards: Sequence[str] = ()) -> None:
+    def __init__(
+        self, permutations: Tensor, class_names: Sequence[str], backwards: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         for name in backwards:
             if name not in class_names:
@@ -103,10 +118,13 @@ class PermutedClips(nn.Module):
         return {**self.permuted(batch, self.permutations[index]), "permutation_index": index}
 
     def evaluation_batch(self, batch: Batch) -> Batch:
-        """Permute each clip by any of the T! permutations; that of sample i is the same in every evaluation."""
+        """Permute each clip by any of the T! permutations; that of sample i is the same in every
+        evaluation."""
         T = batch["clip"].shape[1]
-        rows = [random_permutations(1, T, torch.Generator().manual_seed(sample))
-                for sample in batch["sample"].tolist()]
+        rows = [
+            random_permutations(1, T, torch.Generator().manual_seed(sample))
+            for sample in batch["sample"].tolist()
+        ]
         return self.permuted(batch, torch.cat(rows).to(batch["clip"].device))
 
     def permuted(self, batch: Batch, order: Tensor) -> Batch:
@@ -122,35 +140,47 @@ class PermutedClips(nn.Module):
 
 
 def split_outputs(outputs: Outputs, num_ordered: int) -> Outputs:
-    """Divide the outputs for ordered, then permuted clips: the rows of the permuted ones go below "permuted"."""
+    """Divide the outputs for ordered, then permuted clips: the rows of the permuted ones go below
+    "permuted"."""
     ordered, permuted = {}, {}
     for name, value in outputs.items():
         if isinstance(value, Tensor):
             ordered[name], permuted[name] = value[:num_ordered], value[num_ordered:]
-        elif isinstance(value, list):                                  # attention: one tensor per block
+        elif isinstance(value, list):  # attention: one tensor per block
             ordered[name] = [weights[:num_ordered] for weights in value]
             permuted[name] = [weights[num_ordered:] for weights in value]
     return {**ordered, "permuted": permuted}
 
 
 class OrderMeasure:
-    """OrderAcc with its interval and chance level, from the temporal attention on the permuted clips."""
+    """OrderAcc with its interval and chance level, from the temporal attention on the permuted
+    clips."""
 
     def row_of(self, outputs: Outputs, position: int) -> dict[str, Any]:
         """Return the OrderAcc of one sample, where the model has temporal attention."""
         permuted = outputs["permuted"]
         if not permuted.get("attention_time"):
             return {}
-        order = permuted["order"][position][None].cpu()                                         # (1, T)
+        order = permuted["order"][position][None].cpu()  # (1, T)
         last_block = permuted["attention_time"][-1][position][None]
         path, _ = hamiltonian_path(order_matrix([last_block], order.shape[1]))
-        return {"order_accuracy": float(order_accuracy(path.cpu(), order)), "num_frames": order.shape[1]}
+        return {
+            "order_accuracy": float(order_accuracy(path.cpu(), order)),
+            "num_frames": order.shape[1],
+        }
 
     def compute(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Return "order_accuracy" with "_low", "_high" and "_chance"; nothing where it was not measured."""
+        """Return "order_accuracy" with "_low", "_high" and "_chance"; nothing where it was not
+        measured."""
         measured = [row for row in rows if "order_accuracy" in row]
         if not measured:
             return {}
-        mean, interval = mean_with_interval(torch.tensor([row["order_accuracy"] for row in measured]))
-        return {"order_accuracy": mean, "order_accuracy_low": interval[0], "order_accuracy_high": interval[1],
-                "order_accuracy_chance": chance_order_accuracy(measured[0]["num_frames"])}
+        mean, interval = mean_with_interval(
+            torch.tensor([row["order_accuracy"] for row in measured])
+        )
+        return {
+            "order_accuracy": mean,
+            "order_accuracy_low": interval[0],
+            "order_accuracy_high": interval[1],
+            "order_accuracy_chance": chance_order_accuracy(measured[0]["num_frames"]),
+        }
