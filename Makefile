@@ -19,6 +19,7 @@ test-slow: .venv/test  ## the tests marked slow, which `make test` leaves out
 
 lint: .venv/test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: .venv/test
 	$(BIN)/mypy

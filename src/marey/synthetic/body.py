@@ -75,8 +75,8 @@ def draw_body(split: str, generator: torch.Generator) -> Body:
         height=draw("height", split, generator),
         girth=draw("girth", split, generator),
         limbs=draw("limbs", split, generator),
-        colours=colours,
-    )  # type: ignore[arg-type]
+        colours=colours,  # type: ignore[arg-type]
+    )
 
 
 def urdf(body: Body) -> str:
