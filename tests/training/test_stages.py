@@ -14,7 +14,7 @@ ALL = {"class": 1.0, "order": 0.1, "guided": 0.2, "label": 0.5}
 
 def test_without_a_start_all_terms_count_from_the_first_step_on() -> None:
     stages = build_stages(ObjectiveConfig(weights=ALL))
-    assert [(stage.start, stage.terms, stage.learns) for stage in stages] == [
+    assert [(stage.start, stage.terms, stage.trains) for stage in stages] == [
         (0.0, frozenset(ALL), None)
     ]
 
@@ -44,7 +44,7 @@ def test_the_papers_stages_follow_each_other() -> None:
     assert [set(stage.terms) for stage in stages] == [{"class"}, {"label"}, {"class"}]
     names = ("blocks.0.attn.weight", "semantic_mlp.0.weight", "class_mlp.0.weight")
     assert [
-        [stage.learns is not None and stage.learns(name) for name in names] for stage in stages
+        [stage.trains is not None and stage.trains(name) for name in names] for stage in stages
     ] == [[True, False, True], [False, True, False], [False, False, True]]
 
 

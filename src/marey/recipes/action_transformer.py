@@ -94,8 +94,7 @@ pre-train on."""
 
 
 def mini_preprocess() -> Preprocess:
-    """Return 8 frames at 4 a second (2 s), the whole frame stretched to 112 x 112, ImageNet's
-    normalisation."""
+    """Return 8 frames at 4 a second (2 s), the whole frame stretched to 112 x 112 pixels."""
     return Preprocess(
         sampling=ClipSampling(kind="uniform", num_frames=8, stride_frames=1, target_fps=4.0),
         image_size=112,
@@ -173,8 +172,7 @@ def action_transformer_mini_proposals() -> TrainConfig:
 
 
 def action_transformer_mini() -> TrainConfig:
-    """Train the heads of `marey-mini-detect` on the trunk and proposals of the first run: the
-    second of two.
+    """Train the heads of `marey-mini-detect` on the trunk and proposals of the first run.
 
     Give that run by `--set model.init_from=runs/action_transformer_mini_proposals/last`, and the
     same data. The bundled weights were then trained on with nothing frozen but the first stages of

@@ -54,8 +54,7 @@ def direcformer_jester() -> TrainConfig:
 
 
 def direcformer_something_v2() -> TrainConfig:
-    """Train DirecFormer-B on Something-Something V2: 174 classes, start from ImageNet-1K (section
-    4.4).
+    """Train DirecFormer-B on Something-Something V2, 174 classes, from ImageNet-1K (section 4.4).
 
     As `direcformer_jester`; videos last 2-6 s at 12 frames per second, so frames come from 8
     segments here too, and nothing is mirrored ("pushing left to right").
@@ -67,8 +66,7 @@ def direcformer_something_v2() -> TrainConfig:
 
 
 def direcformer_kinetics400() -> TrainConfig:
-    """Train DirecFormer-B on Kinetics-400: 8 frames at a rate of 1/32, start from ImageNet-21K
-    (section 4.4).
+    """Train DirecFormer-B on Kinetics-400, 8 frames at stride 32, from ImageNet-21K (section 4.4).
 
     The middle clip and three crops (top-left, centre, bottom-right) in evaluation; mirroring in
     training.
@@ -86,20 +84,19 @@ def direcformer_kinetics400() -> TrainConfig:
 
 
 def direcformer_mini() -> TrainConfig:
-    """Train a small DirecFormer (C-C, all losses) on clips of `marey data render mocap` as
-    `mini_stem` names them.
+    """Train a small DirecFormer (C-C, all losses) on rendered motion capture.
 
-    Two blocks on the frozen convolutions of `marey-mini`, which stand in for the paper's ImageNet
-    start: they know how a body looks, frame by frame, and nothing of time; their features are
-    stored once. The order terms learn the direction of the recording: clips of the actions played
-    backwards ("walk backwards") are turned round for them, since shuffled frames do not show how
-    they were played.
+    The clips are those of `mini_stem`. Two blocks stand on the frozen convolutions of `marey-mini`,
+    which replace the paper's ImageNet start: they were trained on single frames and see no time.
+    Their features are stored once. The order terms learn the direction of the recording: clips of
+    actions played backwards ("walk backwards") are flipped in time for them, because shuffled
+    frames do not show in which direction they were played.
 
-    Three departures, without which no order was learned here. The guided loss leaves the diagonal
-    out, whose constant pull (sigma(t, t) = -1) outweighs the rest at first. It weighs 10: a mean
-    over all pairs of all places, its gradient is small beside the class's. The permutation set is
-    the farthest instead of the closest, whose rows resemble each other so much that places alone
-    lower the loss (`marey.losses.order.position_shortcut`).
+    Three departures from the paper; without them no order was learned here. The guided loss leaves
+    out the diagonal, whose constant gradient (sigma(t, t) = -1) is larger than the rest at first.
+    It weighs 10, because a mean over all pairs of frames of all patches has a small gradient beside
+    the class's. The permutation set is "farthest", not "closest": the closest rows resemble each
+    other so much that positions alone lower the loss (`marey.losses.order.position_shortcut`).
     """
     preprocess = mini_preprocess()
     return TrainConfig(
@@ -135,8 +132,10 @@ def direcformer_mini() -> TrainConfig:
 
 
 def paper_preprocess(sampling: ClipSampling) -> Preprocess:
-    """Return the released code's preparation: 224 pixels, mean .45, deviation .225, three crops in
-    evaluation."""
+    """Return the released code's preprocessing: 224 pixels, mean .45, standard deviation .225.
+
+    Three crops in evaluation.
+    """
     return Preprocess(
         sampling=sampling,
         short_side=224,

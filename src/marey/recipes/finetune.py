@@ -12,17 +12,16 @@ from marey.transforms.augment import Augment
 
 
 def finetune_folder() -> TrainConfig:
-    """Fine-tune `marey-mini` on a folder of labelled videos; a few dozen clips take minutes on a
-    CPU.
+    """Fine-tune `marey-mini` on a folder of labelled videos, in minutes on a CPU for a few dozen.
 
-    What keeps few videos from being learned by heart: the stem stays as it is; a linear map of its
-    grid (what stands where, and how it changes) is fitted first, in closed form, with a strength
-    chosen by cross-validation; the transformer and its class head then learn what that map misses,
-    while the map stays (trained further, its thousands of weights overrule everything: 0.38 in
-    place of 0.83 with an earlier marey-mini on ut_interaction). Every clip is a window of 1.75 s at
-    one size, whatever the file's: twice as long as `marey-mini`'s own. For another network: `--set
-    data.feature_cache=null --set model.name=null --set model.arguments={} --set
-    model.init_from=...`.
+    Regularisation for small data sets: the stem is frozen; a linear map of its grid (appearance of
+    every patch, and its change) is fitted first, in closed form, with a penalty chosen by
+    cross-validation; the transformer and its class head then learn what that map misses, while the
+    map is frozen. Trained further it reached 0.38 in place of 0.83, with an earlier `marey-mini` on
+    ut_interaction. Every clip is a window of 1.75 s at one size, twice as long as `marey-mini`'s.
+
+    For another network: `--set data.feature_cache=null --set model.name=null --set
+    model.arguments={} --set model.init_from=...`.
     """
     preprocess = mini_preprocess()
     preprocess = replace(preprocess, sampling=replace(preprocess.sampling, target_fps=4.0))

@@ -1,11 +1,10 @@
-"""The HMDB_simp fine-tuning study (Kaur, "Action Recognition Using Vision Transformers"): its two
-models as recipes.
+"""Kaur, "Action Recognition Using Vision Transformers", the HMDB_simp study: its models as recipes.
 
 Section 3 and Tables 1 and 4: SGD 0.0035, momentum 0.9, weight decay 0.003, 8 epochs, batch 8;
 TimeSformer takes 8 frames at stride 32 from frame 0, short videos extended before sampling. The
-study's notebook differs from its text in the weight decay (0.001), the mean and deviation
+study's notebook differs from its text in the weight decay (0.001), the mean and standard deviation
 (ImageNet's) and the resize (straight to 224 x 224, aspect not kept). The text says only "resize to
-224*224", so resize, mean and deviation are the notebook's, the weight decay the text's.
+224*224", so resize, mean and standard deviation are the notebook's, the weight decay the text's.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def timesformer_hmdb_simp() -> TrainConfig:
-    """Fine-tune the public Kinetics-400 TimeSformer on HMDB_simp: 93.6 top-1, 99.2 top-5 in the
-    study's Table 1.
+    """Fine-tune the public Kinetics-400 TimeSformer on HMDB_simp (top-1 93.6, top-5 99.2, Table 1).
 
     Give --data a folder of HMDB51 with --dataset hmdb_simp, or the study's own copy.
     """
@@ -53,8 +51,7 @@ def timesformer_hmdb_simp() -> TrainConfig:
 
 
 def vivit_hmdb_simp() -> TrainConfig:
-    """Fine-tune the public Kinetics-400 ViViT on HMDB_simp: 88.8 top-1, 99.2 top-5 in the study's
-    Table 4.
+    """Fine-tune the public Kinetics-400 ViViT on HMDB_simp (top-1 88.8, top-5 99.2, Table 4).
 
     32 frames at stride 2 and batch 4; the learning rate is TimeSformer's (the study's notebook has
     0.1 for ViViT, at which SGD leaves the pre-trained weights).

@@ -1,5 +1,4 @@
-"""What trains `marey-mini` and `marey-mini-order`: motion capture, convolutions first, then a
-transformer on them."""
+"""The training of `marey-mini` and `marey-mini-order`: convolutions, then a transformer on them."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ STEM_ARGUMENTS: dict[str, Any] = {
     "stem": "conv+efficientnet_lite0",
     "stem_stage": 6,
 }
-"""The stem of `marey-mini`: four trained convolutions, and EfficientNet-Lite0 with ImageNet weights
-beside them."""
+"""The stem of `marey-mini`: four trained convolutions beside EfficientNet-Lite0 of ImageNet."""
 
 MINI_ARGUMENTS: dict[str, Any] = {
     **STEM_ARGUMENTS,
@@ -44,8 +42,7 @@ MINI_ARGUMENTS: dict[str, Any] = {
 
 
 def mini_preprocess() -> Preprocess:
-    """Eight frames at 8 frames per second (0.875 s) from the middle of the video, one centre crop
-    of 96 pixels."""
+    """Return 8 frames at 8 a second from the middle of the video, one centre crop of 96 pixels."""
     sampling = ClipSampling(
         kind="uniform", num_frames=8, stride_frames=1, target_fps=8.0, view_start="offset"
     )
@@ -55,11 +52,10 @@ def mini_preprocess() -> Preprocess:
 
 
 def mini_augment(preprocess: Preprocess) -> Augment:
-    """Crops of random size and shape, light, and clips played backwards under the name that then
-    fits.
+    """Return random crops, brightness and contrast, and clips played backwards.
 
-    No clip is mirrored: left and right differ in the captured motions, and so does what mirroring
-    would call them.
+    A clip played backwards gets the label of the reversed action. No clip is mirrored: the labels
+    do not tell left from right, but the captured motions do.
     """
     names = list_actions()
     pairs = {names.index(action): names.index(backwards) for action, backwards in REVERSALS.items()}
@@ -78,8 +74,10 @@ def mini_augment(preprocess: Preprocess) -> Augment:
 
 
 def mini_order_config() -> OrderConfig:
-    """Return how the order is learned from motion capture; the reasons are in
-    `direcformer.direcformer_mini`."""
+    """Return how the order is learned from motion capture.
+
+    The reasons are in the docstring of `direcformer.direcformer_mini`.
+    """
     return OrderConfig(
         num_permutations=1000,
         rule="farthest",
@@ -89,8 +87,7 @@ def mini_order_config() -> OrderConfig:
 
 
 def mini_stem() -> TrainConfig:
-    """First half of `marey-mini`: the convolutions under a plain head
-    (`models/stem_classifier.py`).
+    """Train the convolutions of `marey-mini` below a plain head (`models/stem_classifier.py`).
 
     The clips: `marey data render mocap --out DIR --clips 32000 --size 112 --fps 8 --seed 3`.
     """
@@ -116,12 +113,12 @@ def mini_stem() -> TrainConfig:
 
 
 def mini_mocap() -> TrainConfig:
-    """Train `marey-mini` on the clips of `mini_stem`, from its convolutions: `--set
-    model.init_from=RUN/best`.
+    """Train `marey-mini` on the clips of `mini_stem`, from the convolutions of that run.
 
-    Class, order and meaning of the label are learned together; the order in the last fifth of the
-    steps, which makes those twice as long. The image network beside the convolutions keeps its
-    ImageNet weights and is not run: it serves the unknown-detector and fine-tuning.
+    `--set model.init_from=RUN/best` names the run. Class, order and label embedding are trained
+    together; the order terms count in the last fifth of the steps, each of which then costs twice
+    as much. The image network beside the convolutions keeps its ImageNet weights and is not run: it
+    is used by the OOD detector and by fine-tuning.
     """
     preprocess = mini_preprocess()
     return TrainConfig(
@@ -158,13 +155,12 @@ def mini_mocap() -> TrainConfig:
 
 
 def mini_order() -> TrainConfig:
-    """Train `marey-mini-order`, which puts frames back: a small DirecFormer (C-C, all losses) on
-    the same clips.
+    """Train `marey-mini-order`, which recovers the order of frames: a small DirecFormer (C-C).
 
-    It starts from the convolutions of `mini_stem`, which stay as they are: `--set
-    model.init_from=RUN/best`. The order terms are set as in `direcformer_mini`, whose docstring
-    gives the reasons. Of the image network beside the convolutions, which a DirecFormer does not
-    read, only the first stage is kept.
+    It trains with all losses on the clips of `mini_stem`, on the frozen convolutions of that run
+    (`--set model.init_from=RUN/best`). The order terms are set as in `direcformer_mini`, whose
+    docstring gives the reasons. Of the image network beside the convolutions, which a DirecFormer
+    does not read, only the first stage is kept.
     """
     preprocess = mini_preprocess()
     return TrainConfig(

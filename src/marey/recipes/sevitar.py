@@ -1,10 +1,9 @@
-"""SeViTAR's experiments (section 4.1) as recipes: 8 frames at 224, patch 16, q = 768, A = 12 heads,
-SGD 0.002, batch 8.
+"""SeViTAR's experiments (section 4.1) as recipes, and a small SeViTAR on a user's folder.
 
-The paper does not give the widths of the two MLPs, the number of epochs, or how the backbone was
-started; here the MLPs have one hidden layer of q values, 15 epochs follow TimeSformer, and the
-start is ImageNet's ViT-B/16 where the user gives it (`--set model.init_from=DIR`, made by `marey
-convert --from vit`).
+8 frames of 224 pixels, patches of 16, q = 768, A = 12 heads, SGD 0.002, batch 8. The paper does not
+give the widths of the two MLPs, the number of epochs, or how the backbone was started; here the
+MLPs have one hidden layer of q values, 15 epochs follow TimeSformer, and the start is ImageNet's
+ViT-B/16 where the user gives it (`--set model.init_from=DIR`, made by `marey convert --from vit`).
 """
 
 from __future__ import annotations
@@ -53,26 +52,26 @@ def _paper(recipe: str) -> TrainConfig:
 
 
 def sevitar_ucf101() -> TrainConfig:
-    """SeViTAR on UCF101 (89.35 on UCF-101P in Table 1); `--set objective.label.stage_shares=null`
-    learns at once."""
+    """Train SeViTAR on UCF101 (89.35 on UCF-101P in Table 1).
+
+    `--set objective.label.stage_shares=null` trains its parts together, not one after the other.
+    """
     return _paper("sevitar_ucf101")
 
 
 def sevitar_hmdb51() -> TrainConfig:
-    """SeViTAR on HMDB51 (78.92 on HMDB-51P in Table 1)."""
+    """Train SeViTAR on HMDB51 (78.92 on HMDB-51P in Table 1)."""
     return _paper("sevitar_hmdb51")
 
 
 def sevitar_kinetics400() -> TrainConfig:
-    """SeViTAR on the 80,000 Kinetics-400 videos of section 4.2 (65.22 on Kinetics-400P in Table
-    1)."""
+    """Train SeViTAR on the 80,000 Kinetics-400 videos of section 4.2 (65.22 in Table 1)."""
     config = _paper("sevitar_kinetics400")
     return replace(config, data=replace(config.data, limit=80_000))
 
 
 def sevitar_folder() -> TrainConfig:
-    """A small SeViTAR on a user's folder, from the bundled weights, for a CPU: joint training, a
-    few minutes."""
+    """Train a small SeViTAR on a folder of videos, from bundled weights, in minutes on a CPU."""
     config = finetune_folder()
     return replace(
         config,

@@ -43,8 +43,7 @@ def open_splits(config: DataConfig, seed: int) -> tuple[DatasetIndex, DatasetInd
 
 
 def preprocess_of(config: TrainConfig) -> Preprocess:
-    """Return the run's preprocessing: that of the configuration, else that of the checkpoint it
-    starts from.
+    """Return the preprocessing of the configuration, else of the checkpoint it starts from.
 
     Raises:
         UserError: if neither says.

@@ -15,8 +15,7 @@ from marey.transforms.preprocess import Preprocess
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class FeatureCacheConfig:
-    """Stored features of a frozen convolutional stem: the stem runs once per clip, not once per
-    epoch."""
+    """Stored features of a frozen stem, which runs once per clip, not once per epoch."""
 
     variants: PositiveInt = 2
     """Stored augmentations of each training clip; epoch e uses variant (e + i) modulo their number
@@ -62,8 +61,8 @@ class FeaturesData:
     max_val_videos: PositiveInt | None = None
     """Validate on the first so many videos (the paper: 64,000)."""
     stream: bool = False
-    """Read training shards in order with a shuffle buffer, for data too large to be read at
-    random."""
+    """Read training shards in order with a shuffle buffer, for data too large to be read at random.
+    """
     shuffle_buffer: PositiveInt = 2048
     """Records of that buffer."""
     on_corrupt: OnCorrupt = "raise"

@@ -1,5 +1,4 @@
-"""Training on stored features of a frozen convolutional stem (`data.feature_cache`): the stem runs
-once per clip.
+"""Training on stored features of a frozen stem (`data.feature_cache`), which runs once per clip.
 
 Every clip is read, augmented a few times and sent through the stem before training. The task then
 sees features (T, N, C) where it had pixels (T, C, H, W): the frames are still axis 0 of a clip, so
@@ -40,13 +39,13 @@ run."""
 
 
 class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
-    """Items whose clips were sent through a frozen stem: epoch e shows variant (e + i) modulo their
-    number of item i.
+    """Items whose clips a frozen stem has encoded, in several variants.
 
-    Half-precision arrays come back in single precision.
+    Epoch e shows variant (e + i) modulo the number of variants of item i. Half-precision arrays
+    come back in single precision.
 
     Args:
-        cache: holds them.
+        cache: holds the features.
         keys: of every variant of every item.
     """
 
@@ -64,14 +63,13 @@ class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
         """Return what is stored of one variant of item i.
 
         Raises:
-            UserError: if it is gone.
+            UserError: if its file is missing or damaged.
         """
         arrays = self.cache.get(self.keys[i][number])
         if arrays is None:
             raise UserError(
-                f"{self.cache.path(self.keys[i][number])}: stored features are gone or damaged; "
-                "start "
-                "again, and they are made anew"
+                f"{self.cache.path(self.keys[i][number])}: stored features are missing or damaged; "
+                "start the command again to compute them again"
             )
         return {
             name: array.float() if array.dtype == torch.float16 else array
@@ -79,8 +77,7 @@ class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
         }
 
     def all_clips(self) -> tuple[Tensor, Tensor]:
-        """Return every variant of every clip, float32 (M, V, T, N, C), and their labels, int64 (M,
-        V)."""
+        """Return all variants of all clips, float32 (M, V, T, N, C), and labels, int64 (M, V)."""
         items = [
             [self.variant(i, number) for number in range(len(keys))]
             for i, keys in enumerate(self.keys)
@@ -112,8 +109,7 @@ def store_items(
     return StoredFeatures(cache, keys)
 
 
-# ---- clips
-# ------------------------------------------------------------------------------
+# ---- clips ---------------------------------------------------------------------------------------
 
 
 def store_clip_features(config: TrainConfig, task: Task) -> Task:
@@ -148,19 +144,19 @@ def store_clip_features(config: TrainConfig, task: Task) -> Task:
 
 
 def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
-    """Return the configured model in evaluation mode, its trunk with pretrained weights; only the
-    stem is used of it.
+    """Return the configured model, of which only the stem is used, with a pretrained trunk.
 
     Raises:
         UserError: if the model has no convolutional stem.
     """
+    # Without an order head the same random numbers are drawn whatever the terms are; a seed keeps
+    # its results.
     arguments = {**task.model_arguments, "num_orders": 0}
     model = initial_model(config, replace(task, model_arguments=arguments), say=lambda text: None)
     if not hasattr(model.patch_embed, "trunk"):
         raise UserError(
             "data.feature_cache needs model.arguments.stem=efficientnet_lite0; other stems are "
-            "trained "
-            "with the rest of the model: set data.feature_cache=null"
+            "trained with the rest of the model: set data.feature_cache=null"
         )
     if config.model.init_from is None:
         fill_stem(model, whole=True)
@@ -170,13 +166,14 @@ def build_stem_model(config: TrainConfig, task: Task) -> nn.Module:
 def build_model(name: str, stem: nn.Module, arguments: dict[str, Any]) -> nn.Module:
     """Build the model around the stem, whose trunk is never trained."""
     model: Any = create_model(name, **arguments)
-    model.patch_embed.trunk.load_state_dict(stem.trunk.state_dict())  # type: ignore[union-attr,operator]
+    trained: Any = stem.trunk
+    model.patch_embed.trunk.load_state_dict(trained.state_dict())
     model.patch_embed.trunk.requires_grad_(False)
     return model
 
 
 def prepare_model(data: StoredFeatures, fresh: bool, model: nn.Module) -> None:
-    """Draw fresh narrow blocks wider, and fit in closed form what the model has to fit.
+    """Draw fresh narrow blocks wider, and fit what the model can fit in closed form.
 
     Args:
         data: training features.
@@ -193,14 +190,14 @@ def prepare_model(data: StoredFeatures, fresh: bool, model: nn.Module) -> None:
         if (labels != labels[:, :1]).any():
             raise UserError(
                 "the linear map of the stem's grid is fitted to one label per clip, but some "
-                "change when "
-                "clips are mirrored or reversed; set augment.reverse=0 and augment.flip=0"
+                "change when clips are mirrored or reversed; set augment.reverse=0 and "
+                "augment.flip=0"
             )
         model.fit_head(clips, labels[:, 0])
 
 
 class ClipStem:
-    """The variants of the clips of a data set, as a frozen stem sees them.
+    """Encodes the variants of the clips of a data set with a frozen stem.
 
     Augmentation is drawn from (0, variant, position in the whole data set), so that runs on other
     parts of it (other seeds, other folds) share the features.
@@ -256,8 +253,11 @@ class ClipStem:
         return keys
 
     def encode(self, position: int) -> list[dict[str, Tensor]]:
-        """Return the features, float16 (T, N, C), and the label of every variant of a clip of the
-        whole data set."""
+        """Return features, float16 (T, N, C), and label of every variant of a clip.
+
+        Args:
+            position: of the clip in the whole data set.
+        """
         items = [self.clips[(number * STRIDE, position)] for number in range(self.variants)]
         augmented = torch.stack([readable(item) for item in items])
         clips = torch.cat(
@@ -284,8 +284,7 @@ def frames_of(index: DatasetIndex, sample: Sample) -> Path:
 
 
 def plain_views(index: DatasetIndex, position: int, preprocess: Any, views: int) -> Tensor:
-    """Return the temporal views of evaluation of one clip (V, T, 3, S, S); a packed clip has one,
-    repeated."""
+    """Return the evaluation views of a clip (V, T, 3, S, S); a packed clip has one, repeated."""
     if views == 0:
         return torch.zeros(
             0, preprocess.sampling.num_frames, 3, preprocess.image_size, preprocess.image_size
@@ -315,8 +314,10 @@ def multiplies_bfloat16() -> bool:
 
 @torch.inference_mode()
 def run_trunk(stem: nn.Module, clips: Tensor) -> Tensor:
-    """Return float32 (V, T, N, C) for clips (V, T, 3, H, W), in bfloat16 where the processor
-    multiplies it natively."""
+    """Return the features of clips (V, T, 3, H, W), float32 (V, T, N, C).
+
+    They are computed in bfloat16 where the processor multiplies it natively.
+    """
     trunk: Any = stem.trunk
     with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
         features = trunk(clips.flatten(0, 1))

@@ -1,5 +1,4 @@
-"""Configurations of older versions, in run folders and inside checkpoints, with today's setting
-names."""
+"""Configurations of older versions, read from run folders and checkpoints under today's names."""
 
 from __future__ import annotations
 
@@ -19,8 +18,10 @@ GONE: dict[str, str | None] = {
 
 
 def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration in JSON types with today's setting names, saying once what was renamed
-    or left out."""
+    """Return a configuration in JSON types with today's setting names.
+
+    One warning says what was renamed or left out.
+    """
     migrated: dict[str, Any] = json.loads(json.dumps(values))
     changes = migrate_objective(migrated)
     for old, new in GONE.items():
@@ -51,8 +52,7 @@ def _section(values: dict[str, Any], path: str, *, make: bool = False) -> Any:
     return values
 
 
-# ---- objectives around objectives: `objective.kind` and `arguments`
-# -------------------------------------------------
+# ---- objectives around objectives: `objective.kind` and `arguments` ------------------------------
 
 CLASSIFICATION = (
     "label_smoothing",

@@ -1,5 +1,4 @@
-"""The settings of what is minimised: the weight of every loss term, and one class of settings per
-term."""
+"""The settings of the objective: the weight of every loss term, and one class per term."""
 
 from __future__ import annotations
 
@@ -17,8 +16,7 @@ from marey.training.settings import CHECKED, Several, Share
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class ClassificationConfig:
-    """Term "class": cross-entropy of the labels, or of several labels per video (task
-    "features")."""
+    """Term "class": cross-entropy of one label per clip, or of several (task "features")."""
 
     label_smoothing: Share = 0.0
     """Share of each target spread evenly over all classes."""
@@ -58,10 +56,10 @@ class OrderConfig:
     mask_diagonal: bool = False
     """Leave the diagonal out of the guided loss."""
     backwards: Several[str] = ()
-    """Classes whose clips are recordings played backwards. For the order terms they are turned
-    round first, so that "before" means before in the recording: where every action also exists
-    backwards, the order as played cannot be told from shuffled frames, for each set of frames comes
-    in both directions."""
+    """Classes whose clips are recordings played backwards. For the order terms they are flipped in
+    time first, so that "before" means before in the recording: where every action also exists
+    backwards, the order as played cannot be told from shuffled frames, because each set of frames
+    occurs in both directions."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -80,8 +78,7 @@ class LabelConfig:
         if self.stage_shares is not None and abs(sum(self.stage_shares) - 1) > 1e-6:
             raise UserError(
                 f"objective.label.stage_shares={list(self.stage_shares)} must have sum 1, for "
-                "example "
-                "[0.5, 0.25, 0.25]"
+                "example [0.5, 0.25, 0.25]"
             )
 
 
@@ -93,13 +90,15 @@ class TeacherConfig:
     """A checkpoint with the same classes: a run's folder, a bundled name, "hf:...",
     "torchvision:..."."""
     temperature: PositiveFloat = 2.0
-    """T: both answers are softened by it."""
+    """T: the logits of both models are divided by it."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
 class AdversarialConfig:
-    """Terms "adversarial" and "attention" of GAT's Algorithm 1; the paper weighs them 1 and, by the
-    distance, 0.001 ("frobenius") or 0.01 ("js")."""
+    """Terms "adversarial" and "attention" of GAT's Algorithm 1.
+
+    The paper weighs them 1 and, by the distance, 0.001 ("frobenius") or 0.01 ("js").
+    """
 
     eps: PositiveFloat = 0.5
     """Length of the perturbation, in units of the input the model reads (for clips: after
@@ -107,7 +106,7 @@ class AdversarialConfig:
     norm: Norm = "frame"
     """One length a frame, or one for the whole clip."""
     distance: Literal["frobenius", "js"] = "frobenius"
-    """Distance between the attention maps of clean and moved inputs: term "attention"."""
+    """Distance between the attention maps of clean and perturbed inputs: term "attention"."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -127,11 +126,9 @@ class ObjectiveConfig:
     """Which data is read, and which terms there are."""
     weights: dict[str, float] = field(default_factory=lambda: {"class": 1.0})
     """Factor of each term by name. Task "clips": "class", "order", "guided", "label", "teacher";
-    "features": "class";
-    "detection": "class", "box", "rpn_objectness", "rpn_box" (without "class" and "box" only the
-    proposals are trained);
-    every task: "adversarial", "attention". A term of weight 0 is left out of the sum, but its head
-    is built."""
+    "features": "class"; "detection": "class", "box", "rpn_objectness", "rpn_box" (without "class"
+    and "box" only the proposals are trained); every task: "adversarial", "attention". A term of
+    weight 0 is left out of the sum, but its head is built."""
     start: dict[str, Share] = field(default_factory=dict)
     """Share of the steps after which a term is added, by name; 0 where none is given. A step of
     "clips" without "order" and "guided" costs half."""

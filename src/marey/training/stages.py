@@ -1,5 +1,4 @@
-"""The schedule of the loss terms: which of them count in which part of a run, and which parameters
-learn then."""
+"""The stages of a run: which loss terms count in each, and which parameters are trained."""
 
 from __future__ import annotations
 
@@ -9,22 +8,22 @@ from dataclasses import dataclass
 from marey.training.objective_config import ObjectiveConfig
 
 
-def learns_backbone(name: str) -> bool:
-    """SeViTAR's first stage: the backbone, and the class MLP that teaches it.
+def trains_backbone(name: str) -> bool:
+    """Return whether SeViTAR's first stage trains a parameter: the backbone and the class MLP.
 
-    The class MLP sees a label embedding that is not trained yet; the paper does not say what the
-    backbone learned from.
+    The class MLP gives the backbone a loss. It reads a label embedding that is not trained yet. The
+    paper does not say which loss its backbone was trained by.
     """
     return not name.startswith("semantic_mlp.")
 
 
-def learns_semantic_mlp(name: str) -> bool:
-    """SeViTAR's second stage."""
+def trains_semantic_mlp(name: str) -> bool:
+    """Return whether SeViTAR's second stage trains a parameter: the semantic MLP."""
     return name.startswith("semantic_mlp.")
 
 
-def learns_class_mlp(name: str) -> bool:
-    """SeViTAR's third stage."""
+def trains_class_mlp(name: str) -> bool:
+    """Return whether SeViTAR's third stage trains a parameter: the class MLP."""
     return name.startswith("class_mlp.")
 
 
@@ -36,13 +35,12 @@ class Stage:
     """Share of the steps before it."""
     terms: frozenset[str]
     """Terms that count."""
-    learns: Callable[[str], bool] | None = None
-    """Whether the parameter of a name learns; None: all do that are not frozen."""
+    trains: Callable[[str], bool] | None = None
+    """Whether the parameter of a name is trained; None: all that are not frozen."""
 
 
 def build_stages(config: ObjectiveConfig) -> tuple[Stage, ...]:
-    """Return the stages that `objective.start` and `objective.label.stage_shares` describe, in
-    order.
+    """Return the stages of `objective.start` and `objective.label.stage_shares`, in order.
 
     With `stage_shares`, the terms of the first stage are all but "label", that of the second is
     "label" alone, and that of the third "class" alone (SeViTAR, section 3.2: backbone, then
@@ -53,16 +51,16 @@ def build_stages(config: ObjectiveConfig) -> tuple[Stage, ...]:
     if config.label.stage_shares is not None:
         first, second, _ = config.label.stage_shares
         parts = [
-            Stage(start=0.0, terms=weighed - {"label"}, learns=learns_backbone),
-            Stage(start=first, terms=weighed & {"label"}, learns=learns_semantic_mlp),
-            Stage(start=first + second, terms=weighed & {"class"}, learns=learns_class_mlp),
+            Stage(start=0.0, terms=weighed - {"label"}, trains=trains_backbone),
+            Stage(start=first, terms=weighed & {"label"}, trains=trains_semantic_mlp),
+            Stage(start=first + second, terms=weighed & {"class"}, trains=trains_class_mlp),
         ]
 
     stages = []
     for start in sorted({part.start for part in parts} | {0.0, *config.start.values()}):
         part = stage_at(parts, start)
         begun = frozenset(name for name in part.terms if config.start.get(name, 0.0) <= start)
-        stages.append(Stage(start=start, terms=begun, learns=part.learns))
+        stages.append(Stage(start=start, terms=begun, trains=part.trains))
     return tuple(stages)
 
 

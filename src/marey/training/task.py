@@ -7,7 +7,7 @@ A task is a function, named in `tasks.TASKS`:
 The loop then does, for every part of a step, on every process:
 
     outputs, terms = task.objective(model, batch)          # terms: {"name": unweighted scalar}
-    loss = task.objective.total(terms)             # backward, clip, optimiser step: the loop's work
+    loss = task.objective.total(terms)                     # then backward, clipping, optimiser step
 
 * `objective` always sees the plain module, never a DDP wrapper: the wrapper sits around model and
   objective together. It may call the model several times and `torch.autograd.grad` with respect to
@@ -43,10 +43,12 @@ from marey.training.stages import Stage, stage_at
 from marey.transforms.preprocess import Preprocess
 
 Batch = dict[str, Any]
-
+"""What `collate` made of some items: tensors, or nested dicts and lists of tensors, and plain
+values."""
 Outputs = dict[str, Any]
-
+"""What a model returns, see docs/conventions.md."""
 Terms = dict[str, Tensor]
+"""Name -> unweighted scalar."""
 
 
 class Data(Protocol):
@@ -75,7 +77,7 @@ class Objective(nn.Module):
     """A sum of named loss terms, all computed from one forward pass of a part of a step.
 
     A term is a module `(outputs, batch) -> unweighted scalar` (mean over the batch). Subclasses say
-    what happens before the forward pass (`prepare`) and how the model is called (`answer`). A
+    what happens before the forward pass (`prepare`) and how the model is called (`call_model`). A
     module, so that the buffers of the terms follow the device. Before every step the loop sets
     `step` and `total_steps`, which decide the stage.
 
@@ -90,8 +92,8 @@ class Objective(nn.Module):
     adversarial: (
         Callable[[Losses, Callable[[Terms], Tensor], Batch], tuple[Outputs, Terms]] | None
     ) = None
-    """Algorithm 1 of GAT: computes the terms on clean and on moved inputs; None: on clean inputs
-    alone."""
+    """Algorithm 1 of GAT: computes the terms on clean and on perturbed inputs; None: on clean
+    inputs alone."""
     evaluation_terms: tuple[str, ...] = ("class",)
     """Terms that are computed in evaluation, where nothing is minimised."""
 
@@ -116,30 +118,31 @@ class Objective(nn.Module):
         return losses(batch)
 
     def enter_stage(self, model: nn.Module) -> tuple[str, ...]:
-        """Return the names of the terms that count now, and let only the parameters of the stage
-        learn.
+        """Return the names of the terms that count now.
 
-        What the configuration froze stays frozen. A parameter without gradient is moved by no
-        optimiser, neither by momentum nor by weight decay.
+        Parameters that the stage does not train are frozen; what the configuration froze stays
+        frozen.
         """
         weighed = [name for name in self.terms if self.weights.get(name)]
         if not self.stages:
             return tuple(weighed)
         stage = stage_at(self.stages, self.step, self.total_steps)
-        if stage.learns is not None:
+        # No optimiser changes a parameter without gradient, neither by momentum nor by weight
+        # decay.
+        if stage.trains is not None:
             if self.trainable is None:
                 self.trainable = {
                     name for name, parameter in model.named_parameters() if parameter.requires_grad
                 }
             for name, parameter in model.named_parameters():
-                parameter.requires_grad_(stage.learns(name) and name in self.trainable)
+                parameter.requires_grad_(stage.trains(name) and name in self.trainable)
         return tuple(name for name in weighed if name in stage.terms)
 
     def prepare(self, model: nn.Module, batch: Batch, names: Sequence[str]) -> Batch:
         """Return the batch as the model and the terms of these names take it."""
         return batch
 
-    def answer(
+    def call_model(
         self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool
     ) -> Outputs:
         """Call the model on a prepared batch."""
@@ -149,15 +152,17 @@ class Objective(nn.Module):
         self, model: nn.Module, names: Sequence[str], batch: Batch, return_attention: bool = False
     ) -> tuple[Outputs, Terms]:
         """Return the outputs for a prepared batch and the unweighted terms of these names."""
-        outputs = self.answer(model, batch, names, return_attention)
+        outputs = self.call_model(model, batch, names, return_attention)
         return outputs, {name: self.terms[name](outputs, batch) for name in names}
 
     def total(self, terms: Terms) -> Tensor:
         r"""Weigh and sum the terms.
 
-        Truong et al., "DirecFormer", CVPR 2022, Eq. 14: L = lambda_cls L_cls + lambda_ord L_ord +
-        lambda_self L_self, the terms "class", "order" and "guided"; the text has lost the paper's
-        values of lambda.
+        Truong et al., "DirecFormer", CVPR 2022, Eq. 14, with the terms "class", "order", "guided":
+
+            L = lambda_cls L_cls + lambda_ord L_ord + lambda_self L_self
+
+        The values of lambda are illegible in our copy of the paper.
 
         Raises:
             UserError: if a term has no weight in `objective.weights`.
@@ -203,8 +208,7 @@ class Evaluator:
             self.rows[sample] = self.row_of(outputs, batch, position)
 
     def row_of(self, outputs: Outputs, batch: Batch, position: int) -> dict[str, Any]:
-        """Return what is kept of the sample at a position of the batch: CPU tensors and plain
-        values."""
+        """Return CPU tensors and plain values of the sample at a position of the batch."""
         raise NotImplementedError
 
     def compute(self) -> dict[str, Any]:
@@ -216,8 +220,7 @@ class Evaluator:
         return self.rows
 
     def merge(self, states: Sequence[Any]) -> None:
-        """Replace this evaluator's rows by those of all processes, ordered by sample number, each
-        sample once."""
+        """Replace the rows by those of all processes, in order of sample number, each once."""
         together = {sample: row for state in states for sample, row in state.items()}
         self.rows = dict(sorted(together.items()))
 

@@ -45,7 +45,7 @@ class ClipClassifier(nn.Module):
 
 
 class ClipObjective(Objective):
-    def answer(self, model, batch, names, return_attention):
+    def call_model(self, model, batch, names, return_attention):
         return model(batch["clip"])
 
 
@@ -192,6 +192,6 @@ def test_settings_that_have_no_meaning_are_named(assignment, message):
 def test_a_batch_without_inputs_is_refused():
     objective = adversarial(ClipObjective({"class": 1.0}, {"class": LabelTerm()}))
     with pytest.raises(
-        UserError, match="moves the inputs clip, features, but a batch of this task has label"
+        UserError, match="perturbs the inputs clip, features, but a batch of this task has label"
     ):
         objective(ClipClassifier(), {"label": torch.zeros(1)})

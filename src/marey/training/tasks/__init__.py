@@ -19,8 +19,7 @@ TASKS: dict[str, Callable[[TrainConfig], Task]] = {
 
 
 def build_task(config: TrainConfig) -> Task:
-    """Build the task of a configuration, with what every task can have: stored features,
-    adversarial training.
+    """Build the task of a configuration, with stored features and adversarial training if set.
 
     Raises:
         UserError: if the data does not fit the task.
@@ -30,8 +29,7 @@ def build_task(config: TrainConfig) -> Task:
         if task.store_features is None:
             raise UserError(
                 f"objective.task={config.objective.task} has no frozen stem to store features of; "
-                "set "
-                "data.feature_cache=null"
+                "set data.feature_cache=null"
             )
         task = task.store_features(task)
 

@@ -75,8 +75,7 @@ def build_terms(
 def add_order(
     parts: ClipTerms, settings: ObjectiveConfig, class_names: tuple[str, ...], num_frames: int
 ) -> None:
-    """Add the terms "order" and "guided" and what they need: permutations, the head's size,
-    OrderAcc."""
+    """Add the terms "order" and "guided", the permutations, the size of the head and OrderAcc."""
     rows = permutation_set(settings.order, num_frames)
     parts.permuted_clips = PermutedClips(rows, class_names, settings.order.backwards)
     if "order" in settings.weights:
@@ -92,8 +91,7 @@ def add_order(
 def add_label(
     parts: ClipTerms, settings: ObjectiveConfig, class_names: tuple[str, ...], unseen: Sequence[str]
 ) -> None:
-    """Add the term "label" and what it needs: label embeddings, the head's width, the nearest
-    label."""
+    """Add the term "label", the label embeddings, the width of the head and label accuracy."""
     labels, unseen_vectors, report = embed_classes(class_names, unseen, settings.label.source)
     parts.terms["label"] = LabelTerm(labels.vectors, settings.label.loss)
     parts.measures.append(LabelMeasure(labels.vectors))

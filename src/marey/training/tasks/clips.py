@@ -1,5 +1,4 @@
-"""The task "clips": one label per video, and beside it the order of its frames, its label's
-meaning, a teacher."""
+"""The task "clips": one label per video, with the terms of order, label embedding and teacher."""
 
 from __future__ import annotations
 
@@ -102,13 +101,11 @@ class ClipsObjective(Objective):
         if self.classification.mixes and not only_class:
             raise UserError(
                 "objective.classification.mixup_alpha and cutmix_alpha must be 0 beside the terms "
-                "order, "
-                "guided and label: a mixed clip has no one order and no one label to mean"
+                "order, guided and label: a mixed clip has no one order and no one label to mean"
             )
 
     def prepare(self, model: nn.Module, batch: Batch, names: Sequence[str]) -> Batch:
-        """Add "targets" (B, K), mix the clips, and put permuted clips behind them where the order
-        terms need them."""
+        """Add "targets" (B, K), mix the clips, and append permuted clips for the order terms."""
         smoothing = self.classification.label_smoothing if model.training else 0.0
         clip, targets = batch["clip"], soft_targets(batch["label"], self.num_classes, smoothing)
         if model.training:
@@ -128,7 +125,7 @@ class ClipsObjective(Objective):
             else batch
         )
 
-    def answer(
+    def call_model(
         self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool
     ) -> Outputs:
         """Return the outputs for the clips, and below "permuted" those for the permuted clips."""
@@ -146,8 +143,7 @@ class ClipsObjective(Objective):
     def losses(
         self, model: nn.Module, names: Sequence[str], batch: Batch, return_attention: bool = False
     ) -> tuple[Outputs, Terms]:
-        """Return the outputs and the unweighted terms; with an order head, every head takes part in
-        the graph."""
+        """Return the outputs and the unweighted terms; every head gets a gradient."""
         outputs, terms = super().losses(model, names, batch, return_attention)
         if self.permuted_clips is not None and model.training and terms:
             permuted = outputs.get("permuted", {})

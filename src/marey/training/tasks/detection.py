@@ -37,8 +37,7 @@ HEAD_TERMS, PROPOSAL_TERMS = ("class", "box"), ("rpn_objectness", "rpn_box")
 
 
 def build(config: TrainConfig) -> Task:
-    """Build the task for a folder in AVA's layout, optionally with pasted scenes of single-person
-    clips.
+    """Build the task for a folder in AVA's layout, optionally with pasted scenes.
 
     With `data.feature_cache` a frozen image stem (`trunk="efficientnet_lite0"`) runs once per clip
     and variant before training; the rest of the network then trains in a fraction of the time.
@@ -126,8 +125,7 @@ def open_scenes(
 
 
 def predicted_boxes(config: TrainConfig, split: str) -> dict[tuple[str, float], Tensor] | None:
-    """Return the outside detector's boxes (R, 4) by video and second, None where they are not
-    used."""
+    """Return the outside detector's boxes (R, 4) by video and second, None if they are not used."""
     if config.objective.detection.boxes != "predicted":
         return None
     if config.data.detection.predicted_boxes is None:
@@ -160,8 +158,7 @@ def load_image_stem(model: nn.Module) -> None:
     load_imagenet_stem(model.trunk.stem)  # type: ignore[arg-type, union-attr]
 
 
-# ---- stored features of the image stem
-# ------------------------------------------------------------------------------
+# ---- stored features of the image stem -----------------------------------------------------------
 
 
 def store_scene_features(config: TrainConfig, task: Task) -> Task:
@@ -178,8 +175,7 @@ def store_scene_features(config: TrainConfig, task: Task) -> Task:
     ):
         raise UserError(
             "data.feature_cache stores the features of model.arguments.trunk=efficientnet_lite0, "
-            "for boxes "
-            "of one's own or the truth; set data.feature_cache=null"
+            "for boxes of one's own or the truth; set data.feature_cache=null"
         )
     if arguments.get("trunk_arguments", {}).get("trained_stages"):
         raise UserError(
@@ -206,8 +202,7 @@ def image_trunk(config: TrainConfig) -> FrameTrunk:
 
 
 class SceneStem:
-    """Stores scenes as a frozen image stem sees them, variant by variant: variant v of item i is
-    `data[(v, i)]`."""
+    """Encodes scenes with a frozen image stem; variant v of item i is `data[(v, i)]`."""
 
     def __init__(self, trunk: FrameTrunk, cache: FeatureCache) -> None:
         self.trunk, self.cache = trunk, cache
@@ -230,8 +225,7 @@ class SceneStem:
 
     @torch.no_grad()
     def encode(self, item: dict[str, Any]) -> dict[str, Tensor]:
-        """Return boxes and labels of an item, and in place of its clip its features in half
-        precision."""
+        """Return boxes and labels of an item, and its features in half precision."""
         fine, coarse = self.trunk.stem_features(item["clip"])
         return {
             "boxes_xyxy_norm": item["boxes_xyxy_norm"],
@@ -241,8 +235,7 @@ class SceneStem:
         }
 
 
-# ---- objective
-# ------------------------------------------------------------------------------
+# ---- objective -----------------------------------------------------------------------------------
 
 
 class DetectionObjective(Objective):
@@ -269,7 +262,7 @@ class DetectionObjective(Objective):
         )
         self.boxes = boxes
 
-    def answer(
+    def call_model(
         self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool
     ) -> Outputs:
         """Return the model's outputs, in training with what the terms compare them to."""
@@ -295,8 +288,7 @@ class DetectionObjective(Objective):
         return {"proposals": proposals, **losses}
 
     def features(self, model: nn.Module, batch: Batch) -> tuple[Tensor, tuple[int, int]]:
-        """Return the trunk's map and the frame size in pixels, from clips or from stored stem
-        features."""
+        """Return the trunk's map and the frame size in pixels, from clips or stored features."""
         detector: Any = model
         if "fine" not in batch:
             return detector.features(batch["clip"]), tuple(batch["clip"].shape[-2:])
@@ -305,8 +297,7 @@ class DetectionObjective(Objective):
 
 
 class DetectionEvaluator(Evaluator):
-    """Frame mAP at IoU 0.5 ("map"), and persons found whatever they do, at 0.5 and 0.75
-    (`AvaEvaluator.compute`)."""
+    """Frame mAP at IoU 0.5 ("map"), and persons found at IoU 0.5 and 0.75 (`AvaEvaluator`)."""
 
     main = "map"
 

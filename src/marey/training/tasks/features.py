@@ -1,5 +1,4 @@
-"""Several labels per video, from features by second: GAT on YouTube-8M and on features of one's own
-videos."""
+"""The task "features": several labels per video, from its features by second (GAT)."""
 
 from __future__ import annotations
 
@@ -139,8 +138,7 @@ def collate_videos(samples: Sequence[dict[str, Any]]) -> Batch:
 
 
 class StreamedTraining:
-    """Endless batches from streamed shards, for the training loop; starts at any part number,
-    epochs included."""
+    """Endless batches from streamed shards, from any part number on."""
 
     def __init__(self, data: StreamedExamples, workers: int) -> None:
         """Read through a loader with so many workers."""
@@ -151,8 +149,7 @@ class StreamedTraining:
         return self.data.num_records()
 
     def batches(self, first_part: int, part_size: int, rank: int, world: int) -> Iterator[Batch]:
-        """Give collated batches from number `first_part` of this rank on; the last of an epoch may
-        be smaller."""
+        """Give the batches of this rank from `first_part` on; an epoch's last may be smaller."""
         data, epoch, done = self.data, 0, first_part
         data.rank, data.num_ranks = rank, world
         while True:
@@ -160,9 +157,8 @@ class StreamedTraining:
             size = data.num_batches(part_size, self.workers)
             if size == 0:
                 raise UserError(
-                    f"rank {rank} of {world} has no record of the {len(self)} in these shards; "
-                    "use fewer "
-                    "processes"
+                    f"rank {rank} of {world} has no record of the {len(self)} in these shards; use "
+                    "fewer processes"
                 )
             if done < size:
                 data.set_epoch(epoch, batches_done=done, batch_size=part_size)
@@ -187,12 +183,11 @@ class FeatureObjective(Objective):
                 video = int(bad.any(1).nonzero()[0])
                 raise UserError(
                     f"video '{batch['ids'][video]}': feature '{name}' holds a value that is not a "
-                    "finite "
-                    "number; make the features again"
+                    "finite number; make the features again"
                 )
         return batch
 
-    def answer(
+    def call_model(
         self, model: nn.Module, batch: Batch, names: Sequence[str], return_attention: bool
     ) -> Outputs:
         """Call the model on features and mask."""

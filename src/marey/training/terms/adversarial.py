@@ -1,7 +1,7 @@
-"""The terms "adversarial" and "attention": adversarial training, for every task (Sahu et al.,
-Algorithm 1).
+"""The terms "adversarial" and "attention" of every task: adversarial training.
 
-A step costs two forward passes (clean, moved) and two backward passes (inputs, parameters).
+Sahu et al., "GAT", Algorithm 1. A step costs two forward passes (clean, perturbed) and two backward
+passes (inputs, parameters).
 """
 
 from __future__ import annotations
@@ -23,15 +23,22 @@ INPUT_KEYS = ("clip", "features")
 dict of such."""
 
 
-class AdversarialTraining:
-    """The terms of clean inputs, and beside them "adversarial" and "attention" of moved inputs
-    (Algorithm 1).
+Inputs = Mapping[tuple[str, ...], Tensor]
+"""Path in a batch, e.g. ("clip",) or ("features", "rgb") -> input of the model."""
 
-    L = L_clean + alpha * L_clean(X + R) + beta * distance of the attention maps, where alpha and
-    beta are the weights of the two terms and L_clean is the weighted sum of the other terms.
+
+class AdversarialTraining:
+    """The terms on clean inputs, and the terms "adversarial" and "attention" on perturbed inputs.
+
+    Sahu et al., Algorithm 1, with R of Eq. 3 and G = dL_clean(X) / dX:
+
+        L = L_clean(X) + alpha L_clean(X + R) + beta d(A(X), A(X + R)),    R = eps G / ||G||_2
+
+    L_clean is the weighted sum of the other terms, A are the attention maps; alpha is the weight of
+    "adversarial", beta that of "attention".
 
     Args:
-        config: how inputs are moved.
+        config: how inputs are perturbed, and the distance d.
         compare_attention: whether the term "attention" is computed.
     """
 
@@ -51,17 +58,18 @@ class AdversarialTraining:
         inputs = {
             path: tensor.detach().requires_grad_() for path, tensor in input_tensors(batch).items()
         }
-        with same_randomness(next(iter(inputs.values())).device):  # dropout repeats
+        with same_randomness(next(iter(inputs.values())).device):  # both passes drop the same units
             outputs, terms = losses(
                 with_inputs(batch, inputs), return_attention=self.compare_attention
             )
 
-        moves = adversarial_perturbation(
+        # Eq. 3. The graph is kept: the clean loss is also trained on.
+        perturbations = adversarial_perturbation(
             total(terms), list(inputs.values()), self.config.eps, self.config.norm
         )
-        moved = move_inputs(inputs, moves)
+        perturbed = perturb_inputs(inputs, perturbations)
         adversarial, adversarial_terms = losses(
-            with_inputs(batch, moved), return_attention=self.compare_attention
+            with_inputs(batch, perturbed), return_attention=self.compare_attention
         )
 
         terms = {**terms, "adversarial": total(adversarial_terms)}
@@ -87,14 +95,13 @@ def input_tensors(batch: Batch) -> dict[tuple[str, ...], Tensor]:
             found[(key,)] = value
     if not found:
         raise UserError(
-            f"adversarial training moves the inputs {', '.join(INPUT_KEYS)}, but a batch of this "
-            "task has "
-            f"{', '.join(batch)}"
+            f"adversarial training perturbs the inputs {', '.join(INPUT_KEYS)}, but a batch of "
+            f"this task has {', '.join(batch)}"
         )
     return found
 
 
-def with_inputs(batch: Batch, inputs: Mapping[tuple[str, ...], Tensor]) -> Batch:
+def with_inputs(batch: Batch, inputs: Inputs) -> Batch:
     """Return the batch with other inputs."""
     changed: Batch = dict(batch)
     for (key, *rest), tensor in inputs.items():
@@ -105,14 +112,10 @@ def with_inputs(batch: Batch, inputs: Mapping[tuple[str, ...], Tensor]) -> Batch
     return changed
 
 
-def move_inputs(
-    inputs: Mapping[tuple[str, ...], Tensor], moves: list[Tensor]
-) -> dict[tuple[str, ...], Tensor]:
+def perturb_inputs(inputs: Inputs, perturbations: list[Tensor]) -> dict[tuple[str, ...], Tensor]:
     """Return X + R, without a graph."""
-    return {
-        path: (tensor + move).detach()
-        for (path, tensor), move in zip(inputs.items(), moves, strict=True)
-    }
+    pairs = zip(inputs.items(), perturbations, strict=True)
+    return {path: (tensor + perturbation).detach() for (path, tensor), perturbation in pairs}
 
 
 def same_randomness(device: torch.device) -> Any:
@@ -123,8 +126,7 @@ def same_randomness(device: torch.device) -> Any:
 def perturb(
     objective: Objective, model: nn.Module, batch: Batch, eps: float, norm: Norm = "frame"
 ) -> Batch:
-    """Attack a model: return the batch with every input moved by eps against it (Eq. 3), for
-    evaluation (Fig. 7).
+    """Return the batch with every input perturbed by eps against the model (Eq. 3, for Fig. 7).
 
     Labels of the batch are those the loss is raised for; the model's mode and gradients are left as
     they are.
@@ -134,7 +136,7 @@ def perturb(
             path: tensor.detach().requires_grad_() for path, tensor in input_tensors(batch).items()
         }
         _, terms = objective(model, with_inputs(batch, inputs))
-        moves = adversarial_perturbation(
+        perturbations = adversarial_perturbation(
             objective.total(terms), list(inputs.values()), eps, norm, retain_graph=False
         )
-    return with_inputs(batch, move_inputs(inputs, moves))
+    return with_inputs(batch, perturb_inputs(inputs, perturbations))

@@ -1,5 +1,4 @@
-"""The term "class": cross-entropy of one label per clip, or of several labels per video; and clips
-mixed for it."""
+"""The term "class": cross-entropy of one label per clip or of several, and mixed clips."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ from marey.transforms.mixing import cutmix, mixup
 
 
 class ClassTerm(nn.Module):
-    """Cross-entropy of `outputs["logits"]` (B, K) against the distributions `batch["targets"]` (B,
-    K).
+    """Cross-entropy of `outputs["logits"]` against the distributions `batch["targets"]`, (B, K).
 
     Args:
         class_weights: float, (K,), or None for 1.
@@ -51,8 +49,7 @@ class MultilabelTerm(nn.Module):
 
 
 def mix_clips(clip: Tensor, targets: Tensor, config: ClassificationConfig) -> tuple[Tensor, Tensor]:
-    """Draw from torch's global generator whether and how the clips of a batch are mixed, and mix
-    them.
+    """Mix the clips of a batch, as drawn from torch's global generator.
 
     Args:
         clip: float, (B, T, C, H, W).

@@ -1,5 +1,4 @@
-"""The terms of the Action Transformer: "class", "box", "rpn_objectness", "rpn_box" (Girdhar et al.,
-section 3.4)."""
+"""The terms of the Action Transformer (Girdhar et al., section 3.4): heads and proposals."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The term "teacher": a larger model's answers beside the labels (the HMDB_simp study's future
-work)."""
+"""The term "teacher": distillation from a larger model (future work of the HMDB_simp study)."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ from marey.transforms.preprocess import Preprocess
 
 
 class TeacherTerm(nn.Module):
-    """`distillation_loss` of the student's logits against those of a teacher that sees the same
-    clips.
+    """`distillation_loss` of the student's logits against a teacher's on the same clips.
 
     Args:
         teacher: in evaluation mode; never trained, and not a part of the checkpoint.
@@ -40,16 +38,14 @@ class TeacherTerm(nn.Module):
         self.teacher, self.temperature = teacher.eval().requires_grad_(False), temperature
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """Return the mean over the batch; clips permuted behind the ordered ones are not shown to
-        the teacher."""
+        """Return the mean over the batch; the teacher sees the ordered clips only."""
         clip = batch["clip"][: len(batch["label"])]
         with torch.no_grad():
-            wanted = self.teacher.eval()(self.translate(clip))["logits"]
-        return distillation_loss(outputs["logits"], wanted, self.temperature)
+            teacher_logits = self.teacher.eval()(self.translate(clip))["logits"]  # (B, K)
+        return distillation_loss(outputs["logits"], teacher_logits, self.temperature)
 
     def translate(self, clip: Tensor) -> Tensor:
-        """Return a clip (B, T, 3, S, S) of the student in the teacher's size, mean, standard
-        deviation and order."""
+        """Return a clip (B, T, 3, S, S) of the student as the teacher's preprocessing makes it."""
         size = self.teacher_preprocess.image_size
         pixels: Any = self.preprocess.denormalise(clip)
         if pixels.shape[-1] != size:
@@ -74,8 +70,7 @@ def build_teacher_term(
     if teacher.preprocess is None or tuple(teacher.class_names or ()) != class_names:
         raise UserError(
             f"teacher {config.checkpoint} knows {len(teacher.class_names or ())} classes, other "
-            "than the "
-            f"{len(class_names)} of the data; fine-tune the teacher on the same data first"
+            f"than the {len(class_names)} of the data; fine-tune the teacher on the same data first"
         )
     mine, theirs = preprocess.sampling.num_frames, teacher.preprocess.sampling.num_frames
     if mine != theirs:

@@ -1,5 +1,4 @@
-"""The term "label" of SeViTAR: the predicted label embedding against that of the label's name
-(section 3.2)."""
+"""The term "label": the predicted label embedding against the label's (SeViTAR, section 3.2)."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ from marey.training.task import Batch, Outputs
 
 
 class LabelTerm(nn.Module):
-    """`label_embedding_loss` of `outputs["label_embedding"]` (B, E) for the classes
-    `batch["label"]` (B,).
+    """`label_embedding_loss` of `outputs["label_embedding"]` (B, E) for `batch["label"]` (B,).
 
     Args:
         vectors: float, (K, E), one unit vector per class.

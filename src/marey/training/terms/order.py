@@ -40,15 +40,15 @@ class OrderTerm(nn.Module):
         if "order_logits" not in outputs:
             raise UserError(
                 "the order loss needs a model with an order head, this one has none; use "
-                "DirecFormer with "
-                "num_orders = rows of the permutation set"
+                "DirecFormer with num_orders = rows of the permutation set"
             )
         return order_loss(outputs["permuted"]["order_logits"], batch["permutation_index"])
 
 
 class GuidedTerm(nn.Module):
-    """L_self of Eq. 13, on the permuted clips only: on ordered clips the time embedding alone would
-    solve it.
+    """L_self of Eq. 13, on the permuted clips only.
+
+    On ordered clips attention could follow the time embedding without looking at the frames.
 
     Args:
         signs, mask_diagonal: see `guided_loss`.
@@ -82,13 +82,13 @@ def permutation_set(config: OrderConfig, num_frames: int) -> Tensor:
 
 
 class PermutedClips(nn.Module):
-    """The step before the forward pass: behind the clips of a batch, a permuted copy of each.
+    """The step before the forward pass: a permuted copy of every clip is appended to a batch.
 
     Args:
         permutations: int64, (P, T).
         class_names: in label order.
-        backwards: classes whose clips are recordings played backwards; they are turned round before
-            they are permuted.
+        backwards: classes whose clips are recordings played backwards; they are flipped in time
+            before they are permuted.
 
     Raises:
         UserError: if a class played backwards is unknown.
@@ -118,8 +118,7 @@ class PermutedClips(nn.Module):
         return {**self.permuted(batch, self.permutations[index]), "permutation_index": index}
 
     def evaluation_batch(self, batch: Batch) -> Batch:
-        """Permute each clip by any of the T! permutations; that of sample i is the same in every
-        evaluation."""
+        """Permute each clip by one of all T! permutations, in every evaluation by the same."""
         T = batch["clip"].shape[1]
         rows = [
             random_permutations(1, T, torch.Generator().manual_seed(sample))
@@ -134,14 +133,13 @@ class PermutedClips(nn.Module):
         return {**batch, "clip": torch.cat([clip, permuted]), "order": order}
 
     def as_recorded(self, clip: Tensor, label: Tensor) -> Tensor:
-        """Turn the clips of classes played backwards round in time."""
+        """Return the clips (B, T, ...), those played backwards flipped in time."""
         is_backwards = self.is_backwards[label].view(-1, *[1] * (clip.ndim - 1))
         return torch.where(is_backwards, clip.flip(1), clip)
 
 
 def split_outputs(outputs: Outputs, num_ordered: int) -> Outputs:
-    """Divide the outputs for ordered, then permuted clips: the rows of the permuted ones go below
-    "permuted"."""
+    """Return the outputs of the ordered clips, and below "permuted" those of the permuted ones."""
     ordered, permuted = {}, {}
     for name, value in outputs.items():
         if isinstance(value, Tensor):
@@ -153,8 +151,7 @@ def split_outputs(outputs: Outputs, num_ordered: int) -> Outputs:
 
 
 class OrderMeasure:
-    """OrderAcc with its interval and chance level, from the temporal attention on the permuted
-    clips."""
+    """OrderAcc (Eq. 15) with interval and chance level, from the attention on permuted clips."""
 
     def row_of(self, outputs: Outputs, position: int) -> dict[str, Any]:
         """Return the OrderAcc of one sample, where the model has temporal attention."""
@@ -170,8 +167,7 @@ class OrderMeasure:
         }
 
     def compute(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Return "order_accuracy" with "_low", "_high" and "_chance"; nothing where it was not
-        measured."""
+        """Return "order_accuracy" with "_low", "_high", "_chance"; nothing if not measured."""
         measured = [row for row in rows if "order_accuracy" in row]
         if not measured:
             return {}
