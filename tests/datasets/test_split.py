@@ -9,7 +9,13 @@ import pytest
 
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.open import open_dataset
-from marey.datasets.split import describe_splits, make_splits
+from marey.datasets.split import (
+    check_classes,
+    describe_splits,
+    hold_out,
+    limited,
+    make_splits,
+)
 from marey.errors import UserError
 
 
@@ -109,3 +115,69 @@ def test_a_column_of_the_manifest_can_be_the_group(tmp_path):
 def test_mistakes_are_named(change, words):
     with pytest.raises(UserError, match=words):
         make_splits(index_of({"a": 4, "b": 4}), **change)
+
+
+def labelled_index(rows: list[tuple[str, str | None]]) -> DatasetIndex:
+    samples = tuple(
+        Sample(path=Path(f"v{n}.mp4"), label=label, group=group)
+        for n, (label, group) in enumerate(rows)
+    )
+    return DatasetIndex(
+        samples=samples,
+        class_names=tuple(sorted({label for label, _ in rows})),
+        name="t",
+        root=Path("data"),
+    )
+
+
+def test_holding_out_takes_a_share_of_every_class_and_never_cuts_a_group() -> None:
+    index = labelled_index([(label, f"{label}{n // 2}") for label in "ab" for n in range(20)])
+    train, val = hold_out(index, 0.2, seed=0)
+    assert val is not None
+    assert Counter(sample.label for sample in val.samples) == {"a": 4, "b": 4}
+    assert not {s.group for s in train.samples} & {s.group for s in val.samples}
+    assert len(train) + len(val) == 40
+
+
+def test_groups_that_span_classes_stay_whole() -> None:
+    index = labelled_index([(label, f"scene{n}") for label in "abc" for n in range(10)])
+    train, val = hold_out(index, 0.2, seed=1)
+    assert val is not None
+    assert not {s.group for s in train.samples} & {s.group for s in val.samples}
+    assert Counter(s.label for s in val.samples) == {"a": 2, "b": 2, "c": 2}
+
+
+def test_a_single_group_cannot_be_held_out() -> None:
+    assert hold_out(labelled_index([("a", "g"), ("b", "g")]), 0.5, seed=0)[1] is None
+
+
+def test_holding_out_follows_the_seed() -> None:
+    index = labelled_index([("a", None)] * 30 + [("b", None)] * 30)
+    first, again, other = (hold_out(index, 0.2, seed)[1] for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_a_limit_is_drawn_evenly_over_classes() -> None:
+    index = labelled_index([("a", None)] * 50 + [("b", None)] * 5)
+    chosen = limited(index, 8, seed=0)
+    assert Counter(index.samples[position].label for position in chosen) == {"a": 4, "b": 4}
+    assert chosen == sorted(chosen)
+
+
+def test_one_class_is_an_error() -> None:
+    with pytest.raises(
+        UserError, match="all 2 training videos have the label 'a'; a classifier needs at least two"
+    ):
+        check_classes(labelled_index([("a", None), ("a", None)]), None)
+
+
+def test_labels_absent_from_training_are_named() -> None:
+    train, val = (
+        labelled_index([("a", None), ("b", None)]),
+        labelled_index([("c", None), ("a", None)]),
+    )
+    with pytest.raises(
+        UserError, match="validation has labels absent from training: c; add training videos"
+    ):
+        check_classes(train, val)
