@@ -255,7 +255,8 @@ def run_full(recipe: TrainConfig, row: Row, seed: int, options: ReproduceOptions
     out = options.cache / "runs" / f"{recipe.recipe}-{row.name.replace(' ', '_')}-seed{seed}"
     train(config, out, resume=out.exists())
 
-    settings = EvaluateOptions(views=(1, 3), device=options.device)
+    # The test lists of all three data sets come without labels.
+    settings = EvaluateOptions(split="val", views=(1, 3), device=options.device)
     report, _ = evaluate(out, str(options.data), settings)
     found = {"top1": 100 * report["top1"], "top5": 100 * report["top5"], "run": out.name}
     order = report.get("order", {}).get("order_accuracy")

@@ -402,7 +402,7 @@ def listing(
             "id": batch["ids"][row],
             "truth": [names[k] for k in batch["targets"][row].nonzero().flatten()],
         }
-        for row in range(count)
+        for row in range(min(count, len(batch["ids"])))
     ]
     for name in ("SA-CE", "GAT-AdvFr"):
         model = load_checkpoint(study.trained(name, variant_of(study.config, name), seed)).model

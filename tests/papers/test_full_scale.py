@@ -1,0 +1,119 @@
+"""Every full-scale cell of every study runs, narrowed and for two steps, on a tiny data set in the official layout."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marey.datasets.youtube8m import FrameExample, write_examples
+from marey.papers import action_transformer, direcformer, gat, hmdb_study, sevitar
+from marey.papers.cells import Cell, ReproduceOptions
+from marey.papers.run import run_cells
+from marey.training.config import TrainConfig, override
+from marey.training.loop import train
+
+pytestmark = pytest.mark.slow
+
+SHORT = ["train.max_steps=2", "train.batch_size=2", "train.eval_every=2", "train.precision=fp32", "train.workers=0",
+         "train.calibrate=false", "train.tensorboard=false"]
+SMALL = ["data.preprocess.image_size=32", "data.preprocess.short_side=32"]
+DENSE = ["data.preprocess.sampling.stride_frames=2"]
+"""The tiny videos have 20 frames; at a stride of 32 the clips would repeat them, and repeated frames have no order."""
+NARROW = ["model.arguments.embed_dim=48", "model.arguments.depth=2", "model.arguments.num_heads=4"]
+NARROW_GAT = ["model.arguments.hidden_dim=64", "model.arguments.ffn_ratio=0.25"]
+NARROW_AVA = ["data.preprocess.image_size=64", "data.preprocess.sampling.num_frames=16", "train.accumulate=1",
+              "model.arguments.width=0.125", "model.arguments.query_channels=16", "model.arguments.rpn_channels=32",
+              "model.arguments.anchor_sizes=[16,32,48]"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny data sets, and of two tiny public models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2]))
+        tiny = importlib.import_module("benchmarks.reference_data")
+    root = tmp_path_factory.mktemp("data")
+    tiny.make_clip_layouts(root)
+    tiny.make_ava(root / "ava", scenes=False)
+    (root / "youtube8m").mkdir()
+    shards = tiny.youtube8m_videos()
+    shards["test0000.tfrecord"] = shards["train0000.tfrecord"]         # five parts need five videos
+    for name, videos in shards.items():
+        write_examples(root / "youtube8m" / name, [FrameExample(**video) for video in videos])
+    for name, model in tiny.tiny_public_models().items():
+        model.save_pretrained(root / name, safe_serialization=True)
+    return root
+
+
+def narrowed(settings: list[str]) -> Callable[..., Any]:
+    """Return `train` for configurations with some settings changed."""
+    def run(config: TrainConfig, out: Path, **options: Any) -> Any:
+        return train(override(config, [*SHORT, *settings]), out, **{**options, "quiet": True})
+
+    return run
+
+
+def run_all(cells: list[Cell], out: Path) -> dict[str, dict[str, list[float]]]:
+    """Run cells; returns name -> metrics, after seeing that none failed."""
+    results = run_cells(cells, out, scale="full", say=lambda line: None)
+    errors = [error for result in results for error in result.errors]
+    assert not errors, "\n".join(errors)
+    assert all(result.seeds_run for result in results)
+    return {result.name: result.values for result in results}
+
+
+def options(data: Path, tmp_path: Path) -> ReproduceOptions:
+    return ReproduceOptions(scale="full", data=str(data), seeds=1, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("prefix", "folder", "count"), [
+    ("Jester", "jester", 10), ("SSv2", "something_v2", 4), ("K400", "kinetics400", 4)])
+def test_direcformer(prefix: str, folder: str, count: int, data: Path, tmp_path: Path,
+                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direcformer, "train", narrowed(SMALL + DENSE + NARROW))
+    cells = [cell for cell in direcformer.cells(options(data / folder, tmp_path)) if cell.name.startswith(prefix)]
+    found = run_all(cells, tmp_path / "out")
+    assert len(found) == count
+    assert all(0 <= values["top1"][0] <= 100 for values in found.values())
+
+
+@pytest.mark.parametrize(("prefix", "folder"), [
+    ("UCF-101P", "ucf101"), ("HMDB-51P", "hmdb51"), ("Kinetics-400P", "kinetics400")])
+def test_sevitar(prefix: str, folder: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sevitar, "train", narrowed(SMALL + NARROW))
+    cells = [cell for cell in sevitar.cells(options(data / folder, tmp_path)) if cell.name.startswith(prefix)]
+    found = run_all(cells, tmp_path / "out")
+    assert list(found) == [f"{prefix} TimeSformer", f"{prefix} SeViTAR"]
+    assert all(0 <= values["clean"][0] <= 100 for values in found.values())
+
+
+def test_action_transformer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(action_transformer, "train", narrowed(NARROW_AVA))
+    found = run_all(action_transformer.cells(options(data / "ava", tmp_path)), tmp_path / "out")
+    assert len(found) == len(action_transformer.VARIANTS_OF_TABLES)
+    assert all(0 <= values["mAP"][0] <= 100 for values in found.values())
+
+
+def test_gat(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gat, "train", narrowed(NARROW_GAT))
+    found = run_all(gat.cells(options(data / "youtube8m", tmp_path)), tmp_path / "out")
+    assert {"SA-CE", "GAT-AdvFr", "Fig3 T20 50", "Fig5 alpha=4", "profiles", "classes", "listing"} <= set(found)
+    assert 0 <= found["SA-CE"]["gap"][0] <= 100
+
+
+def test_hmdb_study(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = hmdb_study.run_line
+
+    def run_line(name: str, config: TrainConfig, seed: int, given: ReproduceOptions) -> dict[str, Any]:
+        model = "tiny_vivit" if "ViViT" in name else "tiny_timesformer"
+        start = f"model.init_from=hf:{data / model}"
+        return real(name, override(config, [*SHORT, *SMALL, start]), seed, given)
+
+    monkeypatch.setattr(hmdb_study, "run_line", run_line)
+    found = run_all(hmdb_study.cells(options(data / "hmdb_simp", tmp_path)), tmp_path / "out")
+    assert len(found) == len(hmdb_study.FULL_ROWS)
+    assert all(0 <= values["top1"][0] <= 100 for values in found.values())
