@@ -1,4 +1,4 @@
-"""Every full-scale cell of every study runs, narrowed and for two steps, on a tiny data set in the official layout."""
+"""Every full-scale cell of every study runs for two steps on a tiny data set in its layout."""
 
 from __future__ import annotations
 
@@ -18,16 +18,29 @@ from marey.training.loop import train
 
 pytestmark = pytest.mark.slow
 
-SHORT = ["train.max_steps=2", "train.batch_size=2", "train.eval_every=2", "train.precision=fp32", "train.workers=0",
-         "train.calibrate=false", "train.tensorboard=false"]
+SHORT = [
+    "train.max_steps=2",
+    "train.batch_size=2",
+    "train.eval_every=2",
+    "train.precision=fp32",
+    "train.workers=0",
+    "train.calibrate=false",
+    "train.tensorboard=false",
+]
 SMALL = ["data.preprocess.image_size=32", "data.preprocess.short_side=32"]
 DENSE = ["data.preprocess.sampling.stride_frames=2"]
-"""The tiny videos have 20 frames; at a stride of 32 the clips would repeat them, and repeated frames have no order."""
+"""The tiny videos have 20 frames; at a stride of 32 clips repeat them, and have no order."""
 NARROW = ["model.arguments.embed_dim=48", "model.arguments.depth=2", "model.arguments.num_heads=4"]
 NARROW_GAT = ["model.arguments.hidden_dim=64", "model.arguments.ffn_ratio=0.25"]
-NARROW_AVA = ["data.preprocess.image_size=64", "data.preprocess.sampling.num_frames=16", "train.accumulate=1",
-              "model.arguments.width=0.125", "model.arguments.query_channels=16", "model.arguments.rpn_channels=32",
-              "model.arguments.anchor_sizes=[16,32,48]"]
+NARROW_AVA = [
+    "data.preprocess.image_size=64",
+    "data.preprocess.sampling.num_frames=16",
+    "train.accumulate=1",
+    "model.arguments.width=0.125",
+    "model.arguments.query_channels=16",
+    "model.arguments.rpn_channels=32",
+    "model.arguments.anchor_sizes=[16,32,48]",
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.make_ava(root / "ava", scenes=False)
     (root / "youtube8m").mkdir()
     shards = tiny.youtube8m_videos()
-    shards["test0000.tfrecord"] = shards["train0000.tfrecord"]         # five parts need five videos
+    shards["test0000.tfrecord"] = shards["train0000.tfrecord"]  # five parts need five videos
     for name, videos in shards.items():
         write_examples(root / "youtube8m" / name, [FrameExample(**video) for video in videos])
     for name, model in tiny.tiny_public_models().items():
@@ -51,6 +64,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def narrowed(settings: list[str]) -> Callable[..., Any]:
     """Return `train` for configurations with some settings changed."""
+
     def run(config: TrainConfig, out: Path, **options: Any) -> Any:
         return train(override(config, [*SHORT, *settings]), out, **{**options, "quiet": True})
 
@@ -70,22 +84,42 @@ def options(data: Path, tmp_path: Path) -> ReproduceOptions:
     return ReproduceOptions(scale="full", data=str(data), seeds=1, cache=tmp_path / "cache")
 
 
-@pytest.mark.parametrize(("prefix", "folder", "count"), [
-    ("Jester", "jester", 10), ("SSv2", "something_v2", 4), ("K400", "kinetics400", 4)])
-def test_direcformer(prefix: str, folder: str, count: int, data: Path, tmp_path: Path,
-                     monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "folder", "count"),
+    [("Jester", "jester", 10), ("SSv2", "something_v2", 4), ("K400", "kinetics400", 4)],
+)
+def test_direcformer(
+    prefix: str,
+    folder: str,
+    count: int,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(direcformer, "train", narrowed(SMALL + DENSE + NARROW))
-    cells = [cell for cell in direcformer.cells(options(data / folder, tmp_path)) if cell.name.startswith(prefix)]
+    cells = [
+        cell
+        for cell in direcformer.cells(options(data / folder, tmp_path))
+        if cell.name.startswith(prefix)
+    ]
     found = run_all(cells, tmp_path / "out")
     assert len(found) == count
     assert all(0 <= values["top1"][0] <= 100 for values in found.values())
 
 
-@pytest.mark.parametrize(("prefix", "folder"), [
-    ("UCF-101P", "ucf101"), ("HMDB-51P", "hmdb51"), ("Kinetics-400P", "kinetics400")])
-def test_sevitar(prefix: str, folder: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "folder"),
+    [("UCF-101P", "ucf101"), ("HMDB-51P", "hmdb51"), ("Kinetics-400P", "kinetics400")],
+)
+def test_sevitar(
+    prefix: str, folder: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sevitar, "train", narrowed(SMALL + NARROW))
-    cells = [cell for cell in sevitar.cells(options(data / folder, tmp_path)) if cell.name.startswith(prefix)]
+    cells = [
+        cell
+        for cell in sevitar.cells(options(data / folder, tmp_path))
+        if cell.name.startswith(prefix)
+    ]
     found = run_all(cells, tmp_path / "out")
     assert list(found) == [f"{prefix} TimeSformer", f"{prefix} SeViTAR"]
     assert all(0 <= values["clean"][0] <= 100 for values in found.values())
@@ -101,14 +135,24 @@ def test_action_transformer(data: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_gat(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gat, "train", narrowed(NARROW_GAT))
     found = run_all(gat.cells(options(data / "youtube8m", tmp_path)), tmp_path / "out")
-    assert {"SA-CE", "GAT-AdvFr", "Fig3 T20 50", "Fig5 alpha=4", "profiles", "classes", "listing"} <= set(found)
+    assert {
+        "SA-CE",
+        "GAT-AdvFr",
+        "Fig3 T20 50",
+        "Fig5 alpha=4",
+        "profiles",
+        "classes",
+        "listing",
+    } <= set(found)
     assert 0 <= found["SA-CE"]["gap"][0] <= 100
 
 
 def test_hmdb_study(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = hmdb_study.run_line
 
-    def run_line(name: str, config: TrainConfig, seed: int, given: ReproduceOptions) -> dict[str, Any]:
+    def run_line(
+        name: str, config: TrainConfig, seed: int, given: ReproduceOptions
+    ) -> dict[str, Any]:
         model = "tiny_vivit" if "ViViT" in name else "tiny_timesformer"
         start = f"model.init_from=hf:{data / model}"
         return real(name, override(config, [*SHORT, *SMALL, start]), seed, given)
