@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from marey.datasets.youtube8m import FrameExample, write_examples
-from marey.papers import action_transformer, direcformer, gat, hmdb_study, sevitar
+from marey.papers import action_transformer, direcformer, gat, gat_study, hmdb_study, sevitar
 from marey.papers.cells import Cell, ReproduceOptions
 from marey.papers.run import run_cells
 from marey.training.config import TrainConfig, override
@@ -133,7 +133,7 @@ def test_action_transformer(data: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_gat(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gat, "train", narrowed(NARROW_GAT))
+    monkeypatch.setattr(gat_study, "train", narrowed(NARROW_GAT))
     found = run_all(gat.cells(options(data / "youtube8m", tmp_path)), tmp_path / "out")
     assert {
         "SA-CE",

@@ -54,16 +54,3 @@ def test_a_small_run_fills_the_table_and_the_figures(folder, tmp_path, monkeypat
     }
     assert 0 < rows["profiles"].values["GMSA-CE overlap"][0] <= 1
     assert "GMSA-CE" in (tmp_path / "out" / "table.txt").read_text()
-
-
-def test_the_mini_data_is_rendered_once(tmp_path, monkeypatch):
-    calls = []
-
-    def render(out, **options):
-        calls.append(out)
-        return render_youtube8m_mini(out, videos={"train": 2}, shards=1)
-
-    monkeypatch.setattr(study, "render_youtube8m_mini", render)
-    shared = study.Study(options=ReproduceOptions(cache=tmp_path), config=gat_youtube8m_mini())
-    assert shared.data() == shared.data() == tmp_path / "youtube8m-mini"
-    assert len(calls) == 1
