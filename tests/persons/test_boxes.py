@@ -4,15 +4,13 @@ import pytest
 import torch
 
 from marey.errors import UserError
-from marey.persons.boxes import FilePersons, TorchvisionPersons, person_finder
+from marey.persons.boxes import FilePersons, TorchvisionPersons
+from marey.persons.sources import person_finder
 
 FRAME = torch.zeros(3, 64, 64, dtype=torch.uint8)
 
 
-def test_own_boxes_need_no_finder_and_an_unknown_source_is_named():
-    assert person_finder("own") is None
-    with pytest.raises(UserError, match="unknown source of persons 'hogg'; expected own, hog"):
-        person_finder("hogg")
+def test_an_unknown_torchvision_detector_is_named():
     with pytest.raises(UserError, match="unknown torchvision detector 'fasterrcnn'"):
         person_finder("torchvision:fasterrcnn")
 

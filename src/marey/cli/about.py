@@ -107,7 +107,7 @@ def examine() -> dict[str, dict[str, Any]]:
                 ("plots", "matplotlib"),
                 ("explain", "captum"),
                 ("yt8m", "google-crc32c"),
-                ("export", "onnxruntime"),
+                ("export", "onnxscript"),
                 ("quant", "torchao"),
                 ("scale", "ray"),
             )

@@ -18,7 +18,7 @@ from marey.datasets.ava_clips import clip_indices
 from marey.datasets.ava_format import AVA_60_CLASSES, BoxRows, rows_from_arrays
 from marey.errors import UserError
 from marey.models.action_transformer import ActionTransformer, postprocess
-from marey.persons.boxes import person_finder
+from marey.persons.sources import person_finder
 from marey.persons.tracks import link_persons
 from marey.transforms.functional import crop
 from marey.video.decode import VideoReader, open_video

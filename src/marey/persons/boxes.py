@@ -24,30 +24,6 @@ class PersonFinder(Protocol):
         ...
 
 
-def person_finder(source: str, *, min_score: float = 0.5) -> PersonFinder | None:
-    """Build the source of boxes that `--persons` names.
-
-    "own" gives None (the model proposes); else "torchvision:NAME", "hog" or a CSV file.
-
-    Raises:
-        UserError: if the source is unknown, its file is absent, or what it needs is not installed
-            or downloadable.
-    """
-    if source == "own":
-        return None
-    if source == "hog":
-        return HogPersons()
-    if source.startswith("torchvision:"):
-        return TorchvisionPersons(
-            source.removeprefix("torchvision:"), min_score=max(min_score, 0.5)
-        )
-    if source.endswith(".csv"):
-        return FilePersons(Path(source))
-    raise UserError(
-        f"unknown source of persons '{source}'; expected own, hog, torchvision:NAME or a FILE.csv"
-    )
-
-
 class HogPersons:
     """OpenCV's built-in upright-pedestrian detector (Dalal & Triggs, CVPR 2005): nothing to
     download.
