@@ -10,7 +10,7 @@ from marey.errors import UserError
 from marey.recipes import get_recipe
 from marey.training.config import override
 from marey.training.loop import train
-from marey.training.tasks import build_task
+from marey.training.tasks import build_task, detection, scene_features
 
 TINY = {
     "width": 0.125,
@@ -96,14 +96,13 @@ def test_the_mini_recipe_trains_evaluates_and_saves(scenes, tmp_path, boxes):
 
 
 def test_stored_stem_features_train_what_clips_train(scenes, tmp_path, monkeypatch):
-    import marey.training.tasks.detection as detection
-
     def fill(stem):
         torch.manual_seed(7)
         for parameter in stem.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
 
-    monkeypatch.setattr(detection, "load_imagenet_stem", fill)
+    for module in (detection, scene_features):
+        monkeypatch.setattr(module, "load_imagenet_stem", fill)
     image = [
         "model.arguments.trunk=efficientnet_lite0",
         'model.arguments.trunk_arguments={"channels": 16}',

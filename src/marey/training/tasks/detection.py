@@ -5,31 +5,25 @@ from __future__ import annotations
 import functools
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
-from marey.checkpoints.load import load_model
 from marey.datasets.ava import AvaIndex, is_ava, open_ava, read_predicted_boxes
 from marey.datasets.ava_clips import AvaDataset, collate_scenes
 from marey.errors import UserError
-from marey.features.cache import FeatureCache, cache_key
-from marey.files import weights_digest
 from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import postprocess
-from marey.models.trunks import FrameTrunk
 from marey.synthetic.mosaic import MosaicScenes
 from marey.training.config import TrainConfig
 from marey.training.data import augment_of, preprocess_of
 from marey.training.data_config import DetectionData
-from marey.training.feature_cache import StoredFeatures, store_items
 from marey.training.stages import Stage, build_stages
 from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, check_terms
+from marey.training.tasks.scene_features import store_scene_features
 from marey.training.terms.detection import detection_terms
 from marey.transforms.preprocess import Preprocess
 
@@ -156,86 +150,6 @@ class Joined(ConcatDataset[dict[str, Any]]):
 def load_image_stem(model: nn.Module) -> None:
     """Fill the image stem below a detector with ImageNet weights."""
     load_imagenet_stem(model.trunk.stem)  # type: ignore[arg-type, union-attr]
-
-
-# ---- stored features of the image stem -----------------------------------------------------------
-
-
-def store_scene_features(config: TrainConfig, task: Task) -> Task:
-    """Return a detection task, its clips replaced by stored stem features.
-
-    Raises:
-        UserError: if the stem learns, or the boxes are not the detector's own or the truth.
-    """
-    settings, arguments = config.data.feature_cache, config.model.arguments
-    assert settings is not None
-    if (
-        arguments.get("trunk") != "efficientnet_lite0"
-        or config.objective.detection.boxes == "predicted"
-    ):
-        raise UserError(
-            "data.feature_cache stores the features of model.arguments.trunk=efficientnet_lite0, "
-            "for boxes of one's own or the truth; set data.feature_cache=null"
-        )
-    if arguments.get("trunk_arguments", {}).get("trained_stages"):
-        raise UserError(
-            "data.feature_cache stores the features of a stem that does not learn; set "
-            "data.feature_cache=null, or model.arguments.trunk_arguments.trained_stages=0"
-        )
-    stem = SceneStem(image_trunk(config), FeatureCache(settings.folder))
-    return replace(
-        task,
-        train_data=stem.store(task.train_data, settings.variants),
-        val_data=None if task.val_data is None else stem.store(task.val_data, 1),
-    )
-
-
-def image_trunk(config: TrainConfig) -> FrameTrunk:
-    """Return the trunk with the stem of `model.init_from`, or ImageNet's, in evaluation mode."""
-    trunk = FrameTrunk()
-    if config.model.init_from is None:
-        load_imagenet_stem(trunk.stem)
-    else:
-        trained: Any = load_model(config.model.init_from)
-        trunk.stem.load_state_dict(trained.trunk.stem.state_dict())
-    return trunk.eval()
-
-
-class SceneStem:
-    """Encodes scenes with a frozen image stem; variant v of item i is `data[(v, i)]`."""
-
-    def __init__(self, trunk: FrameTrunk, cache: FeatureCache) -> None:
-        self.trunk, self.cache = trunk, cache
-        self.digest = weights_digest(trunk.stem.state_dict())
-
-    def store(self, data: Any, variants: int) -> StoredFeatures:
-        """Send the items through the stem that are not in the cache yet."""
-        keys = [
-            [
-                cache_key(weights=self.digest, scene=data.identity(i), variant=number)
-                for number in range(variants)
-            ]
-            for i in range(len(data))
-        ]
-        return store_items(
-            self.cache,
-            keys,
-            lambda i: [self.encode(data[(number, i)]) for number in range(variants)],
-        )
-
-    @torch.no_grad()
-    def encode(self, item: dict[str, Any]) -> dict[str, Tensor]:
-        """Return boxes and labels of an item, and its features in half precision."""
-        fine, coarse = self.trunk.stem_features(item["clip"])
-        return {
-            "boxes_xyxy_norm": item["boxes_xyxy_norm"],
-            "labels": item["labels"],
-            "fine": fine.half(),
-            "coarse": coarse.half(),
-        }
-
-
-# ---- objective -----------------------------------------------------------------------------------
 
 
 class DetectionObjective(Objective):
