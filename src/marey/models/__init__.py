@@ -20,6 +20,7 @@ from marey.models.external import ExternalClassifier
 from marey.models.gat import GAT
 from marey.models.grid_sevitar import GridSeViTAR
 from marey.models.i3d import I3D
+from marey.models.probe import Probe
 from marey.models.sevitar import SeViTAR
 from marey.models.stem_classifier import StemClassifier
 from marey.models.timesformer import TimeSformer
@@ -34,6 +35,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "stem_classifier": StemClassifier,
     "action_transformer": ActionTransformer,
     "external": ExternalClassifier,
+    "probe": Probe,
 }
 
 
