@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
 from marey.metrics.accuracy import (
-    bootstrap_interval,
     confusion_matrix,
     mean_class_accuracy,
     per_class_table,
@@ -62,27 +59,3 @@ def test_the_table_per_class_by_hand() -> None:
     assert rows[1]["accuracy"] is None
     assert rows[1]["precision"] == 0.0
     assert rows[2]["f1"] == pytest.approx(2 / 3)
-
-
-def test_the_bootstrap_interval_is_close_to_the_normal_one() -> None:
-    values = torch.cat([torch.ones(80), torch.zeros(20)])
-    low, high = bootstrap_interval(values, repeats=4000)
-    assert low == pytest.approx(0.8 - 1.96 * math.sqrt(0.16 / 100), abs=0.015)
-    assert high == pytest.approx(0.8 + 1.96 * math.sqrt(0.16 / 100), abs=0.015)
-
-
-def test_drawing_groups_widens_the_interval_where_groups_agree() -> None:
-    values = torch.tensor([1.0] * 50 + [0.0] * 50)
-    groups = [place // 10 for place in range(100)]
-    alone, grouped = bootstrap_interval(values), bootstrap_interval(values, groups=groups)
-    assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
-
-
-def test_too_few_groups_fall_back_to_videos() -> None:
-    values = torch.tensor([1.0] * 50 + [0.0] * 50)
-    assert bootstrap_interval(values, groups=["one"] * 100) == bootstrap_interval(values)
-    assert bootstrap_interval(values, groups=[None] * 100) == bootstrap_interval(values)
-
-
-def test_no_values_give_no_interval() -> None:
-    assert all(math.isnan(end) for end in bootstrap_interval(torch.zeros(0)))

@@ -142,7 +142,9 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Clips of one forward pass.")] = 8,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of what the task draws, for example shuffled frames.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Score a model on labelled videos: accuracies with intervals, per class, confusion,
@@ -157,7 +159,7 @@ def evaluate(
 
     if predictions:
         answers = load_predictions(model)
-        report = {"model": model, **report_of(answers, seed=seed)}
+        report = {"model": model, **report_of(answers)}
     else:
         if data is None:
             raise UserError("no data: give --data a folder of class folders or a manifest.csv")
@@ -272,11 +274,11 @@ def compare(
     ],
     run_b: Annotated[str, typer.Argument(help="The other one, evaluated on the same videos.")],
     out: Annotated[Path | None, typer.Option(help="Also write the comparison as JSON.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the permutation test over groups.")] = 0,
     json: Json = False,
 ) -> None:
-    """Say whether B is better than A on the same videos: paired bootstrap, McNemar's exact test,
-    gains per class."""
+    """Say whether B is better than A on the same videos: interval of the difference, McNemar's
+    exact test, gains per class."""
     from marey.evaluation.report import compare_predictions
     from marey.files import write_json
 

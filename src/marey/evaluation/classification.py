@@ -17,14 +17,13 @@ from marey.datasets.open import choose_split
 from marey.errors import UserError
 from marey.inference.answers import AnswerOptions, Answers
 from marey.metrics.accuracy import (
-    bootstrap_interval,
     confusion_matrix,
-    enough_groups,
     mean_class_accuracy,
     per_class_table,
     topk_correct,
 )
 from marey.metrics.calibration import expected_calibration_error, ood_score
+from marey.metrics.intervals import interval_unit, proportion_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class EvaluateOptions:
     hubness: bool = False
     """With `unseen`: correct similarities for names that are near to everything (CSLS)."""
     seed: int = 0
-    """Seed of bootstrap and of what the task draws."""
+    """Seed of what the task draws."""
 
     def choose_split(self, data: str | Path) -> DatasetIndex:
         """Open the data and take the split to evaluate on, see
@@ -152,24 +151,22 @@ def check_labels(labels: Iterable[str | None], class_names: Sequence[str], *, mo
         )
 
 
-def report_of(answers: Predictions, *, seed: int = 0) -> dict[str, Any]:
+def report_of(answers: Predictions) -> dict[str, Any]:
     """Compute every number from the answers; calling it on saved answers gives the same numbers.
 
-    Intervals are 95% percentile bootstrap over videos, or over groups where the data names enough
-    groups.
+    Intervals are those of `proportion_interval`, over groups where the data names enough of them.
     """
     labels = torch.tensor(answers.labels)
     first, five = (topk_correct(answers.probs, labels, k) for k in (1, 5))
     confusion = confusion_matrix(answers.probs.argmax(1), labels, len(answers.class_names))
-    groups = answers.groups if enough_groups(answers.groups) else None
     report: dict[str, Any] = {
         "top1": first.double().mean().item(),
         "top5": five.double().mean().item(),
         "mean_class_accuracy": mean_class_accuracy(confusion),
         "num_videos": len(labels),
-        "top1_interval": list(bootstrap_interval(first, seed=seed, groups=groups)),
-        "top5_interval": list(bootstrap_interval(five, seed=seed, groups=groups)),
-        "interval": "95% bootstrap over " + ("groups" if groups else "videos"),
+        "top1_interval": list(proportion_interval(first, answers.groups)),
+        "top5_interval": list(proportion_interval(five, answers.groups)),
+        "interval": "95% over " + interval_unit(answers.groups),
         "calibration_error": expected_calibration_error(answers.probs, labels),
         "unreadable": answers.unreadable,
         "num_unreadable": len(answers.unreadable),

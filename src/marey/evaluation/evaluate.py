@@ -83,7 +83,7 @@ def evaluate(
         **head,
         "split": options.split or "".join(index.splits) or None,
         "manifest_hash": index.manifest_hash,
-        **report_of(scored, seed=options.seed),
+        **report_of(scored),
         "views": f"{options.views[0]}x{options.views[1]}",
         "fusion": options.fusion,
         "calibration": checkpoint.calibration,
@@ -132,7 +132,7 @@ def evaluate_unseen(
     }
     return {
         **head,
-        **unseen_report(answers, checkpoint, unseen, hubness=options.hubness, seed=options.seed),
+        **unseen_report(answers, checkpoint, unseen, hubness=options.hubness),
     }
 
 

@@ -18,6 +18,7 @@ from marey.checkpoints.folder import Checkpoint
 from marey.datasets.index import DatasetIndex
 from marey.errors import UserError, unknown_name
 from marey.inference.answers import AnswerOptions, Answers, Tick, answer_videos
+from marey.metrics.intervals import difference_interval
 from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
 from marey.order.correction import METHODS, NoTemporalAttentionError
 from marey.training.config import TrainConfig
@@ -191,12 +192,10 @@ def reliance_numbers(labels: Tensor, predicted: dict[str, Tensor], *, seed: int)
 
     result["order_reliance"], result["order_reliance_interval"] = None, None
     if bool(known.any()):
-        # The interval is computed in [0, 1], so the difference in [-1, 1] is mapped there and back.
-        lost, interval = mean_with_interval((right["ordered"] - right["shuffled"] + 1) / 2)
-        result["order_reliance"], result["order_reliance_interval"] = (
-            2 * lost - 1,
-            [2 * end - 1 for end in interval],
-        )
+        # The shuffles of a clip are averaged first, for they are not independent.
+        lost = (right["ordered"] - right["shuffled"]).mean(1)
+        result["order_reliance"] = float(lost.mean())
+        result["order_reliance_interval"] = list(difference_interval(lost))
 
     for key, name in (("agreement", "shuffled"), ("corrected_agreement", "corrected")):
         same = (predicted[name] == predicted["ordered"]).double() if name in predicted else None

@@ -143,7 +143,7 @@ def _summary_table(report: dict[str, Any], shown: dict[str, str]) -> str:
         "is no drop. "
         f"mCE: errors relative to {html.escape(shown[report['reference']])} (1.00; below is "
         "better). "
-        "Calibration error: mean gap between probability and accuracy. Brackets: 95% bootstrap "
+        "Calibration error: mean gap between probability and accuracy. Brackets: 95% "
         "intervals"
         f"{'' if report['groups'] is None else ', whole groups drawn'}.</p>"
     )

@@ -16,9 +16,9 @@ from marey.errors import UserError
 from marey.evaluation.order import reliance_numbers
 from marey.evaluation.robustness import CLEAN, BenchmarkConfig
 from marey.metrics import robustness as metrics
-from marey.metrics.accuracy import bootstrap_interval
 from marey.metrics.calibration import calibration_error
 from marey.metrics.comparison import compare, sign_flip_p_value
+from marey.metrics.intervals import difference_interval, proportion_interval, ratio_interval
 
 Entry = dict[str, Any]
 
@@ -141,7 +141,7 @@ def _model(
     }
     result: dict[str, Any] = {
         "clean_accuracy": clean,
-        "clean_interval": bootstrap_interval(right, groups=groups),
+        "clean_interval": proportion_interval(right, groups),
         "clean_calibration_error": calibration_error(confidence, right),
         "kinds": kinds,
         "categories": {},
@@ -159,30 +159,16 @@ def _model(
         share = _corrupted_share(entries, model, config)
         result |= {
             "mpc": metrics.mean_performance_under_corruption(table),
-            "mpc_interval": bootstrap_interval(share, groups=groups),
+            "mpc_interval": proportion_interval(share, groups),
             "rpc": metrics.relative_performance_under_corruption(clean, table),
             "gamma_a": metrics.absolute_robustness(clean, float(share.mean())),
             "gamma_r": metrics.relative_robustness(clean, float(share.mean())),
-            "gamma_r_interval": _ratio_interval(share, right, groups),
+            "gamma_r_interval": ratio_interval(share, right, groups),
             "mce": metrics.mean_corruption_error(table, other),
             "corrupted_calibration_error": sum(k["calibration_error"] for k in kinds.values())
             / len(kinds),
         }
     return result
-
-
-def _ratio_interval(
-    share: Tensor, right: Tensor, groups: Sequence[Any] | None
-) -> tuple[float, float]:
-    """Return the bootstrap interval of gamma^r = corrupted / clean accuracy, both resampled
-    together."""
-
-    def ratio(rows: Tensor) -> Tensor:
-        return rows[:, 0].mean() / rows[:, 1].mean().clamp(
-            min=1 / len(rows)
-        )  # a draw without one right answer
-
-    return bootstrap_interval(torch.stack([share, right], 1), ratio, groups=groups)
 
 
 def _kind(
@@ -280,7 +266,7 @@ def _pair(
                 for unit in dict.fromkeys(units)
             ]
         )
-        low, high = bootstrap_interval(gains, groups=groups)
+        low, high = difference_interval(gains, groups)
         result["corrupted"] = {
             "difference": float(gains.mean()),
             "low": low,

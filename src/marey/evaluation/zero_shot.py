@@ -19,11 +19,10 @@ from marey.errors import UserError
 from marey.inference.answers import Answers
 from marey.inference.zero_shot import label_vectors, similarity
 from marey.metrics.accuracy import (
-    bootstrap_interval,
     confusion_matrix,
-    enough_groups,
     mean_class_accuracy,
 )
+from marey.metrics.intervals import interval_unit, proportion_interval
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
@@ -101,7 +100,6 @@ def unseen_report(
     unseen: list[str],
     *,
     hubness: bool = False,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Score stored label embeddings against the names of seen and unseen classes.
 
@@ -109,7 +107,6 @@ def unseen_report(
         unseen: labels of the data that the model has no class for.
         hubness: correct the similarities for hubs (CSLS), with the evaluated videos themselves as
             references: the number then depends on which videos are evaluated together.
-        seed: of the bootstrap.
 
     Raises:
         UserError: if the model predicts no label embedding, or names cannot be embedded.
@@ -128,9 +125,7 @@ def unseen_report(
     references = predicted if hubness else None
 
     found = unseen_accuracies(predicted, vectors, labels, len(seen), references)
-    interval = zero_shot_interval(
-        predicted, vectors, labels, len(seen), references, answers.groups, seed
-    )
+    interval = zero_shot_interval(predicted, vectors, labels, len(seen), references, answers.groups)
     text = (
         f"unseen classes: {', '.join(unseen)}\n"
         f"among unseen names {_percent(found['zero_shot'])} [{_percent(interval[0])}, "
@@ -143,16 +138,14 @@ def unseen_report(
         f"{name}_accuracy" if name in ("seen", "unseen", "zero_shot") else name: value
         for name, value in found.items()
     }
-    unit = "groups" if enough_groups(answers.groups) else "videos"
     return {
         "num_videos": len(answers.videos),
         "seen_classes": seen,
         "unseen_classes": unseen,
         **shares,
         "zero_shot_interval": list(interval),
-        "interval": f"95% bootstrap over {unit} of this one class split; another choice of unseen "
-        "classes moves "
-        "the number more",
+        "interval": f"95% over {interval_unit(answers.groups)}, of this one class split; "
+        "another choice of unseen classes moves the number more",
         "average": "per class",
         "hubness_correction": "csls" if hubness else "none",
         "label_source": checkpoint.extra.get("label_source"),
@@ -173,9 +166,8 @@ def zero_shot_interval(
     num_seen: int,
     references: Tensor | None,
     groups: list[str | None],
-    seed: int,
 ) -> tuple[float, float]:
-    """Return the bootstrap interval of the per-class mean among unseen names, arguments as
+    """Return the interval of the per-class mean among unseen names, arguments as
     `unseen_accuracies`."""
     scores = similarity(predicted, vectors, references)
     chosen = labels >= num_seen
@@ -186,7 +178,5 @@ def zero_shot_interval(
     sizes = torch.bincount(mine)[
         mine
     ].double()  # weights: from a mean over videos to one over classes
-    weighed = right.double() * len(mine) / (sizes * len(mine.unique()))
     own = [group for group, keep in zip(groups, chosen.tolist(), strict=True) if keep]
-    low, high = bootstrap_interval(weighed, seed=seed, groups=own if enough_groups(own) else None)
-    return low, min(high, 1.0)
+    return proportion_interval(right, own, weights=1 / sizes)

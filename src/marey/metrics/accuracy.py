@@ -1,9 +1,8 @@
-"""Classification metrics: top-k, mean class accuracy, confusion matrix, per-class table, bootstrap
-interval."""
+"""Classification metrics: top-k, mean class accuracy, confusion matrix, per-class table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,63 +71,3 @@ def per_class_table(confusion: Tensor, class_names: Sequence[str]) -> list[dict[
             }
         )
     return rows
-
-
-def bootstrap_interval(
-    values: Tensor,
-    statistic: Callable[[Tensor], Tensor] | None = None,
-    *,
-    level: float = 0.95,
-    repeats: int = 2000,
-    seed: int = 0,
-    groups: Sequence[Any] | None = None,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a statistic of N values, resampled with
-    replacement.
-
-    Efron, "Bootstrap methods: another look at the jackknife", 1979. With `groups`, whole groups are
-    drawn: clips of one scene or person are not independent, and drawing them one by one makes the
-    interval too narrow. With fewer than `MIN_GROUPS` groups the interval would be meaningless, and
-    videos are drawn instead.
-
-    Args:
-        values: (N,) or (N, M); rows are drawn.
-        statistic: maps drawn rows to a scalar; None is the mean.
-
-    Returns:
-        Lower and upper end; (NaN, NaN) without values.
-    """
-    if len(values) == 0:
-        return float("nan"), float("nan")
-    generator = torch.Generator().manual_seed(seed)
-    parts = _members(range(len(values)) if not enough_groups(groups) else groups or ())
-    compute = statistic or (lambda drawn: drawn.double().mean(0))
-    results = []
-    for _ in range(repeats):
-        drawn = torch.randint(len(parts), (len(parts),), generator=generator)
-        rows = (
-            drawn if len(parts) == len(values) else torch.cat([parts[int(part)] for part in drawn])
-        )
-        results.append(compute(values[rows]))
-    tail = (1 - level) / 2
-    ends = torch.quantile(
-        torch.stack(results).double(), torch.tensor([tail, 1 - tail], dtype=torch.double)
-    )
-    return ends[0].item(), ends[1].item()
-
-
-MIN_GROUPS = 5
-"""Fewest groups that a bootstrap draws from."""
-
-
-def enough_groups(groups: Sequence[Any] | None) -> bool:
-    """Return whether there are groups, known for every sample, and enough of them to draw from."""
-    return groups is not None and None not in groups and len(set(groups)) >= MIN_GROUPS
-
-
-def _members(groups: Sequence[Any]) -> list[Tensor]:
-    """Return the row numbers of every group."""
-    rows_of: dict[Any, list[int]] = {}
-    for row, group in enumerate(groups):
-        rows_of.setdefault(group, []).append(row)
-    return [torch.tensor(rows) for rows in rows_of.values()]

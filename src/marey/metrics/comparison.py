@@ -1,4 +1,4 @@
-"""Compare two models on the same videos: McNemar's exact test, paired bootstrap, gains per
+"""Compare two models on the same videos: McNemar's exact test, paired interval, gains per
 class."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marey.metrics.accuracy import bootstrap_interval, enough_groups
+from marey.metrics.intervals import difference_interval, enough_groups, interval_unit
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
@@ -29,26 +29,20 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
 
 
-def paired_bootstrap(
-    correct_a: Tensor,
-    correct_b: Tensor,
-    *,
-    groups: Sequence[Any] | None = None,
-    repeats: int = 2000,
-    seed: int = 0,
+def paired_difference(
+    correct_a: Tensor, correct_b: Tensor, *, groups: Sequence[Any] | None = None
 ) -> dict[str, float]:
-    """Return the accuracy difference B - A with its 95% interval, both models resampled on the same
-    videos.
+    """Return the accuracy difference B - A of the same videos with its 95% interval.
 
     Args:
         correct_a, correct_b: bool, (N,), the same videos in the same order.
-        groups: draws whole groups instead of videos.
+        groups: as `difference_interval`.
 
     Returns:
         "difference", "low", "high".
     """
     gains = correct_b.double() - correct_a.double()
-    low, high = bootstrap_interval(gains, groups=groups, repeats=repeats, seed=seed)
+    low, high = difference_interval(gains, groups)
     return {"difference": gains.mean().item(), "low": low, "high": high}
 
 
@@ -97,6 +91,7 @@ def compare(
         JSON types: accuracies, difference with interval, McNemar's counts and p-value, the group
         test's p-value (None without groups), and gains per class, largest first.
     """
+    unit = interval_unit(groups)
     groups = groups if enough_groups(groups) else None
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     gains = correct_b.double() - correct_a.double()
@@ -128,8 +123,8 @@ def compare(
         "num_videos": len(labels),
         "top1_a": correct_a.double().mean().item(),
         "top1_b": correct_b.double().mean().item(),
-        **paired_bootstrap(correct_a, correct_b, groups=groups, seed=seed),
-        "interval": "95% paired bootstrap over " + ("groups" if groups is not None else "videos"),
+        **paired_difference(correct_a, correct_b, groups=groups),
+        "interval": "95% of the paired difference, over " + unit,
         "only_a": only_a,
         "only_b": only_b,
         "mcnemar_p": mcnemar_exact(only_a, only_b),

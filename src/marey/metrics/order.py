@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from marey.errors import UserError
+from marey.metrics.intervals import proportion_interval
 
 EXACT_CHANCE_UP_TO = 32
 """Largest T whose chance level is summed exactly (8,349 partitions); beyond, 20,000 seeded draws
@@ -101,14 +102,12 @@ def standard_tableaux(parts: Sequence[int]) -> int:
     return math.factorial(sum(parts)) // math.prod(hooks)
 
 
-def mean_with_interval(values: Tensor, *, z: float = 1.959964) -> tuple[float, tuple[float, float]]:
-    """Return the mean and its 95% interval (normal, over the first axis), clamped to [0, 1].
+def mean_with_interval(values: Tensor) -> tuple[float, tuple[float, float]]:
+    """Return the mean of values in [0, 1] and its 95% interval over clips, `proportion_interval`.
 
     Args:
         values: (clips,) or (clips, shuffles); the shuffles of a clip are averaged first, for they
             are not independent.
     """
     per_clip = values.double().reshape(len(values), -1).mean(dim=1)
-    mean = float(per_clip.mean())
-    half = z * float(per_clip.std()) / math.sqrt(len(per_clip)) if len(per_clip) > 1 else 1.0
-    return mean, (max(0.0, mean - half), min(1.0, mean + half))
+    return float(per_clip.mean()), proportion_interval(per_clip)
