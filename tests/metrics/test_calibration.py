@@ -8,10 +8,14 @@ import torch.nn.functional as F
 
 from marey.errors import UserError
 from marey.metrics.calibration import (
+    brier_score,
+    calibration_error,
+    calibration_noise_floor,
     expected_calibration_error,
     fit_temperature,
     ood_features,
     ood_score,
+    reliability_curve,
 )
 
 
@@ -95,3 +99,38 @@ def test_an_embedding_of_another_width_is_an_error() -> None:
         UserError, match="embedding has 3 numbers but the OOD detector was fitted on 2"
     ):
         ood_score(torch.zeros(1, 3), torch.zeros(1, 2), CALIBRATION, TENSORS)
+
+
+def test_the_brier_score_by_hand() -> None:
+    probs = torch.tensor([[0.8, 0.2], [0.4, 0.6]])
+    assert brier_score(probs, torch.tensor([0, 0])) == pytest.approx((0.08 + 0.72) / 2)
+    assert brier_score(torch.full((3, 4), 0.25), torch.tensor([0, 1, 2])) == pytest.approx(0.75)
+
+
+def test_the_noise_floor_is_where_honest_answers_stay() -> None:
+    generator = torch.Generator().manual_seed(3)
+    confidence = 0.5 + 0.5 * torch.rand(60, generator=generator)
+    floor = calibration_noise_floor(confidence)
+    honest = [
+        calibration_error(confidence, torch.rand(60, generator=generator) < confidence)
+        for _ in range(300)
+    ]
+    below = sum(error <= floor for error in honest) / 300
+    assert 0.9 <= below <= 0.99
+    # Answers that are right half as often as they say lie above it.
+    wrong = torch.rand(60, generator=generator) < confidence / 2
+    assert calibration_error(confidence, wrong) > floor
+
+
+def test_the_noise_floor_falls_with_the_number_of_videos() -> None:
+    confidence = torch.linspace(0.5, 1, 50)
+    assert calibration_noise_floor(confidence.repeat(16)) < calibration_noise_floor(confidence) / 2
+
+
+def test_the_reliability_curve_by_hand() -> None:
+    rows = reliability_curve(torch.tensor([0.95, 0.91, 0.3]), torch.tensor([True, False, True]))
+    assert [row["videos"] for row in rows] == [1, 2]
+    assert rows[1]["accuracy"] == 0.5
+    assert rows[1]["confidence"] == pytest.approx(0.93)
+    assert rows[1]["low"] < 0.1
+    assert rows[1]["high"] > 0.9

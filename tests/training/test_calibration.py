@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from marey.metrics.calibration import auroc, ood_score
+from marey.metrics.calibration import ood_score
+from marey.metrics.selective import auroc
 from marey.training.calibration import fit_detector, fit_trust, threshold_of
 
 

@@ -7,7 +7,7 @@ start with "ood_"; `ood_score` computes the score from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marey.errors import UserError
+from marey.metrics.intervals import proportion_interval
 
 
 def expected_calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15) -> float:
@@ -45,6 +46,88 @@ def calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -
     ) - 1  # bin b is (b / bins, (b + 1) / bins]
     gap = torch.zeros(num_bins, dtype=torch.double).index_add_(0, bins, correct - confidence)
     return (gap.abs().sum() / max(1, len(correct))).item()
+
+
+def brier_score(probs: Tensor, labels: Tensor) -> float:
+    """Return the Brier score, the mean squared distance of the probabilities from the truth.
+
+    Brier, "Verification of Forecasts Expressed in Terms of Probability", 1950, Eq. 2.
+
+    Args:
+        probs: float, (N, K), rows sum to 1.
+        labels: int, (N,).
+
+    Returns:
+        0 (certain and right) to 2 (certain and wrong); 1 - 1 / K for uniform probabilities.
+    """
+    truth = F.one_hot(labels, probs.shape[1]).double()
+    return ((probs.double() - truth) ** 2).sum(1).mean().item()
+
+
+def calibration_noise_floor(
+    confidence: Tensor,
+    num_bins: int = 15,
+    *,
+    level: float = 0.95,
+    draws: int = 1000,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Return the calibration error that a perfectly calibrated model stays below in `level` of all
+    samples of this size.
+
+    With n videos the calibration error of a perfect model is about 0.4 sqrt(bins / n), not 0: a
+    smaller error is no evidence, a larger one is (Vaicenavicius et al., "Evaluating model
+    calibration in classification", 2019: consistency resampling).
+
+    Args:
+        confidence: float, (N,), probability of the predicted class.
+        num_bins: as `calibration_error`.
+        draws: of right and wrong answers, each right with its confidence.
+        generator: None takes a fixed seed.
+    """
+    if not len(confidence):
+        return 0.0
+    generator = generator or torch.Generator().manual_seed(0)
+    chances = torch.rand(draws, len(confidence), generator=generator, dtype=torch.double)
+    errors = [calibration_error(confidence, row < confidence.double(), num_bins) for row in chances]
+    return float(torch.quantile(torch.tensor(errors, dtype=torch.double), level))
+
+
+def reliability_curve(
+    confidence: Tensor, correct: Tensor, num_bins: int = 10, groups: Sequence[Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return how often answers of about one confidence are right, with 95% intervals.
+
+    Args:
+        confidence: float, (N,), probability of the predicted class.
+        correct: bool, (N,).
+        num_bins: equal-width bins (Guo et al., 2017, figure 1).
+        groups: scene or person of each video, see `proportion_interval`.
+
+    Returns:
+        JSON types, one row per bin that holds videos: "from", "to", "videos", "confidence" (mean),
+        "accuracy", "low", "high".
+    """
+    bins = (confidence.double() * num_bins).ceil().long().clamp(1, num_bins) - 1
+    rows = []
+    for number in bins.unique().tolist():
+        inside = bins == number
+        own = None
+        if groups is not None:
+            own = [group for group, keep in zip(groups, inside.tolist(), strict=True) if keep]
+        low, high = proportion_interval(correct[inside], own)
+        rows.append(
+            {
+                "from": number / num_bins,
+                "to": (number + 1) / num_bins,
+                "videos": int(inside.sum()),
+                "confidence": float(confidence[inside].double().mean()),
+                "accuracy": float(correct[inside].double().mean()),
+                "low": low,
+                "high": high,
+            }
+        )
+    return rows
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | None = 0.5) -> float:

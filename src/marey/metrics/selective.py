@@ -1,0 +1,111 @@
+"""How well a score tells two kinds of samples apart, and how well a confidence tells right answers
+from wrong ones.
+
+Legend: N samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def auroc(known: Tensor, unknown: Tensor) -> float:
+    """Return the probability that an unknown sample scores higher than a known one.
+
+    The area under the receiver operating characteristic, as the Mann-Whitney statistic; ties count
+    half.
+
+    Args:
+        known, unknown: float, (N,) and (M,), scores; larger means less known.
+
+    Returns:
+        0..1, 0.5 for no signal; NaN where either is empty.
+    """
+    if not len(known) or not len(unknown):
+        return float("nan")
+    ordered = known.double().sort().values
+    unknown = unknown.double()
+    below = torch.searchsorted(ordered, unknown, right=False)
+    at_most = torch.searchsorted(ordered, unknown, right=True)
+    return float((below + at_most).double().mean() / (2 * len(known)))
+
+
+def fpr_at_tpr(known: Tensor, unknown: Tensor, tpr: float = 0.95) -> float:
+    """Return the share of unknown samples taken for known at the threshold that keeps `tpr` of the
+    known ones.
+
+    Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution Examples",
+    2017; known samples are the positives, as in Liu et al., 2020 ("FPR95").
+
+    Args:
+        known, unknown: as `auroc`.
+        tpr: share of known samples at or below the threshold, 0..1.
+
+    Returns:
+        0..1; NaN where either is empty.
+    """
+    if not len(known) or not len(unknown):
+        return float("nan")
+    ordered = known.double().sort().values
+    rank = min(len(ordered), max(1, -int(-tpr * len(ordered) // 1)))  # ceil
+    return float((unknown.double() <= ordered[rank - 1]).double().mean())
+
+
+def risk_coverage(confidence: Tensor, correct: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the risk-coverage curve: how wrong the most confident answers are.
+
+    El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification", 2010. Answers
+    of equal confidence share their errors evenly, so a constant confidence has a constant risk.
+
+    Args:
+        confidence: float, (N,).
+        correct: bool or float, (N,).
+
+    Returns:
+        Coverage (N,), 1/N..1, and the share of wrong answers among that many most confident ones.
+    """
+    order = confidence.double().argsort(descending=True, stable=True)
+    _, run = torch.unique_consecutive(confidence.double()[order], return_inverse=True)
+    wrong = 1 - correct.double()[order]
+    sums = torch.zeros(int(run.max()) + 1, dtype=torch.double).index_add_(0, run, wrong)
+    shared = (sums / torch.bincount(run))[run]
+    count = torch.arange(1, len(wrong) + 1, dtype=torch.double)
+    return count / len(wrong), shared.cumsum(0) / count
+
+
+def aurc(confidence: Tensor, correct: Tensor) -> float:
+    """Return the area under the risk-coverage curve, the mean risk over all coverages.
+
+    Geifman et al., "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers", 2019. A
+    confidence without signal has the error rate. NaN without samples.
+    """
+    if not len(correct):
+        return float("nan")
+    return float(risk_coverage(confidence, correct)[1].mean())
+
+
+def coverage_at_accuracy(
+    confidence: Tensor, correct: Tensor, accuracy: float
+) -> dict[str, Any] | None:
+    """Return the largest share of answers whose accuracy is at least `accuracy`.
+
+    Returns:
+        "coverage", "accuracy", and "threshold", the confidence below which no answer is given; None
+        where no share of the answers is that accurate. Measured on the samples the threshold is
+        chosen on, so a little optimistic.
+    """
+    coverage, risk = risk_coverage(confidence, correct)
+    ordered = confidence.double().sort(descending=True).values
+    last = torch.cat([ordered[1:] != ordered[:-1], torch.tensor([True])])  # no tie is cut
+    fits = (last & (1 - risk >= accuracy - 1e-12)).nonzero().flatten()
+    if not len(fits):
+        return None
+    place = int(fits[-1])
+    return {
+        "coverage": float(coverage[place]),
+        "accuracy": float(1 - risk[place]),
+        "threshold": float(ordered[place]),
+    }
