@@ -115,7 +115,7 @@ def methods() -> dict[str, Method]:
         assert find is not None
         return lambda reader, index, frame: find(frame, reader.path, reader.frame_seconds[index])
 
-    detector = Detector.load("marey-mini-detect")
+    detector = Detector.load("marey-mini-detect", persons="own")
 
     def own(reader: VideoReader, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
         indices = clip_indices(index, reader.num_frames, reader.fps, detector.preprocess)

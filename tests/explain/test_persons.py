@@ -44,7 +44,7 @@ def detector(tmp_path_factory):
         resize_mode="stretch",
     )
     save_checkpoint(folder, model, class_names=["walk", "run"], preprocess=preprocess)
-    return Detector.load(folder, min_score=0.0)
+    return Detector.load(folder, persons="own", min_score=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def video(tmp_path_factory):
 
 
 def test_every_second_has_its_key_frame_and_the_answer_is_json(checkpoint, video):
-    detections = Detector.load(checkpoint, min_score=0.0)(video)
+    detections = Detector.load(checkpoint, persons="own", min_score=0.0)(video)
     assert [moment.seconds for moment in detections.moments] == pytest.approx([0.5, 1.5, 2.5])
     entry = json.loads(json.dumps(detections.to_dict()))
     person = entry["moments"][0]["persons"][0]
@@ -105,6 +105,8 @@ def test_the_command_prints_json_and_writes_csv_and_video(checkpoint, video, tmp
             str(video),
             "--model",
             str(checkpoint),
+            "--persons",
+            "own",
             "--min-score",
             "0",
             "--json",
@@ -139,3 +141,24 @@ def test_an_unreadable_video_is_named_and_the_others_are_answered(checkpoint, vi
     results = json.loads(result.stdout)["results"]
     assert "broken.mp4" in results[0]["error"]
     assert results[1]["error"] is None
+
+
+def test_people_followed_with_poses_keep_their_numbers_at_every_key_frame(checkpoint, walkers):
+    detections = Detector.load(checkpoint)(walkers, every_seconds=0.5)
+    assert detections.poses is not None
+    tracks = {track.number for track in detections.poses.tracks}
+    assert len(tracks) == 2
+    assert len(detections.moments) == 4
+    for moment in detections.moments:
+        assert {person.track for person in moment.persons} == tracks
+    first, last = detections.moments[0], detections.moments[-1]
+    for before in first.persons:
+        (after,) = [person for person in last.persons if person.track == before.track]
+        assert abs(after.box_xyxy_norm[0] - before.box_xyxy_norm[0]) > 0.1
+    assert detections.to_dict()["tracks"][0]["moments"] == 4
+
+
+def test_nobody_followed_is_an_empty_answer(checkpoint, day_and_night):
+    detections = Detector.load(checkpoint, persons="movenet")(day_and_night, every_seconds=4.0)
+    assert [moment.persons for moment in detections.moments] == [(), ()]
+    assert detections.tracks() == []

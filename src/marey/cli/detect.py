@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marey.cli.output import print_json, progress, say
+from marey.cli.pose import Blur, Persons
 
 if TYPE_CHECKING:
     from marey.inference.detector import Detections, Detector
@@ -25,9 +26,7 @@ def detect(
     model: Annotated[
         str, typer.Option(help="Bundled name or checkpoint folder.")
     ] = "marey-mini-detect",
-    persons: Annotated[
-        str, typer.Option(help="Where boxes come from: own, hog, torchvision:NAME, FILE.csv.")
-    ] = "own",
+    persons: Persons = "auto",
     every: Annotated[float, typer.Option(help="Seconds between key frames.")] = 1.0,
     min_score: Annotated[
         float, typer.Option(help="With own boxes: smallest person score, 0 to 1.")
@@ -35,8 +34,9 @@ def detect(
     top: Annotated[int, typer.Option(min=1, help="Actions per person.")] = 3,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
     save_annotated: Annotated[
-        Path | None, typer.Option(help="Write the video with boxes and actions.")
+        Path | None, typer.Option(help="Write the video with boxes, skeletons and actions.")
     ] = None,
+    blur: Blur = None,
     ava_csv: Annotated[
         Path | None, typer.Option(help="Write rows in AVA's challenge format.")
     ] = None,
@@ -48,12 +48,14 @@ def detect(
     from marey.errors import UserError
     from marey.inference.detector import Detector
     from marey.inference.predictor import videos_in
+    from marey.persons.blur import load_blur
 
     paths = videos_in(videos)
     if save_annotated is not None and len(paths) > 1:
         raise UserError(
             f"--save-annotated names one file, but there are {len(paths)} videos; give one video"
         )
+    blurring = load_blur(blur)
     detector = Detector.load(model, persons=persons, min_score=min_score, device=device)
     found = _detect_all(detector, paths, every, top, json)
     if json:
@@ -64,7 +66,7 @@ def detect(
     if save_annotated is not None and answers:
         from marey.inference.annotate import annotate_persons
 
-        annotate_persons(answers[0].video, save_annotated, answers[0])
+        annotate_persons(answers[0].video, save_annotated, answers[0], blur=blurring)
         say(f"wrote {save_annotated}")
     if len(answers) < len(paths):
         raise typer.Exit(1)

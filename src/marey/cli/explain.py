@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from marey.cli.output import print_json, say
+from marey.cli.pose import Blur
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +32,7 @@ def explain(
     label: Annotated[
         str | None, typer.Option(help="Explain this class instead of the first answer.")
     ] = None,
+    blur: Blur = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on standard output.")
     ] = False,
@@ -38,9 +40,17 @@ def explain(
     """Show which patches and frames an answer depends on, with a faithfulness score of the map."""
     from marey.explain.report import explain_video
     from marey.inference.load import load_clip_predictor
+    from marey.persons.blur import load_blur
 
     facts = explain_video(
-        load_clip_predictor(model), video, out, kind=map, layer=layer, head=head, label=label
+        load_clip_predictor(model),
+        video,
+        out,
+        blur=load_blur(blur),
+        kind=map,
+        layer=layer,
+        head=head,
+        label=label,
     )
     if json:
         print_json(facts)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marey.cli.output import print_json, progress, say
+from marey.cli.pose import Blur as BlurOption
 from marey.errors import UserError
 
 if TYPE_CHECKING:
     from marey.inference.features import FeaturePredictor
     from marey.inference.prediction import Prediction
     from marey.inference.predictor import Predictor
+    from marey.persons.blur import Blur
 
 Model = Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -61,6 +63,7 @@ def predict(
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Write a picture of the sampled frames.")
     ] = None,
+    blur: BlurOption = None,
     csv: Annotated[
         Path | None, typer.Option(help="Also write the answers (or segments) as CSV.")
     ] = None,
@@ -98,19 +101,24 @@ def predict(
             f"--srt, --save-annotated and --contact-sheet take one video, got {len(paths)}; "
             "run the command once for each"
         )
+    from marey.persons.blur import load_blur
+
+    blurring = load_blur(blur)
     limits = {"max_pixels": max_pixels, "max_seconds": max_seconds}
     if timeline:
         from marey.inference.load import load_clip_predictor
 
         predictor = load_clip_predictor(model, device=device)
         raise typer.Exit(
-            _timeline(predictor, paths, window, step, limits, csv, srt, save_annotated, json)
+            _timeline(
+                predictor, paths, window, step, limits, csv, srt, save_annotated, blurring, json
+            )
         )
     answerer = Predictor.load(model, views=views, device=device)
     options = {"labels": names, "trust": trust, **limits}
     results = _predict_paths(answerer, paths, top, options, json)
     if results[0][0] is not None:
-        _draw(paths[0], results[0][0], save_annotated, contact_sheet)
+        _draw(paths[0], results[0][0], save_annotated, contact_sheet, blurring)
     if csv:
         _write_csv(csv, [entry for _, entry in results])
         say(f"wrote {csv}")
@@ -153,7 +161,13 @@ def _predict_paths(
     return results
 
 
-def _draw(path: Path, prediction: Prediction, annotated: Path | None, sheet: Path | None) -> None:
+def _draw(
+    path: Path,
+    prediction: Prediction,
+    annotated: Path | None,
+    sheet: Path | None,
+    blur: Blur | None,
+) -> None:
     from marey.files import atomic
     from marey.inference.annotate import annotate_video
     from marey.video.draw import clock, contact_sheet
@@ -165,13 +179,14 @@ def _draw(path: Path, prediction: Prediction, annotated: Path | None, sheet: Pat
             annotated,
             prediction.top(3),
             "unknown action; nearest guesses:" if unknown else "",
+            blur=blur,
         )
         say(f"wrote {annotated}")
     if sheet is not None:
         label, probability = prediction.top(1)[0]
         clip = prediction.clips[len(prediction.clips) // 2]
         picture = contact_sheet(
-            clip.frames,
+            clip.frames if blur is None else blur.pictures(clip.frames),
             [clock(seconds) for seconds in clip.frame_seconds],
             title=f"{'unknown; nearest: ' if unknown else ''}{label} {probability:.0%}",
         )
@@ -233,6 +248,7 @@ def _timeline(
     csv: Path | None,
     srt: Path | None,
     save_annotated: Path | None,
+    blur: Blur | None,
     json: bool,
 ) -> int:
     from marey.errors import VideoError
@@ -272,6 +288,7 @@ def _timeline(
                 path,
                 save_annotated,
                 [(s.start_seconds, s.end_seconds, s.label, s.probability) for s in segments],
+                blur=blur,
             )
             say(f"wrote {save_annotated}")
     if json:

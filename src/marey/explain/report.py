@@ -22,6 +22,7 @@ from marey.explain.faithfulness import deletion_insertion, frame_importance
 from marey.explain.gradients import METHODS, gradient_relevance
 from marey.files import write_bytes, write_json, write_text
 from marey.inference.predictor import Predictor
+from marey.persons.blur import Blur
 from marey.video.clip import Clip
 from marey.video.decode import open_video
 from marey.video.draw import clock, contact_sheet
@@ -119,10 +120,18 @@ def _outputs(predictor: Predictor, views: Tensor) -> dict[str, Any]:
 
 
 def explain_video(
-    predictor: Predictor, video: str | Path, out: Path, **options: Any
+    predictor: Predictor,
+    video: str | Path,
+    out: Path,
+    *,
+    blur: Blur | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Write `index.html`, its pictures, `overlay.mp4` and `explanation.json` for a video into a
     folder.
+
+    Args:
+        blur: makes people unrecognisable in the pictures; the model sees them as they are.
 
     Returns:
         What `explanation.json` holds.
@@ -135,7 +144,8 @@ def explain_video(
         fps = reader.fps
     found = explain(predictor, clip, **options)
     out.mkdir(parents=True, exist_ok=True)
-    seen = predictor.preprocess.geometry(clip.frames, 1)[0]
+    shown = clip.frames if blur is None else blur.pictures(clip.frames)
+    seen = predictor.preprocess.geometry(shown, 1)[0]
     tinted = lay_over(seen, found.relevance)
     times = [clock(seconds) for seconds in clip.frame_seconds]
     sheets = {

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from marey.inference.detector import Detections, Person
+from marey.labels.keypoints import BONES
+from marey.persons.blur import Blur
+from marey.persons.pose_tracks import PoseTracks
 from marey.video.decode import VideoReader, open_video
-from marey.video.draw import draw_answers, draw_boxes
+from marey.video.draw import draw_answers, draw_boxes, draw_skeletons
 from marey.video.encode import write_video
 
 COLOURS = (
@@ -28,58 +33,147 @@ COLOURS = (
 MIN_SIDE = 480
 """Smaller videos are enlarged to this short side, so that text can be read."""
 
+CHUNK_FRAMES = 16
+"""Frames decoded together: bounds the memory."""
+
 HOLD_SECONDS = 0.6
 """A box without a partner in the next key frame is drawn no further than this from its own."""
 
-Drawn = tuple[Person, tuple[float, float, float, float]]
-"""A person, and where its box is drawn: x1, y1, x2, y2 in [0, 1]."""
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One person on one frame."""
+
+    track: int
+    box_xyxy_norm: tuple[float, float, float, float]
+    """x1, y1, x2, y2 in [0, 1]."""
+    person: Person | None = None
+    """Whose actions are written; None: nothing is known of them."""
+    keypoints: Tensor | None = None
+    """(17, 3): x, y in [0, 1] and score; None: no skeleton."""
 
 
 def annotate_video(
-    video: str | Path, out: Path, answers: Sequence[tuple[str, float]], note: str = ""
+    video: str | Path,
+    out: Path,
+    answers: Sequence[tuple[str, float]],
+    note: str = "",
+    *,
+    blur: Blur | None = None,
 ) -> None:
     """Write the video with the same (label, probability) answers, and a note above them, on every
     frame."""
-    _write(video, out, lambda frame, seconds: draw_answers(frame, answers, note))
+    _write(video, out, lambda frame, seconds: draw_answers(frame, answers, note), blur)
 
 
 def annotate_segments(
-    video: str | Path, out: Path, segments: Sequence[tuple[float, float, str, float]]
+    video: str | Path,
+    out: Path,
+    segments: Sequence[tuple[float, float, str, float]],
+    *,
+    blur: Blur | None = None,
 ) -> None:
     """Write the video with, at each moment, the answer of its segment.
 
     Args:
         segments: (start_seconds, end_seconds, label, probability), in time order.
+        blur: makes people unrecognisable first.
     """
 
     def draw(frame: Tensor, seconds: float) -> Tensor:
-        now = [segment for segment in segments if segment[0] <= seconds < segment[1]] or segments[
-            -1:
-        ]
-        return draw_answers(frame, [(label, probability) for _, _, label, probability in now])
+        now = [segment for segment in segments if segment[0] <= seconds < segment[1]]
+        shown = now or segments[-1:]
+        return draw_answers(frame, [(label, probability) for _, _, label, probability in shown])
 
-    _write(video, out, draw)
+    _write(video, out, draw, blur)
 
 
-def _write(video: str | Path, out: str | Path, draw: Callable[[Tensor, float], Tensor]) -> None:
+def annotate_persons(
+    video: str | Path, out: str | Path, detections: Detections, *, blur: Blur | None = None
+) -> None:
+    """Write the video with boxes, track numbers, the one or two most probable actions of each
+    person, and skeletons where there are poses."""
+
+    def draw(frame: Tensor, seconds: float) -> Tensor:
+        return draw_persons(enlarged(frame), persons_at(detections, seconds), detections)
+
+    _write(video, out, draw, blur)
+
+
+def annotate_poses(
+    video: str | Path, out: str | Path, poses: PoseTracks, *, blur: Blur | None = None
+) -> None:
+    """Write the video with boxes, track numbers and skeletons."""
+
+    def draw(frame: Tensor, seconds: float) -> Tensor:
+        return draw_persons(enlarged(frame), poses_at(poses, seconds))
+
+    _write(video, out, draw, blur)
+
+
+def _write(
+    video: str | Path,
+    out: str | Path,
+    draw: Callable[[Tensor, float], Tensor],
+    blur: Blur | None = None,
+) -> None:
     with open_video(video) as reader:
-        write_video(out, _drawn(reader, draw), fps=reader.fps)
+        write_video(out, _drawn(reader, draw, blur), fps=reader.fps)
 
 
-def _drawn(reader: VideoReader, draw: Callable[[Tensor, float], Tensor]) -> Iterator[Tensor]:
-    for clip in reader.iterate():
+def _drawn(
+    reader: VideoReader, draw: Callable[[Tensor, float], Tensor], blur: Blur | None
+) -> Iterator[Tensor]:
+    for clip in reader.iterate(chunk=CHUNK_FRAMES):
         for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True):
-            yield draw(frame, seconds)
+            shown = frame if blur is None else blur(frame, seconds)
+            yield draw(shown, seconds)
+
+
+def enlarged(frame: Tensor) -> Tensor:
+    """Return a uint8 frame (3, H, W), a whole number of times larger if it is below `MIN_SIDE`."""
+    scale = max(1, -(-MIN_SIDE // min(frame.shape[-2:])))
+    if scale == 1:
+        return frame
+    big = F.interpolate(
+        frame[None].float(), scale_factor=scale, mode="bilinear", align_corners=False
+    )[0]
+    return big.round().clamp(0, 255).byte()
+
+
+def poses_at(poses: PoseTracks, seconds: float) -> list[Drawn]:
+    """Return everyone who has a pose at a time."""
+    unit = torch.tensor([poses.height / poses.width, 1.0])
+    drawn = []
+    for pose in poses.at(seconds):
+        keypoints = torch.from_numpy(pose.keypoints).float()
+        box = (torch.from_numpy(pose.box_xyxy) * unit.repeat(2)).tolist()
+        drawn.append(
+            Drawn(
+                track=pose.number,
+                box_xyxy_norm=(box[0], box[1], box[2], box[3]),
+                keypoints=torch.cat([keypoints[:, :2] * unit, keypoints[:, 2:]], dim=1),
+            )
+        )
+    return drawn
 
 
 def persons_at(detections: Detections, seconds: float) -> list[Drawn]:
-    """Return the persons to draw at a time, their boxes interpolated linearly between the two key
-    frames around it.
+    """Return the persons to draw at a time.
 
-    A person found in only one of the two is drawn in its half of the time between them, for at most
-    `HOLD_SECONDS`.
+    Where there are poses, boxes and skeletons are those of the time, and the actions those of the
+    key frame nearest to it that shows the person. Otherwise boxes are interpolated linearly between
+    the two key frames around the time; a person found in only one of the two is drawn in its half
+    of the time between them, for at most `HOLD_SECONDS`.
     """
     moments = detections.moments
+    if detections.poses is not None:
+        nearest: dict[int, Person] = {}
+        for moment in sorted(moments, key=lambda moment: -abs(moment.seconds - seconds)):
+            nearest.update({person.track: person for person in moment.persons})
+        drawn = poses_at(detections.poses, seconds)
+        return [replace(entry, person=nearest.get(entry.track)) for entry in drawn]
+
     if not moments:
         return []
     times = [moment.seconds for moment in moments]
@@ -95,48 +189,49 @@ def persons_at(detections: Detections, seconds: float) -> list[Drawn]:
     share = min(max(share, 0.0), 1.0)
     first = {person.track: person for person in moments[before].persons}
     second = {person.track: person for person in moments[after].persons}
-    drawn: list[Drawn] = []
-    for track in first.keys() | second.keys():
+    sparse: list[Drawn] = []
+    for track in sorted(first.keys() | second.keys()):
         a, b = first.get(track), second.get(track)
         if a is not None and b is not None:
             box = tuple(
                 (1 - share) * u + share * v
                 for u, v in zip(a.box_xyxy_norm, b.box_xyxy_norm, strict=True)
             )
-            drawn.append((a if share < 0.5 else b, box))  # type: ignore[arg-type]
+            shown = a if share < 0.5 else b
+            sparse.append(Drawn(track=track, box_xyxy_norm=box, person=shown))  # type: ignore[arg-type]
         elif a is not None and share < 0.5 and seconds - times[before] <= HOLD_SECONDS:
-            drawn.append((a, a.box_xyxy_norm))
+            sparse.append(Drawn(track=track, box_xyxy_norm=a.box_xyxy_norm, person=a))
         elif b is not None and share >= 0.5 and times[after] - seconds <= HOLD_SECONDS:
-            drawn.append((b, b.box_xyxy_norm))
-    return sorted(drawn, key=lambda entry: entry[0].track)
+            sparse.append(Drawn(track=track, box_xyxy_norm=b.box_xyxy_norm, person=b))
+    return sparse
 
 
-def annotate_persons(video: str | Path, out: str | Path, detections: Detections) -> None:
-    """Write the video with boxes, track numbers and the one or two most probable actions of each
-    person."""
+def draw_persons(
+    frame: Tensor, persons: Sequence[Drawn], detections: Detections | None = None
+) -> Tensor:
+    """Draw persons on one uint8 (3, H, W) frame of any size.
 
-    def draw(frame: Tensor, seconds: float) -> Tensor:
-        scale = max(1, -(-MIN_SIDE // min(frame.shape[-2:])))
-        if scale > 1:
-            big = F.interpolate(
-                frame[None].float(), scale_factor=scale, mode="bilinear", align_corners=False
-            )[0]
-            frame = big.round().clamp(0, 255).byte()
-        return draw_persons(frame, persons_at(detections, seconds), detections)
-
-    _write(video, out, draw)
-
-
-def draw_persons(frame: Tensor, persons: list[Drawn], detections: Detections) -> Tensor:
-    """Draw persons on one uint8 (3, H, W) frame of any size."""
+    Args:
+        detections: names the actions; None: only track numbers are written.
+    """
     H, W = frame.shape[-2:]
-    boxes = [(box[0] * W, box[1] * H, box[2] * W, box[3] * H) for _, box in persons]
-    captions = [
-        [
-            f"{person.track}: {label} {p:.0%}" if row == 0 else f"{label} {p:.0%}"
-            for row, (label, p) in enumerate(detections.top(person, 2, 0.3))
-        ]
-        for person, _ in persons
+    scale = torch.tensor([W, H, W, H])
+    boxes = [(torch.tensor(person.box_xyxy_norm) * scale).tolist() for person in persons]
+    colours = [COLOURS[person.track % len(COLOURS)] for person in persons]
+    captions = []
+    for person in persons:
+        actions = []
+        if detections is not None and person.person is not None:
+            top = detections.top(person.person, 2, 0.3)
+            actions = [f"{label} {probability:.0%}" for label, probability in top]
+        first = f"{person.track}: {actions[0]}" if actions else str(person.track)
+        captions.append([first, *actions[1:]])
+
+    posed = [
+        (person.keypoints * torch.tensor([W, H, 1]), colour)
+        for person, colour in zip(persons, colours, strict=True)
+        if person.keypoints is not None
     ]
-    colours = [COLOURS[person.track % len(COLOURS)] for person, _ in persons]
+    if posed:
+        frame = draw_skeletons(frame, [points for points, _ in posed], [c for _, c in posed], BONES)
     return draw_boxes(frame, boxes, captions, colours)

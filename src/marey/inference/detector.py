@@ -18,7 +18,8 @@ from marey.datasets.ava_clips import clip_indices
 from marey.datasets.ava_format import AVA_60_CLASSES, BoxRows, rows_from_arrays
 from marey.errors import UserError
 from marey.models.action_transformer import ActionTransformer, postprocess
-from marey.persons.sources import person_finder
+from marey.persons.pose_tracks import PoseTracks, read_poses
+from marey.persons.sources import person_finder, pose_finder
 from marey.persons.tracks import link_persons
 from marey.transforms.functional import crop
 from marey.video.decode import VideoReader, open_video
@@ -26,6 +27,15 @@ from marey.video.decode import VideoReader, open_video
 ZOOM_BELOW = 0.35
 """Persons given from outside whose height is below this share of the frame are classified in an
 enlarged window."""
+
+FOLLOWED = ("auto", "movenet", "nanodet")
+"""Sources of persons that are fast enough to look at every frame."""
+
+FOLLOWED_FPS = 12.5
+"""Frames per second at which people are followed."""
+
+MAX_PEOPLE = 30
+"""Tracks kept in a video where people are followed."""
 
 ZOOM_HEIGHTS = 2.0
 """Side of that window, in heights of the person."""
@@ -63,6 +73,9 @@ class Detections:
     height: int
     class_names: tuple[str, ...]
     moments: tuple[Moment, ...]
+    poses: PoseTracks | None = None
+    """Everyone on every frame, with the same track numbers; None where the source of boxes has no
+    poses."""
 
     def top(
         self, person: Person, count: int = 3, min_probability: float = 0.1
@@ -151,8 +164,10 @@ class Detector:
 
     Args:
         checkpoint: of an Action Transformer.
-        persons: "own", "hog", "torchvision:NAME" or a CSV of boxes.
-        min_score: persons below it are not reported.
+        persons: one of `marey.persons.sources.SOURCES`. With "auto", "movenet" and "nanodet"
+            people are followed with their poses through the whole video; with the others each key
+            frame is looked at by itself.
+        min_score: with "own": persons below it are not reported.
         device: torch device.
     """
 
@@ -160,7 +175,7 @@ class Detector:
         self,
         checkpoint: Checkpoint,
         *,
-        persons: str = "own",
+        persons: str = "auto",
         min_score: float = 0.3,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -175,6 +190,7 @@ class Detector:
             checkpoint.preprocess,
         )
         self.persons, self.min_score, self.device = persons, min_score, device
+        self.follower = pose_finder(persons) if persons in FOLLOWED else None
         self.find = person_finder(persons)
 
     @classmethod
@@ -182,7 +198,7 @@ class Detector:
         cls,
         model: str | Path = "marey-mini-detect",
         *,
-        persons: str = "own",
+        persons: str = "auto",
         min_score: float = 0.3,
         device: str | torch.device = "cpu",
     ) -> Detector:
@@ -218,57 +234,80 @@ class Detector:
         """
         if not every_seconds > 0:
             raise UserError(f"every_seconds must be above 0, got {every_seconds}")
+        poses = None
+        if self.follower is not None:
+            poses = read_poses(video, fps=FOLLOWED_FPS, max_people=MAX_PEOPLE, finder=self.follower)
         with open_video(video) as reader:
-            found = list(self.moments(reader, every_seconds))
+            if poses is None:
+                moments = self._looked_at(reader, every_seconds)
+            else:
+                moments = self._followed(reader, every_seconds, poses)
             width, height = reader.width, reader.height
-        scale = torch.tensor([width, height, width, height])
-        numbers = link_persons(
-            [boxes * scale for _, _, boxes, _, _ in found], [seconds for seconds, *_ in found]
-        )
-        moments = tuple(
-            Moment(
-                seconds=seconds,
-                frame_index=index,
-                persons=tuple(
-                    Person(
-                        track=track,
-                        box_xyxy_norm=tuple(box.tolist()),
-                        score=float(score),
-                        probabilities=tuple(p.tolist()),
-                    )
-                    for track, box, score, p in zip(
-                        tracks, boxes, scores, probabilities, strict=True
-                    )
-                ),
-            )
-            for tracks, (seconds, index, boxes, scores, probabilities) in zip(
-                numbers, found, strict=True
-            )
-        )
         return Detections(
             video=str(video),
             width=width,
             height=height,
-            moments=moments,
+            moments=tuple(moments),
             class_names=tuple(self.checkpoint.class_names),
+            poses=poses,
         )
 
-    def moments(
+    def _key_frames(
         self, reader: VideoReader, every_seconds: float
-    ) -> Iterator[tuple[float, int, Tensor, Tensor, Tensor]]:
-        """Yield (seconds, frame index, boxes (P, 4), person scores (P,), probabilities (P, K)) of
-        each key frame."""
+    ) -> Iterator[tuple[float, int, Tensor]]:
+        """Yield (seconds, frame index, frames of the clip and then the key frame) at regular
+        times."""
         count = max(1, int(reader.duration_seconds / every_seconds + 0.5))
         wanted = [min((i + 0.5) * every_seconds, reader.duration_seconds) for i in range(count)]
         for index in dict.fromkeys(reader.indices_at_seconds(wanted)):
             indices = clip_indices(index, reader.num_frames, reader.fps, self.preprocess)
             clip = reader.frames_at([*indices, index])
-            seconds = reader.frame_seconds[index]
-            yield (
-                seconds,
-                index,
-                *self.detect(clip.frames[:-1], clip.frames[-1], reader.path, seconds),
-            )
+            yield reader.frame_seconds[index], index, clip.frames
+
+    def _looked_at(self, reader: VideoReader, every_seconds: float) -> list[Moment]:
+        """Find the persons of each key frame by itself, then link them."""
+        found = [
+            (seconds, index, *self.detect(frames[:-1], frames[-1], reader.path, seconds))
+            for seconds, index, frames in self._key_frames(reader, every_seconds)
+        ]
+        scale = torch.tensor([reader.width, reader.height, reader.width, reader.height])
+        numbers = link_persons(
+            [boxes * scale for _, _, boxes, _, _ in found], [seconds for seconds, *_ in found]
+        )
+        moments = []
+        for tracks, (seconds, index, *persons) in zip(numbers, found, strict=True):
+            rows = [
+                Person(
+                    track=track,
+                    box_xyxy_norm=tuple(box.tolist()),
+                    score=float(score),
+                    probabilities=tuple(probabilities.tolist()),
+                )
+                for track, box, score, probabilities in zip(tracks, *persons, strict=True)
+            ]
+            moments.append(Moment(seconds=seconds, frame_index=index, persons=tuple(rows)))
+        return moments
+
+    def _followed(
+        self, reader: VideoReader, every_seconds: float, poses: PoseTracks
+    ) -> list[Moment]:
+        """Name what those do at each key frame who were followed through the video."""
+        unit = torch.tensor([reader.height / reader.width, 1.0]).repeat(2)
+        moments = []
+        for seconds, index, frames in self._key_frames(reader, every_seconds):
+            persons = []
+            for pose in poses.at(seconds):
+                box = (torch.from_numpy(pose.box_xyxy).float() * unit).clamp(0, 1)
+                persons.append(
+                    Person(
+                        track=pose.number,
+                        box_xyxy_norm=tuple(box.tolist()),
+                        score=pose.score,
+                        probabilities=tuple(self.classify_person(frames[:-1], box).tolist()),
+                    )
+                )
+            moments.append(Moment(seconds=seconds, frame_index=index, persons=tuple(persons)))
+        return moments
 
     @torch.no_grad()
     def detect(
@@ -290,6 +329,7 @@ class Detector:
         empty = torch.zeros(0, len(self.checkpoint.class_names))
         return boxes, scores, torch.stack(probabilities) if probabilities else empty
 
+    @torch.no_grad()
     def classify_person(self, frames: Tensor, box_xyxy_norm: Tensor) -> Tensor:
         """Return the action probabilities (K,) of one given person; a small person is cropped and
         enlarged first."""

@@ -7,6 +7,7 @@ blurred; a person who is lost stays blurred where last seen for `HOLD_SECONDS`.
 from __future__ import annotations
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,6 +16,7 @@ from marey.errors import unknown_name
 from marey.labels.keypoints import HEAD
 from marey.persons.follow import Follower
 from marey.persons.poses import PoseFinder
+from marey.persons.sources import pose_finder
 
 Array = NDArray[np.floating]
 
@@ -45,32 +47,33 @@ class Blur:
 
     Args:
         kind: "faces" or "persons".
-        finder: who finds the people.
+        finder: who finds the people; None: `pose_finder("auto")` with a low threshold.
 
     Raises:
         UserError: if the kind is another.
     """
 
-    def __init__(self, kind: str, finder: PoseFinder) -> None:
+    def __init__(self, kind: str, finder: PoseFinder | None = None) -> None:
         if kind not in KINDS:
             raise unknown_name("kind of blur", kind, KINDS)
         self.kind = kind
-        self.follower = Follower(finder)
+        self.finder = pose_finder("auto", min_score=MIN_SCORE) if finder is None else finder
+        self.follower = Follower(self.finder)
         self.last: dict[int, tuple[float, Array]] = {}
 
     def __call__(self, frame: Tensor, seconds: float) -> Tensor:
         """Return the uint8 frame (3, H, W) with everyone blurred who is or just was in it."""
-        moment = self.follower(frame, 0, seconds)
+        found = self.follower(frame, 0, seconds)
         size = np.tile(np.array(frame.shape[:0:-1], np.float32), 2)  # W, H, W, H
         regions = [
             head_region(keypoints * np.append(size[:2], 1), box * size)
             if self.kind == "faces"
             else person_region(box * size)
             for keypoints, box in zip(
-                moment.people.keypoints, moment.people.boxes_xyxy_norm, strict=True
+                found.people.keypoints, found.people.boxes_xyxy_norm, strict=True
             )
         ]
-        for number, region in zip(moment.numbers, regions, strict=True):
+        for number, region in zip(found.numbers, regions, strict=True):
             self.last[number] = seconds, region
         self.last = {n: kept for n, kept in self.last.items() if seconds - kept[0] <= HOLD_SECONDS}
 
@@ -78,6 +81,10 @@ class Blur:
         for _, region in self.last.values():
             _blur_region(blurred, region)
         return blurred
+
+    def pictures(self, frames: Tensor) -> Tensor:
+        """Return uint8 frames (T, 3, H, W), each blurred by itself."""
+        return torch.stack([Blur(self.kind, self.finder)(frame, 0.0) for frame in frames])
 
 
 def head_region(keypoints: Array, box_xyxy: Array) -> Array:
@@ -117,3 +124,8 @@ def _blur_region(frame: Tensor, region: Array) -> None:
     blocks = F.interpolate(patch.float(), size=(BLOCKS, BLOCKS), mode="area")
     smooth = F.interpolate(blocks, size=patch.shape[-2:], mode="bilinear", align_corners=False)
     frame[:, top:bottom, left:right] = smooth[0].round().byte()
+
+
+def load_blur(kind: str | None) -> Blur | None:
+    """Build what `--blur` names; None where nothing is to be blurred."""
+    return None if kind is None else Blur(kind)

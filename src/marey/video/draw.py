@@ -99,6 +99,37 @@ def draw_boxes(
     return to_frame(image)
 
 
+def draw_skeletons(
+    frame: Tensor,
+    keypoints: Sequence[Tensor],
+    colours: Sequence[tuple[int, int, int]],
+    bones: Sequence[tuple[int, int]],
+    *,
+    min_score: float = 0.2,
+) -> Tensor:
+    """Draw people as lines between their keypoints.
+
+    Args:
+        frame: uint8, (3, H, W).
+        keypoints: one (J, 3) per person: x, y in pixels, and score.
+        colours: RGB of each person.
+        bones: pairs of keypoints joined by a line.
+        min_score: keypoints below it are not drawn.
+    """
+    image = to_image(frame)
+    draw = ImageDraw.Draw(image)
+    width = max(2, image.height // 160)
+    for points, colour in zip(keypoints, colours, strict=True):
+        rows = points.tolist()
+        for first, second in bones:
+            if min(rows[first][2], rows[second][2]) >= min_score:
+                draw.line((*rows[first][:2], *rows[second][:2]), fill=colour, width=width)
+        for x, y, score in rows:
+            if score >= min_score:
+                draw.ellipse((x - width, y - width, x + width, y + width), fill=colour)
+    return to_frame(image)
+
+
 def contact_sheet(
     frames: Tensor, captions: Sequence[str], *, columns: int = 4, width: int = 240, title: str = ""
 ) -> Image.Image:

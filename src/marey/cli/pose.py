@@ -1,0 +1,109 @@
+"""`marey pose`: keypoints and skeletons of everyone in a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from marey.cli.output import print_json, progress, say
+
+if TYPE_CHECKING:
+    from marey.persons.pose_tracks import PoseTracks
+
+Persons = Annotated[
+    str,
+    typer.Option(
+        help="Who says where people are: auto, nanodet, movenet, own, hog, torchvision:NAME, "
+        "FILE.csv."
+    ),
+]
+Blur = Annotated[
+    str | None, typer.Option(help="Make faces or persons unrecognisable in what is written.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the app."""
+    app.command()(pose)
+
+
+def pose(
+    videos: Annotated[
+        list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")
+    ],
+    persons: Persons = "auto",
+    fps: Annotated[float, typer.Option(help="Frames per second to look at.")] = 12.5,
+    image_size: Annotated[
+        int, typer.Option(help="Long side of the picture the network sees, in pixels.")
+    ] = 256,
+    tiles: Annotated[
+        int, typer.Option(help="Look at N x N parts of each frame too, for small people.")
+    ] = 1,
+    max_people: Annotated[int, typer.Option(help="Tracks kept, the most present ones.")] = 10,
+    save_annotated: Annotated[
+        Path | None, typer.Option(help="Write the video with skeletons and track numbers.")
+    ] = None,
+    blur: Blur = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on standard output.")
+    ] = False,
+) -> None:
+    """Find the keypoints of everyone in each video and follow them.
+
+    Exit status 1: some videos could not be read (they are named); the others are answered.
+    """
+    from marey.errors import UserError, VideoError
+    from marey.inference.predictor import videos_in
+    from marey.labels.keypoints import KEYPOINT_NAMES
+    from marey.persons.blur import load_blur
+    from marey.persons.pose_tracks import read_poses
+    from marey.persons.sources import pose_finder
+
+    paths = videos_in(videos)
+    if save_annotated is not None and len(paths) > 1:
+        raise UserError(
+            f"--save-annotated names one file, but there are {len(paths)} videos; give one video"
+        )
+    # a wrong name is said before the work begins
+    blurring = load_blur(blur)
+    finder = pose_finder(persons, image_size=image_size, tiles=tiles)
+
+    results, found = [], None
+    for path in progress(paths, "pose", len(paths)):
+        try:
+            found = read_poses(path, fps=fps, max_people=max_people, finder=finder)
+        except VideoError as error:
+            say(f"marey: {error}")
+            results.append({"video": str(path), "frames": [], "tracks": [], "error": str(error)})
+            continue
+        results.append(found.to_dict())
+        if not json:
+            print(_describe(found), flush=True)
+    if json:
+        document = {"persons": persons, "keypoint_names": KEYPOINT_NAMES, "results": results}
+        print_json(document)
+    if save_annotated is not None and found is not None:
+        from marey.inference.annotate import annotate_poses
+
+        annotate_poses(found.video, save_annotated, found, blur=blurring)
+        say(f"wrote {save_annotated}")
+    if any(result["error"] for result in results):
+        raise typer.Exit(1)
+
+
+def _describe(found: PoseTracks) -> str:
+    from marey.video.draw import clock
+
+    lines = [found.video]
+    if not found.tracks:
+        lines.append("  nobody found")
+    for track in found.tracks:
+        height = (track.boxes_xyxy[:, 3] - track.boxes_xyxy[:, 1]).mean() * found.height
+        lines.append(
+            f"  person {track.number:<3} {clock(track.seconds[0])} to {clock(track.seconds[-1])}  "
+            f"{len(track.seconds)} frames, {height:.0f} pixels tall, mean score "
+            f"{track.scores.mean():.2f}, mean keypoint score {track.keypoints[..., 2].mean():.2f}"
+        )
+    return "\n".join(lines)
