@@ -22,7 +22,7 @@ def test_the_full_scale_is_the_paper_s_training(tmp_path):
         study.check_data(ReproduceOptions(scale="full"))
     (tmp_path / "ava_train_v2.2.csv").write_text("")
     options = ReproduceOptions(scale="full", data=str(tmp_path))
-    by_name = {v.name: study.full_config(v, 1, options) for v in study.VARIANTS_OF_TABLES}
+    by_name = {v.name: study.full_config(v, options, 1) for v in study.VARIANTS_OF_TABLES}
     assert by_name["Tx HighRes, GT boxes"].train.max_steps == 300_000
     assert by_name["Tx HighRes, R=300"].model.arguments["num_proposals"] == 300
     assert by_name["I3D head"].model.arguments["num_proposals"] == 64

@@ -52,7 +52,7 @@ def options(tmp_path, monkeypatch):
     "variant", [v for v in VARIANTS_OF_TABLES if not v.scratch], ids=lambda v: v.name
 )
 def test_every_line_trains_and_is_measured(options, variant):
-    result = study.run_mini(variant, 0, options)
+    result = study.run_mini(variant, options, 0)
     assert set(result) >= {"mAP", "params"}
     assert ("loc50" in result) == (variant.boxes == "own")
     if "params" in variant.paper:
@@ -61,7 +61,7 @@ def test_every_line_trains_and_is_measured(options, variant):
 
 def test_the_same_seed_gives_the_same_number(options):
     variant = VARIANTS_OF_TABLES[5]
-    assert study.run_mini(variant, 0, options) == study.run_mini(variant, 0, options)
+    assert study.run_mini(variant, options, 0) == study.run_mini(variant, options, 0)
 
 
 def test_scenes_are_seen_once_and_come_back_with_their_persons(tmp_path, monkeypatch):

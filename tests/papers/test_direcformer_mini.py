@@ -90,7 +90,7 @@ def test_every_mini_cell_trains_and_is_measured(row, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "mini_stem", lambda: stem)
     monkeypatch.setattr(study, "mocap_features", lambda cache: toy_clips())
     monkeypatch.setattr(study, "MINI_STEPS", 2)
-    result = study.run_mini(row, 0, ReproduceOptions(cache=tmp_path))
+    result = study.run_mini(row, ReproduceOptions(cache=tmp_path), 0)
     assert 0 <= result["top1"] <= result["top5"] <= 100
     assert result["order"]["clips"] == 4
     assert result["macs_million"] > 10

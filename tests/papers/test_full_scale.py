@@ -151,11 +151,11 @@ def test_hmdb_study(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     real = hmdb_study.run_line
 
     def run_line(
-        name: str, config: TrainConfig, seed: int, given: ReproduceOptions
+        name: str, config: TrainConfig, given: ReproduceOptions, seed: int
     ) -> dict[str, Any]:
         model = "tiny_vivit" if "ViViT" in name else "tiny_timesformer"
         start = f"model.init_from=hf:{data / model}"
-        return real(name, override(config, [*SHORT, *SMALL, start]), seed, given)
+        return real(name, override(config, [*SHORT, *SMALL, start]), given, seed)
 
     monkeypatch.setattr(hmdb_study, "run_line", run_line)
     found = run_all(hmdb_study.cells(options(data / "hmdb_simp", tmp_path)), tmp_path / "out")

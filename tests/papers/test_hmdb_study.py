@@ -45,10 +45,10 @@ def test_the_mini_lines_keep_the_study_s_numbers_and_mark_their_own():
     assert rows[study.BASE].paper == {"top1": 93.6, "top5": 99.2}
     poorer = rows["Table 2: ImageNet stem, transformer from scratch"]
     assert poorer.paper is None
-    config = poorer.configure(study.mini_base())
+    config = poorer.configure(study.BASES[poorer.base]())
     assert config.model.init_from is None
     assert config.model.arguments["stem"] == "efficientnet_lite0"
-    small = rows["Table 4: ViViT, small, random weights"].recipe()
+    small = study.BASES[rows["Table 4: ViViT, small, random weights"].base]()
     assert small.data.preprocess.image_size == 64
     assert small.optim.name == "adamw"
 

@@ -71,7 +71,7 @@ def test_every_number_of_tables_1_and_2_that_has_a_cell_stands_beside_it():
 
 @pytest.mark.parametrize("label", study.LINES)
 def test_a_mini_cell_trains_and_is_measured(toy, tmp_path, label):
-    result = study.run_line("mocap", label, 0, options(cache=tmp_path))
+    result = study.run_line("mocap", label, options(cache=tmp_path), 0)
     assert 0 <= result["perturbed"] <= 100
     assert result["absolute_robustness"] == pytest.approx(
         100 - result["clean"] + result["perturbed"]

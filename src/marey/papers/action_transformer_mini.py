@@ -9,7 +9,7 @@ weights.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from marey.files import file_identity, weights_digest
 from marey.losses.detection import detection_loss
 from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
-from marey.papers.cells import ReproduceOptions
+from marey.papers.cells import ReproduceOptions, Row
 from marey.recipes.action_transformer import MINI_MODEL, mini_preprocess
 from marey.synthetic.scenes import render_ava
 from marey.transforms.augment import Augment
@@ -40,26 +40,21 @@ LONG_FRAMES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(Row):
     """One line of the tables."""
 
-    name: str
-    table: str
-    paper: Mapping[str, float]
     model: dict[str, Any]
     """Arguments of `ActionTransformer` that the line changes."""
     boxes: Literal["own", "truth"] = "own"
     """Whose boxes are classified: the network's proposals or the true ones."""
     augmented: bool = True
-    frames: int = 8
-    """Frames at test time, mini scale."""
+    long: bool = False
+    """`LONG_FRAMES` at test time, mini scale."""
     scratch: bool = False
-    priority: int = 1
-    estimate_seconds: float = 40.0
+    seconds: float = 40.0
 
 
-# ---- features of a frozen trunk
-# ------------------------------------------------------------------------------
+# ---- features of a frozen trunk --------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +72,15 @@ def load_data(options: ReproduceOptions) -> tuple[AvaIndex, AvaIndex]:
     once."""
     if options.data is not None:
         root = Path(options.data)
-        return open_ava(root, "train"), open_ava(
-            root, "test" if any(root.glob("ava_test*.csv")) else "val"
-        )
-    roots = [options.cache / "action_transformer" / split for split in ("train", "test")]
-    for root, count, split, frames in zip(
-        roots, (TRAIN_SCENES, TEST_SCENES), ("train", "test"), (8, LONG_FRAMES), strict=True
-    ):
+        test = "test" if any(root.glob("ava_test*.csv")) else "val"
+        return open_ava(root, "train"), open_ava(root, test)
+    found = []
+    for split, count, frames in (("train", TRAIN_SCENES, 8), ("test", TEST_SCENES, LONG_FRAMES)):
+        root = options.cache / "action_transformer" / split
         if not (root / "scenes.csv").is_file():  # written last
             render_ava(root, count, split=split, num_frames=frames, fps=4.0)
-    return open_ava(roots[0], "train"), open_ava(roots[1], "test")
+        found.append(open_ava(root, split))
+    return found[0], found[1]
 
 
 @functools.lru_cache(maxsize=1)
@@ -105,9 +99,8 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
     index = test if kind.startswith("test") else train
     preprocess = mini_preprocess()
     if kind == "test-long":
-        preprocess = replace(
-            preprocess, sampling=replace(preprocess.sampling, num_frames=LONG_FRAMES)
-        )
+        sampling = replace(preprocess.sampling, num_frames=LONG_FRAMES)
+        preprocess = replace(preprocess, sampling=sampling)
     augment = mini_augment() if kind == "augmented" else None
 
     trunk = bundled_trunk()
@@ -163,10 +156,11 @@ def mini_augment() -> Augment:
     )
 
 
-# ---- training and measuring ---------------------------------------------------------------------
+# ---- cells
+# ------------------------------------------------------------------------------
 
 
-def run_mini(variant: Variant, seed: int, options: ReproduceOptions) -> dict[str, Any]:
+def run_mini(variant: Variant, options: ReproduceOptions, seed: int) -> dict[str, Any]:
     """Train one line's heads and measure them on the test scenes.
 
     Returns:
@@ -176,85 +170,76 @@ def run_mini(variant: Variant, seed: int, options: ReproduceOptions) -> dict[str
     torch.manual_seed(seed)
     class_names = load_data(options)[0].class_names
     arguments = {**MINI_MODEL, **variant.model}
-    model = ActionTransformer(num_classes=len(class_names), num_frames=8, **arguments).to(
-        options.device
-    )
+    model = ActionTransformer(num_classes=len(class_names), num_frames=8, **arguments)
+    model = model.to(options.device)
     if variant.scratch:
         model.trunk.stem.requires_grad_(True)  # type: ignore[union-attr]
         train_scratch(model, seed, options)
     else:
-        train_heads(
-            model,
-            stored_features(options, "augmented" if variant.augmented else "plain"),
-            variant,
-            seed,
-        )
-    test = stored_features(options, "test-long" if variant.frames == LONG_FRAMES else "test")
+        scenes = stored_features(options, "augmented" if variant.augmented else "plain")
+        train_heads(model, scenes, variant, seed)
+    test = stored_features(options, "test-long" if variant.long else "test")
     scores = measure(model, test, variant, class_names, None if not variant.scratch else options)
-    full = {
-        key: value
-        for key, value in variant.model.items()
-        if key in ("head", "query", "class_specific_boxes")
-    }
     with torch.device("meta"):
-        params = count_parameters(ActionTransformer(num_classes=60, background=True, **full))[
-            "total"
-        ]
-    kept = ("mAP",) if variant.boxes == "truth" else ("mAP", "loc50", "loc75")
-    return {
-        **{key: scores[key] for key in kept},
-        "params": round(params, 2),
-        "steps_trained": f"{STEPS}",
-    }
+        full = ActionTransformer(num_classes=60, background=True, **variant.model)
+    if variant.boxes == "truth":
+        scores = {"mAP": scores["mAP"]}
+    params = count_parameters(full)["total"]
+    return {**scores, "params": round(params, 2), "steps_trained": f"{STEPS}"}
 
 
 def train_heads(model: ActionTransformer, scenes: Scenes, variant: Variant, seed: int) -> None:
-    """Train everything but the trunk on stored features: AdamW 1e-3, one-cycle, 8 scenes a step."""
+    """Train everything but the trunk on stored features."""
     parameters = [p for name, p in model.named_parameters() if not name.startswith("trunk.")]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=STEPS)
-    generator = torch.Generator().manual_seed(seed)
-    model.train()
-    for _ in range(STEPS):
-        chosen = torch.randint(len(scenes.features), (8,), generator=generator).tolist()
+    device = next(model.parameters()).device
+
+    def forward(step: int, chosen: list[int]) -> dict[str, Any]:
         targets = [{"boxes_xyxy_norm": scenes.boxes[i], "labels": scenes.labels[i]} for i in chosen]
         given = [scenes.boxes[i] for i in chosen] if variant.boxes == "truth" else None
-        device = next(model.parameters()).device
-        outputs = model.detect_from_features(
-            scenes.features[chosen].float().to(device),
-            (112, 112),
-            boxes_xyxy_norm=given,
-            targets=targets,
+        features = scenes.features[chosen].float().to(device)
+        return model.detect_from_features(
+            features, (112, 112), boxes_xyxy_norm=given, targets=targets
         )
-        _step(optimizer, schedule, outputs, parameters)
+
+    descend(model, parameters, forward, len(scenes.features), seed)
 
 
 def train_scratch(model: ActionTransformer, seed: int, options: ReproduceOptions) -> None:
     """Train the whole network from random weights, batch norm included, for as many steps on the
     same scenes."""
     dataset = AvaDataset(load_data(options)[0], mini_preprocess(), mini_augment(), seed=seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
+
+    def forward(step: int, chosen: list[int]) -> dict[str, Any]:
+        items = [dataset[(step, i)] for i in chosen]
+        clip = torch.stack([item["clip"] for item in items]).to(options.device)
+        return model(clip, targets=items)
+
+    descend(model, list(model.parameters()), forward, len(dataset), seed)
+
+
+def descend(
+    model: nn.Module,
+    parameters: list[nn.Parameter],
+    forward: Callable[[int, list[int]], dict[str, Any]],
+    num_scenes: int,
+    seed: int,
+) -> None:
+    """Minimise the detection loss: AdamW 1e-3, one-cycle, 8 scenes a step.
+
+    Args:
+        forward: (step, chosen scenes) to the model's outputs.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=STEPS)
     generator = torch.Generator().manual_seed(seed)
     model.train()
     for step in range(STEPS):
-        chosen = torch.randint(len(dataset), (8,), generator=generator).tolist()
-        items = [dataset[(step, i)] for i in chosen]
-        clip = torch.stack([item["clip"] for item in items]).to(options.device)
-        _step(optimizer, schedule, model(clip, targets=items), list(model.parameters()))
-
-
-def _step(
-    optimizer: torch.optim.Optimizer,
-    schedule: Any,
-    outputs: dict[str, Any],
-    parameters: list[nn.Parameter],
-) -> None:
-    optimizer.zero_grad()
-    torch.stack(list(detection_loss(outputs).values())).sum().backward()
-    torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-    optimizer.step()
-    schedule.step()
+        chosen = torch.randint(num_scenes, (8,), generator=generator).tolist()
+        optimizer.zero_grad()
+        torch.stack(list(detection_loss(forward(step, chosen)).values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+        schedule.step()
 
 
 @torch.no_grad()
@@ -269,9 +254,9 @@ def measure(
     trunk of its own."""
     model.eval()
     evaluator = AvaEvaluator(class_names)
-    dataset = (
-        AvaDataset(load_data(end_to_end)[1], mini_preprocess()) if end_to_end is not None else None
-    )
+    dataset = None
+    if end_to_end is not None:
+        dataset = AvaDataset(load_data(end_to_end)[1], mini_preprocess())
     device = next(model.parameters()).device
     for i in range(len(test.boxes)):
         if dataset is not None:
@@ -280,18 +265,13 @@ def measure(
             features = test.features[i : i + 1].float().to(device)
         given = [test.boxes[i]] if variant.boxes == "truth" else None
         outputs = model.detect_from_features(features, (112, 112), boxes_xyxy_norm=given)
-        persons = postprocess(outputs, nms_threshold=1.0 if given is not None else model.head_nms)[
-            0
-        ]
-        evaluator.add_image(
-            test.boxes[i].numpy(),
-            test.labels[i].numpy(),
-            persons["boxes_xyxy_norm"].cpu().numpy(),
-            persons["scores"].cpu().numpy(),
-        )
-    found = evaluator.compute()
-    return {
-        "mAP": 100 * found["map"],
-        "loc50": 100 * found["localisation_50"],
-        "loc75": 100 * found["localisation_75"],
-    }
+        (persons,) = postprocess(outputs, nms_threshold=1.0 if given else model.head_nms)
+        boxes, scores = (persons[key].cpu().numpy() for key in ("boxes_xyxy_norm", "scores"))
+        evaluator.add_image(test.boxes[i].numpy(), test.labels[i].numpy(), boxes, scores)
+    return percent(evaluator.compute())
+
+
+def percent(found: Mapping[str, float]) -> dict[str, float]:
+    """Return an evaluation's mAP and localisation in percent, by the tables' names."""
+    names = {"mAP": "map", "loc50": "localisation_50", "loc75": "localisation_75"}
+    return {name: 100 * found[key] for name, key in names.items()}

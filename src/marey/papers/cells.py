@@ -3,11 +3,13 @@ seed."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from marey.training.config import TrainConfig, override
 
@@ -35,14 +37,15 @@ class ReproduceOptions:
         return "cpu" if self.device == "cpu" else "auto"
 
     @property
-    def full_precision(self) -> Literal["fp32", "bf16"]:
-        """Return the setting `train.precision` of full-scale cells."""
-        return "fp32" if self.device == "cpu" else "bf16"
-
-    @property
     def data_name(self) -> str:
         """Return the name of the user's data: that of its folder."""
         return Path(str(self.data)).resolve().name
+
+    def at_full_scale(self, config: TrainConfig, seed: int) -> TrainConfig:
+        """Return a configuration on the user's data, at a seed, on `device` in its precision."""
+        precision: Literal["fp32", "bf16"] = "fp32" if self.device == "cpu" else "bf16"
+        train = replace(config.train, seed=seed, precision=precision, device=self.train_device)
+        return replace(config, data=replace(config.data, path=self.data), train=train)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,8 @@ class Row:
     """Unique within the study, such as "C-C +L_ord"."""
     table: str = ""
     """Table of the paper the line belongs to, such as "Table 1"."""
-    recipe: Callable[[], TrainConfig] | None = None
-    """The base configuration; None: the study's own."""
+    base: str = ""
+    """Name of the base configuration, where it is not the study's own."""
     set: Mapping[str, Any] = field(default_factory=dict)
     """Setting -> value, as `marey train --set` takes them: {"optim.lr": 0.0035}; a term of weight 0
     is left out."""
@@ -63,6 +66,10 @@ class Row:
     """The paper's numbers by metric; None where the paper has no such line."""
     note: str = ""
     """A remark printed beside the line, such as "not in the paper"."""
+    priority: int = 1
+    """As of `Cell`."""
+    seconds: float = 35.0
+    """Expected wall time at mini scale, where the study does not compute it."""
 
     def configure(self, base: TrainConfig) -> TrainConfig:
         """Return the base configuration as this line changes it.
@@ -71,6 +78,30 @@ class Row:
             UserError: if a setting is unknown or its value has another type.
         """
         return override(base, [f"{key}={json.dumps(value)}" for key, value in self.set.items()])
+
+
+R = TypeVar("R", bound=Row)
+
+
+def read_tables(study: str) -> dict[str, Any]:
+    """Return what `<study>.toml` beside this file holds: a paper's tables as data."""
+    path = Path(__file__).with_name(f"{study}.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def rows_of(tables: Mapping[str, Any], key: str, kind: type[R]) -> tuple[R, ...]:
+    """Return the rows of one table of `read_tables`.
+
+    The settings that a row's `use` names in the file come before those of its own `set`.
+    """
+    rows = []
+    for entry in tables[key]:
+        fields = dict(entry)
+        settings: dict[str, Any] = {}
+        for name in fields.pop("use", ()):
+            settings |= tables["settings"][name]
+        rows.append(kind(**fields | {"set": settings | fields.get("set", {})}))
+    return tuple(rows)
 
 
 @dataclass(frozen=True)
@@ -98,3 +129,20 @@ class Cell:
     """A remark printed beside the line."""
     settings: dict[str, Any] = field(default_factory=dict)
     """JSON values the result depends on; a stored result under other settings is run again."""
+
+
+def cells_of(
+    options: ReproduceOptions, row: Row, run: Callable[[int], dict[str, Any]], **fields: Any
+) -> Iterator[Cell]:
+    """Yield the cells of a row, one a seed; `run` takes the seed, and `fields` replaces what the
+    row says."""
+    said = {
+        "name": row.name,
+        "estimate_seconds": row.seconds,
+        "paper": row.paper,
+        "priority": row.priority,
+        "table": row.table,
+        "note": row.note,
+    }
+    for seed in range(options.seeds):
+        yield Cell(seed=seed, run=functools.partial(run, seed), **said | fields)

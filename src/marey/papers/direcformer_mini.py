@@ -77,7 +77,7 @@ def mini_settings(times: int) -> dict[str, Any]:
 
 
 def run_mini(
-    row: Row, seed: int, options: ReproduceOptions, *, times: int = 1, as_played: bool = False
+    row: Row, options: ReproduceOptions, seed: int, *, times: int = 1, as_played: bool = False
 ) -> dict[str, Any]:
     """Train and measure one mini cell, for `times` the usual number of steps.
 

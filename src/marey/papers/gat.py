@@ -10,12 +10,12 @@ be compared is which effects hold. Full scale trains the paper's settings on the
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from marey.errors import UserError
 from marey.metrics.youtube8m import METRICS
-from marey.papers.cells import Cell, ReproduceOptions
+from marey.papers.cells import Cell, ReproduceOptions, Row, cells_of
 from marey.papers.gat_figures import class_gains, listing, profiles
 from marey.papers.gat_study import Study, measure
 from marey.recipes.gat import VARIANTS, gat_youtube8m, gat_youtube8m_mini, variant_of
@@ -51,6 +51,7 @@ EPSILONS, ALPHAS = (0.1, 0.25, 1.0, 2.0), (0.25, 0.5, 2.0, 4.0)
 """Fig. 5; eps 0.5 with alpha 1 is GMSA-Adv."""
 STRONG_BETA = 0.1
 """The paper's 0.001 hardly weighs beside the cross-entropy of the mini runs; this one does."""
+FULL_SECONDS = 40 * 3600.0
 MINI_SECONDS = {"SA-CE": 15.0, "GMSA-CE": 20.0}
 """Estimates on one core; adversarial cells take about 50 s."""
 
@@ -68,113 +69,47 @@ def cells(options: ReproduceOptions) -> list[Cell]:
     """List the cells of the paper's tables and figures at a scale."""
     full = options.scale == "full"
     study = Study(options=options, config=gat_youtube8m() if full else gat_youtube8m_mini())
-    unit = 40 * 3600.0 if full else 1.0
-    found = []
-    for seed in range(options.seeds):
-        for name in VARIANTS:
-            found.append(
-                _cell(
-                    study,
-                    name,
-                    variant_of(study.config, name),
-                    seed,
-                    "Table 1",
-                    0,
-                    unit * (1 if full else MINI_SECONDS.get(name, 50.0)),
-                    dict(zip(METRICS, PAPER[name], strict=True)),
-                )
-            )
-        for name, windows in (FULL_WINDOWS if full else WINDOWS).items():
-            config = with_windows(
-                variant_of(study.config, "GMSA-CE"), windows, "tree" if "tree" in name else "flat"
-            )
-            found.append(
-                _cell(study, f"Fig3 {name}", config, seed, "Fig. 3", 2, unit * (1 if full else 25))
-            )
-        for eps in EPSILONS:
-            found.append(
-                _cell(
-                    study,
-                    f"Fig5 eps={eps:g}",
-                    variant_of(study.config, "GMSA-Adv", eps=eps),
-                    seed,
-                    "Fig. 5",
-                    3,
-                    unit * (1 if full else 50),
-                )
-            )
-        for alpha in ALPHAS:
-            found.append(
-                _cell(
-                    study,
-                    f"Fig5 alpha={alpha:g}",
-                    variant_of(study.config, "GMSA-Adv", alpha=alpha),
-                    seed,
-                    "Fig. 5",
-                    3,
-                    unit * (1 if full else 50),
-                )
-            )
-        found.append(
-            _cell(
-                study,
-                f"Fr beta={STRONG_BETA:g}",
-                variant_of(study.config, "GAT-AdvFr", beta=STRONG_BETA),
-                seed,
-                "Fig. 6",
-                1,
-                unit * (1 if full else 50),
-                note="not in the paper: a hundred times its beta",
-            )
-        )
-        for name, run, table in (
-            ("profiles", profiles, "Figs. 1b, 6"),
-            ("classes", class_gains, "Fig. 8"),
-            ("listing", listing, "Table 2"),
-        ):
-            found.append(
-                Cell(
-                    name=name,
-                    seed=seed,
-                    run=functools.partial(run, study, seed),
-                    estimate_seconds=5.0,
-                    table=table,
-                    priority=1,
-                    note="from the models of Table 1",
-                    settings={"config": study.config.to_dict()},
-                )
-            )
-    return found
+    found: list[Cell] = []
 
-
-def _cell(
-    study: Study,
-    name: str,
-    config: TrainConfig,
-    seed: int,
-    table: str,
-    priority: int,
-    seconds: float,
-    paper: Mapping[str, float] | None = None,
-    note: str = "",
-) -> Cell:
-    return Cell(
-        name=name,
-        seed=seed,
-        run=functools.partial(measure, study, name, config, seed),
-        estimate_seconds=seconds,
-        paper=dict(paper) if paper else None,
-        table=table,
-        priority=priority,
-        note=note,
-        settings={
+    def add(row: Row, config: TrainConfig, seconds: float = 50.0) -> None:
+        run = functools.partial(measure, study, row.name, config)
+        settings = {
             "model": config.model.arguments,
             "objective": config.to_dict()["objective"],
             "epochs": config.train.epochs,
             "lr": config.optim.peak_lr,
-            "data": study.options.data or "youtube8m-mini",
-        },
-    )
+            "data": options.data or "youtube8m-mini",
+        }
+        seconds = FULL_SECONDS if full else seconds
+        found.extend(cells_of(options, row, run, estimate_seconds=seconds, settings=settings))
+
+    for name in VARIANTS:
+        paper = dict(zip(METRICS, PAPER[name], strict=True))
+        row = Row(name=name, table="Table 1", paper=paper, priority=0)
+        add(row, variant_of(study.config, name), MINI_SECONDS.get(name, 50.0))
+    for name, windows in (FULL_WINDOWS if full else WINDOWS).items():
+        config = variant_of(study.config, "GMSA-CE")
+        config = with_windows(config, windows, "tree" if "tree" in name else "flat")
+        add(Row(name=f"Fig3 {name}", table="Fig. 3", priority=2), config, 25.0)
+    for eps in EPSILONS:
+        config = variant_of(study.config, "GMSA-Adv", eps=eps)
+        add(Row(name=f"Fig5 eps={eps:g}", table="Fig. 5", priority=3), config)
+    for alpha in ALPHAS:
+        config = variant_of(study.config, "GMSA-Adv", alpha=alpha)
+        add(Row(name=f"Fig5 alpha={alpha:g}", table="Fig. 5", priority=3), config)
+    note = "not in the paper: a hundred times its beta"
+    config = variant_of(study.config, "GAT-AdvFr", beta=STRONG_BETA)
+    add(Row(name=f"Fr beta={STRONG_BETA:g}", table="Fig. 6", note=note), config)
+
+    note = "from the models of Table 1"
+    for row, figure in (
+        (Row(name="profiles", table="Figs. 1b, 6", note=note, seconds=5.0), profiles),
+        (Row(name="classes", table="Fig. 8", note=note, seconds=5.0), class_gains),
+        (Row(name="listing", table="Table 2", note=note, seconds=5.0), listing),
+    ):
+        run = functools.partial(figure, study)
+        found += cells_of(options, row, run, settings={"config": study.config.to_dict()})
+    return found
 
 
 def with_windows(

@@ -15,20 +15,19 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from marey.datasets import open_dataset
-from marey.datasets.index import Sample
 from marey.datasets.manifest import write_manifest
 from marey.datasets.split import hold_out, labelled
 from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions
 from marey.evaluation.evaluate import evaluate
 from marey.files import write_json, write_text
-from marey.papers.cells import Cell, ReproduceOptions, Row
+from marey.papers.cells import Cell, ReproduceOptions, Row, cells_of, read_tables, rows_of
 from marey.papers.hmdb_page import render_page
 from marey.papers.tables import Result, stored_reading
 from marey.recipes.hmdb_study import timesformer_hmdb_simp, vivit_hmdb_simp
@@ -45,86 +44,10 @@ BASE = "Table 1: batch 8, SGD 0.0035"
 """The study's best configuration; every other line changes one thing in it."""
 
 
-def optimiser(batch_size: int, name: str, lr: float) -> dict[str, Any]:
-    """Return the settings of a line of Table 1."""
-    return {"train.batch_size": batch_size, "optim.name": name, "optim.lr": lr}
-
-
-def sampler(kind: str) -> dict[str, Any]:
-    """Return the settings of a line of Table 3: eight frames, a short video repeats its last."""
-    sampling = {"kind": kind, "stride_frames": 32, "short": "repeat_last"}
-    return {f"data.preprocess.sampling.{key}": value for key, value in sampling.items()}
-
-
-TABLE_1: tuple[Row, ...] = (
-    Row(name=BASE, set=optimiser(8, "sgd", 0.0035), paper={"top1": 93.6, "top5": 99.2}),
-    Row(
-        name="Table 1: batch 8, SGD 0.0045",
-        set=optimiser(8, "sgd", 0.0045),
-        paper={"top1": 92.0, "top5": 98.4},
-    ),
-    Row(
-        name="Table 1: batch 8, SGD 0.0007",
-        set=optimiser(8, "sgd", 0.0007),
-        paper={"top1": 90.4, "top5": 97.6},
-    ),
-    Row(
-        name="Table 1: batch 4, SGD 0.0035",
-        set=optimiser(4, "sgd", 0.0035),
-        paper={"top1": 93.6, "top5": 98.4},
-    ),
-    Row(
-        name="Table 1: batch 8, Adam 0.0035",
-        set=optimiser(8, "adam", 0.0035),
-        paper={"top1": 17.6, "top5": 47.2},
-    ),
-    Row(
-        name="Table 1: batch 4, Adam 0.0001",
-        set=optimiser(4, "adam", 0.0001),
-        paper={"top1": 89.6, "top5": 96.8},
-    ),
-)
-
-TABLE_2: tuple[Row, ...] = (
-    Row(
-        name="Table 2: K-400",
-        set={"model.init_from": "hf:facebook/timesformer-base-finetuned-k400"},
-        paper={"top1": 93.6, "top5": 99.2},
-    ),
-    Row(
-        name="Table 2: K-600",
-        set={"model.init_from": "hf:facebook/timesformer-base-finetuned-k600"},
-        paper={"top1": 93.6, "top5": 98.4},
-    ),
-    Row(
-        name="Table 2: SSv2",
-        set={"model.init_from": "hf:facebook/timesformer-base-finetuned-ssv2"},
-        paper={"top1": 84.8, "top5": 96.8},
-    ),
-)
-
-TABLE_3: tuple[Row, ...] = (
-    Row(
-        name="Table 3: equidistant",
-        set=sampler("equidistant"),
-        paper={"top1": 92.8, "top5": 99.2},
-    ),
-    Row(name="Table 3: random", set=sampler("random"), paper={"top1": 91.2, "top5": 100.0}),
-)
-
-TABLE_4: tuple[Row, ...] = (
-    Row(name="Table 4: ViViT", recipe=vivit_hmdb_simp, paper={"top1": 88.8, "top5": 99.2}),
-)
-
-TABLE_5: tuple[Row, ...] = (
-    Row(
-        name="Table 5: extended after sampling",
-        set={"data.preprocess.sampling.short": "extend_after"},
-        paper={"top1": 85.83, "top5": 97.64},
-    ),
-)
-
-FULL_ROWS = (*TABLE_1, *TABLE_2, *TABLE_3, *TABLE_4, *TABLE_5)
+TABLES = read_tables("hmdb_study")
+FULL_ROWS = rows_of(TABLES, "full", Row) + rows_of(TABLES, "both", Row)
+MINI_ROWS = rows_of(TABLES, "mini", Row) + rows_of(TABLES, "both", Row)
+"""The lines a laptop can run, with the study's numbers where a line asks the same question."""
 
 
 # ---- mini scale ---------------------------------------------------------------------------------
@@ -147,7 +70,12 @@ def mini_base() -> TrainConfig:
     )
 
 
-def scratch(name: str, arguments: dict[str, Any]) -> TrainConfig:
+def imagenet_stem() -> TrainConfig:
+    """Return the mini settings from ImageNet's stem alone, for a start without motion capture."""
+    return replace(mini_base(), model=ModelConfig(**TABLES["models"]["ImageNet stem"]))
+
+
+def scratch(name: str) -> TrainConfig:
     """Return the training of a small model from random weights, on 64 pixels, at AdamW's own
     rate."""
     base = mini_base()
@@ -155,71 +83,19 @@ def scratch(name: str, arguments: dict[str, Any]) -> TrainConfig:
     preprocess = replace(base.data.preprocess, short_side=64, image_size=64)
     return replace(
         base,
-        model=ModelConfig(name=name, arguments=arguments),
+        model=ModelConfig(**TABLES["models"][name]),
         data=replace(base.data, preprocess=preprocess, feature_cache=None),
         optim=OptimConfig(name="adamw", lr=1e-3, schedule="cosine", clip_norm=1.0),
     )
 
 
-SMALL_TIMESFORMER: dict[str, Any] = {
-    "patch_size": 16,
-    "embed_dim": 96,
-    "depth": 3,
-    "num_heads": 4,
-    "mlp_ratio": 2.0,
+BASES: dict[str, Callable[[], TrainConfig]] = {
+    "ViViT": vivit_hmdb_simp,
+    "ImageNet stem": imagenet_stem,
+    "small TimeSformer": functools.partial(scratch, "small TimeSformer"),
+    "small ViViT": functools.partial(scratch, "small ViViT"),
 }
-SMALL_VIVIT: dict[str, Any] = {
-    "library": "transformers",
-    "config": {
-        "model_type": "vivit",
-        "hidden_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 192,
-        "tubelet_size": [2, 16, 16],
-    },
-}
-STEM_ONLY: dict[str, Any] = {
-    "patch_size": 32,
-    "embed_dim": 128,
-    "depth": 2,
-    "num_heads": 4,
-    "mlp_ratio": 3.0,
-    "stem": "efficientnet_lite0",
-    "stem_stage": 6,
-    "freeze_stem_norm": True,
-}
-"""A TimeSformer about as large as `marey-mini` on the ImageNet stem, for a start without motion
-capture."""
-SMALL_NOTE = "the study's have K400 weights: 93.6 and 88.8"
-
-MINI_ROWS: tuple[Row, ...] = (
-    replace(TABLE_1[0], note="pre-trained: marey-mini"),
-    *TABLE_1[1:],
-    Row(
-        name="Table 2: ImageNet stem, transformer from scratch",
-        set={
-            "model.init_from": None,
-            "model.name": "timesformer",
-            "model.arguments": STEM_ONLY,
-            "model.freeze": ["patch_embed.trunk"],
-        },
-        note="stands for a poorer start",
-    ),
-    *TABLE_3,
-    Row(
-        name="Table 4: TimeSformer, small, random weights",
-        recipe=functools.partial(scratch, "timesformer", SMALL_TIMESFORMER),
-        note=SMALL_NOTE,
-    ),
-    Row(
-        name="Table 4: ViViT, small, random weights",
-        recipe=functools.partial(scratch, "external", SMALL_VIVIT),
-        note=SMALL_NOTE,
-    ),
-    *TABLE_5,
-)
-"""The lines a laptop can run, with the study's numbers where a line asks the same question."""
+"""Where a row of hmdb_study.toml starts from, if not from the study's own settings."""
 
 
 # ---- cells --------------------------------------------------------------------------------------
@@ -238,28 +114,22 @@ def cells(options: ReproduceOptions) -> list[Cell]:
     first."""
     is_full = options.scale == "full"
     base = timesformer_hmdb_simp if is_full else mini_base
-    found = []
-    for row in FULL_ROWS if is_full else MINI_ROWS:
-        config = row.configure((row.recipe or base)())
-        for seed in range(options.seeds):
-            found.append(
-                Cell(
-                    row.name,
-                    seed,
-                    functools.partial(run_line, row.name, config, seed, options),
-                    3600.0 if is_full else 25.0,
-                    row.paper,
-                    priority=0 if row.name == BASE else 1,
-                    table=row.name.partition(":")[0],
-                    note=row.note,
-                    settings={"data": Path(str(options.data)).name, "epochs": EPOCHS},
-                )
-            )
+    found: list[Cell] = []
+    for row in sorted(FULL_ROWS if is_full else MINI_ROWS, key=lambda row: row.name[:7]):
+        config = row.configure(BASES.get(row.base, base)())
+        found += cells_of(
+            options,
+            row,
+            functools.partial(run_line, row.name, config, options),
+            estimate_seconds=3600.0 if is_full else 25.0,
+            table=row.name.partition(":")[0],
+            settings={"data": options.data_name, "epochs": EPOCHS},
+        )
     return found
 
 
 def run_line(
-    name: str, config: TrainConfig, seed: int, options: ReproduceOptions
+    name: str, config: TrainConfig, options: ReproduceOptions, seed: int
 ) -> dict[str, Any]:
     """Train one line and score it on the test videos, in percent; the run stays in the cache with
     its logs.
@@ -287,11 +157,10 @@ def run_line(
     settings = EvaluateOptions(split="test", device=options.device)
     report, answers = evaluate(out / "last", str(manifest), settings)
     if answers is not None:
+        answered = zip(answers.videos, answers.labels, answers.probs.tolist(), strict=True)
         rows = [
-            {"video": video, "label": label, "probabilities": probs.tolist()}
-            for video, label, probs in zip(
-                answers.videos, answers.labels, answers.probs, strict=True
-            )
+            {"video": video, "label": label, "probabilities": probabilities}
+            for video, label, probabilities in answered
         ]
         stored = {"class_names": answers.class_names, "rows": rows}
         write_json(out / "answers.json", stored, indent=None)
@@ -345,12 +214,10 @@ def split_manifest(data: str, cache: Path, scale: str) -> Path:
         samples = [replace(sample, split=split) for part, split in halves for sample in part]
         index = replace(index, samples=tuple(samples))
 
-    def placed(sample: Sample) -> Sample:
-        return replace(sample, path=sample.path.resolve())
-
-    used = [placed(sample) for sample in index.samples if sample.split in ("train", "test")]
+    used = [sample for sample in index.samples if sample.split in ("train", "test")]
+    placed = tuple(replace(sample, path=sample.path.resolve()) for sample in used)
     cache.mkdir(parents=True, exist_ok=True)
-    write_manifest(replace(index, samples=tuple(used)), manifest)
+    write_manifest(replace(index, samples=placed), manifest)
     return manifest
 
 

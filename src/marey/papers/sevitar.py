@@ -22,7 +22,7 @@ from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions
 from marey.evaluation.evaluate import evaluate
 from marey.metrics.robustness import absolute_robustness, relative_robustness
-from marey.papers.cells import Cell, ReproduceOptions
+from marey.papers.cells import Cell, ReproduceOptions, Row, cells_of, read_tables
 from marey.papers.figures import describe_embedding, draw_embeddings
 from marey.papers.sevitar_lines import (
     BATCH_SIZE,
@@ -39,19 +39,8 @@ from marey.training.loop import train
 from marey.training.objective_config import ObjectiveConfig
 from marey.video.decode import open_video
 
-TABLE_1: dict[str, dict[str, float]] = {
-    "SlowFast": {"Kinetics-400P": 55.48},
-    "I3D": {"UCF-101P": 76.9},
-    "TimeSformer": {"UCF-101P": 88.5, "HMDB-51P": 70.48, "Kinetics-400P": 54.26},
-    "Team Simplexisigil": {"UCF-101P": 59.46, "HMDB-51P": 44.50},
-    "SeViTAR": {"UCF-101P": 89.35, "HMDB-51P": 78.92, "Kinetics-400P": 65.22},
-}
-"""Table 1, percent."""
-TABLE_2: dict[str, dict[str, float]] = {
-    "Team Simplexisigil": {"UCF-101PMini": 51.57, "HMDB-51PMini": 43.40},
-    "SeViTAR": {"UCF-101PMini": 90.54, "HMDB-51PMini": 80.98},
-}
-"""Table 2, percent."""
+PAPER: dict[str, dict[str, float]] = read_tables("sevitar")["paper"]
+"""Tables 1 and 2."""
 QUOTED = ("SlowFast", "Team Simplexisigil")
 """Lines that are only quoted: nothing is run for them."""
 MAIN = ("TimeSformer", "SeViTAR")
@@ -59,9 +48,6 @@ MAIN = ("TimeSformer", "SeViTAR")
 
 PREPARE_SECONDS = 900.0
 """What rendering, decoding, perturbing and the stem cost once, on one core."""
-SECONDS = {"DirecFormer": 60.0, "I3D": 360.0}
-"""What 300 steps of a line cost, where that is not `USUAL_SECONDS`."""
-USUAL_SECONDS = 35.0
 FIGURE_CLIPS = 200
 """Test clips that are drawn in Fig. 1."""
 
@@ -94,35 +80,31 @@ def table_cells(name: str, options: ReproduceOptions) -> list[Cell]:
     paper_set = "UCF-101P" if name == "mocap" else "HMDB-51P"
     found = []
     for label, line in LINES.items():
-        paper = {}
-        if paper_set in TABLE_1.get(label, {}):
-            paper = {"perturbed": TABLE_1[label][paper_set]}
-            if name == "mocap" and label in TABLE_2:
-                paper["perturbed_mini"] = TABLE_2[label][f"{paper_set}Mini"]
+        printed = PAPER.get(label, {})
+        columns = {"perturbed": paper_set, "perturbed_mini": "UCF-101PMini"}
+        if name != "mocap":
+            del columns["perturbed_mini"]
+        paper = {ours: printed[column] for ours, column in columns.items() if column in printed}
         notes = (f"the paper's is {paper_set}" if paper else "", line.note)
         steps = steps_of(line, name)
-        for seed in range(options.seeds):
-            seconds = SECONDS.get(label, USUAL_SECONDS) * steps / 300
-            is_first = (label, seed) == (MAIN[0], 0)
-            if is_first and not (options.cache / "features").is_dir():
-                seconds += PREPARE_SECONDS
-            found.append(
-                Cell(
-                    f"{name}: {label}",
-                    seed,
-                    functools.partial(run_line, name, label, seed, options),
-                    seconds,
-                    paper or None,
-                    priority=line.priority,
-                    note="; ".join(note for note in notes if note),
-                    table=f"Tables 1, 2 (mini): {name}",
-                    settings={"steps": steps, "batch_size": BATCH_SIZE, "set": name},
-                )
-            )
+        found += cells_of(
+            options,
+            line,
+            functools.partial(run_line, name, label, options),
+            name=f"{name}: {label}",
+            estimate_seconds=line.seconds * steps / 300,
+            paper=paper or None,
+            note="; ".join(note for note in notes if note),
+            table=f"Tables 1, 2 (mini): {name}",
+            settings={"steps": steps, "batch_size": BATCH_SIZE, "set": name},
+        )
+    if not (options.cache / "features").is_dir():
+        first = found[0].estimate_seconds + PREPARE_SECONDS
+        found[0] = replace(found[0], estimate_seconds=first)
     return found
 
 
-def run_line(name: str, label: str, seed: int, options: ReproduceOptions) -> dict[str, Any]:
+def run_line(name: str, label: str, options: ReproduceOptions, seed: int) -> dict[str, Any]:
     """Train one line on the clean training clips and measure it on clean and perturbed test clips,
     in percent."""
     clips = open_mini_set(name, options.cache, options.data)
@@ -139,22 +121,11 @@ def run_folder(name: str, label: str, seed: int, options: ReproduceOptions) -> P
 
 def quoted_cells() -> list[Cell]:
     """List the lines of the paper for which nothing is run here."""
-    found = []
-    for name in QUOTED:
-        paper = TABLE_1.get(name, {}) | TABLE_2.get(name, {})
-        found.append(
-            Cell(
-                f"{name} (quoted)",
-                0,
-                dict,
-                0.0,
-                paper,
-                priority=2,
-                table="Tables 1, 2: quoted",
-                note="quoted from the paper, not run",
-            )
-        )
-    return found
+    table, note = "Tables 1, 2: quoted", "quoted from the paper, not run"
+    return [
+        Cell(f"{name} (quoted)", 0, dict, 0.0, PAPER[name], priority=2, table=table, note=note)
+        for name in QUOTED
+    ]
 
 
 def control_cell(options: ReproduceOptions) -> Cell:
@@ -244,7 +215,7 @@ def run_figure(options: ReproduceOptions) -> dict[str, Any]:
 # ---- full scale ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FullSet:
     """A data set of Table 1 as the paper trained on it."""
 
@@ -256,11 +227,9 @@ class FullSet:
 
 
 FULL = {
-    "UCF-101P": FullSet(recipe="sevitar_ucf101", dataset="ucf101", train_videos=9_537),
-    "HMDB-51P": FullSet(recipe="sevitar_hmdb51", dataset="hmdb51", train_videos=3_570),
-    "Kinetics-400P": FullSet(
-        recipe="sevitar_kinetics400", dataset="kinetics400", train_videos=80_000, split="val"
-    ),
+    "UCF-101P": FullSet("sevitar_ucf101", "ucf101", 9_537),
+    "HMDB-51P": FullSet("sevitar_hmdb51", "hmdb51", 3_570),
+    "Kinetics-400P": FullSet("sevitar_kinetics400", "kinetics400", 80_000, split="val"),
 }
 FULL_EPOCHS = 15
 FULL_CLIPS_PER_SECOND = 150.0
@@ -270,25 +239,21 @@ FULL_CLIPS_PER_SECOND = 150.0
 def full_cells(options: ReproduceOptions) -> list[Cell]:
     """List Table 1 as the paper ran it; every cell trains on `options.data`, so choose one data
     set's cells."""
-    found = []
+    found: list[Cell] = []
     for name, full_set in FULL.items():
         for label in MAIN:
-            for seed in range(options.seeds):
-                found.append(
-                    Cell(
-                        f"{name} {label}",
-                        seed,
-                        functools.partial(run_full, name, label, seed, options),
-                        full_set.train_videos * FULL_EPOCHS / FULL_CLIPS_PER_SECOND,
-                        {"perturbed": TABLE_1[label][name]},
-                        table="Table 1",
-                        settings={"data": options.data_name},
-                    )
-                )
+            found += cells_of(
+                options,
+                Row(name=f"{name} {label}", table="Table 1", priority=0),
+                functools.partial(run_full, name, label, options),
+                estimate_seconds=full_set.train_videos * FULL_EPOCHS / FULL_CLIPS_PER_SECOND,
+                paper={"perturbed": PAPER[label][name]},
+                settings={"data": options.data_name},
+            )
     return found + quoted_cells()
 
 
-def run_full(name: str, label: str, seed: int, options: ReproduceOptions) -> dict[str, Any]:
+def run_full(name: str, label: str, options: ReproduceOptions, seed: int) -> dict[str, Any]:
     """Train a paper recipe, and score it on the clean test videos and on DATA-P, the perturbed
     copy, if it is there."""
     full_set = FULL[name]
@@ -297,16 +262,8 @@ def run_full(name: str, label: str, seed: int, options: ReproduceOptions) -> dic
         arguments = {"position_embedding": "joint"}
         model = replace(config.model, name="timesformer", arguments=arguments)
         config = replace(config, model=model, objective=ObjectiveConfig())
-    config = replace(
-        config,
-        data=replace(config.data, path=options.data, dataset=full_set.dataset),
-        train=replace(
-            config.train,
-            seed=seed,
-            precision=options.full_precision,
-            device=options.train_device,
-        ),
-    )
+    config = replace(config, data=replace(config.data, dataset=full_set.dataset))
+    config = options.at_full_scale(config, seed)
     out = options.cache / "runs" / f"{full_set.recipe}-{label}-seed{seed}"
     train(config, out, resume=out.exists())
 

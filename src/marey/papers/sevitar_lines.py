@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from marey.checkpoints.load import load_checkpoint
 from marey.metrics.robustness import absolute_robustness, relative_robustness
-from marey.papers.cells import ReproduceOptions
+from marey.papers.cells import ReproduceOptions, Row, read_tables, rows_of
 from marey.papers.sevitar_mini import (
     FRAMES,
-    STEM_ARGUMENTS,
-    STEM_PIXELS,
     MiniSet,
     Part,
     conv_preprocess,
@@ -50,64 +48,18 @@ MINI_PART = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """One line of the mini tables."""
+class Line(Row):
+    """One line of the mini tables; `set` holds the model's arguments."""
 
     model: str
-    arguments: dict[str, Any]
     weights: dict[str, float]
     staged: bool = False
     """The paper's order: backbone, semantic MLP, classifier."""
     random_labels: bool = False
     """Random unit vectors in place of what the names mean."""
-    note: str = "not in the paper"
-    priority: int = 1
 
 
-_BASE: dict[str, Any] = {**STEM_ARGUMENTS, "image_size": STEM_PIXELS, "num_frames": FRAMES}
-_LABEL: dict[str, Any] = {**_BASE, "label_hidden": [64], "class_hidden": [64]}
-_DIRECTED = {"time_attention": "cosine", "space_attention": "cosine"}
-_BOTH = {"class": 1.0, "label": 1.0}
-
-LINES: dict[str, Line] = {
-    "TimeSformer": Line(
-        model="timesformer", arguments=_BASE, weights={"class": 1.0}, note="", priority=0
-    ),
-    "SeViTAR": Line(
-        model="sevitar", arguments=_LABEL, weights=_BOTH, note="trained jointly", priority=0
-    ),
-    "SeViTAR staged": Line(
-        model="sevitar",
-        arguments=_LABEL,
-        weights=_BOTH,
-        staged=True,
-        note="not in the paper as a line: its three stages, within the same number of steps",
-    ),
-    "SeViTAR directed": Line(
-        model="sevitar",
-        arguments={**_LABEL, **_DIRECTED},
-        weights=_BOTH,
-        note="not in the paper: directed attention",
-    ),
-    "SeViTAR random vectors": Line(
-        model="sevitar",
-        arguments=_LABEL,
-        weights=_BOTH,
-        random_labels=True,
-        note="control: a random vector per class in place of its meaning",
-    ),
-    "DirecFormer": Line(
-        model="direcformer",
-        arguments={**_BASE, **_DIRECTED},
-        weights={"class": 1.0, "order": 1.0, "guided": 1.0},
-    ),
-    "I3D": Line(
-        model="i3d",
-        arguments={"width": 0.25, "dropout": 0.2},
-        weights={"class": 1.0},
-        note="a quarter of the width, from scratch on pixels: no pretrained start",
-    ),
-}
+LINES = {line.name: line for line in rows_of(read_tables("sevitar"), "rows", Line)}
 """Name -> what is trained."""
 
 
@@ -162,7 +114,7 @@ def line_config(
     preprocess = conv_preprocess() if line.model == "i3d" else stem_preprocess()
     return TrainConfig(
         recipe="sevitar mini",
-        model=ModelConfig(name=line.model, arguments=line.arguments),
+        model=ModelConfig(name=line.model, arguments=dict(line.set)),
         data=DataConfig(preprocess=preprocess),
         optim=OptimConfig(
             name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from marey.files import atomic, file_identity, weights_digest
 from marey.labels.embed import embed_labels
 from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.models import create_model
+from marey.papers.cells import read_tables
 from marey.papers.direcformer_mini import recorded_features
 from marey.synthetic.dataset import RenderPlan
 from marey.synthetic.motion import list_actions
@@ -41,16 +42,7 @@ from marey.video.decode import open_video
 from marey.video.sampling import ClipSampling
 
 FRAMES = 8
-STEM_ARGUMENTS: dict[str, Any] = {
-    "patch_size": 32,
-    "embed_dim": 64,
-    "depth": 2,
-    "num_heads": 4,
-    "mlp_ratio": 2.0,
-    "stem": "efficientnet_lite0",
-    "stem_stage": 6,
-    "freeze_stem_norm": True,
-}
+STEM_ARGUMENTS = read_tables("sevitar")["settings"]["stem"]
 """The transformer of the mini lines on its frozen ImageNet stem."""
 STEM_PIXELS, CONV_PIXELS = 96, 64
 """Side of the clips the stem sees, and of those a model without stem (I3D) sees."""
@@ -58,6 +50,9 @@ MOCAP_CLIPS = 5000
 MOCAP_PLAN = RenderPlan(size=112, seed=1)
 MOCAP_TRAIN = 2400
 """Training clips of the mocap set; all its test clips are used."""
+SAMPLING = ClipSampling(
+    kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset"
+)
 WINDOW_STRIDE = 8
 """A clip of a real video is 8 frames, 8 apart, from its middle; training also takes it 8 frames
 earlier and later."""
@@ -249,11 +244,8 @@ def training_clips(sample: Sample) -> Iterator[Tensor]:
     with open_video(sample.path) as reader:
         length = reader.num_frames
         for shift in (0, -WINDOW_STRIDE, WINDOW_STRIDE):
-            frames = square(
-                reader.frames_at(
-                    [min(max(i + shift, 0), length - 1) for i in window(length)]
-                ).frames
-            )
+            indices = [min(max(i + shift, 0), length - 1) for i in window(length)]
+            frames = square(reader.frames_at(indices).frames)
             yield frames
             yield frames.flip(-1)
 
@@ -269,9 +261,7 @@ def whole_video(job: Job, perturbed: bool) -> Tensor:
 
 def window(length: int) -> list[int]:
     """Return the eight frame indices in the middle of a video of `length` frames."""
-    sampling = ClipSampling(
-        kind="uniform", num_frames=FRAMES, stride_frames=WINDOW_STRIDE, view_start="offset"
-    )
+    sampling = replace(SAMPLING, stride_frames=WINDOW_STRIDE, target_fps=None)
     return sampling.indices(length)
 
 
@@ -299,11 +289,8 @@ def small(frames: Tensor) -> Tensor:
 def stem_preprocess() -> Preprocess:
     """Return what turns a clip into the stem's input: 8 frames at 4 a second, 96 pixels, ImageNet's
     normalisation."""
-    sampling = ClipSampling(
-        kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset"
-    )
     return Preprocess(
-        sampling=sampling,
+        sampling=SAMPLING,
         short_side=STEM_PIXELS,
         image_size=STEM_PIXELS,
         mean=LITE0_MEAN,
@@ -314,17 +301,14 @@ def stem_preprocess() -> Preprocess:
 def image_stem() -> nn.Module:
     """Return the frozen EfficientNet-Lite0 of the mini lines with its ImageNet weights, in
     evaluation mode."""
-    model = create_model("timesformer", num_classes=0, image_size=STEM_PIXELS, **STEM_ARGUMENTS)
+    model = create_model("timesformer", num_classes=0, **STEM_ARGUMENTS)
     fill_stem(model)
     return model.patch_embed.eval()  # type: ignore[union-attr,operator]
 
 
 def conv_preprocess() -> Preprocess:
     """Return what turns a small clip into I3D's input."""
-    sampling = ClipSampling(
-        kind="uniform", num_frames=FRAMES, stride_frames=1, target_fps=4.0, view_start="offset"
-    )
-    return Preprocess(sampling=sampling, short_side=CONV_PIXELS, image_size=CONV_PIXELS)
+    return Preprocess(sampling=SAMPLING, short_side=CONV_PIXELS, image_size=CONV_PIXELS)
 
 
 def describe(clips: list[Tensor], labels: Tensor) -> dict[str, Tensor]:
