@@ -136,7 +136,7 @@ def cells_of(
 ) -> Iterator[Cell]:
     """Yield the cells of a row, one a seed; `run` takes the seed, and `fields` replaces what the
     row says."""
-    said = {
+    said: dict[str, Any] = {
         "name": row.name,
         "estimate_seconds": row.seconds,
         "paper": row.paper,

@@ -78,7 +78,7 @@ def table_cells(name: str, options: ReproduceOptions) -> list[Cell]:
     """List every line on one set; the paper's UCF-101P stands beside mocap, its HMDB-51P beside
     videos."""
     paper_set = "UCF-101P" if name == "mocap" else "HMDB-51P"
-    found = []
+    found: list[Cell] = []
     for label, line in LINES.items():
         printed = PAPER.get(label, {})
         columns = {"perturbed": paper_set, "perturbed_mini": "UCF-101PMini"}
