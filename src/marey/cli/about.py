@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from marey.cli.options import Json
 from marey.cli.output import print_json
 from marey.errors import unknown_name
 
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """Check this installation: versions, devices, codecs, extras, bundled weights.
 
@@ -39,7 +40,7 @@ def doctor(
 
 def list_names(
     what: Annotated[str, typer.Argument(help=" | ".join(LISTS))],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Json = False,
 ) -> None:
     """List the names this version knows: models, recipes, corruptions, attacks or datasets."""
     if what not in LISTS:

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from marey.cli.options import Json
 from marey.cli.output import print_json, say
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -9,17 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from marey.cli.options import DataFolder, Dataset, Json, RenderSeed, SplitBy, Workers
 from marey.cli.output import print_json, progress, say
 from marey.errors import UserError
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Dataset = Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")]
-SplitBy = Annotated[
-    str | None, typer.Option(help="Regular expression that reads the split from names.")
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Videos worked on at the same time; default one per core.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,9 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    data: Annotated[
-        str, typer.Argument(help="Folder of class folders, official layout, or manifest.csv.")
-    ],
+    data: DataFolder,
     dataset: Dataset = None,
     split_by: SplitBy = None,
     decode_all: Annotated[
@@ -92,7 +82,7 @@ def check(
 
 
 def split(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, or manifest.csv.")],
+    data: DataFolder,
     val: Annotated[float, typer.Option(help="Share of all videos for validation.")] = 0.18,
     test: Annotated[float, typer.Option(help="Share of all videos for the test.")] = 0.1,
     group: Annotated[
@@ -145,11 +135,10 @@ def split(
         )
     else:
         for row in rows:
+            groups = f", {row['groups']} groups" if row["groups"] else ""
             print(
                 f"{row['split']:<6}{row['videos']:>7} videos ({row['share']:.1%}), "
-                f"{row['classes']} classes, at "
-                "least "
-                f"{row['fewest']} of each" + (f", {row['groups']} groups" if row["groups"] else "")
+                f"{row['classes']} classes, at least {row['fewest']} of each{groups}"
             )
     for finding in findings:
         say(f"{finding.kind}: {finding.message}")
@@ -157,9 +146,7 @@ def split(
 
 
 def pack(
-    data: Annotated[
-        str, typer.Argument(help="Folder of class folders, official layout, or manifest.csv.")
-    ],
+    data: DataFolder,
     out: Annotated[Path, typer.Option(help="Folder for the copies.")],
     dataset: Dataset = None,
     split_by: SplitBy = None,
@@ -239,7 +226,7 @@ def render_youtube8m(
     videos: Annotated[
         int, typer.Option(min=7, help="Videos in all: 4/7 train, 1/7 validate, 2/7 test.")
     ] = 2100,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    seed: RenderSeed = 0,
 ) -> None:
     """Make features in the YouTube-8M format: short planted events among decoys, with sound."""
     from marey.synthetic.youtube8m import render_youtube8m_mini

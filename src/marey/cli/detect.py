@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marey.cli.options import Device, Json, Videos
 from marey.cli.output import print_json, progress, say
 from marey.cli.pose import Blur, Persons
 
@@ -20,9 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def detect(
-    videos: Annotated[
-        list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")
-    ],
+    videos: Videos,
     model: Annotated[
         str, typer.Option(help="Bundled name or checkpoint folder.")
     ] = "marey-mini-detect",
@@ -32,7 +31,7 @@ def detect(
         float, typer.Option(help="With own boxes: smallest person score, 0 to 1.")
     ] = 0.3,
     top: Annotated[int, typer.Option(min=1, help="Actions per person.")] = 3,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    device: Device = "cpu",
     save_annotated: Annotated[
         Path | None, typer.Option(help="Write the video with boxes, skeletons and actions.")
     ] = None,
@@ -40,9 +39,7 @@ def detect(
     ava_csv: Annotated[
         Path | None, typer.Option(help="Write rows in AVA's challenge format.")
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on standard output.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Find every person once a second, name what each does, and follow them through the video."""
     from marey.errors import UserError

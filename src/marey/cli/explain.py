@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from marey.cli.options import Json, Model
 from marey.cli.output import print_json, say
 from marey.cli.pose import Blur
 
@@ -19,9 +20,7 @@ def register(app: typer.Typer) -> None:
 def explain(
     video: Annotated[Path, typer.Argument(help="Video file or frame folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the page, the pictures and the numbers.")],
-    model: Annotated[
-        str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")
-    ] = "marey-mini",
+    model: Model = "marey-mini",
     map: Annotated[
         str | None, typer.Option(help="rollout | last | integrated_gradients | saliency.")
     ] = None,
@@ -33,9 +32,7 @@ def explain(
         str | None, typer.Option(help="Explain this class instead of the first answer.")
     ] = None,
     blur: Blur = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on standard output.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Show which patches and frames an answer depends on, with a faithfulness score of the map."""
     from marey.explain.report import explain_video
@@ -57,9 +54,8 @@ def explain(
     else:
         score = facts["faithfulness"]
         print(
-            f"{facts['label']} {facts['probability']:.0%}; map: {facts['map']}; "
-            f"deletion {score['deletion']:.3f} (random {score['random_deletion']:.3f}, lower is "
-            "better), "
+            f"{facts['label']} {facts['probability']:.0%}; map: {facts['map']}; deletion "
+            f"{score['deletion']:.3f} (random {score['random_deletion']:.3f}, lower is better), "
             f"insertion {score['insertion']:.3f} (random {score['random_insertion']:.3f}, higher "
             "is better)"
         )

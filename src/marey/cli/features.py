@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from marey.cli.options import Dataset, Json, SplitBy
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
@@ -30,13 +32,9 @@ def features(
     ] = None,
     sound_pca: Annotated[str | None, typer.Option(help="vggish_pca_params.npz.")] = None,
     max_seconds: Annotated[int, typer.Option(min=1, help="Later seconds are left out.")] = 300,
-    dataset: Annotated[str | None, typer.Option(help="Official layout, by name.")] = None,
-    split_by: Annotated[
-        str | None, typer.Option(help="Regular expression that reads the split from names.")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on standard output.")
-    ] = False,
+    dataset: Dataset = None,
+    split_by: SplitBy = None,
+    json: Json = False,
 ) -> None:
     """Turn videos into features by second: pictures and sound, 8 bits a value.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from marey.cli.options import Dataset, Device, Json, LabelledVideos, Limit
+
 
 def order(
     videos: Annotated[
@@ -33,8 +35,8 @@ def order(
     out: Annotated[
         Path | None, typer.Option(help="Folder for a picture per video: matrix, path, strips.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    device: Device = "cpu",
+    as_json: Json = False,
 ) -> None:
     """Recover the order of a video's frames from a model's directed attention, and say how well."""
     from marey.checkpoints.load import load_checkpoint
@@ -86,8 +88,8 @@ def reliance(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="Names, folders, hf: or torchvision:.")
     ],
-    data: Annotated[str, typer.Option(help="Labelled videos (see the data contract).")],
-    dataset: Annotated[str | None, typer.Option(help="Official layout by name.")] = None,
+    data: LabelledVideos,
+    dataset: Dataset = None,
     split: Annotated[
         str | None, typer.Option(help="Split to measure on; all videos by default.")
     ] = None,
@@ -96,11 +98,9 @@ def reliance(
     ] = None,
     shuffles: Annotated[int, typer.Option(min=1, help="Shuffles per video.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the shuffles, the same for every model.")] = 0,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Measure on at most this many videos.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    limit: Limit = None,
+    device: Device = "cpu",
+    as_json: Json = False,
 ) -> None:
     """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model use
     the order?"""

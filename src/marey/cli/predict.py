@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marey.cli.options import Device, Json, Model, Videos
 from marey.cli.output import print_json, progress, say
 from marey.cli.pose import Blur as BlurOption
 from marey.errors import UserError
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from marey.inference.predictor import Predictor
     from marey.persons.blur import Blur
 
-Model = Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
@@ -27,9 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    videos: Annotated[
-        list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")
-    ],
+    videos: Videos,
     model: Model = "marey-mini",
     top: Annotated[int, typer.Option(min=1, help="Answers per video.")] = 5,
     labels: Annotated[
@@ -50,7 +46,7 @@ def predict(
         str, typer.Option(help="basic, or full: also stability under mild corruptions.")
     ] = "basic",
     views: Annotated[int, typer.Option(min=1, help="Temporal views averaged per video.")] = 3,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    device: Device = "cpu",
     max_pixels: Annotated[
         int | None, typer.Option(help="Refuse frames with more pixels than this.")
     ] = None,
@@ -201,8 +197,7 @@ def _describe(entry: dict[str, Any]) -> str:
     trust = entry["trust"]
     lines = [
         f"{entry['video']}  ({len(entry['frame_seconds'])} frames, "
-        f"{clock(entry['frame_seconds'][0])} "
-        f"to {clock(entry['frame_seconds'][-1])})"
+        f"{clock(entry['frame_seconds'][0])} to {clock(entry['frame_seconds'][-1])})"
     ]
     if trust.get("unknown"):
         lines.append(

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from marey.cli.options import Device, Json
+
 
 def reproduce(
     name: Annotated[
@@ -33,16 +35,14 @@ def reproduce(
     budget_minutes: Annotated[
         float | None, typer.Option(min=0, help="Start no cell beyond this.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Torch device, such as cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     cache: Annotated[
         Path | None, typer.Option(help="Folder for shared renders and features [OUT/cache].")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost, and stop.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the table as one JSON document.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a paper's tables and print ours (mean ± standard deviation over seeds) beside the paper's
     numbers."""

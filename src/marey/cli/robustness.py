@@ -8,6 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from marey.cli.options import (
+    BatchSize,
+    Dataset,
+    Device,
+    Json,
+    LabelledVideos,
+    Limit,
+    MeasuredSplit,
+    Profile,
+    RenderSeed,
+    Workers,
+)
+
 
 def _severities(text: str) -> list[int]:
     from marey.errors import UserError
@@ -66,22 +79,18 @@ def corrupt(
             help="1 to 5, or a list such as 1,3,5; random draws from the list.",
         ),
     ] = "1,2,3,4,5",
-    profile: Annotated[
-        str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")
-    ] = "rose",
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    profile: Profile = "rose",
+    seed: RenderSeed = 0,
     short_side: Annotated[
         int, typer.Option(help="Pixels of the shorter side; 0 keeps the source's.", min=0)
     ] = 256,
-    dataset: Annotated[str | None, typer.Option(help="Official layout by name.")] = None,
+    dataset: Dataset = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; default: one per core.", min=1)
-    ] = None,
+    workers: Workers = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write over a folder that holds something else.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a perturbed copy of a data set; run again to go on after a stop."""
     from marey.cli.output import print_json, progress, say
@@ -134,15 +143,13 @@ def robustness(
             metavar="MODEL...", help="Names, folders, hf:, torchvision:, or module:function."
         ),
     ],
-    data: Annotated[str, typer.Option(help="Labelled videos (see the data contract).")],
+    data: LabelledVideos,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("robustness-report"),
     corruptions: Annotated[
         str, typer.Option(help="Names, categories, 'profile', 'all' or 'none', comma-separated.")
     ] = "all",
     severities: Annotated[str, typer.Option(help="List from 1 (mild) to 5.")] = "1,2,3,4,5",
-    profile: Annotated[
-        str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")
-    ] = "rose",
+    profile: Profile = "rose",
     attacks: Annotated[
         str, typer.Option(help="Attack names, comma-separated; 'all' or 'none'.")
     ] = "none",
@@ -156,28 +163,22 @@ def robustness(
     reference: Annotated[
         str | None, typer.Option(help="Model that mCE is relative to; default: the first.")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Official layout by name.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split to measure on; default: test, else val, else all.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="At most this many videos, spread over the classes.", min=1)
-    ] = None,
+    dataset: Dataset = None,
+    split: MeasuredSplit = None,
+    limit: Limit = None,
     resolution: Annotated[
         int, typer.Option(help="Side at which pixels are changed.", min=32)
     ] = 224,
     max_frames: Annotated[
         int, typer.Option(help="Source frames per video; the middle of longer ones.", min=1)
     ] = 300,
-    batch_size: Annotated[int, typer.Option(help="Clips per forward pass.", min=1)] = 16,
+    batch_size: BatchSize = 16,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
-    device: Annotated[str, typer.Option(help="Torch device of the models.")] = "cpu",
+    device: Device = "cpu",
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew where --out holds another report.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report as one JSON document.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure models under corruptions and attacks, and write report.html; run again to go on after
     a stop."""
@@ -227,8 +228,7 @@ def robustness(
             (out / leftover).unlink(missing_ok=True)
     say(
         f"{len(index)} videos, {len(config.corruptions)} corruptions x {len(config.severities)} "
-        "severities, "
-        f"{len(config.attacks)} attacks, {len(models)} models"
+        f"severities, {len(config.attacks)} attacks, {len(models)} models"
     )
     entries = []
     for entry in progress(run(index, candidates, config, out), "measuring", len(index)):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from marey.cli.options import Device
 from marey.cli.output import say
 
 
@@ -35,7 +36,7 @@ def serve(
         ),
     ] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Requests answered at once.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
     """Serve the web page and the HTTP API (POST /api/predict, documented at /docs)."""
     import signal

@@ -8,10 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
+from marey.cli.options import (
+    BatchSize,
+    Dataset,
+    Device,
+    Json,
+    MeasuredSplit,
+    SplitBy,
+    TrainingData,
+)
 from marey.cli.output import print_json, say
 from marey.errors import UserError
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,21 +32,15 @@ def train(
     recipe: Annotated[
         str, typer.Argument(help="A recipe ('marey list recipes'), or a config.json of a run.")
     ],
-    data: Annotated[
-        str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")
-    ] = None,
+    data: TrainingData = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; default runs/RECIPE.")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: optim.lr=0.01")
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Official layout by name, such as ucf101:2.")
-    ] = None,
-    split_by: Annotated[
-        str | None, typer.Option(help="Regular expression that reads the split from names.")
-    ] = None,
+    dataset: Dataset = None,
+    split_by: SplitBy = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print the configuration as JSON and stop.")
@@ -106,12 +107,8 @@ def evaluate(
         str,
         typer.Argument(help="A run, a checkpoint folder, a bundled name, hf:ID, torchvision:NAME."),
     ],
-    data: Annotated[
-        str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split to use; default test, else val, else all.")
-    ] = None,
+    data: TrainingData = None,
+    split: MeasuredSplit = None,
     views: Annotated[
         str, typer.Option(help="Temporal x spatial views per video: 1x1, 1x3, 10x3.")
     ] = "1x1",
@@ -121,12 +118,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; default RUN/evaluation.")
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Official layout by name, such as ucf101:2.")
-    ] = None,
-    split_by: Annotated[
-        str | None, typer.Option(help="Regular expression that reads the split from names.")
-    ] = None,
+    dataset: Dataset = None,
+    split_by: SplitBy = None,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="The data has classes never trained on.")
     ] = False,
@@ -139,9 +132,9 @@ def evaluate(
             "--predictions", help="Score saved answers again; MODEL names their file or folder."
         ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips of one forward pass.")] = 8,
+    batch_size: BatchSize = 8,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
+    device: Device = "cpu",
     seed: Annotated[
         int, typer.Option(help="Seed of what the task draws, for example shuffled frames.")
     ] = 0,

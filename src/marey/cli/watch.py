@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from marey.cli.options import Device, Json, Model
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
@@ -17,9 +19,7 @@ def watch(
     source: Annotated[
         str, typer.Argument(help="Camera number, rtsp:// address, or a file still being written.")
     ],
-    model: Annotated[
-        str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")
-    ] = "marey-mini",
+    model: Model = "marey-mini",
     window: Annotated[float, typer.Option(help="Seconds of video behind each answer.")] = 2.0,
     step: Annotated[float, typer.Option(help="Seconds between answers.")] = 0.5,
     smoothing: Annotated[
@@ -29,10 +29,8 @@ def watch(
         float, typer.Option(help="Stop when nothing new has come for so many seconds.")
     ] = 10.0,
     top: Annotated[int, typer.Option(min=1, help="Labels per answer.")] = 3,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps ...")] = "cpu",
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document per answer and line.")
-    ] = False,
+    device: Device = "cpu",
+    json: Json = False,
 ) -> None:
     """Answer a camera, a network stream or a growing file continuously."""
     from marey.inference.live import watch as answers

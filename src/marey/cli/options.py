@@ -1,0 +1,38 @@
+"""The arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+Model = Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")]
+Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, mps ...")]
+
+Videos = Annotated[
+    list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")
+]
+DataFolder = Annotated[
+    str, typer.Argument(help="Folder of class folders, official layout, or manifest.csv.")
+]
+TrainingData = Annotated[
+    str | None, typer.Option(help="Folder of class folders, or a manifest.csv.")
+]
+LabelledVideos = Annotated[str, typer.Option(help="Labelled videos (see the data contract).")]
+Dataset = Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")]
+SplitBy = Annotated[
+    str | None, typer.Option(help="Regular expression that reads the split from names.")
+]
+MeasuredSplit = Annotated[
+    str | None, typer.Option(help="Split to measure on; default: test, else val, else all.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Videos worked on at the same time; default one per core.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Measure on at most this many videos.")]
+
+Profile = Annotated[str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")]
+RenderSeed = Annotated[int, typer.Option(help="Same seed, same bytes.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Clips of one forward pass.")]
