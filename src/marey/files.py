@@ -61,8 +61,7 @@ def atomic_files(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
         if _disk_is_full(error):
             raise UserError(
                 f"{finals[0].parent}: the disk is full, nothing was saved there and an older file "
-                "of that "
-                "name is untouched; free some space or choose another folder"
+                "of that name is untouched; free some space or choose another folder"
             ) from error
         raise
     finally:

@@ -155,6 +155,5 @@ def _check_budget(eps: float, step: float, steps: int, restarts: int) -> None:
     if not (eps > 0 and step > 0 and steps >= 1 and restarts >= 1):
         raise UserError(
             f"an attack needs eps > 0, step > 0, steps >= 1 and restarts >= 1, got eps={eps}, "
-            f"step={step}, "
-            f"steps={steps}, restarts={restarts}"
+            f"step={step}, steps={steps}, restarts={restarts}"
         )

@@ -60,8 +60,7 @@ def example_clip(checkpoint: Checkpoint, batch: int = 2) -> Tensor:
     if T is None or S is None:
         raise UserError(
             f"{checkpoint.source}: neither its arguments nor its preprocessing contain the clip's "
-            "size; "
-            "only models that take clips can be exported"
+            "size; only models that take clips can be exported"
         )
     return torch.randn(batch, T, 3, S, S, generator=torch.Generator().manual_seed(0))
 
@@ -111,15 +110,13 @@ def compare(
             if ours.shape != theirs.shape:
                 raise UserError(
                     f"{what}: '{name}' has shape {tuple(theirs.shape)}, the model "
-                    f"{tuple(ours.shape)}; "
-                    "nothing was written"
+                    f"{tuple(ours.shape)}; nothing was written"
                 )
             worst = max(worst, float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1.0)))
     if not worst <= tolerance:
         raise UserError(
             f"{what}: outputs differ from the model's by {worst:.2g} of their size, above "
-            f"{tolerance}; "
-            "nothing was written"
+            f"{tolerance}; nothing was written"
         )
     return worst
 

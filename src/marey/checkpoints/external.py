@@ -44,8 +44,7 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
     if config.get("model_type") not in KINDS:
         raise UserError(
             f"{source}: model type '{config.get('model_type')}' is no video classifier of "
-            "transformers "
-            f"(it has: {', '.join(KINDS)})"
+            f"transformers (it has: {', '.join(KINDS)})"
         )
     try:
         net, report = library.AutoModelForVideoClassification.from_pretrained(
@@ -60,8 +59,7 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
             names = ", ".join(sorted(map(str, report[problem]))[:3])
             raise UserError(
                 f"{source}: {problem.replace('_', ' ')} ({len(report[problem])}): {names}; the "
-                "folder is "
-                "another architecture, or its classifier was never trained"
+                "folder is another architecture, or its classifier was never trained"
             )
     model = ExternalClassifier(
         "transformers", json.loads(net.config.to_json_string(use_diff=False))
@@ -168,6 +166,5 @@ def _download(name: str, weights: Any) -> dict[str, Tensor]:
     except (URLError, OSError) as error:
         raise UserError(
             f"torchvision:{name}: its weights are not on this machine and cannot be downloaded "
-            f"({error}); "
-            f"fetch them elsewhere and write torchvision:{name}@FILE"
+            f"({error}); fetch them elsewhere and write torchvision:{name}@FILE"
         ) from error

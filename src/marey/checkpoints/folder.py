@@ -81,9 +81,8 @@ class Checkpoint:
         """
         if self.preprocess is None:
             raise UserError(
-                f"{self.source}: does not say how a video becomes its input, so it takes no "
-                "clips; use a "
-                "checkpoint that does, such as marey-mini"
+                f"{self.source}: does not say how a video becomes its input, so it takes no clips; "
+                "use a checkpoint that does, such as marey-mini"
             )
         return self.preprocess
 

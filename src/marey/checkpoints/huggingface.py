@@ -118,8 +118,7 @@ def local_copy(source: str) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
             f"hf:{source}: not on this machine and the hub cannot be reached "
-            f"({type(error).__name__}); "
-            "download it elsewhere and give the folder: hf:PATH"
+            f"({type(error).__name__}); download it elsewhere and give the folder: hf:PATH"
         ) from error
 
 
@@ -169,8 +168,7 @@ def preprocess_from_hf(
     if not path.is_file():
         warnings.warn(
             f"{folder}: no preprocessor_config.json, taking mean .45, standard deviation .225, "
-            "short side "
-            f"{image_size}",
+            f"short side {image_size}",
             stacklevel=2,
         )
         return Preprocess(sampling=sampling, short_side=image_size, image_size=image_size)
@@ -352,8 +350,7 @@ def hf_preprocess(preprocess: Preprocess) -> dict[str, Any]:
     if preprocess.channel_order != "rgb":
         raise UserError(
             f"the preprocessing is {preprocess.channel_order.upper()}, which a transformers "
-            "processor "
-            "does not support; export with RGB preprocessing"
+            "processor does not support; export with RGB preprocessing"
         )
     side = preprocess.image_size
     stretch = preprocess.resize_mode == "stretch"

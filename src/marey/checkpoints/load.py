@@ -68,8 +68,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
             bundled = ", ".join(bundled_names()) or "none"
             raise UserError(
                 f"{text}: no such checkpoint folder; bundled names: {bundled}; hub models are "
-                "written "
-                f"'hf:{text}'"
+                f"written 'hf:{text}'"
             )
         raise unknown_name("model", text, bundled_names())
     if not folder.is_dir():

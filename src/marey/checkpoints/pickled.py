@@ -46,8 +46,7 @@ def read_pickled(path: str | Path) -> dict[str, Any]:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path}: not readable as weights only ({first[:200]}); the file is damaged or holds "
-            "Python "
-            "objects, which are never run: save its state dict alone and try again"
+            "Python objects, which are never run: save its state dict alone and try again"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a dict of tensors, got {type(content).__name__}")

@@ -87,8 +87,7 @@ def load_exactly(
     if wrong:
         raise UserError(
             f"{source}: the weights do not fit a {type(model).__name__} built with these "
-            "arguments: "
-            f"{report.summary()}; give the arguments the file was trained with"
+            f"arguments: {report.summary()}; give the arguments the file was trained with"
         )
     model.load_state_dict({name: state[name] for name in same_shape}, strict=False, assign=assign)
     return report

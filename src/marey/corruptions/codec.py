@@ -62,8 +62,7 @@ def require_encoder(name: str) -> None:
     except Exception as error:
         raise UserError(
             f"the FFmpeg of PyAV {av.__version__} has no encoder '{name}', which this corruption "
-            "needs; "
-            "install a PyAV wheel from PyPI (it brings libx264 and libx265)"
+            "needs; install a PyAV wheel from PyPI (it brings libx264 and libx265)"
         ) from error
 
 

@@ -275,8 +275,7 @@ def outside_video(key: KeyFrame, path: Path, has: str) -> UserError:
     has."""
     return UserError(
         f"{path}:{key.line}: key frame at second {key.seconds:g} is outside video '{key.video}' "
-        f"({has}); "
-        "correct the second or exclude it"
+        f"({has}); correct the second or exclude it"
     )
 
 

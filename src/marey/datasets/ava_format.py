@@ -234,9 +234,8 @@ def check_box_rows(rows: BoxRows, label_map: Mapping[int, str]) -> None:
                 "[0, 1], divide pixels by the frame size"
             )
         raise UserError(
-            f"{where}: action id {rows.class_ids[i]} is not in the label map "
-            f"({len(label_map)} ids, {min(label_map)} to {max(label_map)}); add it or correct the "
-            "row"
+            f"{where}: action id {rows.class_ids[i]} is not in the label map ({len(label_map)} "
+            f"ids, {min(label_map)} to {max(label_map)}); add it or correct the row"
         )
 
 

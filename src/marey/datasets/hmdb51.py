@@ -37,8 +37,7 @@ def read(root: Path, name: str = "hmdb51", variant: int = 1) -> DatasetIndex:
     if lists is None:
         raise UserError(
             f"{root}: no testTrainMulti_7030_splits/<class>_test_split1.txt; unpack "
-            "test_train_splits.rar "
-            "beside the class folders"
+            "test_train_splits.rar beside the class folders"
         )
     listings = {
         match["label"]: path

@@ -81,8 +81,7 @@ def read(root: Path, name: str = "hmdb_simp", variant: int = 1) -> DatasetIndex:
         if len(found) < VIDEOS_PER_CLASS:
             raise UserError(
                 f"{videos / label}: {len(found)} videos, HMDB_simp needs {VIDEOS_PER_CLASS} of "
-                "each of its "
-                "25 classes; give the folder of the whole HMDB51"
+                "each of its 25 classes; give the folder of the whole HMDB51"
             )
         drawn = generator.sample(found, VIDEOS_PER_CLASS)
         splits = ["test"] * 5 + ["val"] * 9 + ["train"] * 36
@@ -98,8 +97,7 @@ def read(root: Path, name: str = "hmdb_simp", variant: int = 1) -> DatasetIndex:
         name="hmdb_simp",
         root=root,
         note=f"25 x 50 videos drawn from this HMDB51 at seed {SEED}: not the study's own 1,250 "
-        "videos, "
-        "whose ids cannot be traced",
+        "videos, whose ids cannot be traced",
     )
 
 

@@ -39,8 +39,7 @@ def read(root: Path, name: str = "kinetics400", variant: int = 1) -> DatasetInde
     if not listings:
         raise UserError(
             f"{root}: no CSV with the columns label,youtube_id,time_start,time_end,split here or "
-            "in "
-            "annotations/; put the official train.csv, val.csv, test.csv beside the videos"
+            "in annotations/; put the official train.csv, val.csv, test.csv beside the videos"
         )
     samples: list[Sample] = []
     for listing in listings:

@@ -71,8 +71,7 @@ def perturb_dataset(
         if not settings_file.is_file() or json.loads(settings_file.read_text()) != settings:
             raise UserError(
                 f"{out}: exists and holds something other than this copy; choose another --out, "
-                "repeat the "
-                "same command to resume, or give --force to write over it"
+                "repeat the same command to resume, or give --force to write over it"
             )
     elif log_file.exists():
         log_file.unlink()
@@ -83,14 +82,12 @@ def perturb_dataset(
     if announce is not None:
         announce(
             f"{len(jobs)} videos to write, {len(jobs) - len(todo)} done; about {needed / 1e6:.0f} "
-            "MB more, "
-            f"{free / 1e9:.1f} GB free"
+            f"MB more, {free / 1e9:.1f} GB free"
         )
     if needed > 0.9 * free:
         raise UserError(
-            f"{out}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
-            "free some "
-            "space, choose another --out, or fewer corruptions or severities"
+            f"{out}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free "
+            "some space, choose another --out, or fewer corruptions or severities"
         )
     write_json(settings_file, settings, indent=1)
     failed = []

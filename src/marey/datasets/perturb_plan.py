@@ -92,8 +92,7 @@ def plan(
         if sample.row is not None:
             raise UserError(
                 f"{index.root}: a packed folder holds sampled frames, not videos; corrupt the "
-                "videos it "
-                "was packed from"
+                "videos it was packed from"
             )
         videos.setdefault(index.relative_path(sample), sample)
 

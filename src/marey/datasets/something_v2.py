@@ -35,8 +35,7 @@ def read(root: Path, name: str = "something_v2", variant: int = 1) -> DatasetInd
     if labels_file is None:
         raise UserError(
             f"{root}: no labels/labels.json and no something-something-v2-labels.json; put the "
-            "annotation "
-            "files beside the videos"
+            "annotation files beside the videos"
         )
     numbers: dict[str, str] = _load(labels_file)
     class_names = tuple(sorted(numbers, key=lambda key: int(numbers[key])))

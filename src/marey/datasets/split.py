@@ -70,8 +70,7 @@ def group_names(index: DatasetIndex, group: str | None) -> list[str | None]:
         if group and not any(found):
             raise UserError(
                 f"{index.root}: no sample has a group; write a 'group' column into the manifest, "
-                "or give "
-                "--group a regular expression with one group, such as '(g[0-9]+)'"
+                "or give --group a regular expression with one group, such as '(g[0-9]+)'"
             )
         return found
     manifest = index.root / "manifest.csv"
@@ -79,8 +78,7 @@ def group_names(index: DatasetIndex, group: str | None) -> list[str | None]:
         if not manifest.is_file():
             raise UserError(
                 f"{index.root}: --group '{group}' names a column, but there is no manifest.csv; "
-                "give a "
-                "regular expression with one group, such as '(g[0-9]+)'"
+                "give a regular expression with one group, such as '(g[0-9]+)'"
             )
         with manifest.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
@@ -244,8 +242,7 @@ def check_classes(train: DatasetIndex, val: DatasetIndex | None) -> None:
     if len(trained) < 2:
         raise UserError(
             f"{train.root}: all {len(train)} training videos have the label "
-            f"'{next(iter(trained))}'; "
-            "a classifier needs at least two classes, one folder each"
+            f"'{next(iter(trained))}'; a classifier needs at least two classes, one folder each"
         )
     absent = (
         sorted({str(sample.label) for sample in val.samples} - {str(name) for name in trained})

@@ -34,8 +34,7 @@ class LabelSpace:
             if not 0 <= label < len(self.classes_of):
                 raise UserError(
                     f"{source + ': ' if source else ''}label id {label} is not in the vocabulary "
-                    "of "
-                    f"{len(self.classes_of)} labels; give the vocabulary these records were "
+                    f"of {len(self.classes_of)} labels; give the vocabulary these records were "
                     "written with"
                 )
             target[list(self.classes_of[label])] = 1

@@ -111,8 +111,7 @@ def _from_callable(source: str) -> tuple[Any, Preprocess, Sequence[str] | None]:
     except ModuleNotFoundError as error:
         raise UserError(
             f"{source}: no module '{error.name}'; a model is a name, a folder, hf:, torchvision:, "
-            "or "
-            "module:function importable from here"
+            "or module:function importable from here"
         ) from error
     if not hasattr(module, attribute):
         raise unknown_name(
@@ -157,8 +156,7 @@ def match_classes(
             raise UserError(
                 f"{source}: does not know the class '{name}' of the data set (it knows "
                 f"{', '.join(list(model_names)[:8])}{', ...' if len(model_names) > 8 else ''}); "
-                "measure a "
-                "model that was trained on these classes"
+                "measure a model that was trained on these classes"
             )
         data_class_of[index_of[_plain(name)]] = i
         logit_of[i] = index_of[_plain(name)]

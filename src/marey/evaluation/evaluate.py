@@ -60,8 +60,7 @@ def evaluate(
     if not checkpoint.class_names:
         raise UserError(
             f"{checkpoint.source}: has no class names, so it cannot be scored on labels; evaluate "
-            "a "
-            "checkpoint written by 'marey train'"
+            "a checkpoint written by 'marey train'"
         )
     check_labels(
         (sample.label for sample in index.samples), checkpoint.class_names, model=checkpoint.source

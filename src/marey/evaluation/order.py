@@ -229,8 +229,7 @@ def describe_reliance(result: dict[str, Any]) -> str:
     )
     return (
         f"accuracy {accuracy}; {reliance}; same answer after shuffling "
-        f"{share(result['agreement'])}, after "
-        f"correction {share(result['corrected_agreement'])} ({result['clips']} videos, "
-        f"{result['labelled']} with a "
-        f"label of the model, x {result['shuffles']} shuffles)"
+        f"{share(result['agreement'])}, after correction {share(result['corrected_agreement'])} "
+        f"({result['clips']} videos, {result['labelled']} with a label of the model, x "
+        f"{result['shuffles']} shuffles)"
     )

@@ -102,8 +102,7 @@ def find_predictions(source: Path) -> Path:
             return path
     raise UserError(
         f"{source}: no {PREDICTIONS} there or in {FOLDER}/; run 'marey evaluate {source} --data "
-        "DATA' "
-        "first"
+        "DATA' first"
     )
 
 
@@ -121,8 +120,7 @@ def compare_predictions(
     if not shared:
         raise UserError(
             f"{source_a} and {source_b} have no video in common (first: {a.videos[:1]}, "
-            f"{b.videos[:1]}); "
-            "evaluate both on the same --data and --split"
+            f"{b.videos[:1]}); evaluate both on the same --data and --split"
         )
     labels = [a.class_names[a.labels[n]] for n, _ in shared]
     for (n, m), label in zip(shared, labels, strict=True):
@@ -130,8 +128,7 @@ def compare_predictions(
             other = b.class_names[b.labels[m]]
             raise UserError(
                 f"{a.videos[n]} is '{label}' in {source_a} but '{other}' in {source_b}; evaluate "
-                "both on "
-                "the same data"
+                "both on the same data"
             )
     first, second = (
         torch.tensor([pair[0] for pair in shared]),

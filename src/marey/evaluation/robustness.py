@@ -236,8 +236,7 @@ def run(
     if settings_file.is_file() and json.loads(settings_file.read_text()) != settings:
         raise UserError(
             f"{out}: holds a report with other settings; choose another --out, repeat the same "
-            "command to "
-            "resume, or give --force"
+            "command to resume, or give --force"
         )
     write_json(settings_file, settings, indent=1)
     done = {}

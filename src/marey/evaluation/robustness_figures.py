@@ -76,12 +76,10 @@ def heat_maps(report: dict[str, Any], shown: dict[str, str]) -> str:
         rows.append(f"<tr>{cells}</tr>")
     return (
         "<h2>Accuracy under every change</h2><div class='scroll'><table "
-        f"class='heat'>{head}{numbers}"
-        f"{''.join(rows)}</table></div><p class='small'>Percent correct by severity 1 (mild) to "
-        "5; red: lost "
-        "against the model's own clean accuracy, green: gained. Jumble disturbs less with every "
-        "severity, MPEG "
-        "quantisers stop at 31, as in the sources.</p>"
+        f"class='heat'>{head}{numbers}{''.join(rows)}</table></div><p class='small'>Percent "
+        "correct by severity 1 (mild) to 5; red: lost against the model's own clean accuracy, "
+        "green: gained. Jumble disturbs less with every severity, MPEG quantisers stop at 31, as "
+        "in the sources.</p>"
     )
 
 
@@ -113,8 +111,7 @@ def curve(values: dict[str, list[tuple[int, float]]], clean: dict[str, float], t
         run = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in [(0, clean[name]), *points])
         paths += (
             f"<polyline points='{run}' fill='none' stroke='{COLOURS[i % len(COLOURS)]}' "
-            "stroke-width='2' "
-            f"stroke-dasharray='{DASHES[i % len(DASHES)]}'>"
+            f"stroke-width='2' stroke-dasharray='{DASHES[i % len(DASHES)]}'>"
             f"<title>{html.escape(name)}</title></polyline>"
         )
     return (
@@ -174,8 +171,7 @@ def examples_table(report: dict[str, Any], folder: Path | None) -> str:
     )
     return (
         "<h2>What the models saw</h2><table "
-        f"class='examples'><tr><td>clean</td>{image('clean')}</tr>{head}{rows}"
-        "</table><p class='small'>The middle frame of one video. A temporal kind shows another "
-        "frame, or the "
+        f"class='examples'><tr><td>clean</td>{image('clean')}</tr>{head}{rows}</table><p "
+        "class='small'>The middle frame of one video. A temporal kind shows another frame, or the "
         "same.</p>"
     )

@@ -85,10 +85,9 @@ def render(report: dict[str, Any], examples: Path | None = None) -> str:
         _settings(report),
     ]
     return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
         "content='width=device-width, initial-scale=1'><title>Robustness "
-        f"report</title><style>{STYLE}</style>"
-        f"</head><body>{''.join(parts)}</body></html>\n"
+        f"report</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
 
 
@@ -103,9 +102,8 @@ def _head(report: dict[str, Any]) -> str:
     groups = "" if report["groups"] is None else f" from {report['groups']} groups (scenes)"
     return (
         f"<h1>Robustness report</h1><p class='lead'>{len(report['models'])} models on "
-        f"{report['videos']} videos"
-        f"{groups}, {len(report['classes'])} classes; always answering the most frequent class "
-        "would score "
+        f"{report['videos']} videos{groups}, {len(report['classes'])} classes; always answering "
+        "the most frequent class would score "
         f"{percent(report['majority_class_share'])}%.{missing}</p>"
     )
 
@@ -137,14 +135,11 @@ def _summary_table(report: dict[str, Any], shown: dict[str, str]) -> str:
     legend = (
         ""
         if not corrupted
-        else "<p class='small'>mPC: mean accuracy over all corruptions and severities; rPC = mPC "
-        "/ clean (Yi et al.). "
-        "γ<sup>a</sup> = 1 − drop, γ<sup>r</sup> = 1 − drop / clean accuracy (Schiappa et al.): 1 "
-        "is no drop. "
-        f"mCE: errors relative to {html.escape(shown[report['reference']])} (1.00; below is "
-        "better). "
-        "Calibration error: mean gap between probability and accuracy. Brackets: 95% "
-        "intervals"
+        else "<p class='small'>mPC: mean accuracy over all corruptions and severities; rPC = mPC / "
+        "clean (Yi et al.). γ<sup>a</sup> = 1 − drop, γ<sup>r</sup> = 1 − drop / clean "
+        "accuracy (Schiappa et al.): 1 is no drop. mCE: errors relative to "
+        f"{html.escape(shown[report['reference']])} (1.00; below is better). Calibration "
+        "error: mean gap between probability and accuracy. Brackets: 95% intervals"
         f"{'' if report['groups'] is None else ', whole groups drawn'}.</p>"
     )
     return f"<h2>Summary</h2><div class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div>{legend}"
@@ -172,9 +167,8 @@ def _pairs(report: dict[str, Any], shown: dict[str, str]) -> str:
         head += "<th>under corruption, points</th><th>p</th>"
     return (
         "<h2>Paired comparison</h2><div "
-        f"class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div>"
-        "<p class='small'>The same videos for both models; p from swapping the models at random "
-        "in whole groups "
+        f"class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div><p class='small'>The "
+        "same videos for both models; p from swapping the models at random in whole groups "
         "(McNemar's exact test where there are no groups). An interval that holds 0 decides "
         "nothing.</p>"
     )
@@ -194,10 +188,9 @@ def _categories(report: dict[str, Any], shown: dict[str, str]) -> str:
         for i, (name, model) in enumerate(report["models"].items())
     )
     return (
-        f"<h2>By category</h2><div class='scroll'><table><tr>{head}</tr>{rows}</table></div>"
-        "<p class='small'>γ<sup>a</sup> / γ<sup>r</sup>, mean over severities, then over the "
-        "category's "
-        "kinds.</p>"
+        f"<h2>By category</h2><div class='scroll'><table><tr>{head}</tr>{rows}</table></div><p "
+        "class='small'>γ<sup>a</sup> / γ<sup>r</sup>, mean over severities, then over the "
+        "category's kinds.</p>"
     )
 
 
@@ -218,21 +211,17 @@ def _attacks(report: dict[str, Any], shown: dict[str, str]) -> str:
             )
             rows.append(
                 f"<tr><td>{attack}</td><td "
-                f"style='text-align:left'>{swatch(i)}{html.escape(shown[name])}</td>"
-                f"{cells}</tr>"
+                f"style='text-align:left'>{swatch(i)}{html.escape(shown[name])}</td>{cells}</tr>"
             )
     options = report["settings"].get("attack_options") or {}
     given = "" if not options else f" Options: <code>{html.escape(json.dumps(options))}</code>."
     return (
         "<h2>Adversarial change</h2><div class='scroll'><table><tr><th>attack</th><th "
-        "style='text-align:left'>model"
-        "</th><th>clean %</th><th>robust %</th><th>fooling rate %</th><th>change, grey "
-        "levels<br><small>mean / "
-        f"largest</small></th><th>queries per video</th></tr>{''.join(rows)}</table></div><p "
-        "class='small'>White-"
-        "box attacks know the model. The worst of all iterates and restarts, in whole grey "
-        "levels, is scored. "
-        f"Fooling rate: share of correct answers that change.{given}</p>"
+        "style='text-align:left'>model</th><th>clean %</th><th>robust %</th><th>fooling rate "
+        "%</th><th>change, grey levels<br><small>mean / largest</small></th><th>queries per "
+        f"video</th></tr>{''.join(rows)}</table></div><p class='small'>White-box attacks know the "
+        "model. The worst of all iterates and restarts, in whole grey levels, is scored. Fooling "
+        f"rate: share of correct answers that change.{given}</p>"
     )
 
 
@@ -251,14 +240,11 @@ def _order(report: dict[str, Any], shown: dict[str, str]) -> str:
         )
     return (
         "<h2>Order of the frames</h2><div class='scroll'><table><tr><th>model</th><th>ordered "
-        "%</th><th>shuffled %"
-        "</th><th>corrected %</th><th>order reliance</th><th>same answer<br>after shuffling "
-        "%</th></tr>"
-        f"{''.join(rows)}</table></div><p class='small'>Order reliance = ordered − shuffled "
-        "accuracy. Near 0 the "
-        "model does not use the order: it recognises pictures, not movement. Corrected: the "
-        "model's own "
-        "temporal attention puts the shuffled frames back.</p>"
+        "%</th><th>shuffled %</th><th>corrected %</th><th>order reliance</th><th>same "
+        f"answer<br>after shuffling %</th></tr>{''.join(rows)}</table></div><p class='small'>Order "
+        "reliance = ordered − shuffled accuracy. Near 0 the model does not use the order: it "
+        "recognises pictures, not movement. Corrected: the model's own temporal attention puts the "
+        "shuffled frames back.</p>"
     )
 
 
@@ -278,10 +264,9 @@ def _settings(report: dict[str, Any]) -> str:
         if not kinds
         else (
             "<details><summary>Constants and domain of every "
-            "corruption</summary><table><tr><th>kind</th>"
-            "<th style='text-align:left'>constants of</th><th style='text-align:left'>applied "
-            "to</th>"
-            f"<th style='text-align:left'>random draws per</th></tr>{kinds}</table></details>"
+            "corruption</summary><table><tr><th>kind</th><th style='text-align:left'>constants "
+            "of</th><th style='text-align:left'>applied to</th><th style='text-align:left'>random "
+            f"draws per</th></tr>{kinds}</table></details>"
         )
     )
     command = (
@@ -291,10 +276,9 @@ def _settings(report: dict[str, Any]) -> str:
     )
     return (
         f"<h2>How it was measured</h2>{command}<p>Profile {settings['profile']}; pixels were "
-        "changed at "
-        f"{settings['resolution']} × {settings['resolution']}, then resized to each model; at most "
-        f"{settings['max_frames']} source frames of a video; seed {settings['seed']}; marey "
-        f"{html.escape(report.get('version', ''))}. One clip and one crop per video, so clean "
-        "accuracy can differ "
-        f"from an evaluation with more views.</p>{table}"
+        f"changed at {settings['resolution']} × {settings['resolution']}, then resized to each "
+        f"model; at most {settings['max_frames']} source frames of a video; seed "
+        f"{settings['seed']}; marey {html.escape(report.get('version', ''))}. One clip and one "
+        "crop per video, so clean accuracy can differ from an evaluation with more "
+        f"views.</p>{table}"
     )

@@ -86,10 +86,9 @@ def unseen_classes(checkpoint: Checkpoint, index: DatasetIndex) -> list[str]:
     unseen = sorted({str(sample.label) for sample in index.samples} - seen)
     if not unseen:
         raise UserError(
-            f"{index.root}: the model {checkpoint.source} was trained on all {len(seen)} labels "
-            "of these "
-            "videos; leave some out with 'marey train ... --set data.unseen_classes=[...]', or "
-            "evaluate without --unseen"
+            f"{index.root}: the model {checkpoint.source} was trained on all {len(seen)} labels of "
+            "these videos; leave some out with 'marey train ... --set data.unseen_classes=[...]', "
+            "or evaluate without --unseen"
         )
     return unseen
 
@@ -114,8 +113,7 @@ def unseen_report(
     if answers.label_embedding is None:
         raise UserError(
             f"{checkpoint.source} has no label-embedding head, which --unseen needs; use "
-            "marey-mini, "
-            "or train a recipe such as sevitar_ucf101"
+            "marey-mini, or train a recipe such as sevitar_ucf101"
         )
     seen = list(checkpoint.class_names)
     vectors = label_vectors([*seen, *unseen], checkpoint)

@@ -240,8 +240,7 @@ def bars(
         top = zero - size if value >= 0 else zero
         parts.append(
             f"<rect x='{x:.1f}' y='{top:.1f}' width='{0.7 * step:.1f}' "
-            f"height='{max(size, 0.5):.1f}' "
-            f"fill='{BLUE if value >= 0 else RED}'/>"
+            f"height='{max(size, 0.5):.1f}' fill='{BLUE if value >= 0 else RED}'/>"
         )
         parts.append(
             _text(x + 0.35 * step, top - 4 if value >= 0 else top + size + 12, f"{value:+.2f}")
@@ -282,10 +281,8 @@ def matrix(values: Sequence[Sequence[float]], *, path: Sequence[int] = (), cell:
 def _open(width: float, height: float) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width:g} {height:g}' "
-        f"width='{width:g}' "
-        "style='max-width:100%' font-family='system-ui, sans-serif' font-size='11' "
-        "text-anchor='middle' "
-        f"fill='{INK}'>"
+        f"width='{width:g}' style='max-width:100%' font-family='system-ui, sans-serif' "
+        f"font-size='11' text-anchor='middle' fill='{INK}'>"
     )
 
 

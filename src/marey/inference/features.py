@@ -33,8 +33,7 @@ class FeaturePredictor:
         if checkpoint.task != "features":
             raise UserError(
                 f"{checkpoint.source}: is a {checkpoint.name}, which reads no features; "
-                "marey-mini-gat "
-                "does"
+                "marey-mini-gat does"
             )
         self.checkpoint = checkpoint
         self.model = checkpoint.model.to(device).eval()
@@ -96,8 +95,7 @@ class FeaturePredictor:
         if trust != "basic":
             raise UserError(
                 f"{self.name}: --trust {trust} perturbs single clips, which this model does not "
-                "read; use "
-                "--trust basic, or marey-mini"
+                "read; use --trust basic, or marey-mini"
             )
         if labels is not None:
             raise UserError(

@@ -126,8 +126,7 @@ def distinct_indices(
     if stop - first < T:
         raise UserError(
             f"{reader.path}: {stop - first} frames in the window, the model takes {T} distinct "
-            "ones; "
-            "choose a longer window (frames are never repeated or played back here)"
+            "ones; choose a longer window (frames are never repeated or played back here)"
         )
     if window_seconds is None:
         own = preprocess.sampling.indices(reader.num_frames, fps=reader.fps)

@@ -244,8 +244,7 @@ def _srt_time(seconds: float) -> str:
     milliseconds = round(seconds * 1000)
     return (
         f"{milliseconds // 3600000:02d}:{milliseconds // 60000 % 60:02d}:"
-        f"{milliseconds // 1000 % 60:02d},"
-        f"{milliseconds % 1000:03d}"
+        f"{milliseconds // 1000 % 60:02d},{milliseconds % 1000:03d}"
     )
 
 

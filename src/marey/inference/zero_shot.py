@@ -46,8 +46,7 @@ def rank_labels(outputs: dict[str, Any], labels: Sequence[str], checkpoint: Chec
     if vectors.shape[1] != predicted.shape[1]:
         raise UserError(
             f"label embeddings have {vectors.shape[1]} values, the model predicts "
-            f"{predicted.shape[1]}; "
-            "embed the labels with the source the model was trained with"
+            f"{predicted.shape[1]}; embed the labels with the source the model was trained with"
         )
     return (similarity(predicted, vectors) / TEMPERATURE).softmax(-1)
 
@@ -81,9 +80,8 @@ def label_vectors(labels: Sequence[str], checkpoint: Checkpoint) -> Tensor:
         if sizes - {embedded.vectors.shape[1]}:
             raise UserError(
                 f"label embeddings of {source} have {embedded.vectors.shape[1]} values, the "
-                "checkpoint's "
-                f"{sizes.pop()}; embed the labels with the source {checkpoint.source} was trained "
-                "with"
+                f"checkpoint's {sizes.pop()}; embed the labels with the source {checkpoint.source} "
+                "was trained with"
             )
         stored |= {
             readable(label): vector for label, vector in zip(missing, embedded.vectors, strict=True)

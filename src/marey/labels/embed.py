@@ -103,8 +103,7 @@ def _from_sentence_model(model: str, sentences: list[str]) -> Tensor:
     )  # torchao's enums, warned of at import
     purpose = (
         f"embedding labels with '{model}' (or give a file of vectors: .safetensors, .json, .tsv, "
-        ".csv, or word "
-        "vectors as .txt or .vec)"
+        ".csv, or word vectors as .txt or .vec)"
     )
     library = import_extra("sentence_transformers", "text", purpose)
     importlib.import_module("transformers").utils.logging.disable_progress_bar()
@@ -113,9 +112,8 @@ def _from_sentence_model(model: str, sentences: list[str]) -> Tensor:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"sentence model '{model}' cannot be loaded ({reason}); give a local folder, or a "
-            "file of "
-            "vectors: .safetensors, .json, .tsv, or word vectors as .txt or .vec"
+            f"sentence model '{model}' cannot be loaded ({reason}); give a local folder, or a file "
+            "of vectors: .safetensors, .json, .tsv, or word vectors as .txt or .vec"
         ) from error
     return torch.from_numpy(
         np.asarray(encoder.encode(sentences, show_progress_bar=False), dtype=np.float32)

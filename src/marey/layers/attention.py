@@ -55,8 +55,7 @@ class SoftmaxAttention(nn.Module):
         if dim % num_heads:
             raise UserError(
                 f"embed_dim {dim} is no multiple of num_heads {num_heads}; choose num_heads among "
-                "the "
-                f"divisors of {dim}"
+                f"the divisors of {dim}"
             )
         self.num_heads = num_heads
         self.head_dim = dim // num_heads

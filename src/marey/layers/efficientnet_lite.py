@@ -146,8 +146,7 @@ class EfficientNetLiteStem(FeatureStem):
             )
             raise UserError(
                 f"EfficientNet-Lite0 stage {stage} does not have the stride of patch_size "
-                f"{patch_size}; "
-                f"strides by stage are {strides}"
+                f"{patch_size}; strides by stage are {strides}"
             )
         self.freeze_batch_norm = freeze_batch_norm
         self.trunk = EfficientNetLiteTrunk(stage or fitting[-1])

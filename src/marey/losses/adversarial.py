@@ -70,7 +70,6 @@ def adversarial_perturbation(
             raise
         raise UserError(
             "the loss does not depend on every input that adversarial training should perturb; "
-            "give it the "
-            "inputs that the model reads"
+            "give it the inputs that the model reads"
         ) from error
     return [perturbation_from_gradient(gradient, eps, norm) for gradient in gradients]

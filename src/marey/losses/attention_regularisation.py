@@ -43,8 +43,7 @@ def jensen_shannon_distance(
     if bool((maps.detach() < 0).any()):
         raise UserError(
             "the Jensen-Shannon distance needs attention rows that are distributions; directed "
-            "(cosine) "
-            "attention is signed: choose attention='frobenius'"
+            "(cosine) attention is signed: choose attention='frobenius'"
         )
     tiny = torch.finfo(maps.dtype).tiny
     # JSD(p, q) = (KL(p, m) + KL(q, m)) / 2 with m = (p + q) / 2.

@@ -31,8 +31,7 @@ def distillation_loss(
     if student_logits.shape != teacher_logits.shape:
         raise UserError(
             f"the student has {student_logits.shape[-1]} classes, the teacher "
-            f"{teacher_logits.shape[-1]}; "
-            "fine-tune the teacher on the same data first"
+            f"{teacher_logits.shape[-1]}; fine-tune the teacher on the same data first"
         )
     if not temperature > 0:
         raise UserError(f"distillation temperature must be above 0, got {temperature}")

@@ -97,8 +97,7 @@ def guided_loss(
         if weights.ndim != 5 or weights.shape[-2] != T or weights.shape[-1] not in (T, T + 1):
             raise UserError(
                 f"temporal attention of shape {tuple(weights.shape)} does not fit permutations of "
-                f"{T} "
-                f"frames; expected (B, N, heads, {T}, {T}) or (B, N, heads, {T}, {T + 1})"
+                f"{T} frames; expected (B, N, heads, {T}, {T}) or (B, N, heads, {T}, {T + 1})"
             )
         frames_only = weights[..., -T:].float()  # without the CLS column
         mean = frames_only.mean(

@@ -107,8 +107,7 @@ def _check(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray, NDArray]
         row, column = np.argwhere(~np.isfinite(scores))[0]
         raise UserError(
             f"prediction of video {row}, class {column} is {scores[row, column]}: only finite "
-            "scores "
-            "can be ranked; look for a diverged training or damaged features"
+            "scores can be ranked; look for a diverged training or damaged features"
         )
     return scores, positive
 
@@ -306,9 +305,8 @@ def best_and_worst_classes(
     """
     if set(ours) != set(baseline):
         raise UserError(
-            f"the two models were not measured on the same videos: {len(ours)} and "
-            f"{len(baseline)} classes "
-            f"have a positive, {len(set(ours) & set(baseline))} in common"
+            f"the two models were not measured on the same videos: {len(ours)} and {len(baseline)} "
+            f"classes have a positive, {len(set(ours) & set(baseline))} in common"
         )
     order = sorted(ours, key=lambda k: baseline[k] - ours[k])
     ranked = [

@@ -266,8 +266,7 @@ class GAT(nn.Module):
             if shape[1] > self.max_frames:
                 raise UserError(
                     f"feature '{name}' has {shape[1]} seconds, but this model reads "
-                    f"{self.max_frames}; cut "
-                    f"the video or build with max_frames={shape[1]}"
+                    f"{self.max_frames}; cut the video or build with max_frames={shape[1]}"
                 )
             if mask is not None and tuple(mask.shape) != shape[:2]:
                 raise UserError(f"mask has shape {tuple(mask.shape)}, but feature '{name}' {shape}")

@@ -64,8 +64,7 @@ class StemClassifier(nn.Module):
         if image_size % patch_size or num_frames < TIME_CELLS:
             raise UserError(
                 f"image_size {image_size} must be a multiple of patch_size {patch_size}, and "
-                "num_frames "
-                f"{num_frames} at least {TIME_CELLS}"
+                f"num_frames {num_frames} at least {TIME_CELLS}"
             )
         self.patch_embed = build_stem(stem, patch_size, embed_dim, stage=stem_stage)
         self.num_frames, self.image_size = num_frames, image_size
@@ -83,8 +82,7 @@ class StemClassifier(nn.Module):
         if (self.num_frames, self.image_size, self.image_size) != (T, H, W):
             raise UserError(
                 f"clip is {T} frames of {H}x{W} pixels, but this model was built for "
-                f"{self.num_frames} of "
-                f"{self.image_size}x{self.image_size}"
+                f"{self.num_frames} of {self.image_size}x{self.image_size}"
             )
         tokens = self.patch_embed(clip.flatten(0, 1)).flatten(1)  # (B*T, N*D)
         values = (

@@ -235,8 +235,7 @@ class TimeSformer(nn.Module):
             if config.num_frames != T and counts_frames:
                 raise UserError(
                     f"clip has {T} frames, but this model was built for {config.num_frames}; "
-                    "sample that "
-                    f"many, or build with num_frames={T} or resize_embeddings='nearest'"
+                    f"sample that many, or build with num_frames={T} or resize_embeddings='nearest'"
                 )
             if (config.image_size, config.image_size) != (H, W):
                 raise UserError(

@@ -131,7 +131,6 @@ def check_distinct_frames(frames: Tensor, *, name: str = "the clip") -> None:
         if len(same):
             raise UserError(
                 f"{name}: frames {int(same[0])} and {later} of {len(flat)} are equal, so their "
-                "order "
-                "cannot be recovered; choose a window with motion in it (--window START END, in "
-                "seconds), without repeated frames or extension by reversal"
+                "order cannot be recovered; choose a window with motion in it (--window START END, "
+                "in seconds), without repeated frames or extension by reversal"
             )

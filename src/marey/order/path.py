@@ -60,9 +60,8 @@ def check_weights(weights: Tensor) -> None:
         index = int(bad.argmax())
         raise UserError(
             f"the attention of clip {index} has {int(bad[index])} values of "
-            f"{weights[index].numel()} "
-            "that are NaN or infinite; check the clip for them, or the checkpoint for a diverged "
-            "training"
+            f"{weights[index].numel()} that are NaN or infinite; check the clip for them, or the "
+            "checkpoint for a diverged training"
         )
 
 

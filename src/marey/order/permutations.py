@@ -156,8 +156,7 @@ def check_permutations(
     if num_frames is not None and num_frames != T:
         raise UserError(
             f"{source}: its permutations have {T} frames, but the model takes clips of "
-            f"{num_frames}; "
-            f"make a set for {num_frames} frames or use clips of {T}"
+            f"{num_frames}; make a set for {num_frames} frames or use clips of {T}"
         )
     bad = (rows.sort(dim=1).values != torch.arange(T, device=rows.device)).any(dim=1).nonzero()
     if len(bad):

@@ -199,8 +199,7 @@ def render_youtube8m_mini(
     if pairs < len(leaf_names()) or world.motifs[1] * (world.motifs[1] - 1) // 2 < len(CLASSES):
         raise UserError(
             f"{world.motifs} motifs give too few pairs for {len(leaf_names())} leaves and "
-            f"{len(CLASSES)} "
-            "parents; use at least 7 and 4"
+            f"{len(CLASSES)} parents; use at least 7 and 4"
         )
     out.mkdir(parents=True, exist_ok=True)
     rows = []

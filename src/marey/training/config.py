@@ -203,8 +203,7 @@ def _check_together(config: TrainConfig) -> None:
     if run.batch_size % run.accumulate:
         raise UserError(
             f"train.batch_size={run.batch_size} does not divide into "
-            f"train.accumulate={run.accumulate} "
-            "equal parts; choose a multiple"
+            f"train.accumulate={run.accumulate} equal parts; choose a multiple"
         )
     if optim.schedule == "step" and not optim.milestones:
         raise UserError(

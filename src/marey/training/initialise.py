@@ -134,8 +134,7 @@ def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
         if wanted != have:
             raise UserError(
                 f"the convolutions of marey-mini have model.arguments.embed_dim={have}, not "
-                f"{wanted}; take "
-                f"{have}, or name other weights in model.init_from"
+                f"{wanted}; take {have}, or name other weights in model.init_from"
             )
         target.load_state_dict(own.patch_embed.trunk.state_dict())  # type: ignore[union-attr,operator]
         return

@@ -236,8 +236,7 @@ class Run:
         if saved["processes"] != self.accelerator.num_processes:
             self.progress.say(
                 f"a run of {saved['processes']} processes goes on with "
-                f"{self.accelerator.num_processes}: "
-                "the result will be as good, not identical"
+                f"{self.accelerator.num_processes}: the result will be as good, not identical"
             )
         self.progress.say(f"resuming {self.out} at step {saved['step']} of {saved['total_steps']}")
         return RunState(**{name: saved[name] for name in vars(RunState())})

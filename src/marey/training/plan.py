@@ -33,8 +33,7 @@ class Plan:
             raise UserError(
                 f"train.batch_size={settings.batch_size} does not divide into {parts} equal parts "
                 f"(train.accumulate={settings.accumulate} x {self.world} processes); choose a "
-                "multiple of "
-                "it"
+                "multiple of it"
             )
 
     @property

@@ -108,9 +108,8 @@ def require_finite(terms: dict[str, Tensor], loss: Tensor, name: str) -> None:
     if not torch.isfinite(loss.detach()):
         values = ", ".join(f"{name}={float(term.detach()):g}" for name, term in terms.items())
         raise UserError(
-            f"{name}: the loss is not finite ({values}); lower optim.lr, set optim.clip_norm=1, "
-            "or check "
-            "the data with 'marey data check'"
+            f"{name}: the loss is not finite ({values}); lower optim.lr, set optim.clip_norm=1, or "
+            "check the data with 'marey data check'"
         )
 
 

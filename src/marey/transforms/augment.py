@@ -75,9 +75,8 @@ class Augment:
             raise unknown_name("crop", self.crop, ("short_side_jitter", "random_resized", "none"))
         if not (0 <= self.flip <= 1 and 0 <= self.grey <= 1 and 0 <= self.reverse <= 1):
             raise UserError(
-                f"flip, grey and reverse are probabilities in [0, 1], got {self.flip}, "
-                f"{self.grey} and "
-                f"{self.reverse}"
+                f"flip, grey and reverse are probabilities in [0, 1], got {self.flip}, {self.grey} "
+                f"and {self.reverse}"
             )
         if self.corruption not in MODES:
             raise unknown_name("corruption augmentation", self.corruption, MODES)

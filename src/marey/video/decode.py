@@ -102,9 +102,8 @@ class VideoReader:
         if self.duration_seconds > max_seconds:
             self.close()
             raise VideoError(
-                f"{self.path}: lasts {self.duration_seconds:.0f} s, the limit is "
-                f"{max_seconds:.0f} s; "
-                "cut it or raise max_seconds"
+                f"{self.path}: lasts {self.duration_seconds:.0f} s, the limit is {max_seconds:.0f} "
+                "s; cut it or raise max_seconds"
             )
 
     @property
@@ -174,8 +173,7 @@ class VideoReader:
             if not 0 <= index < self.num_frames:
                 raise VideoError(
                     f"{self.path}: has frames 0 to {self.num_frames - 1}, frame {index} was asked "
-                    "for; "
-                    "ask for frames inside that range"
+                    "for; ask for frames inside that range"
                 )
         if not indices:
             raise UserError(f"{self.path}: no frame was asked for; give at least one index")

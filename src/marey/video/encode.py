@@ -87,8 +87,7 @@ def write_video(
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UserError(
             f"{target}: cannot be written ({' '.join(str(error).split())}); check the disk, the "
-            "name and "
-            "the codec"
+            "name and the codec"
         ) from error
     return encoder
 
@@ -172,8 +171,7 @@ def _write(
             if pixels.shape != first.shape:
                 raise UserError(
                     f"{target}: all frames of a video have one size, got {first.shape[:2]} and "
-                    "then "
-                    f"{pixels.shape[:2]}"
+                    f"then {pixels.shape[:2]}"
                 )
             out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         out.mux(stream.encode(None))

@@ -43,9 +43,8 @@ class FrameFolder:
         )
         if not self.files:
             raise VideoError(
-                f"{path}: holds no frames ({', '.join(sorted(SUFFIXES))}); give a folder of "
-                "images or a "
-                "video file"
+                f"{path}: holds no frames ({', '.join(sorted(SUFFIXES))}); give a folder of images "
+                "or a video file"
             )
         self.frame_seconds = tuple(i / self.fps for i in range(len(self.files)))
         self.duration_seconds = len(self.files) / self.fps
@@ -59,8 +58,7 @@ class FrameFolder:
                 if image.width * image.height > self.max_pixels:
                     raise VideoError(
                         f"{file}: is {image.width} x {image.height}, the limit is "
-                        f"{self.max_pixels} "
-                        "pixels; shrink it or raise max_pixels"
+                        f"{self.max_pixels} pixels; shrink it or raise max_pixels"
                     )
                 if image.mode.startswith("I"):  # 16-bit grey
                     grey = (

@@ -79,8 +79,7 @@ def iterate_live(source: str, *, idle_seconds: float = 10.0) -> Iterator[tuple[f
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{source}: {error}; check the address, or that the file is MPEG-TS, Matroska or "
-            "fragmented "
-            "MP4 if it is still being written"
+            "fragmented MP4 if it is still being written"
         ) from error
     finally:
         if growing is not None:

@@ -81,8 +81,7 @@ class PacketSource:
             self._container.close()
             raise VideoError(
                 f"{self.path}: has no video stream (only {', '.join(kinds)}); give a file with "
-                "pictures "
-                "in it"
+                "pictures in it"
             )
         self.stream: Any = streams[0]
         self.context: Any = self.stream.codec_context
@@ -90,8 +89,7 @@ class PacketSource:
             self._container.close()
             raise VideoError(
                 f"{self.path}: uses a codec this FFmpeg cannot decode; re-encode it, for instance "
-                "to "
-                "H.264"
+                "to H.264"
             )
         self.context.thread_type = "FRAME" if self.threads > 1 else "NONE"
         self.context.thread_count = self.threads
@@ -125,8 +123,7 @@ class PacketSource:
                 reason += "; an MP4 broken off before its index is written has none to read"
         return VideoError(
             f"{self.path}: cannot be read as a video ({reason}); check that the file is complete, "
-            "or "
-            "re-encode it"
+            "or re-encode it"
         )
 
     def reason(self, error: BaseException) -> str:

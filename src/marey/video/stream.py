@@ -96,8 +96,7 @@ class VideoFile:
         if width * height > self.max_pixels:
             raise PixelLimitError(
                 f"{self.path}: is {width} x {height}, the limit is {self.max_pixels} pixels in "
-                "all; "
-                "shrink it or raise max_pixels"
+                "all; shrink it or raise max_pixels"
             )
 
     def _check_refused(self) -> None:
@@ -111,8 +110,7 @@ class VideoFile:
         if seconds > self.max_seconds:
             raise VideoError(
                 f"{self.path}: lasts {seconds:.0f} s, the limit is {self.max_seconds:.0f} s; cut "
-                "it or "
-                "raise max_seconds"
+                "it or raise max_seconds"
             )
 
     # ---- index ----
@@ -154,8 +152,7 @@ class VideoFile:
             self._check_refused()
             raise VideoError(
                 f"{self.path}: its first frame cannot be decoded; the file is damaged: re-encode "
-                "it or "
-                "leave it out"
+                "it or leave it out"
             )
         self._check_size(first.width, first.height)
         self._size = (first.width, first.height)
@@ -274,8 +271,7 @@ class VideoFile:
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(
                 f"{self.path}: pixels of format {frame.format.name} cannot be turned into RGB "
-                f"({error}); "
-                "re-encode it"
+                f"({error}); re-encode it"
             ) from error
 
     def _exact(self, indices: Sequence[int]) -> Iterator[Any]:
@@ -290,8 +286,7 @@ class VideoFile:
             if turn != self._turn:
                 raise RuntimeError(
                     f"{self.path}: another read began before this iteration ended; finish it "
-                    "first, "
-                    "or open the video a second time"
+                    "first, or open the video a second time"
                 )
         if done < len(indices):
             raise VideoError(

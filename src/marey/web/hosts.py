@@ -54,8 +54,7 @@ def checked_hosts(hosts: Sequence[str]) -> list[str]:
         ):
             raise UserError(
                 f"allowed host '{host}': expected a name or an address without scheme and port, "
-                "such as "
-                "'lab.example.org', '*.example.org', '[::1]', or '*' for all"
+                "such as 'lab.example.org', '*.example.org', '[::1]', or '*' for all"
             )
     return list(hosts)
 

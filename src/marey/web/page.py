@@ -83,8 +83,7 @@ def build_page(gr: Any, shelf: ModelShelf, limits: Limits) -> Any:
                 )
                 gr.Markdown(
                     f"Up to {limits.max_megabytes:g} MB and {limits.max_seconds / 60:g} minutes. "
-                    "The video "
-                    "stays on this machine and is deleted when you leave."
+                    "The video stays on this machine and is deleted when you leave."
                 )
                 model = gr.Dropdown(list(shelf.offered), value=shelf.offered[0], label="Model")
                 with gr.Row():
@@ -258,8 +257,7 @@ def _trust_html(prediction: Prediction, notice: str) -> str:
         lines.insert(
             0,
             "<b>Unknown action</b>: unlike anything this model was trained on; the names are only "
-            "its "
-            "nearest guesses"
+            "its nearest guesses"
             if unknown
             else "Not unlike the training data",
         )
