@@ -29,32 +29,14 @@ def transform_matrices(parameters: Tensor, transform: str) -> Tensor:
     released."""
     p = parameters.unbind(-1)
     one, zero = torch.ones_like(p[0]), torch.zeros_like(p[0])
+    cos, sin = p[0].cos(), p[0].sin()
+    a = p[1] if len(p) > 1 else one
     rows = {
         "translation": lambda: (one, zero, p[0], zero, one, p[1], zero, zero, one),
         "dilation": lambda: (p[0], zero, zero, zero, p[0], zero, zero, zero, one),
-        "rigid": lambda: (
-            p[0].cos(),
-            -p[0].sin(),
-            p[1],
-            p[0].sin(),
-            p[0].cos(),
-            p[2],
-            zero,
-            zero,
-            one,
-        ),
+        "rigid": lambda: (cos, -sin, p[1], sin, cos, p[2], zero, zero, one),
         "translation_dilation": lambda: (p[0], zero, p[1], zero, p[0], p[2], zero, zero, one),
-        "similarity": lambda: (
-            p[0].cos() * p[1],
-            -p[0].sin() * p[1],
-            p[2],
-            p[0].sin() * p[1],
-            p[0].cos() * p[1],
-            p[3],
-            zero,
-            zero,
-            one,
-        ),
+        "similarity": lambda: (cos * a, -sin * a, p[2], sin * a, cos * a, p[3], zero, zero, one),
         "affine": lambda: (p[0], p[1], p[2], p[3], p[4], p[5], zero, zero, one),
         "projective": lambda: (*p[:8], one),
     }

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marey.cli.options import Device, Json, Videos
+from marey.cli.options import Blur, Device, Json, Persons, Videos
 from marey.cli.output import print_json, progress, say
-from marey.cli.pose import Blur, Persons
 
 if TYPE_CHECKING:
     from marey.inference.detector import Detections, Detector

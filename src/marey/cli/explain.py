@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from marey.cli.options import Json, Model
+from marey.cli.options import Blur, Json, Model
 from marey.cli.output import print_json, say
-from marey.cli.pose import Blur
 
 
 def register(app: typer.Typer) -> None:

@@ -36,3 +36,14 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Measure on at most this 
 Profile = Annotated[str, typer.Option(help="Constants: rose, imagenet-c or mini-kinetics-c.")]
 RenderSeed = Annotated[int, typer.Option(help="Same seed, same bytes.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Clips of one forward pass.")]
+
+Persons = Annotated[
+    str,
+    typer.Option(
+        help="Who says where people are: auto, nanodet, movenet, own, hog, torchvision:NAME, "
+        "FILE.csv."
+    ),
+]
+Blur = Annotated[
+    str | None, typer.Option(help="Make faces or persons unrecognisable in what is written.")
+]

@@ -7,21 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marey.cli.options import Blur, Json, Persons, Videos
 from marey.cli.output import print_json, progress, say
 
 if TYPE_CHECKING:
     from marey.persons.pose_tracks import PoseTracks
-
-Persons = Annotated[
-    str,
-    typer.Option(
-        help="Who says where people are: auto, nanodet, movenet, own, hog, torchvision:NAME, "
-        "FILE.csv."
-    ),
-]
-Blur = Annotated[
-    str | None, typer.Option(help="Make faces or persons unrecognisable in what is written.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,9 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def pose(
-    videos: Annotated[
-        list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")
-    ],
+    videos: Videos,
     persons: Persons = "auto",
     fps: Annotated[float, typer.Option(help="Frames per second to look at.")] = 12.5,
     image_size: Annotated[
@@ -46,9 +34,7 @@ def pose(
         Path | None, typer.Option(help="Write the video with skeletons and track numbers.")
     ] = None,
     blur: Blur = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on standard output.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Find the keypoints of everyone in each video and follow them.
 

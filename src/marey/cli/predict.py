@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marey.cli.options import Blur as BlurOption
 from marey.cli.options import Device, Json, Model, Videos
 from marey.cli.output import print_json, progress, say
-from marey.cli.pose import Blur as BlurOption
 from marey.errors import UserError
 
 if TYPE_CHECKING:
