@@ -117,6 +117,8 @@ def main() -> None:
     write_json(
         arguments.out,
         {
+            "command": f"python -m benchmarks.intervals --out {arguments.out} "
+            f"--repeats {arguments.repeats}",
             "what": "share of simulated draws whose 95% interval holds the true accuracy",
             "intraclass_correlation": INTRACLASS,
             "repeats": arguments.repeats,
