@@ -8,15 +8,21 @@ from torch.testing import assert_close
 
 from marey.checkpoints.encoders import LoadedEncoder, bundled_frames, frames_preprocess
 from marey.datasets.index import read_folders
+from marey.errors import UserError
 from marey.features.cache import FeatureCache
-from marey.features.videos import encode_videos
+from marey.features.videos import VideoEncoder, encode_videos
 from marey.video.encode import write_video
 
 
 @pytest.fixture
-def loaded() -> LoadedEncoder:
-    encoder = bundled_frames(num_frames=2, image_size=32, grid=1)
-    return LoadedEncoder(encoder=encoder, preprocess=frames_preprocess(2, 32), source="small")
+def encoder() -> VideoEncoder:
+    return small_encoder()
+
+
+def small_encoder() -> VideoEncoder:
+    network = bundled_frames(num_frames=2, image_size=32, grid=1)
+    small = LoadedEncoder(encoder=network, preprocess=frames_preprocess(2, 32), source="small")
+    return VideoEncoder("frames", loaded=small)
 
 
 @pytest.fixture
@@ -31,31 +37,43 @@ def index(tmp_path):
     return read_folders(tmp_path / "data")
 
 
-def test_a_second_pass_reads_what_is_stored(loaded, index, tmp_path, monkeypatch):
+def test_a_second_pass_reads_what_is_stored(encoder, index, tmp_path, monkeypatch):
     cache, ticks = FeatureCache(tmp_path / "cache"), []
     first = encode_videos(
-        loaded, index, views=2, cache=cache, tick=lambda done, total: ticks.append((done, total))
+        encoder, index, views=2, cache=cache, tick=lambda done, total: ticks.append((done, total))
     )
-    assert first.features.shape == (3, 2, loaded.encoder.embed_dim)
+    assert first.features.shape == (3, 2, encoder.clips.encoder.embed_dim)
     assert [entry["video"] for entry in first.unreadable] == ["b/broken.mp4"]
     assert len(first.index) == 3
     assert ticks[-1] == (4, 4)
 
-    monkeypatch.setattr(loaded.encoder, "forward", lambda clip: pytest.fail("computed again"))
-    again = encode_videos(loaded, index, views=2, cache=cache)
+    monkeypatch.setattr(
+        encoder.clips.encoder, "forward", lambda clip: pytest.fail("computed again")
+    )
+    again = encode_videos(encoder, index, views=2, cache=cache)
     assert_close(again.features, first.features, atol=0, rtol=0)
 
 
-def test_other_weights_and_a_changed_file_have_other_keys(loaded, index, tmp_path):
+def test_other_weights_and_a_changed_file_have_other_keys(encoder, index, tmp_path):
     cache = FeatureCache(tmp_path / "cache")
-    first = encode_videos(loaded, index, views=1, cache=cache).features
+    first = encode_videos(encoder, index, views=1, cache=cache).features
     with torch.no_grad():
-        loaded.encoder.trunk._blocks[-1]._bn2.bias.add_(1)
-    other = encode_videos(loaded, index, views=1, cache=cache).features
+        encoder.clips.encoder.trunk._blocks[-1]._bn2.bias.add_(1)
+    other = encode_videos(
+        VideoEncoder("frames", loaded=encoder.clips), index, views=1, cache=cache
+    ).features
     assert float((first - other).abs().max()) > 0.5
 
     frames = torch.zeros(12, 3, 48, 64, dtype=torch.uint8)
     write_video(index.samples[0].path, frames, fps=8)
-    changed = encode_videos(loaded, index, views=1, cache=cache).features
+    changed = encode_videos(
+        VideoEncoder("frames", loaded=encoder.clips), index, views=1, cache=cache
+    ).features
     assert float((changed[0] - other[0]).abs().max()) > 0.01
     assert_close(changed[1:], other[1:], atol=0, rtol=0)
+
+
+def test_encoders_that_do_not_go_together_are_named():
+    for source in ("frames+frames", "frames+hf:x/y", "poses+poses"):
+        with pytest.raises(UserError, match="one encoder of clips, one of poses or both"):
+            VideoEncoder(source)
