@@ -18,6 +18,8 @@ _HOME_OF = {
     "list_recipes": "marey.recipes",
     "list_corruptions": "marey.corruptions",
     "list_attacks": "marey.attacks",
+    "teach": "marey.teaching.teach",
+    "crossval": "marey.teaching.teach",
     "corrupt": "marey.corruptions",
     "metrics": "marey.metrics",
 }

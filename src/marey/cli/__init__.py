@@ -24,6 +24,7 @@ from marey.cli import (
     reproduce,
     robustness,
     serve,
+    teach,
     train,
     watch,
 )
@@ -32,6 +33,7 @@ from marey.errors import UserError
 COMMAND_MODULES = (
     predict,
     watch,
+    teach,
     train,
     data,
     order,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from marey.checkpoints.encoders import LoadedEncoder, load_encoder
 from marey.datasets.clips import VideoViews
@@ -142,6 +142,11 @@ def stored_poses(sample: Sample, cache: FeatureCache) -> Tensor:
     key = cache_key(video=file_identity(sample.path), encoder=POSES)
     made = cache.get_or_make(key, lambda: {"poses": pose_vector(read_poses(sample.path))})
     return made["poses"]
+
+
+def reads_poses(model: nn.Module) -> bool:
+    """Return whether a model reads the pose vector of a video beside its clips."""
+    return bool(getattr(model, "pose_dim", 0))
 
 
 def _clips(

@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader
 
 from marey.checkpoints.folder import Checkpoint
 from marey.datasets.clips import VideoViews
-from marey.datasets.index import DatasetIndex
+from marey.datasets.index import DatasetIndex, Sample
 from marey.errors import UserError
+from marey.features.cache import FeatureCache
+from marey.features.videos import reads_poses, stored_poses
 from marey.files import atomic_files
 from marey.models.outputs import outputs_of
 from marey.order.correction import (
@@ -168,8 +170,14 @@ def answer_videos(
     views = DataLoader(
         VideoViews(index, preprocess, options.views), batch_size=None, num_workers=options.workers
     )
+    with_poses = reads_poses(checkpoint.model)
     items = (
-        {**item, "video": index.relative_path(sample), "label": sample.label, "group": sample.group}
+        {
+            **(item_with_poses(item, sample) if with_poses else item),
+            "video": index.relative_path(sample),
+            "label": sample.label,
+            "group": sample.group,
+        }
         for item, sample in zip(views, index.samples, strict=True)
     )
     answers = answer_clips(
@@ -188,6 +196,11 @@ def answer_videos(
             f"{answers.unreadable[0]['error']})"
         )
     return answers
+
+
+def item_with_poses(item: dict[str, Any], sample: Sample) -> dict[str, Any]:
+    """Return the item of a video with "poses" (E,), stored in the user's feature cache."""
+    return item if "error" in item else {**item, "poses": stored_poses(sample, FeatureCache())}
 
 
 def answer_clips(
@@ -271,7 +284,12 @@ def _view_outputs(
 ) -> dict[str, Tensor]:
     """Return the kept outputs of the views of some videos, each (videos, V, ...)."""
     clips = torch.cat([item["views"] for item in items])
-    outputs = outputs_of(model, clips, batch_size=options.batch_size, device=options.device)
+    poses = None
+    if "poses" in items[0]:
+        poses = torch.cat([item["poses"].expand(len(item["views"]), -1) for item in items])
+    outputs = outputs_of(
+        model, clips, batch_size=options.batch_size, device=options.device, poses=poses
+    )
     return {name: outputs[name].unflatten(0, (len(items), -1)) for name in KEPT if name in outputs}
 
 

@@ -14,12 +14,15 @@ from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.datasets.index import is_frame_folder, videos_below
 from marey.errors import UserError, VideoError
+from marey.features.poses import pose_vector
+from marey.features.videos import reads_poses
 from marey.inference.features import FeaturePredictor
 from marey.inference.prediction import Prediction
 from marey.inference.stability import stability
 from marey.inference.zero_shot import rank_labels
 from marey.metrics.calibration import ood_score, stem_distance
 from marey.models.outputs import outputs_of
+from marey.persons.pose_tracks import read_poses
 from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
 from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
@@ -107,8 +110,12 @@ class Predictor:
             video, max_pixels=max_pixels or MAX_PIXELS, max_seconds=max_seconds or MAX_SECONDS
         ) as reader:
             views, clips = self.preprocess.views(reader, num_temporal=self.views)
-        prediction = self._answer(str(video), views, tuple(clips), labels)
-        if trust == "full":
+        poses = pose_vector(read_poses(video)) if reads_poses(self.model) else None
+        outputs = self.outputs(views, poses)
+        prediction = self._answer(str(video), outputs, tuple(clips), labels)
+        if trust == "full" and reads_poses(self.model):
+            prediction.trust["stability"] = None  # poses are read of the file, not of changed clips
+        elif trust == "full":
             first = int(prediction.probabilities.argmax()) if labels is None else None
             prediction.trust["stability"] = stability(
                 clips, self._fused_probabilities, self.class_names, first
@@ -117,11 +124,17 @@ class Predictor:
 
     def predict_clip(self, clip: Clip) -> Prediction:
         """Recognise what happens in frames that are already decoded and sampled, as one view."""
-        return self._answer(clip.path, self.preprocess.clip(clip.frames), (clip,), None)
+        outputs = self.outputs(self.preprocess.clip(clip.frames))
+        return self._answer(clip.path, outputs, (clip,), None)
 
-    def outputs(self, views: Tensor) -> dict[str, Tensor]:
-        """Run the model on preprocessed views, float (V, T, C, S, S), see `outputs_of`."""
-        return outputs_of(self.model, views, device=self.device)
+    def outputs(self, views: Tensor, poses: Tensor | None = None) -> dict[str, Tensor]:
+        """Run the model on preprocessed views, float (V, T, C, S, S), see `outputs_of`.
+
+        Args:
+            poses: (E,), the pose vector of the video, for a model that reads it.
+        """
+        per_view = None if poses is None else poses.expand(len(views), -1)
+        return outputs_of(self.model, views, device=self.device, poses=per_view)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return probabilities, (..., K), of logits (..., K), at the checkpoint's temperature or,
@@ -135,9 +148,12 @@ class Predictor:
         return self.probabilities(self.outputs(views)["logits"]).mean(0)
 
     def _answer(
-        self, video: str, views: Tensor, clips: tuple[Clip, ...], labels: Sequence[str] | None
+        self,
+        video: str,
+        outputs: dict[str, Tensor],
+        clips: tuple[Clip, ...],
+        labels: Sequence[str] | None,
     ) -> Prediction:
-        outputs = self.outputs(views)
         class_names = self.class_names
         if labels is None:
             per_view = self.probabilities(outputs["logits"])

@@ -1,0 +1,157 @@
+"""`marey teach` and `marey crossval`: the user's own actions from labelled videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from marey.cli.output import print_json, say
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Data = Annotated[str, typer.Argument(help="Folder of class folders, or a manifest.csv.")]
+Encoder = Annotated[
+    str,
+    typer.Option(help="auto, frames, poses, frames+poses, hf:ID, torchvision:NAME, hf:ID+poses."),
+]
+Shots = Annotated[
+    int | None, typer.Option(min=2, help="Use this many videos of each class, drawn at random.")
+]
+Dataset = Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")]
+Views = Annotated[int, typer.Option(min=1, help="Temporal views per video.")]
+Folds = Annotated[int, typer.Option(min=2, help="Outer folds; a group is never cut.")]
+Seed = Annotated[int, typer.Option(help="Seed of folds and draws.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the app."""
+    app.command()(teach)
+    app.command()(crossval)
+
+
+def teach(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the model, its card and its page.")],
+    encoder: Encoder = "auto",
+    method: Annotated[
+        str, typer.Option(help="auto or probe: ridge regression on a frozen encoder.")
+    ] = "auto",
+    shots: Shots = None,
+    dataset: Dataset = None,
+    views: Views = 3,
+    folds: Folds = 10,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Learn your own actions from labelled videos; writes a model, its card and an honest page.
+
+    The accuracy is measured by cross-validation over groups, beside controls that see only the
+    file's size and length, or one picture. Features are stored: interrupted, the same command goes
+    on.
+    """
+    from marey.teaching.teach import teach as run
+
+    with _progress(data) as tick:
+        taught = run(
+            data,
+            out,
+            encoder=encoder,
+            method=method,
+            shots=shots,
+            dataset=dataset,
+            views=views,
+            num_folds=folds,
+            seed=seed,
+            device=device,
+            tick=tick,
+        )
+    _print(taught.report, json)
+    say(f"use it: marey predict VIDEO --model {out}    read first: {out / 'report.html'}")
+
+
+def crossval(
+    data: Data,
+    encoder: Encoder = "auto",
+    shots: Shots = None,
+    dataset: Dataset = None,
+    views: Views = 3,
+    folds: Folds = 10,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Measure what teaching on these videos would reach: grouped folds, interval, controls."""
+    from marey.teaching.teach import crossval as run
+
+    with _progress(data) as tick:
+        found = run(
+            data,
+            encoder=encoder,
+            shots=shots,
+            dataset=dataset,
+            views=views,
+            num_folds=folds,
+            seed=seed,
+            device=device,
+            tick=tick,
+        )
+    _print(found.report, json)
+    for row in found.report["folds"]:
+        groups = ", ".join(row["groups"][:4]) + (" ..." if len(row["groups"]) > 4 else "")
+        say(
+            f"  fold {row['fold']}: {row['accuracy']:.2f} of {row['videos']} videos, "
+            f"{row['encoder']}, strength {row['strength']} ({groups})"
+        )
+
+
+def _print(report: dict[str, Any], json: bool) -> None:
+    from marey.teaching.page import decided_by, headline
+
+    if json:
+        print_json(report)
+    for entry in report["unreadable"]:
+        say(f"not readable: {entry['error']}")
+    for note in report["notes"]:
+        say(f"note: {note}")
+    say(headline(report))
+    say(decided_by(report))
+    for advice in report["record_more"]:
+        say(f"record next: {advice}")
+
+
+@contextmanager
+def _progress(data: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar with the remaining time; on Ctrl-C say how to go on."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    bar = Progress(
+        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    )
+    tasks: dict[str, Any] = {}
+    last = ["", 0, 0]
+
+    def tick(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done)
+        last[:] = [what, done, total]
+
+    try:
+        with bar:
+            yield tick
+    except KeyboardInterrupt:
+        say(
+            f"marey: interrupted; {last[1]} of {last[2]} videos are stored for '{last[0]}': run "
+            f"the same command again on {data} and it goes on there"
+        )
+        raise typer.Exit(130) from None

@@ -1,0 +1,271 @@
+"""Grouped cross-validation of probes: every choice is made without the videos that it is scored on.
+
+    found = cross_validate([candidate], labels, groups, class_names)
+    found.answers.logits        # (N, 1, K), by the fold that never saw a video's group
+
+In every outer fold, inner folds of the other groups choose the encoder and the strength of the
+penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marey.inference.answers import Answers
+from marey.metrics.accuracy import bootstrap_interval, confusion_matrix, enough_groups
+from marey.teaching.folds import MAX_FOLDS, folds_of
+from marey.teaching.ridge import STRENGTHS, Ridge
+
+INNER_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Features that a probe may read."""
+
+    name: str
+    """Of the encoder."""
+    features: Tensor
+    """(N, V, Q)."""
+    blocks: list[int]
+    """Widths of its parts, see `ridge.standardise`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate and a strength, with the accuracy they were chosen by."""
+
+    candidate: int
+    strength: float
+    accuracy: float
+
+
+@dataclass(kw_only=True)
+class CrossValidated:
+    """What cross-validation found."""
+
+    answers: Answers
+    """Out-of-fold: "logits" (N, 1, K), "embedding" (N, 1, Q) of the candidate chosen on all
+    videos, "fold" (N,)."""
+    choice: Choice
+    """On all videos."""
+    tried: dict[str, float]
+    """Candidate -> accuracy of its best strength, on all videos."""
+    encoder: str
+    """Name of the candidate chosen on all videos."""
+    folds: list[dict[str, Any]] = field(default_factory=list)
+    """One row per outer fold: groups, videos, accuracy, what was chosen in it."""
+
+    @property
+    def correct(self) -> Tensor:
+        """(N,) bool."""
+        return self.predicted == self.targets
+
+    @property
+    def predicted(self) -> Tensor:
+        """int64 (N,)."""
+        return self.answers.logits[:, 0].argmax(1)
+
+    @property
+    def targets(self) -> Tensor:
+        """int64 (N,)."""
+        names = self.answers.class_names
+        return torch.tensor([names.index(str(label)) for label in self.answers.labels])
+
+    def summary(self) -> dict[str, Any]:
+        """Return accuracy with its interval, confusion matrix and folds, as JSON types."""
+        groups = self.answers.groups
+        low, high = bootstrap_interval(self.correct.double(), groups=groups)
+        names = self.answers.class_names
+        return {
+            "accuracy": self.correct.double().mean().item(),
+            "interval": [low, high],
+            "interval_over": "groups" if enough_groups(groups) else "videos",
+            "num_videos": len(self.answers.videos),
+            "num_groups": len(set(groups)),
+            "encoder": self.encoder,
+            "strength": self.choice.strength,
+            "candidates": self.tried,
+            "confusion": {
+                "classes": names,
+                "counts": confusion_matrix(self.predicted, self.targets, len(names)).tolist(),
+            },
+            "folds": self.folds,
+        }
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    rows: Tensor,
+    labels: Sequence[str],
+    groups: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    seed: int = 0,
+) -> tuple[Choice, list[float]]:
+    """Choose candidate and strength by the accuracy of held-out groups among some videos.
+
+    Of equal accuracies the candidate named first and the stronger penalty win.
+
+    Args:
+        rows: int64, the videos that may be used.
+
+    Returns:
+        The choice, and the best accuracy of each candidate.
+    """
+    numbers = torch.tensor([class_names.index(label) for label in labels])
+    part = folds_of(
+        [labels[row] for row in rows.tolist()],
+        [groups[row] for row in rows.tolist()],
+        INNER_FOLDS,
+        seed,
+    )
+    num_folds = int(part.max()) + 1
+    correct = torch.zeros(len(candidates), len(STRENGTHS))
+    for fold in range(num_folds if num_folds > 1 else 0):
+        known, held = rows[part != fold], rows[part == fold]
+        for number, candidate in enumerate(candidates):
+            ridge = Ridge(
+                candidate.features[known], numbers[known], len(class_names), candidate.blocks
+            )
+            for s, logits in enumerate(ridge.logits(candidate.features[held])):
+                correct[number, s] += int((logits.argmax(1) == numbers[held]).sum())
+    accuracy = correct / len(rows)
+    best = accuracy.flip(1).max(1)  # the last of equal strengths
+    candidate_number = int(best.values.argmax())
+    strength = len(STRENGTHS) - 1 - int(best.indices[candidate_number])
+    if num_folds == 1:  # nothing can be held out
+        strength = STRENGTHS.index(0.1)
+    choice = Choice(candidate_number, STRENGTHS[strength], float(best.values[candidate_number]))
+    return choice, best.values.tolist()
+
+
+def cross_validate(
+    candidates: Sequence[Candidate],
+    labels: Sequence[str],
+    groups: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    videos: Sequence[str] | None = None,
+    folds: Tensor | None = None,
+    num_folds: int = MAX_FOLDS,
+    seed: int = 0,
+    name: str = "probe",
+) -> CrossValidated:
+    """Answer every video by a probe that never saw its group.
+
+    Args:
+        candidates: features of the same N videos by several encoders.
+        labels, groups: of the videos.
+        class_names: name of each logit.
+        videos: names; None numbers them.
+        folds: int64 (N,), the outer fold of every video; None deals the groups out.
+        num_folds: outer folds, where they are dealt out.
+    """
+    names = list(class_names)
+    numbers = torch.tensor([names.index(label) for label in labels])
+    folds = folds_of(labels, groups, num_folds, seed) if folds is None else folds
+    logits = torch.zeros(len(labels), len(names))
+    table = []
+    for fold in sorted(set(folds.tolist())):
+        known = (folds != fold).nonzero()[:, 0]
+        held = (folds == fold).nonzero()[:, 0]
+        choice, _ = choose(candidates, known, labels, groups, names, seed=seed)
+        candidate = candidates[choice.candidate]
+        ridge = Ridge(candidate.features[known], numbers[known], len(names), candidate.blocks)
+        logits[held] = ridge.logits(candidate.features[held], [choice.strength])[0].float()
+        table.append(
+            {
+                "fold": fold,
+                "groups": sorted({groups[row] for row in held.tolist()}),
+                "videos": len(held),
+                "accuracy": (logits[held].argmax(1) == numbers[held]).double().mean().item(),
+                "encoder": candidate.name,
+                "strength": choice.strength,
+            }
+        )
+    everything = torch.arange(len(labels))
+    choice, accuracies = choose(candidates, everything, labels, groups, names, seed=seed)
+    chosen = candidates[choice.candidate]
+    answers = Answers(
+        model=name,
+        class_names=names,
+        videos=list(videos or map(str, range(len(labels)))),
+        labels=list(labels),
+        groups=list(groups),
+        outputs={
+            "logits": logits[:, None],
+            "embedding": chosen.features.mean(1, keepdim=True).float(),
+            "fold": folds,
+        },
+    )
+    return CrossValidated(
+        answers=answers,
+        choice=choice,
+        encoder=chosen.name,
+        tried={
+            candidate.name: accuracy
+            for candidate, accuracy in zip(candidates, accuracies, strict=True)
+        },
+        folds=table,
+    )
+
+
+def learning_curve(
+    candidate: Candidate,
+    strength: float,
+    labels: Sequence[str],
+    folds: Tensor,
+    class_names: Sequence[str],
+    *,
+    shots: Sequence[int] = (1, 2, 5, 10, 20),
+    draws: int = 5,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Return the accuracy on held-out folds after some examples a class, drawn at random.
+
+    Sizes that any class of any training part cannot give are left out.
+
+    Returns:
+        Rows of "shots", "accuracy" (mean over draws), "std", "lowest".
+    """
+    names = list(class_names)
+    numbers = torch.tensor([names.index(label) for label in labels])
+    generator = torch.Generator().manual_seed(seed)
+    fold_numbers = sorted(set(folds.tolist()))
+    smallest = min(
+        int(torch.bincount(numbers[folds != fold], minlength=len(names)).min())
+        for fold in fold_numbers
+    )
+    rows = []
+    for count in [number for number in shots if number <= smallest]:
+        accuracies = []
+        for _ in range(draws):
+            correct = 0
+            for fold in fold_numbers:
+                known = (folds != fold).nonzero()[:, 0]
+                known = known[torch.randperm(len(known), generator=generator)]
+                drawn = torch.cat([known[numbers[known] == k][:count] for k in range(len(names))])
+                held = (folds == fold).nonzero()[:, 0]
+                ridge = Ridge(
+                    candidate.features[drawn], numbers[drawn], len(names), candidate.blocks
+                )
+                logits = ridge.logits(candidate.features[held], [strength])[0]
+                correct += int((logits.argmax(1) == numbers[held]).sum())
+            accuracies.append(correct / len(labels))
+        values = torch.tensor(accuracies, dtype=torch.double)
+        rows.append(
+            {
+                "shots": count,
+                "accuracy": values.mean().item(),
+                "std": values.std().item(),
+                "lowest": values.min().item(),
+                "draws": draws,
+            }
+        )
+    return rows

@@ -1,0 +1,91 @@
+"""Ridge regression on one-hot labels in its dual form: closed form, one decomposition for every
+strength.
+
+Legend: M videos, V views of each, Q features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Strengths of the penalty that cross-validation chooses from."""
+LOGITS_PER_SCORE = 10.0
+"""Scores of ridge regression lie near 0 and 1; logits are ten times that, before the temperature is
+fitted."""
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """How features are standardised: each block of encoders has the same weight, however wide."""
+
+    mean: Tensor
+    """(Q,)"""
+    scale: Tensor
+    """(Q,), multiplied after the mean is taken off."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return (..., Q) float64."""
+        return (values.double() - self.mean) * self.scale
+
+
+def standardise(values: Tensor, blocks: Sequence[int]) -> Standardised:
+    """Return the standardisation of values (M, Q), so that squared length is about one per row.
+
+    Args:
+        blocks: widths of the encoders' parts, which add up to Q.
+    """
+    values = values.double()
+    std = values.std(0, correction=0)
+    # A feature that does not vary says nothing and would be divided by zero.
+    scale = torch.where(std > 1e-6 * (1 + values.mean(0).abs()), 1 / std.clamp(min=1e-12), 0.0)
+    widths = torch.repeat_interleave(torch.tensor(blocks), torch.tensor(blocks)).double()
+    return Standardised(values.mean(0), scale / (widths * len(blocks)).sqrt())
+
+
+class Ridge:
+    """Ridge regression fitted for every one of `STRENGTHS` at once.
+
+    Args:
+        values: (M, V, Q), every view is a row.
+        labels: int64 (M,).
+        num_classes: K.
+        blocks: see `standardise`.
+    """
+
+    def __init__(
+        self, values: Tensor, labels: Tensor, num_classes: int, blocks: Sequence[int]
+    ) -> None:
+        V = values.shape[1]
+        self.standard = standardise(values.flatten(0, 1), blocks)
+        self.rows = self.standard(values.flatten(0, 1))  # (M * V, Q)
+        targets = F.one_hot(labels, num_classes).double().repeat_interleave(V, dim=0)
+        self.target_mean = targets.mean(0)
+        # (R R' + s I) a = Y, with R R' = U diag(e) U', for every strength s.
+        eigenvalues, self.vectors = torch.linalg.eigh(self.rows @ self.rows.T)
+        self.eigenvalues = eigenvalues.clamp(min=0)
+        self.projected = self.vectors.T @ (targets - self.target_mean)
+
+    def dual(self, strength: float) -> Tensor:
+        """Return the dual coefficients (M * V, K)."""
+        # A row's squared length is about one, whatever the encoder, so strengths are comparable.
+        return self.vectors @ (self.projected / (self.eigenvalues + strength)[:, None])
+
+    def logits(self, values: Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Tensor]:
+        """Return the logits (N, K), mean over views, of values (N, V, Q) for each strength."""
+        cross = self.standard(values).mean(1) @ self.rows.T
+        return [
+            LOGITS_PER_SCORE * (cross @ self.dual(strength) + self.target_mean)
+            for strength in strengths
+        ]
+
+    def linear(self, strength: float) -> tuple[Tensor, Tensor]:
+        """Return weight (K, Q) and bias (K,) for features as they are."""
+        weight = (self.rows.T @ self.dual(strength)).T * self.standard.scale
+        bias = self.target_mean - weight @ self.standard.mean
+        return LOGITS_PER_SCORE * weight, LOGITS_PER_SCORE * bias

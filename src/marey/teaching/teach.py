@@ -1,0 +1,360 @@
+"""Teach a recogniser the user's own actions from labelled videos, and say honestly what it is
+worth.
+
+    taught = marey.teach("videos/", "my-model")
+    taught.report["accuracy"], taught.report["controls"]
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marey.checkpoints.encoders import LoadedEncoder, bundled_frames, frames_preprocess
+from marey.checkpoints.folder import save_checkpoint
+from marey.errors import UserError
+from marey.features.cache import FeatureCache
+from marey.features.videos import EncodedVideos, VideoEncoder, encode_videos
+from marey.files import finite, write_json, write_text
+from marey.metrics.calibration import fit_temperature
+from marey.metrics.comparison import compare
+from marey.models.encoders import encoder_name
+from marey.models.probe import Probe
+from marey.teaching.controls import majority, metadata_of, metadata_predictions
+from marey.teaching.crossval import Candidate, CrossValidated, cross_validate, learning_curve
+from marey.teaching.data import TeachingData, kept, open_teaching_data
+from marey.teaching.folds import MAX_FOLDS, folds_of
+from marey.teaching.page import model_card, page
+from marey.teaching.ridge import Ridge
+
+METHODS = ("auto", "probe")
+AUTO_ENCODERS = ("frames", "poses", "frames+poses")
+"""What `encoder="auto"` compares."""
+MIN_CALIBRATED = 30
+"""Fewer out-of-fold answers fit no temperature."""
+
+Tick = Callable[[str, int, int], None]
+"""Called with (what is being done, videos done, videos in all)."""
+
+
+@dataclass(kw_only=True)
+class Taught:
+    """What `teach` or `crossval` found."""
+
+    report: dict[str, Any]
+    """JSON types: accuracy with interval, controls, confusion, folds, learning curve, errors."""
+    crossval: CrossValidated
+    """With the out-of-fold answers."""
+    data: TeachingData
+    """The readable videos."""
+    out: Path | None = None
+    """The model's folder."""
+
+
+def teach(
+    data: str | Path,
+    out: str | Path,
+    *,
+    encoder: str = "auto",
+    method: str = "auto",
+    shots: int | None = None,
+    dataset: str | None = None,
+    views: int = 3,
+    num_folds: int = MAX_FOLDS,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: FeatureCache | None = None,
+    tick: Tick | None = None,
+) -> Taught:
+    """Learn the classes of some labelled videos and write a model, its card and a page.
+
+    Ridge regression on the embedding of a frozen encoder. Encoder and strength are chosen by
+    cross-validation over groups; the accuracy that is stated comes from videos that took no part
+    in either.
+
+    Args:
+        data: folder of class folders, manifest or official layout.
+        out: folder of the checkpoint, with "report.html", "README.md" and "teach.json".
+        encoder: "auto" compares frames, poses and both; or what `VideoEncoder` takes.
+        method: "auto" or "probe".
+        shots: use this many videos of each class.
+        views: temporal views per video.
+        num_folds: of the outer cross-validation.
+        cache: of the embeddings; interrupted, the next call goes on from it.
+
+    Raises:
+        UserError: if the data cannot be learned from, or a name is unknown.
+    """
+    if method not in METHODS:
+        raise UserError(
+            f"method '{method}' is not built; {' and '.join(METHODS)} are: ridge regression on a "
+            "frozen encoder"
+        )
+    started = time.monotonic()
+    found, encoded, encoders = measure(
+        data,
+        encoder=encoder,
+        shots=shots,
+        dataset=dataset,
+        views=views,
+        num_folds=num_folds,
+        seed=seed,
+        device=device,
+        cache=cache,
+        tick=tick,
+    )
+    choice = found.crossval.choice
+    name = found.crossval.encoder
+    model, loaded = _fitted(found, encoded[name], encoders[name], choice.strength)
+
+    calibration = None
+    logits, targets = found.crossval.answers.logits[:, 0], found.crossval.targets
+    if len(targets) >= MIN_CALIBRATED:
+        temperature = fit_temperature(logits, targets)
+        calibration = {"temperature": temperature, "fitted_on": len(targets)}
+    found.report["calibration"] = calibration
+    found.report["seconds"] = time.monotonic() - started
+
+    out = Path(out)
+    save_checkpoint(
+        out,
+        model,
+        class_names=found.data.class_names,
+        preprocess=loaded.preprocess,
+        calibration=calibration,
+        extra={"task": "taught", "encoder": name, "videos": len(found.data.index)},
+    )
+    write_json(out / "teach.json", finite(found.report))
+    write_text(out / "README.md", model_card(found.report))
+    write_text(out / "report.html", page(found.report, found.data.index))
+    found.crossval.answers.save(out / "out-of-fold")
+    found.out = out
+    return found
+
+
+def measure(
+    data: str | Path,
+    *,
+    encoder: str = "auto",
+    shots: int | None = None,
+    dataset: str | None = None,
+    views: int = 3,
+    num_folds: int = MAX_FOLDS,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: FeatureCache | None = None,
+    tick: Tick | None = None,
+) -> tuple[Taught, dict[str, EncodedVideos], dict[str, VideoEncoder]]:
+    """Cross-validate a probe over groups beside its controls; arguments as `teach`.
+
+    Returns:
+        What was found, and the embeddings and encoders by name.
+    """
+    opened = open_teaching_data(data, dataset=dataset, shots=shots, seed=seed)
+    names = AUTO_ENCODERS if encoder == "auto" else (encoder,)
+    encoders = {name: VideoEncoder(name, device=device) for name in names}
+
+    def ticker(what: str) -> Callable[[int, int], None] | None:
+        return None if tick is None else lambda done, total: tick(what, done, total)
+
+    encoded = {
+        name: encode_videos(
+            encoders[name], opened.index, views=views, cache=cache, tick=ticker(name)
+        )
+        for name in names
+    }
+    readable = next(iter(encoded.values()))
+    paths = {(sample.path, sample.start_seconds, sample.row) for sample in readable.index.samples}
+    chosen = kept(
+        opened,
+        [
+            position
+            for position, sample in enumerate(opened.index.samples)
+            if (sample.path, sample.start_seconds, sample.row) in paths
+        ],
+    )
+    candidates = [Candidate(name, encoded[name].features, encoded[name].blocks) for name in names]
+    folds = folds_of(chosen.labels, chosen.groups, num_folds, seed)
+    found = cross_validate(
+        candidates,
+        chosen.labels,
+        chosen.groups,
+        chosen.class_names,
+        videos=[chosen.index.relative_path(sample) for sample in chosen.index.samples],
+        folds=folds,
+        seed=seed,
+        name=str(data),
+    )
+    found.answers.unreadable = readable.unreadable
+    report = {
+        "data": str(data),
+        "classes": chosen.index.class_counts,
+        "grouped": chosen.grouped,
+        "notes": chosen.notes,
+        "unreadable": readable.unreadable,
+        "method": "probe: ridge regression on a frozen encoder",
+        **found.summary(),
+        "controls": _controls(chosen, found, folds, views, seed, cache, ticker("one picture")),
+        "learning_curve": learning_curve(
+            candidates[found.choice.candidate],
+            found.choice.strength,
+            chosen.labels,
+            folds,
+            chosen.class_names,
+            seed=seed,
+        ),
+        "errors": _worst_errors(found),
+    }
+    report["record_more"] = _record_more(report, chosen)
+    return Taught(report=report, crossval=found, data=chosen), encoded, encoders
+
+
+def crossval(data: str | Path, **options: Any) -> Taught:
+    """Return what `teach` would state of some videos, without writing a model; arguments as
+    `measure`."""
+    return measure(data, **options)[0]
+
+
+def _fitted(
+    found: Taught, encoded: EncodedVideos, encoder: VideoEncoder, strength: float
+) -> tuple[Probe, LoadedEncoder]:
+    """Return the probe fitted on all videos, and the encoder whose preprocessing it needs."""
+    names = found.data.class_names
+    labels = torch.tensor([names.index(label) for label in found.data.labels])
+    ridge = Ridge(encoded.features, labels, len(names), encoded.blocks)
+    weight, bias = ridge.linear(strength)
+    loaded = encoder.clips
+    network: Any = None if loaded is None else loaded.encoder.cpu()
+    probe = Probe(
+        None if network is None else encoder_name(network),
+        {} if network is None else network.arguments,
+        len(names),
+        pose_dim=encoded.blocks[-1] if encoder.poses else 0,
+    )
+    if network is not None:
+        probe.encoder.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        probe.head.weight.copy_(weight)
+        probe.head.bias.copy_(bias)
+    if loaded is None:  # poses alone: clips are only shown, not read
+        loaded = LoadedEncoder(encoder=probe, preprocess=frames_preprocess(), source="poses")
+    return probe.eval(), loaded
+
+
+def _controls(
+    data: TeachingData,
+    found: CrossValidated,
+    folds: Tensor,
+    views: int,
+    seed: int,
+    cache: FeatureCache | None,
+    tick: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """Return the controls on the same folds, each with its paired comparison."""
+    facts = torch.tensor([metadata_of(sample, data.index) for sample in data.index.samples])
+    targets = found.targets
+    predicted = metadata_predictions(facts, targets, folds)
+    best = max(predicted, key=lambda name: int((predicted[name] == targets).sum()))
+
+    picture = LoadedEncoder(
+        encoder=bundled_frames(num_frames=1, statistics=("mean",)),
+        preprocess=frames_preprocess(num_frames=1),
+        source="one picture",
+    )
+    one = encode_videos(
+        VideoEncoder("frames", loaded=picture), data.index, views=1, cache=cache, tick=tick
+    )
+    single = cross_validate(
+        [Candidate("one picture", one.features, one.blocks)],
+        data.labels,
+        data.groups,
+        data.class_names,
+        folds=folds,
+        seed=seed,
+    )
+    return {
+        "metadata": {
+            "classifier": best,
+            "accuracies": {
+                name: (answers == targets).double().mean().item()
+                for name, answers in predicted.items()
+            },
+            **_beside(predicted[best] == targets, found, data),
+        },
+        "single_frame": _beside(single.correct, found, data),
+        "majority": majority(data.labels),
+    }
+
+
+def _beside(correct: Tensor, found: CrossValidated, data: TeachingData) -> dict[str, Any]:
+    """Return a control's accuracy, and the probe's gain over it with paired tests."""
+    compared = compare(correct, found.correct, data.labels, groups=data.groups)
+    keys = ("difference", "low", "high", "interval", "mcnemar_p", "group_test_p")
+    return {"accuracy": compared["top1_a"], "gain": {key: compared[key] for key in keys}}
+
+
+def _worst_errors(found: CrossValidated, most: int = 10) -> list[dict[str, Any]]:
+    """Return the wrong out-of-fold answers, the surest first."""
+    probabilities = found.answers.logits[:, 0].softmax(-1)
+    wrong = (~found.correct).nonzero()[:, 0]
+    order = wrong[probabilities[wrong].max(1).values.argsort(descending=True)]
+    names = found.answers.class_names
+    return [
+        {
+            "video": found.answers.videos[row],
+            "row": row,
+            "label": found.answers.labels[row],
+            "answer": names[int(probabilities[row].argmax())],
+            "score": float(probabilities[row].max()),
+        }
+        for row in order[:most].tolist()
+    ]
+
+
+def _record_more(report: dict[str, Any], data: TeachingData) -> list[str]:
+    """Return what to record next, one sentence each, the most useful first."""
+    advice = []
+    names, counts = report["confusion"]["classes"], report["confusion"]["counts"]
+    recalls: Sequence[tuple[float, str, str]] = sorted(
+        (
+            row[k] / max(1, sum(row)),
+            names[k],
+            names[max((j for j in range(len(names)) if j != k), key=lambda j: row[j])],
+        )
+        for k, row in enumerate(counts)
+    )
+    for recall, name, confused in recalls[:2]:
+        if recall < 0.9:
+            advice.append(
+                f"'{name}': {recall:.0%} are recognised, most of the others are taken for "
+                f"'{confused}'; record both side by side, by the same people in the same places"
+            )
+    few = [name for name, count in data.index.class_counts.items() if 0 < count < 10]
+    if few:
+        advice.append(f"fewer than 10 videos of {', '.join(few)}; record more of them first")
+    curve = report["learning_curve"]
+    if len(curve) > 1 and curve[-1]["accuracy"] - curve[-2]["accuracy"] > 0.02:
+        before, after = curve[-2], curve[-1]
+        advice.append(
+            f"the accuracy still rises with more examples a class ({before['accuracy']:.2f} at "
+            f"{before['shots']}, {after['accuracy']:.2f} at {after['shots']}), so more of every "
+            "class helps"
+        )
+    if len(set(data.groups)) < 5:
+        advice.append(
+            f"{len(set(data.groups))} groups only; record in five or more places, or five people"
+        )
+    metadata = report["controls"]["metadata"]
+    chance = report["controls"]["majority"]["accuracy"]
+    if metadata["accuracy"] > chance + 0.15:
+        advice.append(
+            f"size, length and rate alone name the class in {metadata['accuracy']:.0%} of the "
+            "videos; record every class with one camera, at one size and for one length"
+        )
+    return advice or ["nothing stands out; new people and places are always worth recording"]

@@ -1,0 +1,180 @@
+"""From a folder of videos to a model, its page and its card; bad folders are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import marey
+from marey.cli import run
+from marey.datasets.index import read_folders
+from marey.errors import UserError
+from marey.features.cache import FeatureCache
+from marey.inference.answers import Answers
+from marey.inference.predictor import Predictor
+from marey.teaching.controls import metadata_predictions
+from marey.teaching.data import few_shots, open_teaching_data
+from marey.video.encode import write_video
+
+
+def moving(kind: str, seed: int, frames: int = 16) -> torch.Tensor:
+    """A square that stands or moves, over noise; uint8 (T, 3, 64, 64)."""
+    generator = torch.Generator().manual_seed(seed)
+    clip = torch.randint(90, 110, (frames, 3, 64, 64), generator=generator)
+    top = int(torch.randint(4, 40, (1,), generator=generator))
+    for t in range(frames):
+        left = 4 + (3 * t if kind == "slide" else 20)
+        clip[t, :, top : top + 16, left : left + 16] = 230
+    return clip.to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(12):
+        kind = ("slide", "stand")[number % 2]
+        (root / kind).mkdir(exist_ok=True)
+        write_video(root / kind / f"{number}.mp4", moving(kind, number), fps=8)
+    (root / "slide" / "broken.mp4").write_bytes(b"not a video")
+    return root
+
+
+@pytest.fixture(scope="module")
+def taught(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    cache = FeatureCache(out / "cache")
+    return marey.teach(folder, out / "model", encoder="frames", views=1, num_folds=3, cache=cache)
+
+
+def test_a_model_is_taught_and_opened_again(taught, folder):
+    report = taught.report
+    assert report["accuracy"] > 0.8
+    assert report["controls"]["metadata"]["accuracy"] <= 0.75
+    assert report["controls"]["majority"]["accuracy"] == 0.5
+    assert [entry["video"] for entry in report["unreadable"]] == ["slide/broken.mp4"]
+    assert report["num_videos"] == 12
+
+    predictor = Predictor.load(taught.out)
+    assert predictor.class_names == ("slide", "stand")
+    assert predictor(folder / "slide" / "0.mp4").top(1)[0][0] == "slide"
+    assert predictor(folder / "stand" / "1.mp4").top(1)[0][0] == "stand"
+
+
+def test_page_card_and_answers_say_the_same(taught):
+    page = (taught.out / "report.html").read_text()
+    card = (taught.out / "README.md").read_text()
+    accuracy = f"{taught.report['accuracy']:.2f}"
+    for text in (page, card):
+        assert f"Expected accuracy on new videos: {accuracy}" in text
+        assert "only size, length and rate" in text
+    assert "Confusion matrix" in page
+    assert page.count("<figure>") == len(taught.report["errors"])
+    stored = Answers.load(taught.out / "out-of-fold")
+    names = stored.class_names
+    right = sum(
+        names[int(logits.argmax())] == label
+        for logits, label in zip(stored.logits[:, 0], stored.labels, strict=True)
+    )
+    assert right / 12 == pytest.approx(taught.report["accuracy"])
+    assert json.loads((taught.out / "teach.json").read_text())["encoder"] == "frames"
+
+
+def test_evaluate_opens_a_taught_model(taught, folder, capsys):
+    status = run(["evaluate", str(taught.out), "--data", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["top1"] > 0.9
+    assert status == 1  # one file cannot be read
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    from marey.checkpoints import encoders
+
+    network = type(encoders.bundled_frames())
+    forward, calls = network.forward, []
+
+    def interrupted(self, clip):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return forward(self, clip)
+
+    monkeypatch.setattr(network, "forward", interrupted)
+    words = [str(folder), "--encoder", "frames", "--views", "1", "--folds", "3"]
+    assert run(["crossval", *words]) == 130
+    assert "4 of 13 videos are stored for 'frames': run the same command" in capsys.readouterr().err
+
+    calls.append(1)
+    assert run(["crossval", *words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    # Eight more of the encoder and twelve of the single-frame control.
+    assert len(calls) - 6 == 8 + 12
+    assert json.loads(out)["accuracy"] > 0.8
+    assert "fold 0:" in err
+
+
+@pytest.mark.parametrize(
+    ("method", "message"), [("lora", "method 'lora' is not built"), ("full", "not built")]
+)
+def test_methods_that_are_not_built_are_refused(folder, tmp_path, method, message):
+    with pytest.raises(UserError, match=message):
+        marey.teach(folder, tmp_path, method=method)
+
+
+def small(root, names):
+    """Files that are never opened."""
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a/1.mp4", "a/2.mp4"], "two classes"),
+        (["a/1.mp4", "a/2.mp4", "b/1.mp4"], "one video only of 'b'"),
+        (["Wave/1.mp4", "wave/2.mp4", "b/1.mp4"], "differ only in case or spaces: 'Wave', 'wave'"),
+    ],
+)
+def test_folders_that_cannot_be_learned_are_named(tmp_path, names, message):
+    with pytest.raises(UserError, match=message):
+        open_teaching_data(small(tmp_path, names))
+
+
+def test_one_video_under_two_labels_is_named_and_copies_stay_together(tmp_path):
+    root = small(tmp_path, ["a/1.mp4", "a/2.mp4", "a/3.mp4", "b/1.mp4", "b/2.mp4"])
+    shutil.copy(root / "a/1.mp4", root / "a/copy.mp4")
+    data = open_teaching_data(root)
+    names = [sample.path.name for sample in data.index.samples]
+    assert data.groups[names.index("copy.mp4")] == data.groups[0]
+    assert len(set(data.groups)) == 5
+    assert "copies of one another" in data.notes[0]
+
+    shutil.copy(root / "a/1.mp4", root / "b/3.mp4")
+    with pytest.raises(UserError, match="same video under the labels 'a' and 'b'"):
+        open_teaching_data(root)
+
+
+def test_shots_are_drawn_per_class(tmp_path):
+    names = [f"{label}/{number}.mp4" for label in "ab" for number in range(5)]
+    data = open_teaching_data(small(tmp_path, names))
+    chosen = few_shots(data, 3, seed=0)
+    assert (chosen.labels.count("a"), chosen.labels.count("b")) == (3, 3)
+    with pytest.raises(UserError, match="from 2 to 5"):
+        few_shots(data, 6, seed=0)
+    assert len(read_folders(tmp_path)) == 10
+
+
+def test_a_class_that_leaks_by_size_is_seen_by_the_control():
+    labels = torch.tensor([0, 1] * 20)
+    facts = torch.ones(40, 6)
+    facts[:, 0] = 320 + 320.0 * labels
+    folds = torch.arange(40) % 4
+    for predicted in metadata_predictions(facts, labels, folds).values():
+        assert bool((predicted == labels).all())
+    blind = metadata_predictions(torch.ones(40, 6), labels, folds)
+    assert all(float((answers == labels).double().mean()) <= 0.6 for answers in blind.values())
