@@ -33,7 +33,7 @@ def test_agreement_is_the_share_of_views_with_the_answer(
 ) -> None:
     predictor = Predictor.load(tiny_checkpoint)
     views = torch.stack([torch.full((4, 3, 32, 32), value) for value in (2.0, 2.0, -2.0)])
-    prediction = predictor._answer("x", views, (), None)
+    prediction = predictor._answer("x", predictor.outputs(views), (), None)
     assert prediction.top(1)[0][0] == "bright"
     assert prediction.trust["agreement"] == pytest.approx(2 / 3, abs=1e-4)
     assert prediction.trust["unknown"] is None  # this checkpoint has no out-of-distribution model

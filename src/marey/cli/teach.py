@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from marey.cli.options import DataFolder, Dataset, Device, Json
 from marey.cli.output import print_json, say
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Data = Annotated[str, typer.Argument(help="Folder of class folders, or a manifest.csv.")]
 Encoder = Annotated[
     str,
     typer.Option(help="auto, frames, poses, frames+poses, hf:ID, torchvision:NAME, hf:ID+poses."),
@@ -20,11 +19,9 @@ Encoder = Annotated[
 Shots = Annotated[
     int | None, typer.Option(min=2, help="Use this many videos of each class, drawn at random.")
 ]
-Dataset = Annotated[str | None, typer.Option(help="Official layout by name, such as ucf101:2.")]
 Views = Annotated[int, typer.Option(min=1, help="Temporal views per video.")]
 Folds = Annotated[int, typer.Option(min=2, help="Outer folds; a group is never cut.")]
 Seed = Annotated[int, typer.Option(help="Seed of folds and draws.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, mps ...")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def teach(
-    data: Data,
+    data: DataFolder,
     out: Annotated[Path, typer.Option(help="Folder of the model, its card and its page.")],
     encoder: Encoder = "auto",
     method: Annotated[
@@ -75,7 +72,7 @@ def teach(
 
 
 def crossval(
-    data: Data,
+    data: DataFolder,
     encoder: Encoder = "auto",
     shots: Shots = None,
     dataset: Dataset = None,

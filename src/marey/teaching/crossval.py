@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from marey.inference.answers import Answers
-from marey.metrics.accuracy import bootstrap_interval, confusion_matrix, enough_groups
+from marey.metrics.accuracy import confusion_matrix
+from marey.metrics.intervals import interval_unit, proportion_interval
 from marey.teaching.folds import MAX_FOLDS, folds_of
 from marey.teaching.ridge import STRENGTHS, Ridge
 
@@ -80,12 +81,12 @@ class CrossValidated:
     def summary(self) -> dict[str, Any]:
         """Return accuracy with its interval, confusion matrix and folds, as JSON types."""
         groups = self.answers.groups
-        low, high = bootstrap_interval(self.correct.double(), groups=groups)
+        low, high = proportion_interval(self.correct, groups)
         names = self.answers.class_names
         return {
             "accuracy": self.correct.double().mean().item(),
             "interval": [low, high],
-            "interval_over": "groups" if enough_groups(groups) else "videos",
+            "interval_over": interval_unit(groups),
             "num_videos": len(self.answers.videos),
             "num_groups": len(set(groups)),
             "encoder": self.encoder,

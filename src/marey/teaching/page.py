@@ -44,10 +44,10 @@ def headline(report: dict[str, Any]) -> str:
 
 
 def p_value(gain: dict[str, Any]) -> str:
-    """Return the p-value of a gain: over groups where there are enough, else McNemar's."""
+    """Return a gain with its p-value: over groups where there are enough, else McNemar's."""
     over_groups = gain["group_test_p"] is not None
     value = gain["group_test_p"] if over_groups else gain["mcnemar_p"]
-    test = "sign-flip test over groups" if over_groups else "McNemar's exact test"
+    test = "sign-flip test" if over_groups else "McNemar's exact test"
     shown = "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
     return f"difference {gain['difference']:+.2f}, {shown}, {test}"
 

@@ -211,6 +211,8 @@ def measure(
         ),
         "errors": _worst_errors(found),
     }
+    if not chosen.grouped:
+        report["interval_over"] = "videos"
     report["record_more"] = _record_more(report, chosen)
     return Taught(report=report, crossval=found, data=chosen), encoded, encoders
 
