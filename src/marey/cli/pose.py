@@ -29,7 +29,7 @@ def pose(
     tiles: Annotated[
         int, typer.Option(help="Look at N x N parts of each frame too, for small people.")
     ] = 1,
-    max_people: Annotated[int, typer.Option(help="Tracks kept, the most present ones.")] = 10,
+    max_people: Annotated[int, typer.Option(help="Tracks kept, the most present ones.")] = 1000,
     save_annotated: Annotated[
         Path | None, typer.Option(help="Write the video with skeletons and track numbers.")
     ] = None,

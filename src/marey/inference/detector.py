@@ -34,7 +34,7 @@ FOLLOWED = ("auto", "movenet", "nanodet")
 FOLLOWED_FPS = 12.5
 """Frames per second at which people are followed."""
 
-MAX_PEOPLE = 30
+MAX_PEOPLE = 1000
 """Tracks kept in a video where people are followed."""
 
 ZOOM_HEIGHTS = 2.0
