@@ -26,9 +26,8 @@ from marey.losses.detection import detection_loss
 from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import ActionTransformer, count_parameters, postprocess
 from marey.papers.cells import ReproduceOptions, Row
-from marey.recipes.action_transformer import MINI_MODEL, mini_preprocess
+from marey.recipes.action_transformer import MINI_MODEL, mini_augment, mini_preprocess
 from marey.synthetic.scenes import render_ava
-from marey.transforms.augment import Augment
 
 TRAIN_SCENES, TEST_SCENES = 400, 100
 VARIANTS = 2
@@ -101,7 +100,7 @@ def stored_features(options: ReproduceOptions, kind: str) -> Scenes:
     if kind == "test-long":
         sampling = replace(preprocess.sampling, num_frames=LONG_FRAMES)
         preprocess = replace(preprocess, sampling=sampling)
-    augment = mini_augment() if kind == "augmented" else None
+    augment = mini_augment(mini_preprocess()) if kind == "augmented" else None
 
     trunk = bundled_trunk()
     key = cache_key(
@@ -142,18 +141,6 @@ def see_scenes(dataset: AvaDataset, trunk: nn.Module) -> dict[str, Tensor]:
         "labels": torch.cat(labels),
         "persons": torch.tensor([len(part) for part in boxes]),
     }
-
-
-def mini_augment() -> Augment:
-    """Return the flips, crops and colours of the mini recipe."""
-    return Augment(
-        preprocess=mini_preprocess(),
-        crop="random_resized",
-        area_range=(0.5, 1.0),
-        flip=0.5,
-        brightness=0.2,
-        contrast=0.2,
-    )
 
 
 # ---- cells
@@ -207,7 +194,9 @@ def train_heads(model: ActionTransformer, scenes: Scenes, variant: Variant, seed
 def train_scratch(model: ActionTransformer, seed: int, options: ReproduceOptions) -> None:
     """Train the whole network from random weights, batch norm included, for as many steps on the
     same scenes."""
-    dataset = AvaDataset(load_data(options)[0], mini_preprocess(), mini_augment(), seed=seed)
+    preprocess = mini_preprocess()
+    augment = mini_augment(preprocess)
+    dataset = AvaDataset(load_data(options)[0], preprocess, augment, seed=seed)
 
     def forward(step: int, chosen: list[int]) -> dict[str, Any]:
         items = [dataset[(step, i)] for i in chosen]

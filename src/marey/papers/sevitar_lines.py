@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ from marey.papers.sevitar_mini import (
     label_vectors,
     stem_preprocess,
 )
-from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from marey.recipes.mini import ONE_CYCLE
+from marey.training.config import ModelConfig, RunConfig, TrainConfig
 from marey.training.data_config import DataConfig
 from marey.training.feature_cache import build_model
 from marey.training.loop import train
@@ -116,9 +117,7 @@ def line_config(
         recipe="sevitar mini",
         model=ModelConfig(name=line.model, arguments=dict(line.set)),
         data=DataConfig(preprocess=preprocess),
-        optim=OptimConfig(
-            name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0
-        ),
+        optim=replace(ONE_CYCLE, lr=3e-3, warmup=0.2),
         objective=ObjectiveConfig(weights=line.weights, order=order, label=label),
         train=RunConfig(
             max_steps=steps,

@@ -104,6 +104,18 @@ def mini_preprocess() -> Preprocess:
     )
 
 
+def mini_augment(preprocess: Preprocess) -> Augment:
+    """Return random crops, flips, brightness and contrast."""
+    return Augment(
+        preprocess=preprocess,
+        crop="random_resized",
+        area_range=(0.5, 1.0),
+        flip=0.5,
+        brightness=0.2,
+        contrast=0.2,
+    )
+
+
 def i3d_mini_mocap() -> TrainConfig:
     """Pre-train the quarter-width I3D on rendered single persons: `marey data render mocap --out
     DIR --clips N`.
@@ -117,14 +129,7 @@ def i3d_mini_mocap() -> TrainConfig:
         recipe="i3d_mini_mocap",
         model=ModelConfig(name="i3d", arguments={"width": 0.25, "dropout": 0.2}),
         data=DataConfig(preprocess=preprocess),
-        augment=Augment(
-            preprocess=preprocess,
-            crop="random_resized",
-            area_range=(0.5, 1.0),
-            flip=0.5,
-            brightness=0.2,
-            contrast=0.2,
-        ),
+        augment=mini_augment(preprocess),
         optim=OptimConfig(
             name="adamw", lr=2e-3, weight_decay=0.02, schedule="onecycle", clip_norm=1.0
         ),
@@ -146,14 +151,7 @@ def action_transformer_mini_proposals() -> TrainConfig:
         recipe="action_transformer_mini_proposals",
         model=ModelConfig(name="action_transformer", arguments=dict(MINI_MODEL)),
         data=DataConfig(preprocess=preprocess, feature_cache=FeatureCacheConfig(variants=1)),
-        augment=Augment(
-            preprocess=preprocess,
-            crop="random_resized",
-            area_range=(0.5, 1.0),
-            flip=0.5,
-            brightness=0.2,
-            contrast=0.2,
-        ),
+        augment=mini_augment(preprocess),
         optim=OptimConfig(
             name="adamw", lr=2e-3, weight_decay=0.02, schedule="onecycle", clip_norm=5.0
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from marey.recipes.mini import STEM_ARGUMENTS, mini_order_config, mini_preprocess
+from marey.recipes.mini import ONE_CYCLE, SMALL_ARGUMENTS, mini_order_config, mini_preprocess
 from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from marey.training.data_config import DataConfig, FeatureCacheConfig
 from marey.training.objective_config import ObjectiveConfig, OrderConfig
@@ -103,27 +103,14 @@ def direcformer_mini() -> TrainConfig:
         recipe="direcformer_mini",
         model=ModelConfig(
             name="direcformer",
-            arguments={
-                **STEM_ARGUMENTS,
-                "depth": 2,
-                "num_heads": 4,
-                "mlp_ratio": 2.0,
-                "freeze_stem_norm": True,
-            },
+            arguments=dict(SMALL_ARGUMENTS),
             start="glorot",
         ),
         data=DataConfig(preprocess=preprocess, feature_cache=FeatureCacheConfig(variants=1)),
         augment=Augment(
             preprocess=preprocess, crop="short_side_jitter", short_side_range=(96, 112), flip=0.0
         ),
-        optim=OptimConfig(
-            name="adamw",
-            lr=1.5e-3,
-            weight_decay=0.05,
-            schedule="onecycle",
-            warmup=0.2,
-            clip_norm=1.0,
-        ),
+        optim=replace(ONE_CYCLE, warmup=0.2),
         objective=ObjectiveConfig(
             weights={**ALL_LOSSES, "guided": 10.0}, order=mini_order_config()
         ),

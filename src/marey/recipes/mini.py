@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
@@ -39,6 +40,20 @@ MINI_ARGUMENTS: dict[str, Any] = {
     "drop_path": 0.05,
 }
 """The network of `marey-mini`."""
+
+SMALL_ARGUMENTS: dict[str, Any] = {
+    **STEM_ARGUMENTS,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_ratio": 2.0,
+    "freeze_stem_norm": True,
+}
+"""A small DirecFormer on the frozen stem of `marey-mini`."""
+
+ONE_CYCLE = OptimConfig(
+    name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0
+)
+"""How small networks are trained from random weights."""
 
 
 def mini_preprocess() -> Preprocess:
@@ -97,9 +112,7 @@ def mini_stem() -> TrainConfig:
         model=ModelConfig(name="stem_classifier", arguments=STEM_ARGUMENTS, imagenet_stem=True),
         data=DataConfig(preprocess=preprocess),
         augment=mini_augment(preprocess),
-        optim=OptimConfig(
-            name="adamw", lr=3e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, clip_norm=1.0
-        ),
+        optim=replace(ONE_CYCLE, lr=3e-3, warmup=0.2),
         objective=ObjectiveConfig(classification=ClassificationConfig(label_smoothing=0.05)),
         train=RunConfig(
             epochs=6,
@@ -128,14 +141,7 @@ def mini_mocap() -> TrainConfig:
         ),
         data=DataConfig(preprocess=preprocess),
         augment=mini_augment(preprocess),
-        optim=OptimConfig(
-            name="adamw",
-            lr=1.5e-3,
-            weight_decay=0.05,
-            schedule="onecycle",
-            warmup=0.1,
-            clip_norm=1.0,
-        ),
+        optim=ONE_CYCLE,
         objective=ObjectiveConfig(
             weights={"class": 1.0, "label": 0.5, "order": 0.1, "guided": 0.25},
             start={"order": 0.8, "guided": 0.8},
@@ -168,25 +174,11 @@ def mini_order() -> TrainConfig:
         model=ModelConfig(
             name="direcformer",
             start="glorot",
-            arguments={
-                **STEM_ARGUMENTS,
-                "stem_stage": 1,
-                "depth": 2,
-                "num_heads": 4,
-                "mlp_ratio": 2.0,
-                "freeze_stem_norm": True,
-            },
+            arguments={**SMALL_ARGUMENTS, "stem_stage": 1},
         ),
         data=DataConfig(preprocess=preprocess, feature_cache=FeatureCacheConfig(variants=1)),
         augment=mini_augment(preprocess),
-        optim=OptimConfig(
-            name="adamw",
-            lr=1.5e-3,
-            weight_decay=0.05,
-            schedule="onecycle",
-            warmup=0.1,
-            clip_norm=1.0,
-        ),
+        optim=ONE_CYCLE,
         objective=ObjectiveConfig(
             weights={"class": 1.0, "order": 1.0, "guided": 10.0}, order=mini_order_config()
         ),
