@@ -77,3 +77,11 @@ def test_encoders_that_do_not_go_together_are_named():
     for source in ("frames+frames", "frames+hf:x/y", "poses+poses"):
         with pytest.raises(UserError, match="one encoder of clips, one of poses or both"):
             VideoEncoder(source)
+
+
+def test_some_of_the_videos_keep_their_rows(encoder, index, tmp_path):
+    found = encode_videos(encoder, index, views=1, cache=FeatureCache(tmp_path / "cache"))
+    assert found.positions == [0, 1, 2]
+    part = found.only([0, 2])
+    assert_close(part.features, found.features[[0, 2]], atol=0, rtol=0)
+    assert part.index.samples == (index.samples[0], index.samples[2])

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
 import marey
 from marey.cli import run
 from marey.datasets.index import read_folders
-from marey.errors import UserError
+from marey.errors import UserError, VideoError
 from marey.features.cache import FeatureCache
 from marey.inference.answers import Answers
 from marey.inference.predictor import Predictor
+from marey.persons.pose_tracks import PoseTrack, PoseTracks
 from marey.teaching.controls import metadata_predictions
 from marey.teaching.data import few_shots, open_teaching_data
 from marey.video.encode import write_video
@@ -113,6 +115,55 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(folder, tmp_path, monkeyp
     assert len(calls) - 6 == 8 + 12
     assert json.loads(out)["accuracy"] > 0.8
     assert "fold 0:" in err
+
+
+def walking(video, **_):
+    """Poses as if one person walked where the file's folder is "slide"."""
+    if "broken" in str(video):
+        raise VideoError(f"{video}: no video")
+    speed = 0.1 if "slide" in str(video) else 0.0
+    frames = np.arange(20)
+    keypoints = np.random.default_rng(len(str(video))).normal(size=(1, 17, 3)).repeat(20, 0)
+    keypoints[:, 9, 0] += speed * frames
+    track = PoseTrack(
+        number=1,
+        frame_indices=frames,
+        seconds=frames / 12.5,
+        keypoints=keypoints.astype(np.float32),
+        boxes_xyxy=np.zeros((20, 4), np.float32),
+        scores=np.ones(20, np.float32),
+        observed=np.ones(20, bool),
+    )
+    return PoseTracks(
+        video=str(video),
+        width=64,
+        height=64,
+        fps=12.5,
+        frame_indices=frames,
+        seconds=frames / 12.5,
+        tracks=(track,),
+    )
+
+
+@pytest.mark.parametrize("encoder", ["poses", "frames+poses"])
+def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatch, capsys, encoder):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("marey.features.videos.read_poses", walking)
+    monkeypatch.setattr("marey.inference.predictor.read_poses", walking)
+    words = ["--encoder", encoder, "--views", "1", "--folds", "3", "--json"]
+    assert run(["teach", str(folder), "--out", str(tmp_path / "m"), *words]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["encoder"] == encoder
+    assert [entry["video"] for entry in report["unreadable"]] == ["slide/broken.mp4"]
+    assert report["accuracy"] > 0.8
+
+    predictor = Predictor.load(tmp_path / "m", views=2)
+    assert predictor(folder / "slide" / "0.mp4").top(1)[0][0] == "slide"
+    assert predictor(folder / "stand" / "1.mp4", trust="full").trust["stability"] is None
+    run(["evaluate", str(tmp_path / "m"), "--data", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["top1"] > 0.9
+    with pytest.raises(UserError, match="reads poses"):
+        predictor.outputs(torch.zeros(1, 8, 3, 160, 160))
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,24 @@ class EncodedVideos:
 
     index: DatasetIndex
     """The readable videos, in the data's order."""
+    positions: list[int]
+    """Their places in the index that was asked for."""
     features: Tensor
     """(N, V, E) float32."""
     blocks: list[int]
     """Widths of the encoders' parts of E."""
     unreadable: list[dict[str, str]] = field(default_factory=list)
     """[{"video", "error"}]."""
+
+    def only(self, positions: list[int]) -> EncodedVideos:
+        """Return the videos at some of `positions`, in their order."""
+        rows = [self.positions.index(position) for position in positions]
+        return replace(
+            self,
+            index=subset(self.index, rows),
+            positions=positions,
+            features=self.features[rows],
+        )
 
 
 class VideoEncoder:
@@ -117,6 +129,7 @@ def encode_videos(
     features = [torch.cat(parts, dim=1) for parts in rows]
     return EncodedVideos(
         index=subset(index, kept),
+        positions=kept,
         features=torch.stack(features) if rows else torch.zeros(0, views, 0),
         blocks=[part.shape[1] for part in rows[0]] if rows else [],
         unreadable=unreadable,

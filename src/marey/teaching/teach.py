@@ -169,16 +169,11 @@ def measure(
         )
         for name in names
     }
-    readable = next(iter(encoded.values()))
-    paths = {(sample.path, sample.start_seconds, sample.row) for sample in readable.index.samples}
-    chosen = kept(
-        opened,
-        [
-            position
-            for position, sample in enumerate(opened.index.samples)
-            if (sample.path, sample.start_seconds, sample.row) in paths
-        ],
-    )
+    # A damaged file may be readable for one encoder and not for another.
+    positions = sorted(set.intersection(*(set(part.positions) for part in encoded.values())))
+    encoded = {name: part.only(positions) for name, part in encoded.items()}
+    unreadable = {entry["video"]: entry for part in encoded.values() for entry in part.unreadable}
+    chosen = kept(opened, positions)
     candidates = [Candidate(name, encoded[name].features, encoded[name].blocks) for name in names]
     folds = folds_of(chosen.labels, chosen.groups, num_folds, seed)
     found = cross_validate(
@@ -191,13 +186,13 @@ def measure(
         seed=seed,
         name=str(data),
     )
-    found.answers.unreadable = readable.unreadable
+    found.answers.unreadable = list(unreadable.values())
     report = {
         "data": str(data),
         "classes": chosen.index.class_counts,
         "grouped": chosen.grouped,
         "notes": chosen.notes,
-        "unreadable": readable.unreadable,
+        "unreadable": list(unreadable.values()),
         "method": "probe: ridge regression on a frozen encoder",
         **found.summary(),
         "controls": _controls(chosen, found, folds, views, seed, cache, ticker("one picture")),
