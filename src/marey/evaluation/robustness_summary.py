@@ -81,24 +81,25 @@ def summarise(
 def _column(entries: Sequence[Entry], model: int, tag: str) -> tuple[Tensor, Tensor]:
     """Return first answers, int (N,), and their probabilities, (N,)."""
     pairs = [entry["models"][model]["answers"][tag] for entry in entries]
-    return torch.tensor([pair[0] for pair in pairs]).long(), torch.tensor(
-        [pair[1] for pair in pairs]
-    ).double()
+    answers, probabilities = zip(*pairs, strict=True)
+    return torch.tensor(answers).long(), torch.tensor(probabilities).double()
 
 
 def _labels(entries: Sequence[Entry]) -> Tensor:
     return torch.tensor([entry["label"] for entry in entries])
 
 
+def _right(entries: Sequence[Entry], model: int, tag: str) -> Tensor:
+    """Return 1 where the first answer is the label, else 0, float64 (N,)."""
+    return (_column(entries, model, tag)[0] == _labels(entries)).double()
+
+
 def _accuracies(
     entries: Sequence[Entry], model: int, config: BenchmarkConfig
 ) -> dict[str, dict[int, float]]:
-    labels = _labels(entries)
     return {
         kind: {
-            severity: float(
-                (_column(entries, model, f"{kind}/{severity}")[0] == labels).double().mean()
-            )
+            severity: float(_right(entries, model, f"{kind}/{severity}").mean())
             for severity in config.severities
         }
         for kind in config.corruptions
@@ -108,16 +109,10 @@ def _accuracies(
 def _corrupted_share(entries: Sequence[Entry], model: int, config: BenchmarkConfig) -> Tensor:
     """Return for each video the share of changes under which the answer is right, severities first,
     (N,)."""
-    labels = _labels(entries)
-    rows = [
-        torch.stack(
-            [
-                (_column(entries, model, f"{kind}/{severity}")[0] == labels).double()
-                for severity in config.severities
-            ]
-        ).mean(0)
-        for kind in config.corruptions
-    ]
+    rows = []
+    for kind in config.corruptions:
+        right = [_right(entries, model, f"{kind}/{severity}") for severity in config.severities]
+        rows.append(torch.stack(right).mean(0))
     return torch.stack(rows).mean(0)
 
 
@@ -131,9 +126,9 @@ def _model(
 ) -> dict[str, Any]:
     labels = _labels(entries)
     answers, confidence = _column(entries, model, CLEAN)
-    right = (answers == labels).double()
+    right = _right(entries, model, CLEAN)
     clean = float(right.mean())
-    reference_clean = float((_column(entries, reference, CLEAN)[0] == labels).double().mean())
+    reference_clean = float(_right(entries, reference, CLEAN).mean())
     table, other = tables[model], tables[reference]
     kinds = {
         kind: _kind(entries, model, kind, clean, table[kind], other[kind], reference_clean, config)
@@ -248,10 +243,9 @@ def _pair(
     config: BenchmarkConfig,
 ) -> dict[str, Any]:
     """Compare two models on the same videos, clean and corrupted."""
-    numbers = _labels(entries)
     clean = compare(
-        _column(entries, a, CLEAN)[0] == numbers,
-        _column(entries, b, CLEAN)[0] == numbers,
+        _right(entries, a, CLEAN).bool(),
+        _right(entries, b, CLEAN).bool(),
         labels,
         groups=groups,
     )
@@ -260,12 +254,9 @@ def _pair(
     if config.corruptions:
         gains = _corrupted_share(entries, b, config) - _corrupted_share(entries, a, config)
         units = groups if groups is not None else list(range(len(gains)))
-        per_unit = torch.stack(
-            [
-                gains[torch.tensor([unit == other for other in units])].sum()
-                for unit in dict.fromkeys(units)
-            ]
-        )
+        numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+        places = torch.tensor([numbers[unit] for unit in units])
+        per_unit = gains.new_zeros(len(numbers)).index_add_(0, places, gains)
         low, high = difference_interval(gains, groups)
         result["corrupted"] = {
             "difference": float(gains.mean()),
