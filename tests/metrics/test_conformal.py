@@ -19,13 +19,13 @@ PROBS = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]])
 
 
 def test_aps_scores_by_hand() -> None:
-    expected = [[0.5, 1.0, 0.8], [0.9, 0.8, 1.0]]
+    expected = [[0.25, 0.9, 0.65], [0.85, 0.4, 0.95]]
     assert aps_scores(PROBS) == pytest.approx(torch.tensor(expected, dtype=torch.double))
 
 
 def test_raps_adds_a_penalty_per_rank() -> None:
     found = aps_scores(PROBS, penalty=0.1, free=1)[0]
-    assert found.tolist() == pytest.approx([0.5, 1.2, 0.9])
+    assert found.tolist() == pytest.approx([0.25, 1.1, 0.75])
 
 
 def test_the_threshold_by_hand() -> None:
@@ -36,16 +36,16 @@ def test_the_threshold_by_hand() -> None:
 
 
 def test_every_group_weighs_alike() -> None:
-    # Weights 1/3 for the group of one, 1/6 each for the other two; 1/3 stays at infinity.
+    # Of 3/4: half for the group of one, a quarter each for the other two; 1/4 stays at infinity.
     scores, groups = torch.tensor([1.0, 2.0, 3.0]), ["a", "b", "b"]
-    assert conformal_threshold(scores, 0.33, groups) == 1.0
+    assert conformal_threshold(scores, 0.37, groups) == 1.0
     assert conformal_threshold(scores, 0.5, groups) == 2.0
-    assert conformal_threshold(scores, 0.66, groups) == 3.0
-    assert conformal_threshold(scores, 0.7, groups) == math.inf
+    assert conformal_threshold(scores, 0.74, groups) == 3.0
+    assert conformal_threshold(scores, 0.8, groups) == math.inf
 
 
 def test_sets_by_hand() -> None:
-    inside = prediction_sets(PROBS, 0.85)
+    inside = prediction_sets(PROBS, 0.7)
     assert inside.tolist() == [[True, False, True], [False, True, False]]
     measures = set_measures(inside, torch.tensor([2, 0]))
     assert measures["coverage"] == 0.5

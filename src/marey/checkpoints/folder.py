@@ -51,7 +51,8 @@ class Checkpoint:
     preprocess: Preprocess | None
     """How a video becomes the model's input."""
     calibration: dict[str, Any] | None = None
-    """{"temperature": float, "ood": {...}}."""
+    """{"calibrated": bool, "temperature": float where it helped, "trust": {...}}, see
+    `marey.metrics.trust.fit_trust`; older checkpoints: {"temperature": float, "ood": {...}}."""
     extra: dict[str, Any] = field(default_factory=dict)
     """JSON values kept beside the weights."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -64,8 +65,10 @@ class Checkpoint:
 
     @property
     def calibrated(self) -> bool:
-        """Whether a temperature was fitted for the model's own classes."""
-        return "temperature" in (self.calibration or {})
+        """Whether probabilities of the model's own classes were measured out of fold, and a
+        temperature fitted where it helped."""
+        stored = self.calibration or {}
+        return bool(stored.get("calibrated", "temperature" in stored))
 
     @property
     def temperature(self) -> float:

@@ -200,17 +200,29 @@ def _describe(entry: dict[str, Any]) -> str:
         f"{clock(entry['frame_seconds'][0])} to {clock(entry['frame_seconds'][-1])})"
     ]
     if trust.get("unknown"):
-        lines.append(
-            f"  UNKNOWN: unlike the training data (OOD score {trust['ood_score']:.2f}, "
-            f"limit {trust['ood_threshold']:.2f}); its nearest guesses:"
-        )
+        lines.append(f"  UNKNOWN: {_why_unknown(trust)}; its nearest guesses:")
     lines += [
         f"  {answer['probability']:6.1%}  {'#' * round(30 * answer['probability']):<30}  "
         f"{answer['label']}"
         for answer in entry["predictions"]
     ]
+    if len(trust.get("set", ())) > 1 and not trust["unknown"]:
+        lines.append(f"  one of: {', '.join(trust['set'])}  (nine times in ten)")
     lines.append("  trust: " + ", ".join(_trust_words(trust)))
     return "\n".join(lines)
+
+
+def _why_unknown(trust: dict[str, Any]) -> str:
+    if "reason" not in trust:
+        return (
+            f"unlike the training data (OOD score {trust['ood_score']:.2f}, limit "
+            f"{trust['ood_threshold']:.2f})"
+        )
+    kind = "far" if trust["far"] > trust["far_threshold"] else "near"
+    return (
+        f"{trust['reason']} ({trust[f'{kind}_score']} {trust[kind]:.2f}, limit "
+        f"{trust[f'{kind}_threshold']:.2f})"
+    )
 
 
 def _trust_words(trust: dict[str, Any]) -> list[str]:
@@ -223,7 +235,9 @@ def _trust_words(trust: dict[str, Any]) -> list[str]:
             "them is right"
         ]
     else:
-        words = [f"{probability}, not calibrated"]
+        words = [f"{probability}, {trust.get('not_calibrated', 'not calibrated')}"]
+    if "damaged" in trust:
+        words.append(trust["damaged"])
     words.append(f"{trust['agreement']:.0%} of the views agree")
     if trust.get("unknown") is not None:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")

@@ -39,7 +39,7 @@ from marey.order.correction import (
 from marey.order.path import hamiltonian_path
 from marey.order.permutations import random_permutations
 
-KEPT = ("logits", "embedding", "stem_embedding", "label_embedding")
+KEPT = ("logits", "embedding", "deciding_embedding", "stem_embedding", "label_embedding")
 """What is kept of a model's outputs, where the model returns it."""
 
 TENSORS, NAMES = "answers.safetensors", "answers.json"
@@ -90,7 +90,8 @@ class Answers:
     """Group of each video (scene, person); None where the data names none."""
     outputs: dict[str, Tensor]
     """Name -> (N, V, ...) float32: "logits", and where the model has them "embedding",
-    "stem_embedding" and "label_embedding"; with shuffles also what `answer_shuffled` returns, (N,
+    "deciding_embedding" (what decides, where that is not the embedding), "stem_embedding" and
+    "label_embedding"; with shuffles also what `answer_shuffled` returns, (N,
     S, ...), and "distinct" (N,), whether no two frames of the clip are equal."""
     unreadable: list[dict[str, str]] = field(default_factory=list)
     """[{"video", "error"}] for what could not be read."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from marey.errors import UserError
+from marey.metrics.trust import set_of
 from marey.video.clip import Clip
 
 
@@ -24,11 +26,40 @@ class Prediction:
     """When the frames shown to the model appear, over all views, in seconds, ascending, each time
     once."""
     trust: dict[str, Any] = field(default_factory=dict)
-    """"probability" of the first answer, "calibrated" (a temperature was fitted for these classes;
-    never for given labels), "agreement" over views, "ood_score", "unknown", on request "stability".
+    """"probability" of the first answer; "calibrated" (measured out of fold for these classes;
+    never for given labels); "agreement" over views; "unknown" with its "reason" and the scores it
+    rests on (`marey.metrics.trust.judge`; older checkpoints: "ood_score"); "set", the prediction
+    set at 90 % coverage; "not_calibrated" or "damaged", why there is none; on request "stability".
     With given labels the unknown test does not run, and "relative_to_labels" is true."""
     clips: tuple[Clip, ...] = ()
     """The sampled frames, one clip per temporal view; empty for models of features."""
+    calibration: dict[str, Any] | None = None
+    """What the model stores about trust, for `set`."""
+
+    def has_set(self, coverage: float = 0.9) -> bool:
+        """Return whether a prediction set of this coverage was fitted."""
+        return set_of(self.probabilities, self.calibration, coverage) is not None
+
+    def set(self, coverage: float = 0.9) -> list[str]:
+        """Return the labels that hold the true one with the stated probability, most probable
+        first.
+
+        Holds for videos like those of training (conformal prediction, `marey.metrics.conformal`).
+
+        Args:
+            coverage: 0.8, 0.85, 0.9 or 0.95.
+
+        Raises:
+            UserError: if the model was not fitted for that coverage.
+        """
+        inside = set_of(self.probabilities, self.calibration, coverage)
+        if inside is None:
+            raise UserError(
+                f"{self.model}: no prediction sets of coverage {coverage} are stored for these "
+                "labels; fit trust with 'marey teach', on at least 40 videos of 5 groups"
+            )
+        order = self.probabilities.argsort(descending=True).tolist()
+        return [self.class_names[number] for number in order if bool(inside[number])]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """Return the k most probable labels with their probabilities, most probable first."""

@@ -21,6 +21,7 @@ from marey.inference.prediction import Prediction
 from marey.inference.stability import stability
 from marey.inference.zero_shot import rank_labels
 from marey.metrics.calibration import ood_score, stem_distance
+from marey.metrics.trust import check_logits, judge, trust_damage
 from marey.models.outputs import outputs_of
 from marey.persons.pose_tracks import read_poses
 from marey.transforms.preprocess import Preprocess
@@ -154,20 +155,25 @@ class Predictor:
         clips: tuple[Clip, ...],
         labels: Sequence[str] | None,
     ) -> Prediction:
+        check_logits(outputs["logits"])
         class_names = self.class_names
         if labels is None:
             per_view = self.probabilities(outputs["logits"])
         else:
             class_names, per_view = tuple(labels), rank_labels(outputs, labels, self.checkpoint)
         fused = per_view.mean(0)
-        trust = {
+        trust: dict[str, Any] = {
             "probability": round(float(fused.max()), 6),
             "calibrated": labels is None and self.checkpoint.calibrated,
             "agreement": round(float((per_view.argmax(-1) == fused.argmax()).float().mean()), 4),
-            **(self.unknownness(outputs) if labels is None else {"relative_to_labels": True}),
         }
+        if labels is None:
+            trust |= self.unknownness(outputs)
+            trust["calibrated"] = trust["calibrated"] and "damaged" not in trust
+        else:
+            trust["relative_to_labels"] = True
         seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))
-        return Prediction(
+        prediction = Prediction(
             video=video,
             model=self.name,
             class_names=class_names,
@@ -175,7 +181,16 @@ class Predictor:
             frame_seconds=seconds,
             trust=trust,
             clips=clips,
+            calibration=None if labels is not None or "damaged" in trust else self.calibration,
         )
+        if prediction.has_set():
+            trust["set"] = prediction.set()
+        return prediction
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What the checkpoint stores about trust; empty where it stores nothing."""
+        return self.checkpoint.calibration or {}
 
     def unknownness(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Return how far the outputs of some views lie from those of the training clips.
@@ -186,10 +201,12 @@ class Predictor:
             the larger of two scores, of its embedding and of its stem's mean feature. "unknown":
             whether it is above 1; None where the checkpoint has no OOD detector.
         """
-        stored = (self.checkpoint.calibration or {}).get("ood")
+        if "trust" in self.calibration:
+            return self._judged(outputs)
+        stored = self.calibration.get("ood")
         if not stored or outputs.get("embedding") is None:
             return {"ood_score": None, "unknown": None}
-        calibration, tensors = self.checkpoint.calibration or {}, self.checkpoint.tensors
+        calibration, tensors = self.calibration, self.checkpoint.tensors
         score = float(
             ood_score(outputs["embedding"], outputs["logits"], calibration, tensors).mean()
         )
@@ -201,6 +218,18 @@ class Predictor:
             stem = float(stem_distance(outputs["stem_embedding"], tensors).mean())
             scaled = max(scaled, stem / float(stored["stem_threshold"]))
         return {"ood_score": round(scaled, 4), "ood_threshold": 1.0, "unknown": scaled > 1}
+
+    def _judged(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the judgement of trust data that `fit_trust` made, or why there is none."""
+        damage = trust_damage(self.calibration, self.checkpoint.tensors)
+        if damage is not None:
+            return {"unknown": None, "damaged": damage}
+        if self.calibration["trust"].get("reason"):
+            return {"unknown": None, "not_calibrated": self.calibration["trust"]["reason"]}
+        deciding = outputs.get("deciding_embedding", outputs.get("embedding"))
+        if deciding is None:
+            return {"unknown": None}
+        return judge(outputs["logits"], deciding, self.calibration, self.checkpoint.tensors)
 
 
 def predict_many(

@@ -68,7 +68,7 @@ class GridSeViTAR(SeViTAR):
 
     def forward(self, clip: Tensor, return_attention: bool = False) -> dict[str, Any]:
         """Classify clips (B, T, 3, H, W) or their stem features; as `SeViTAR`, the map's logits
-        added to "logits"."""
+        added to "logits", and "deciding_embedding" (B, 3*C), what the map reads."""
         if clip.ndim != 4:
             self._check_clip(clip)
         features = self.stem_features(clip)
@@ -80,7 +80,11 @@ class GridSeViTAR(SeViTAR):
             )
 
         outputs = super().forward(features, return_attention)
-        outputs["logits"] = outputs["logits"] + self.grid_head(self._grid_values(features))
+        values = self._grid_values(features)
+        outputs["logits"] = outputs["logits"] + self.grid_head(values)
+        # The map decides, so trust rests on what it reads, averaged over patches: (B, 3*C).
+        width = self.feature_stem.image_width if self.feature_stem is not None else 1
+        outputs["deciding_embedding"] = values.unflatten(1, (3, -1, width)).mean(2).flatten(1)
         return outputs
 
     def _grid_values(self, features: Tensor) -> Tensor:

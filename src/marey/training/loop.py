@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
+from marey.metrics.trust import describe_trust
 from marey.training.batches import loader_of, training_parts, without_augmentation
-from marey.training.calibration import calibration_keys, embed, fit_trust
+from marey.training.calibration import calibration_keys, embed, fit_run
 from marey.training.config import TrainConfig
 from marey.training.distributed import make_accelerator
 from marey.training.initialise import initial_model
@@ -259,25 +260,25 @@ class Run:
         )
 
     def calibrate(self) -> None:
-        """Fit temperature and OOD detector for both checkpoints, and write them again with the
-        result."""
+        """Fit trust for both checkpoints, and write them again with the result."""
         if self.task.val_data is None or not (self.out / "best").is_dir():
-            self.progress.say("no held-out videos: temperature and OOD detector are not fitted")
+            self.progress.say("no held-out videos: trust is not fitted")
             return
         train_data, device = without_augmentation(self.task.train_data), self.accelerator.device
         known = self.loader(train_data, calibration_keys(len(train_data)))
         held_out = self.loader(
             self.task.val_data, [(0, sample) for sample in range(len(self.task.val_data))]
         )
+        index = getattr(self.task.val_data, "index", None)
+        groups = None if index is None else [sample.group for sample in index.samples]
         for name in ("best", "last"):
             model = load_checkpoint(self.out / name).model.to(device)
             train, val = embed(model, known, device), embed(model, held_out, device)
             if len(train["label"]) == 0 or len(val["label"]) == 0:
                 return
-            calibration, tensors = fit_trust(train, val)
+            calibration, tensors = fit_run(train, val, groups)
             self.folder.save(name, model, self.state, calibration, tensors)
-        shown = calibration["temperature"], calibration["ece_before"], calibration["ece"]
-        self.progress.say("temperature {:.2f} (calibration error {:.3f} -> {:.3f})".format(*shown))
+        self.progress.say(describe_trust(calibration))
 
     def loader(self, data: Any, keys: list[tuple[int, int]]) -> DataLoader[Any]:
         """Return a loader of some items, in batches as large as those of evaluation."""

@@ -51,7 +51,7 @@ class RunFolder:
             name: "best" or "last".
             model: its weights and architecture.
             state: gives the step and the metrics.
-            calibration, tensors: what `calibration.fit_trust` returned.
+            calibration, tensors: what `calibration.fit_run` returned.
         """
         task = self.task
         extra = {

@@ -256,11 +256,14 @@ def _trust_html(prediction: Prediction, notice: str) -> str:
     if unknown is not None:
         lines.insert(
             0,
-            "<b>Unknown action</b>: unlike anything this model was trained on; the names are only "
-            "its nearest guesses"
+            f"<b>Unknown</b>: {trust.get('reason') or 'unlike the training videos'}; the names are "
+            "only its nearest guesses"
             if unknown
             else "Not unlike the training data",
         )
+    if len(trust.get("set", ())) > 1 and not unknown:
+        lines.append("One of: " + html.escape(", ".join(trust["set"])))
+    lines += [html.escape(trust[key]) for key in ("not_calibrated", "damaged") if key in trust]
     if notice:
         lines.insert(0, html.escape(notice))
     return f"<div class='trust{' unknown' if unknown else ''}'>{'<br>'.join(lines)}</div>"

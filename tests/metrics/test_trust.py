@@ -1,0 +1,191 @@
+"""Trust fitted from out-of-fold answers: what it finds, what it must not find, what is damaged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from marey.errors import UserError
+from marey.metrics.selective import auroc
+from marey.metrics.trust import (
+    PARTS,
+    SCORES,
+    UNLIKE,
+    UNTAUGHT,
+    describe_trust,
+    fit_trust,
+    group_folds,
+    judge,
+    near_measures,
+    raw_scores,
+    ridge_head,
+    set_of,
+    trust_damage,
+)
+
+K, D = 4, 12
+
+
+def videos(num_groups: int, seed: int = 0, spread: float = 0.5) -> tuple[Tensor, Tensor, list[str]]:
+    """Return embeddings (N, D), labels (N,) and groups: every group shows each class twice."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(K).repeat(2 * num_groups)
+    groups = [f"group {row // (2 * K)}" for row in range(len(labels))]
+    centres = 3 * torch.eye(K, D)
+    noise = spread * torch.randn(len(labels), D, generator=generator)
+    return centres[labels] + noise, labels, groups
+
+
+def out_of_fold(embedding: Tensor, labels: Tensor, groups: list[str], scale: float = 1) -> Tensor:
+    fold = group_folds(groups, seed=3)
+    logits = torch.zeros(len(labels), K, dtype=torch.double)
+    for number in fold.unique().tolist():
+        train = fold != number
+        logits[~train] = ridge_head(embedding[train], labels[train])(embedding[~train])
+    return scale * logits
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[dict, dict]:
+    embedding, labels, groups = videos(12)
+    return fit_trust(out_of_fold(embedding, labels, groups), embedding, labels, groups)
+
+
+def test_known_videos_pass_and_others_are_named_by_reason(fitted) -> None:
+    calibration, tensors = fitted
+    embedding, labels, _ = videos(12)
+    head = ridge_head(embedding, labels)
+    new, _, _ = videos(40, seed=1)
+    judged = [judge(head(row[None]), row[None], calibration, tensors) for row in new]
+    alarms = sum(found["unknown"] for found in judged) / len(judged)
+    assert alarms <= 0.12  # 5 % in the mean over fits; this one rests on 96 videos
+
+    far = 40 * torch.ones(1, D)
+    assert judge(head(far), far, calibration, tensors)["reason"] == UNLIKE
+    untaught = 3 * torch.eye(D)[8:9]
+    assert judge(head(untaught), untaught, calibration, tensors)["reason"] in (UNTAUGHT, UNLIKE)
+    one = torch.eye(K, D)[:1] * 3
+    assert judge(head(one), one, calibration, tensors)["reason"] is None
+
+
+def test_a_hidden_class_is_found_where_there_is_signal() -> None:
+    embedding, labels, groups = videos(12)
+    measures = near_measures(embedding, labels, group_folds(groups))
+    assert measures is not None
+    assert set(measures) == set(SCORES)
+    assert measures["knn"]["auroc"] > 0.9
+
+
+def test_without_signal_no_score_finds_a_hidden_class() -> None:
+    embedding, labels, groups = videos(30)
+    noise = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(5))
+    measures = near_measures(noise, labels, group_folds(groups))
+    assert measures is not None
+    assert all(abs(values["auroc"] - 0.5) < 0.1 for values in measures.values())
+
+
+def test_two_classes_have_no_near_case() -> None:
+    assert near_measures(torch.randn(10, 3), torch.arange(10) % 2, torch.arange(10) % 5) is None
+
+
+def test_the_temperature_is_kept_only_where_it_helps() -> None:
+    embedding, labels, groups = videos(12, spread=1.5)
+    logits = out_of_fold(embedding, labels, groups)
+    sharp, _ = fit_trust(8 * logits, embedding, labels, groups)
+    assert sharp["temperature"] > 2
+    assert sharp["trust"]["calibration"]["nll"] < sharp["trust"]["calibration"]["nll_before"]
+    honest = logits / sharp["temperature"] * 8
+    again, _ = fit_trust(honest, embedding, labels, groups)
+    measured = again["trust"]["calibration"]
+    if "temperature" not in again:
+        assert measured["ece"] == measured["ece_before"]
+    else:
+        assert measured["ece"] < measured["ece_before"]
+
+
+def test_confidence_without_knowledge_is_not_called_calibrated() -> None:
+    embedding, labels, groups = videos(12)
+    generator = torch.Generator().manual_seed(0)
+    logits = 10 * torch.randn(len(labels), K, generator=generator)
+    calibration, _ = fit_trust(logits, embedding, labels, groups)
+    assert calibration["temperature"] > 2  # as flat as it may get
+
+
+def test_too_few_videos_or_groups_are_said() -> None:
+    embedding, labels, groups = videos(4)
+    calibration, tensors = fit_trust(torch.randn(32, K), embedding, labels, groups)
+    assert calibration["calibrated"] is False
+    assert calibration["trust"]["reason"].startswith("not calibrated: 32 videos")
+    assert "temperature" not in calibration
+    assert tensors == {}
+    embedding, labels, _ = videos(12)
+    calibration, _ = fit_trust(torch.randn(96, K), embedding, labels, ["a", "b"] * 48)
+    assert calibration["trust"]["reason"].startswith("not calibrated: 2 groups")
+
+
+def test_other_footage_chooses_the_far_score(fitted) -> None:
+    embedding, labels, groups = videos(12)
+    logits = out_of_fold(embedding, labels, groups)
+    other = 5 + torch.randn(30, D, generator=torch.Generator().manual_seed(2))
+    far = (ridge_head(embedding, labels)(other), other)
+    calibration, tensors = fit_trust(logits, embedding, labels, groups, far=far)
+    unknown = calibration["trust"]["unknown"]
+    assert unknown["far"][unknown["far_score"]]["auroc"] > 0.95
+    assert unknown["false_alarm_rate"] <= 0.05
+    assert (
+        auroc(raw_scores(logits, embedding, tensors)["knn"], raw_scores(*far, tensors)["knn"]) > 0.9
+    )
+
+
+def test_sets_are_fitted_and_hold_the_first_answer(fitted) -> None:
+    calibration, _ = fitted
+    inside = set_of(torch.tensor([0.1, 0.6, 0.2, 0.1]), calibration, 0.9)
+    assert inside is not None
+    assert bool(inside[1])
+    assert set_of(torch.tensor([0.5, 0.5]), calibration, 0.5) is None
+    assert set_of(torch.tensor([0.5, 0.5]), None, 0.9) is None
+
+
+def test_the_calibration_is_json(fitted) -> None:
+    calibration, tensors = fitted
+    assert json.loads(json.dumps(calibration)) == calibration
+    assert set(tensors) == set(PARTS)
+    assert "false alarms" in describe_trust(calibration)
+
+
+def test_nan_logits_are_an_error() -> None:
+    embedding, labels, groups = videos(12)
+    logits = out_of_fold(embedding, labels, groups)
+    logits[3, 1] = float("nan")
+    with pytest.raises(UserError, match="NaN or infinite logits"):
+        fit_trust(logits, embedding, labels, groups)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_or_damaged_tensor_is_said(fitted, part: str) -> None:
+    calibration, tensors = fitted
+    assert trust_damage(calibration, tensors) is None
+    assert trust_damage({"temperature": 1.0}, {}) is None
+    missing = {name: value for name, value in tensors.items() if name != part}
+    assert "damaged" in str(trust_damage(calibration, missing))
+    broken = {**tensors, part: tensors[part] * float("nan")}
+    assert "damaged" in str(trust_damage(calibration, broken))
+
+
+def test_damaged_json_is_said(fitted) -> None:
+    calibration, tensors = fitted
+    for trust in (None, 3, {}, {"num_videos": 96, "reason": None}):
+        if trust is not None:
+            assert "damaged" in str(trust_damage({"trust": trust}, tensors))
+    unknown = {**calibration["trust"]["unknown"], "near_score": "nothing"}
+    stored = {**calibration["trust"], "unknown": unknown}
+    assert "damaged" in str(trust_damage({"trust": stored}, tensors))
+
+
+def test_an_embedding_of_another_size_is_an_error(fitted) -> None:
+    calibration, tensors = fitted
+    with pytest.raises(UserError, match="has 3 numbers but trust was fitted on 12"):
+        judge(torch.zeros(1, K), torch.zeros(1, 3), calibration, tensors)
