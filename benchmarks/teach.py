@@ -36,7 +36,7 @@ VIEWS = 1
 NOTES = (
     "The pose vector's window of 3 s was kept after a look at UT-Interaction across sets, with a "
     "first ridge regression: whole video 0.942, 3 s 0.950, 2 s 0.917. Its quantities were written "
-    "down once. The grid and the network's stage of 'frames' were compared there too (24 settings, "
+    "down once. The grid and the network's stage of 'frames' were compared there too (48 settings, "
     "the best 0.81).",
     "Encoder and strength are chosen inside the training part of every fold.",
 )

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from marey.checkpoints.encoders import load_encoder
+from marey.checkpoints.folder import save_checkpoint
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
+from marey.models.probe import Probe
 
 transformers = pytest.importorskip("transformers", reason="the extra 'hf' is not installed")
 
@@ -213,3 +216,29 @@ def test_a_torchvision_encoder_has_no_head() -> None:
     with torch.inference_mode():
         found = encoder(clip)["embedding"]
     assert found.shape == (1, encoder.embed_dim) == (1, 512)
+
+
+@pytest.mark.parametrize("name", ["videomae pretraining", "vjepa2", "clip"])
+def test_an_encoder_opened_as_a_classifier_names_the_command_that_teaches_it(
+    name: str, tmp_path: Path
+) -> None:
+    net, _ = reference(name)
+    net.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="marey teach DIR --encoder hf:"):
+        load_checkpoint(f"hf:{tmp_path}")
+
+
+def test_a_taught_encoder_of_transformers_survives_a_round_trip(tmp_path: Path) -> None:
+    net, _ = reference("videomae pretraining")
+    net.save_pretrained(tmp_path / "encoder")
+    loaded = load_encoder(f"hf:{tmp_path / 'encoder'}")
+    probe = Probe("external", loaded.encoder.arguments, 3).eval()
+    probe.encoder.load_state_dict(loaded.encoder.state_dict())
+    torch.nn.init.normal_(probe.head.weight)
+    clip = torch.randn(2, 4, 3, 32, 32)
+    save_checkpoint(
+        tmp_path / "model", probe, class_names=["a", "b", "c"], preprocess=loaded.preprocess
+    )
+    with torch.inference_mode():
+        again = load_checkpoint(tmp_path / "model").model(clip)
+        assert torch.allclose(again["logits"], probe(clip)["logits"], atol=1e-6)

@@ -44,7 +44,8 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
     if config.get("model_type") not in KINDS:
         raise UserError(
             f"{source}: model type '{config.get('model_type')}' is no video classifier of "
-            f"transformers (it has: {', '.join(KINDS)})"
+            f"transformers (it has: {', '.join(KINDS)}); an encoder learns your classes with "
+            f"'marey teach DIR --encoder {source} --out MODEL'"
         )
     try:
         net, report = library.AutoModelForVideoClassification.from_pretrained(
@@ -59,7 +60,8 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
             names = ", ".join(sorted(map(str, report[problem]))[:3])
             raise UserError(
                 f"{source}: {problem.replace('_', ' ')} ({len(report[problem])}): {names}; the "
-                "folder is another architecture, or its classifier was never trained"
+                "folder is another architecture, or its classifier was never trained; an encoder "
+                f"learns your classes with 'marey teach DIR --encoder {source} --out MODEL'"
             )
     model = ExternalClassifier(
         "transformers", json.loads(net.config.to_json_string(use_diff=False))
