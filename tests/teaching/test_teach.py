@@ -61,7 +61,10 @@ def test_a_model_is_taught_and_opened_again(taught, folder):
 
     predictor = Predictor.load(taught.out)
     assert predictor.class_names == ("slide", "stand")
-    assert predictor(folder / "slide" / "0.mp4").top(1)[0][0] == "slide"
+    answer = predictor(folder / "slide" / "0.mp4")
+    assert answer.top(1)[0][0] == "slide"
+    assert answer.trust["not_calibrated"].startswith("not calibrated: 12 videos")
+    assert answer.trust["calibrated"] is False
     assert predictor(folder / "stand" / "1.mp4").top(1)[0][0] == "stand"
 
 
@@ -72,6 +75,7 @@ def test_page_card_and_answers_say_the_same(taught):
     for text in (page, card):
         assert f"Expected accuracy on new videos: {accuracy}" in text
         assert "only size, length and rate" in text
+        assert "Trust: not calibrated: 12 videos, at least 40 are needed" in text
     assert "Confusion matrix" in page
     assert page.count("<figure>") == len(taught.report["errors"])
     stored = Answers.load(taught.out / "out-of-fold")

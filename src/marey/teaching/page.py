@@ -10,6 +10,7 @@ from torchvision.io import encode_jpeg
 
 from marey.datasets.index import DatasetIndex
 from marey.errors import VideoError
+from marey.metrics.trust import describe_trust
 from marey.transforms.functional import resize_short_side
 from marey.video.decode import open_video
 
@@ -76,6 +77,7 @@ def model_card(report: dict[str, Any]) -> str:
         f"{len(report['unreadable'])}",
         f"- Encoders compared by inner cross-validation over all videos: {tried}",
         "- The stated accuracy is that of outer folds, whose videos took no part in any choice.",
+        f"- Trust: {describe_trust(report['calibration'])}.",
         *(f"- Note: {note}." for note in report["notes"]),
         "",
         "To record next:",
@@ -97,6 +99,7 @@ def page(report: dict[str, Any], index: DatasetIndex) -> str:
         f"<style>{STYLE}</style><h1>A taught model</h1>",
         f"<p><strong>{html.escape(headline(report))}</strong></p>",
         f"<p>{html.escape(decided_by(report))}</p>",
+        f"<p>Trust: {html.escape(describe_trust(report['calibration']))}.</p>",
         "<h2>To record next</h2>",
         _list(report["record_more"]),
         "<h2>Confusion matrix</h2>",

@@ -19,10 +19,10 @@ from torch import Tensor
 from marey.checkpoints.encoders import LoadedEncoder, bundled_frames, frames_preprocess
 from marey.checkpoints.folder import save_checkpoint
 from marey.errors import UserError
+from marey.evaluation.trust import fit_trust_of_answers
 from marey.features.cache import FeatureCache
 from marey.features.videos import EncodedVideos, VideoEncoder, encode_videos
 from marey.files import finite, write_json, write_text
-from marey.metrics.calibration import fit_temperature
 from marey.metrics.comparison import compare
 from marey.models.encoders import encoder_name
 from marey.models.probe import Probe
@@ -36,8 +36,6 @@ from marey.teaching.ridge import Ridge
 METHODS = ("auto", "probe")
 AUTO_ENCODERS = ("frames", "poses", "frames+poses")
 """What `encoder="auto"` compares."""
-MIN_CALIBRATED = 30
-"""Fewer out-of-fold answers fit no temperature."""
 
 Tick = Callable[[str, int, int], None]
 """Called with (what is being done, videos done, videos in all)."""
@@ -113,11 +111,7 @@ def teach(
     name = found.crossval.encoder
     model, loaded = _fitted(found, encoded[name], encoders[name], choice.strength)
 
-    calibration = None
-    logits, targets = found.crossval.answers.logits[:, 0], found.crossval.targets
-    if len(targets) >= MIN_CALIBRATED:
-        temperature = fit_temperature(logits, targets)
-        calibration = {"temperature": temperature, "fitted_on": len(targets)}
+    calibration, tensors = fit_trust_of_answers(found.crossval.answers)
     found.report["calibration"] = calibration
     found.report["seconds"] = time.monotonic() - started
 
@@ -128,6 +122,7 @@ def teach(
         class_names=found.data.class_names,
         preprocess=loaded.preprocess,
         calibration=calibration,
+        tensors=tensors,
         extra={"task": "taught", "encoder": name, "videos": len(found.data.index)},
     )
     write_json(out / "teach.json", finite(found.report))
