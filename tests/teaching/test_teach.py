@@ -66,6 +66,8 @@ def test_a_model_is_taught_and_opened_again(taught, folder):
     assert answer.trust["not_calibrated"].startswith("not calibrated: 12 videos")
     assert answer.trust["calibrated"] is False
     assert predictor(folder / "stand" / "1.mp4").top(1)[0][0] == "stand"
+    assert predictor.checkpoint.calibration == report["calibration"]
+    assert report["calibration"]["trust"]["num_videos"] == 12
 
 
 def test_page_card_and_answers_say_the_same(taught):
