@@ -199,3 +199,17 @@ def test_a_model_of_frame_features_is_scored_by_its_own_task(tmp_path: Path) -> 
     assert report["gap"] == pytest.approx(result.metrics["gap"])
     write_report(tmp_path / "out", report, answers)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["task"] == "features"
+
+
+def test_the_report_says_which_share_is_answered_well(videos: Path, model: Path) -> None:
+    _, answers = evaluate(model, videos)
+    assert answers is not None
+    probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55], [0.3, 0.7], [0.4, 0.6]])
+    stated = replace(answers, probs=probs, labels=[0, 0, 1, 1, 1, 0])
+    report = report_of(stated)
+    # By confidence: .9 right, .8 right, .7 right, .6 wrong, .6 wrong, .55 right.
+    found = report["answers_at_95"]
+    assert found == pytest.approx({"coverage": 0.5, "accuracy": 1.0, "threshold": 0.7})
+    assert report["aurc"] == pytest.approx((0 + 0 + 0 + 0.25 + 0.4 + 2 / 6) / 6)
+    nothing = report_of(replace(stated, labels=[1, 1, 0, 0, 0, 1]))
+    assert nothing["answers_at_95"] is None

@@ -22,8 +22,14 @@ from marey.metrics.accuracy import (
     per_class_table,
     topk_correct,
 )
-from marey.metrics.calibration import expected_calibration_error, ood_score
+from marey.metrics.calibration import (
+    brier_score,
+    calibration_noise_floor,
+    expected_calibration_error,
+    ood_score,
+)
 from marey.metrics.intervals import interval_unit, proportion_interval
+from marey.metrics.selective import aurc, coverage_at_accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,9 +160,12 @@ def report_of(answers: Predictions) -> dict[str, Any]:
     """Compute every number from the answers; calling it on saved answers gives the same numbers.
 
     Intervals are those of `proportion_interval`, over groups where the data names enough of them.
+    "answers_at_95": which share of the videos, the most confident ones, is answered at 95 %
+    accuracy, and from which probability on; None where no share is.
     """
     labels = torch.tensor(answers.labels)
     first, five = (topk_correct(answers.probs, labels, k) for k in (1, 5))
+    confidence = answers.probs.max(1).values
     confusion = confusion_matrix(answers.probs.argmax(1), labels, len(answers.class_names))
     report: dict[str, Any] = {
         "top1": first.double().mean().item(),
@@ -167,6 +176,10 @@ def report_of(answers: Predictions) -> dict[str, Any]:
         "top5_interval": list(proportion_interval(five, answers.groups)),
         "interval": "95% over " + interval_unit(answers.groups),
         "calibration_error": expected_calibration_error(answers.probs, labels),
+        "calibration_noise_floor": calibration_noise_floor(confidence, draws=200),
+        "brier": brier_score(answers.probs, labels),
+        "aurc": aurc(confidence, first),
+        "answers_at_95": coverage_at_accuracy(confidence, first, 0.95),
         "unreadable": answers.unreadable,
         "num_unreadable": len(answers.unreadable),
         "per_class": per_class_table(confusion, answers.class_names),
