@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.interleave import machine
-from marey.datasets.ava import clip_indices
+from marey.datasets.ava_clips import clip_indices
 from marey.files import write_json
 from marey.inference.detector import Detector
 from marey.persons.follow import follow

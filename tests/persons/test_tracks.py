@@ -114,3 +114,50 @@ def test_numbers_are_never_used_again():
     assert tracker.update(boxes(0).numpy(), 0.0) == [1]
     assert tracker.update(boxes(0).numpy(), 5.0) == [2]
     assert tracker.update(boxes(0, 100).numpy(), 5.1) == [2, 3]
+
+
+def meeting(tracker, *, swapped=False):
+    """Two people meet, are seen as one for two seconds, and part again; returns their numbers."""
+    red, blue = np.eye(128, dtype=np.float32)[:2]
+    mixed = (red + blue) / 2
+    for frame in range(10):
+        now = boxes(frame, 30 - frame).numpy()
+        start = tracker.update(now, frame / 10, colours=np.stack([red, blue]))
+    for frame in range(10, 30):
+        tracker.update(boxes(14).numpy(), frame / 10, colours=mixed[None])
+    for frame in range(30, 40):
+        now = boxes(15 - (frame - 30), 15 + (frame - 30)).numpy()
+        colours = [blue, red] if swapped else [red, blue]
+        end = tracker.update(now, frame / 10, colours=np.stack(colours))
+    return start, end
+
+
+def test_two_who_hug_keep_their_numbers_afterwards():
+    start, end = meeting(Tracker())
+    assert end == start == [1, 2]
+
+
+def test_two_who_change_sides_in_a_hug_are_told_by_their_clothes():
+    start, end = meeting(Tracker(), swapped=True)
+    assert start == [1, 2]
+    assert end == [2, 1]
+
+
+def test_somebody_hidden_goes_along_with_who_hides_them():
+    tracker = Tracker()
+    for frame in range(10):
+        tracker.update(boxes(frame, 30 - 2 * frame).numpy(), frame / 10)
+    # five seconds and more than a body height as one
+    for frame in range(10, 60):
+        tracker.update(boxes(frame).numpy(), frame / 10)
+    assert sorted(tracker.update(boxes(54, 64).numpy(), 6.0)) == [1, 2]
+
+
+def test_a_touching_person_does_not_teach_wrong_colours():
+    red, blue = np.eye(128, dtype=np.float32)[:2]
+    tracker = Tracker()
+    tracker.update(boxes(0, 30).numpy(), 0.0, colours=np.stack([red, blue]))
+    for frame in range(1, 20):
+        tracker.update(boxes(0, 4).numpy(), 1.5 + frame / 10, colours=np.stack([blue, blue]))
+    first = next(track for track in tracker.tracks if track.number == 1)
+    np.testing.assert_array_equal(first.colours, red)

@@ -28,11 +28,16 @@ def box_area(boxes_xyxy: Array) -> Array:
     return np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0).prod(axis=1)
 
 
-def box_iou(first: Array, second: Array) -> Array:
-    """Return intersection over union (P, Q) of boxes xyxy (P, 4) and (Q, 4) in the same units."""
+def intersection(first: Array, second: Array) -> Array:
+    """Return the shared areas (P, Q) of boxes xyxy (P, 4) and (Q, 4) in the same units."""
     top_left = np.maximum(first[:, None, :2], second[None, :, :2])
     bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.maximum(bottom_right - top_left, 0).prod(axis=2)
+    return np.maximum(bottom_right - top_left, 0).prod(axis=2)
+
+
+def box_iou(first: Array, second: Array) -> Array:
+    """Return intersection over union (P, Q) of boxes xyxy (P, 4) and (Q, 4) in the same units."""
+    shared = intersection(first, second)
     union = box_area(first)[:, None] + box_area(second) - shared
     return shared / np.maximum(union, 1e-12)
 

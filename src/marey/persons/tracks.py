@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from marey.persons.similarity import box_area, box_iou, colour_similarity, keypoint_similarity
+from marey.persons.similarity import (
+    box_area,
+    box_iou,
+    colour_similarity,
+    intersection,
+    keypoint_similarity,
+)
 
 Array = NDArray[np.floating]
 
@@ -29,6 +35,9 @@ HEIGHTS_PER_SECOND = 1.5
 MAX_RATIO = 2.2
 """Boxes whose longer sides differ by more than this factor are different people."""
 
+SIZE_WEIGHT = 1.0
+"""What each factor e between the longer sides takes from the IoU of the boxes."""
+
 POSE_WEIGHT = 0.5
 COLOUR_WEIGHT = 0.5
 """What equal keypoints and equal clothes add to the IoU of the boxes."""
@@ -39,6 +48,17 @@ MAX_PREDICTED_SECONDS = 0.4
 """A track is moved on by its velocity for no longer than this."""
 COLOUR_DECAY = 0.2
 """Share of a new measurement in the colours of a track."""
+
+TOUCHING_IOU = 0.15
+"""Colours of people whose boxes overlap more are mixed, and are not learned."""
+HIDDEN_SHARE = 0.3
+"""A person whose last box is covered to this share by somebody else's may be hidden there."""
+HIDDEN_SECONDS = 10.0
+"""For how long a hidden person is remembered."""
+MET_SECONDS = 1.0
+"""For how long after one hid the other clothes decide who is who,"""
+MET_COLOUR_WEIGHT = 2.5
+"""with this weight."""
 
 
 @dataclass(kw_only=True)
@@ -56,6 +76,10 @@ class Track:
     """(2,), of the box's centre, per second."""
     seconds: float
     """When last seen."""
+    hidden_by: int | None = None
+    """Number of the track that covers this one; None: nobody does."""
+    met_until: float = -np.inf
+    """Until when this person may be taken for another whom they met."""
 
     def predicted(self, seconds: float) -> Array:
         """Return the expected movement (2,) since the track was last seen."""
@@ -98,18 +122,20 @@ class Tracker:
             keypoints: (P, 17, 3) in the same unit, and score; None where there are only boxes.
             colours: (P, C), histograms of clothes; None where there is no picture.
         """
-        self.tracks = [t for t in self.tracks if seconds - t.seconds <= self.max_gap_seconds]
+        self.tracks = [track for track in self.tracks if self._is_alive(track, seconds)]
         numbers = [0] * len(boxes)
+        movements: dict[int, Array] = {}
         if self.tracks and len(boxes):
             similarity = self._similarity(boxes, seconds, keypoints, colours)
             for row, column in assign(similarity):
                 track = self.tracks[row]
                 numbers[column] = track.number
-                self._move(track, boxes[column], seconds)
+                movements[track.number] = self._move(track, boxes[column], seconds)
                 if keypoints is not None:
                     track.keypoints = keypoints[column]
-                if colours is not None and track.colours is not None:
-                    track.colours = track.colours + COLOUR_DECAY * (colours[column] - track.colours)
+        self._hide(movements, seconds)
+        if colours is not None:
+            self._learn_colours(numbers, boxes, colours)
 
         for place, box in enumerate(boxes):
             if numbers[place] == 0:
@@ -142,15 +168,63 @@ class Tracker:
             similarity = similarity + POSE_WEIGHT * alike
         if colours is not None and all(t.colours is not None for t in self.tracks):
             worn = np.stack([track.colours for track in self.tracks])  # type: ignore[misc]
-            similarity = similarity + COLOUR_WEIGHT * colour_similarity(worn, colours)
+            met = np.array([track.met_until >= seconds for track in self.tracks])
+            weight = np.where(met, MET_COLOUR_WEIGHT, COLOUR_WEIGHT)
+            similarity = similarity + weight[:, None] * colour_similarity(worn, colours)
         return similarity
 
-    def _move(self, track: Track, box: Array, seconds: float) -> None:
+    def _is_alive(self, track: Track, seconds: float) -> bool:
+        limit = self.max_gap_seconds if track.hidden_by is None else HIDDEN_SECONDS
+        return seconds - track.seconds <= limit
+
+    def _move(self, track: Track, box: Array, seconds: float) -> Array:
+        """Take a track to its new box and return the movement (2,) of the centre."""
         elapsed = seconds - track.seconds
+        movement = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2
         if elapsed > 0:
-            movement = (box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2
             track.velocity = track.velocity + VELOCITY_DECAY * (movement / elapsed - track.velocity)
-        track.box, track.seconds = box, seconds
+        track.box, track.seconds, track.hidden_by = box, seconds, None
+        return movement
+
+    def _hide(self, movements: dict[int, Array], seconds: float) -> None:
+        """Let those who are covered by somebody go along with them.
+
+        Args:
+            movements: number -> movement of everyone seen now.
+            seconds: now.
+        """
+        seen = [track for track in self.tracks if track.number in movements]
+        for track in self.tracks:
+            if track.number in movements or not seen:
+                continue
+            covered = [_covered(track.box, other.box) for other in seen]
+            best = int(np.argmax(covered))
+            if covered[best] < HIDDEN_SHARE:
+                track.hidden_by = None
+                continue
+            cover = seen[best]
+            if track.hidden_by == cover.number:
+                track.box = track.box + np.tile(movements[cover.number], 2)
+            track.hidden_by = cover.number
+            track.velocity = np.zeros(2, np.float32)
+            track.met_until = cover.met_until = seconds + MET_SECONDS
+
+    def _learn_colours(self, numbers: list[int], boxes: Array, colours: Array) -> None:
+        """Average the clothes of everyone who touches nobody."""
+        everybody = np.stack([track.box for track in self.tracks]) if self.tracks else boxes[:0]
+        for track in self.tracks:
+            if track.colours is None or track.number not in numbers:
+                continue
+            place = numbers.index(track.number)
+            touching = box_iou(track.box[None], np.concatenate([everybody, boxes]))[0]
+            # the track itself is among everybody, and its box among the boxes
+            if (touching > TOUCHING_IOU).sum() <= 2:
+                track.colours = track.colours + COLOUR_DECAY * (colours[place] - track.colours)
+
+
+def _covered(box: Array, cover: Array) -> float:
+    """Return which share of a box lies under another."""
+    return float(intersection(box[None], cover[None])[0, 0] / max(box_area(box[None])[0], 1e-12))
 
 
 def link_similarity(before: Array, after: Array, gap_seconds: Array) -> Array:
@@ -176,6 +250,7 @@ def link_similarity(before: Array, after: Array, gap_seconds: Array) -> Array:
     reach = np.minimum(NEAR_DISTANCE + HEIGHTS_PER_SECOND * gap_seconds, MAX_DISTANCE)
 
     similarity = np.where(iou > MIN_IOU, iou, -distance)
+    similarity -= SIZE_WEIGHT * np.abs(np.log(np.maximum(ratio, 1e-6)))
     too_different = (ratio > MAX_RATIO) | (ratio < 1 / MAX_RATIO)
     similarity[too_different | (distance > reach[:, None])] = -np.inf
     return similarity
