@@ -303,6 +303,7 @@ def main() -> None:
         for name in ("ut_interaction", "surv_fight", "clips")
     }
     report: dict[str, Any] = {
+        "command": f"python -m benchmarks.trust --data {arguments.data} --out {arguments.out}",
         "what": (__doc__ or "").split("\n\n")[0],
         "num_splits": SPLITS,
         "limits": LIMITS,
