@@ -42,10 +42,10 @@ def pose(
     """
     from marey.errors import UserError, VideoError
     from marey.inference.predictor import videos_in
-    from marey.labels.keypoints import KEYPOINT_NAMES
     from marey.persons.blur import load_blur
     from marey.persons.pose_tracks import read_poses
     from marey.persons.sources import pose_finder
+    from marey.transforms.keypoints import KEYPOINT_NAMES
 
     paths = videos_in(videos)
     if save_annotated is not None and len(paths) > 1:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marey.inference.detector import Detections, Person
-from marey.labels.keypoints import BONES
 from marey.persons.blur import Blur
 from marey.persons.pose_tracks import PoseTracks
+from marey.transforms.keypoints import BONES
 from marey.video.decode import VideoReader, open_video
 from marey.video.draw import draw_answers, draw_boxes, draw_skeletons
 from marey.video.encode import write_video

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from marey.errors import unknown_name
-from marey.labels.keypoints import HEAD
 from marey.persons.follow import Follower
 from marey.persons.poses import PoseFinder
 from marey.persons.sources import pose_finder
+from marey.transforms.keypoints import HEAD
 
 Array = NDArray[np.floating]
 

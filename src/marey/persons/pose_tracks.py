@@ -231,6 +231,7 @@ def read_poses(
     max_people: int = 10,
     finder: PoseFinder | None = None,
     cache: str | Path | None = None,
+    **limits: Any,
 ) -> PoseTracks:
     """Find and follow everyone in a video.
 
@@ -241,6 +242,7 @@ def read_poses(
         finder: who finds the people; None: `pose_finder("auto")`.
         cache: folder in which the answer is kept under a name made of the file's path, size and
             time and of every setting; None, or boxes from elsewhere: nothing is kept.
+        limits: "max_pixels" and "max_seconds" of `open_video`; None is its own.
 
     Raises:
         VideoError: if the video cannot be read.
@@ -257,7 +259,8 @@ def read_poses(
         if stored.is_file():
             return PoseTracks.load(stored)
 
-    with open_video(video) as reader:
+    given = {name: value for name, value in limits.items() if value is not None}
+    with open_video(video, **given) as reader:
         indices = sorted(set(frames_at_rate(reader.frame_seconds, fps)))
         moments = list(follow(reader, indices, finder))
         found = PoseTracks(
