@@ -1,0 +1,157 @@
+"""Who is in front of the camera, and what a pose network reports of them.
+
+Axes: F moments, 17 keypoints. Everything is drawn from one generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from marey.synthetic.poses import actor
+from marey.synthetic.poses.body import turn
+from marey.synthetic.poses.compositions import stand
+from marey.synthetic.poses.errors import confuse, observe
+from marey.synthetic.poses.library import Library, true_joints
+from marey.synthetic.poses.splice import heading_of, sample
+from marey.synthetic.poses.views import draw_view, look
+from marey.synthetic.poses.vocabulary import OTHER, TWO_PEOPLE
+from marey.synthetic.poses.whole_body import react
+from marey.transforms.pose_clip import PoseSampling, at_moments
+
+Array = NDArray[np.float64]
+
+RATES = (12.5, 12.5, 12.5, 12.5, 10.0, 8.3, 25.0)
+"""Frames a second at which videos are looked at; slow cameras have no more."""
+
+SPOILT = (
+    "run",
+    "jump",
+    "kick",
+    "punch",
+    "throw or dribble",
+    "cartwheel",
+    "flip or roll",
+    "wave or signal",
+    "push",
+)
+"""Actions of which a spoiled motion is certainly no longer one of the vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """One person of a scene, as reported."""
+
+    label: str
+    """What the person does; "other" where that has no name in the vocabulary."""
+    source: str
+    keypoints: Array
+    """(F, 17, 3): x right, y down (about one unit a metre), score in [0, 1]."""
+
+
+def draw_scene(
+    label: str, split: str, library: Library, seconds: Array, rng: Generator, *, crowd: bool = False
+) -> list[Person]:
+    """Draw a scene in which somebody does something; the actor comes first.
+
+    Args:
+        label: of the vocabulary, or a user's action.
+        split: "train", "val" or "test": decides recordings, azimuths, bodies and paces.
+        seconds: (F,), when the network looks.
+        crowd: whether others may stand or walk by.
+    """
+    if label == OTHER and rng.random() < 0.06:
+        return [Person(label=OTHER, source="nobody", keypoints=nobody(len(seconds), rng))]
+    if label == OTHER and rng.random() < 0.3:
+        joints, source = true_joints(
+            SPOILT[rng.integers(len(SPOILT))], split, library, seconds, rng
+        )
+        joints, source = spoiled(joints, rng), f"spoiled/{source}"
+    else:
+        joints, source = true_joints(label, split, library, seconds, rng)
+
+    bodies, labels, sources = [joints], [label], [source]
+    if label in TWO_PEOPLE and rng.random() < 0.75:
+        partner, partner_label = partner_of(joints, label, seconds, rng)
+        bodies.append(partner)
+        labels.append(partner_label)
+        sources.append("partner")
+    if crowd and rng.random() < 0.4:
+        passing = str(rng.choice(["stand", "walk"]))
+        other, source = true_joints(passing, split, library, seconds, rng)
+        away = turn("y", rng.uniform(0, 2 * np.pi, 1))[0] @ np.array([rng.uniform(1.0, 4.0), 0, 0])
+        bodies.append(other + joints[:, 11:13].mean((0, 1)) * (1, 0, 1) + away)
+        labels.append(passing)
+        sources.append(source)
+
+    view = draw_view(rng, split)
+    picture, depth = look(np.concatenate(bodies, axis=1), view, seconds, rng)
+    places, depths = (np.split(values, len(bodies), axis=1) for values in (picture, depth))
+    people = []
+    for number, (name, origin) in enumerate(zip(labels, sources, strict=True)):
+        found = observe(places[number], depths[number], rng)
+        if number < 2 and "partner" in sources:
+            facing = 1 - number
+            found = confuse(found, places[facing], depths[facing] - depths[number], rng)
+        people.append(Person(label=name, source=origin, keypoints=found))
+    return people
+
+
+def draw_window(
+    label: str, split: str, library: Library, sampling: PoseSampling, rng: Generator
+) -> tuple[Array, str]:
+    """Draw one window of an action, sampled as tracks of real video are: (T, 17, 3) and source."""
+    rate = RATES[rng.integers(len(RATES))]
+    seconds = np.arange(int(sampling.times[-1] * rate) + 2) / rate
+    actor_found = draw_scene(label, split, library, seconds, rng)[0]
+    moments = sampling.times + rng.uniform(0, seconds[-1] - sampling.times[-1])
+    there = actor_found.keypoints[..., 2].max(1) > 0
+    if not there.any():
+        return np.zeros((sampling.num_frames, 17, 3)), actor_found.source
+    keypoints = actor_found.keypoints[there].astype(np.float32)
+    window = at_moments(seconds[there], keypoints, moments).astype(np.float64)
+    return window, actor_found.source
+
+
+def partner_of(joints: Array, label: str, seconds: Array, rng: Generator) -> tuple[Array, str]:
+    """Place somebody in front, and say what they do: the same turned round where both do it; else
+    they stand, or stagger back."""
+    hips = joints[:, 11:13].mean(1)
+    facing = float(heading_of(joints[len(joints) // 2]))
+    forward = np.array([np.sin(facing), 0, np.cos(facing)])
+    near = {"hug": (0.2, 0.45), "point": (0.8, 3.0)}.get(label, (0.55, 1.1))
+    distance = rng.uniform(*near)
+    if label in ("shake hands", "hug"):
+        back = turn("y", np.array([np.pi]))[0]
+        seen = joints - hips.mean(0) * (1, 0, 1)
+        return seen @ back.T + hips.mean(0) * (1, 0, 1) + forward * distance, label
+
+    reacts = label != "point" and rng.random() < 0.5
+    motion, label = (react(rng)[0], OTHER) if reacts else (stand(rng)[0], "stand")
+    other = sample(motion, actor.FPS, seconds + rng.uniform(0, 1))
+    back = turn("y", np.array([facing + np.pi]))[0]
+    seen = (other - other[0, 11:13].mean(0) * (1, 0, 1)) @ back.T
+    return seen + hips[-1] * (1, 0, 1) + forward * distance, label
+
+
+def spoiled(joints: Array, rng: Generator) -> Array:
+    """Make a motion that is none: moments in random order, one odd posture held, or everything
+    upside down."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return joints[rng.permutation(len(joints))]
+    if kind == 1:
+        return np.repeat(joints[[rng.integers(len(joints))]], len(joints), axis=0)
+    return joints * (1, -1, 1)
+
+
+def nobody(F: int, rng: Generator) -> Array:
+    """Return what a network reports where there is no person: keypoints in disorder, with low
+    scores."""
+    places = rng.normal(0, 1, (17, 2)) * rng.uniform(0.1, 0.6, 2)
+    moving = places + rng.normal(0, rng.uniform(0.005, 0.08), (F, 17, 2))
+    score = np.clip(rng.uniform(0.1, 0.4) + rng.normal(0, 0.08, (F, 17)), 0.03, 0.6)
+    return np.concatenate([moving, score[..., None]], axis=-1)
