@@ -8,6 +8,7 @@ from torch import nn
 
 from marey.errors import UserError
 from marey.layers.attention import SoftmaxAttention, softmax_weights
+from marey.layers.directed_attention import DirectedAttention
 
 
 def test_a_value_worked_by_hand():
@@ -97,3 +98,39 @@ def test_dropout_on_weights_only_while_training():
 def test_heads_that_do_not_divide_the_width_are_named():
     with pytest.raises(UserError, match="embed_dim 10 is no multiple of num_heads 4"):
         SoftmaxAttention(10, 4)
+
+
+@pytest.mark.parametrize("kind", [SoftmaxAttention, DirectedAttention])
+@pytest.mark.parametrize("return_weights", [False, True])
+def test_tokens_that_are_not_visible_change_nothing(kind, return_weights):
+    torch.manual_seed(0)
+    attention = kind(8, 2).eval()
+    tokens, visible = torch.randn(2, 1 + 3 * 4, 8), torch.ones(2, 3 * 4, dtype=torch.bool)
+    visible[0, 5] = visible[1, 0] = visible[1, 11] = False
+    other = tokens.clone()
+    other[:, 1:][~visible] = 7.0
+    for way in ("over_time", "over_space"):
+        options = {"cls_as_key": True} if way == "over_time" else {}
+        first, weights = getattr(attention, way)(
+            tokens, 3, visible=visible, return_weights=return_weights, **options
+        )
+        second, _ = getattr(attention, way)(other, 3, visible=visible, **options)
+        seen = visible if way == "over_time" else torch.cat((torch.ones(2, 1) > 0, visible), 1)
+        torch.testing.assert_close(first[seen], second[seen])
+        if weights is not None and way == "over_time":  # token 5: frame 1, place 1
+            assert (weights[0, 1, :, :, 1 + 1] == 0).all()
+
+
+def test_all_visible_is_as_without_a_mask_and_none_visible_is_finite():
+    torch.manual_seed(0)
+    for kind in (SoftmaxAttention, DirectedAttention):
+        attention, tokens = kind(8, 2).eval(), torch.randn(2, 1 + 3 * 4, 8)
+        every = torch.ones(2, 12, dtype=torch.bool)
+        for weights in (False, True):
+            plain = attention.over_time(tokens, 3, cls_as_key=False, return_weights=weights)[0]
+            masked = attention.over_time(
+                tokens, 3, cls_as_key=False, visible=every, return_weights=weights
+            )[0]
+            torch.testing.assert_close(plain, masked)
+        nothing = attention.over_time(tokens, 3, cls_as_key=False, visible=~every)[0]
+        assert torch.isfinite(nothing).all()

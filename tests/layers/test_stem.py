@@ -7,10 +7,10 @@ import torch
 
 from marey.errors import UserError
 from marey.layers.feature_stem import FeatureStem
-from marey.layers.stem import STEMS, build_stem
+from marey.layers.stem import PICTURE_STEMS, build_stem
 
 
-@pytest.mark.parametrize("name", STEMS)
+@pytest.mark.parametrize("name", PICTURE_STEMS)
 def test_a_stem_gives_one_token_per_patch(name):
     stem = build_stem(name, 16, 24).eval()
     with torch.no_grad():

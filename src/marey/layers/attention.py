@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from marey.errors import UserError
 
 
-def softmax_weights(query: Tensor, key: Tensor) -> Tensor:
+def softmax_weights(query: Tensor, key: Tensor, visible: Tensor | None = None) -> Tensor:
     """Compare every query with every key by scaled dot product, normalised over the keys.
 
     Vaswani et al., "Attention Is All You Need", 2017, Eq. 1: softmax(q kᵀ / sqrt(head_dim)).
@@ -21,11 +21,22 @@ def softmax_weights(query: Tensor, key: Tensor) -> Tensor:
     Args:
         query: float, (..., Lq, head_dim).
         key: float, (..., Lk, head_dim).
+        visible: bool, broadcastable to (..., Lq, Lk), the keys that count, at least one in each
+            row; None: all.
 
     Returns:
         (..., Lq, Lk), each row in [0, 1] and summing to 1.
     """
-    return (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(dim=-1)
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -torch.inf)
+    return scores.softmax(dim=-1)
+
+
+def some_key(visible: Tensor) -> Tensor:
+    """Return the keys that count, bool (..., Lk); all of them where none is visible, so that a
+    softmax has a value."""
+    return visible | ~visible.any(dim=-1, keepdim=True)
 
 
 class SoftmaxAttention(nn.Module):
@@ -64,12 +75,14 @@ class SoftmaxAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
-    def weights(self, query: Tensor, key: Tensor) -> Tensor:
+    def weights(self, query: Tensor, key: Tensor, visible: Tensor | None = None) -> Tensor:
         """Return the attention weights (..., Lq, Lk) of queries (..., Lq, head_dim) over keys (...,
         Lk, head_dim)."""
-        return softmax_weights(query, key)
+        return softmax_weights(query, key, visible)
 
-    def attend_without_weights(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend_without_weights(
+        self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None = None
+    ) -> Tensor:
         """Return the context (..., Lq, head_dim) by the fastest kernel: fused, but not for short
         bf16 sequences."""
         dropout = self.attention_dropout if self.training else 0.0
@@ -78,25 +91,34 @@ class SoftmaxAttention(nn.Module):
         )
         # Measured: on short bf16 sequences the fused CPU kernel takes 2.5 to 3.5 times as long.
         if short_bf16 and not dropout:
-            return softmax_weights(query, key) @ value
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+            return softmax_weights(query, key, visible) @ value
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible, dropout_p=dropout
+        )
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, *, return_weights: bool = False
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        visible: Tensor | None = None,
+        return_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Mix the values by the attention of the queries.
 
         Args:
             query: float, (B, heads, Lq, head_dim).
             key, value: float, (B, heads, Lk, head_dim).
+            visible: bool, (B, heads or 1, 1, Lk), the keys that count; None: all.
             return_weights: also return the weights, before dropout and differentiable.
 
         Returns:
             Context (B, heads, Lq, head_dim), and the weights (B, heads, Lq, Lk) or None.
         """
         if not return_weights:
-            return self.attend_without_weights(query, key, value), None
-        weights = self.weights(query, key)
+            return self.attend_without_weights(query, key, value, visible), None
+        weights = self.weights(query, key, visible)
         return F.dropout(weights, self.attention_dropout, self.training) @ value, weights
 
     def project_separately(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,24 +131,34 @@ class SoftmaxAttention(nn.Module):
         return query, key, value
 
     def forward(
-        self, tokens: Tensor, *, return_weights: bool = False
+        self, tokens: Tensor, *, visible: Tensor | None = None, return_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Let every token attend to all tokens of its sequence.
 
         Args:
             tokens: float, (B, L, D).
+            visible: bool, (B, L), the tokens that are attended to; None: all.
             return_weights: also return (B, heads, L, L).
         """
         B, L, D = tokens.shape
         qkv = self.qkv(tokens).view(B, L, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, L, head_dim)
 
-        context, weights = self.attend(query, key, value, return_weights=return_weights)
+        mask = None if visible is None else some_key(visible)[:, None, None]  # (B, 1, 1, L)
+        context, weights = self.attend(
+            query, key, value, visible=mask, return_weights=return_weights
+        )
         context = context.transpose(1, 2).reshape(B, L, D)  # heads side by side again
         return self.proj_drop(self.proj(context)), weights
 
     def over_time(
-        self, tokens: Tensor, num_frames: int, *, cls_as_key: bool, return_weights: bool = False
+        self,
+        tokens: Tensor,
+        num_frames: int,
+        *,
+        cls_as_key: bool,
+        visible: Tensor | None = None,
+        return_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Let every patch attend to the patches at its own position in all frames (TimeSformer;
         DirecFormer, Eqs. 6-7).
@@ -138,6 +170,7 @@ class SoftmaxAttention(nn.Module):
             tokens: float, (B, 1 + T*N, D), class token first, then frame-major patches.
             num_frames: T.
             cls_as_key: whether patches attend to the class token too, as in Eq. 6.
+            visible: bool, (B, T*N), the patches that are attended to; None: all.
             return_weights: also return the weights.
 
         Returns:
@@ -160,16 +193,30 @@ class SoftmaxAttention(nn.Module):
             key_time = torch.cat((by_position(key[:, :1].expand(-1, N, -1)), key_time), dim=2)
             value_time = torch.cat((by_position(value[:, :1].expand(-1, N, -1)), value_time), dim=2)
 
+        mask = None
+        if visible is not None:
+            mask = visible.view(B, T, N).transpose(1, 2)  # (B, N, T)
+            if cls_as_key:
+                mask = torch.cat((mask.new_ones(B, N, 1), mask), dim=2)
+            mask = some_key(mask).repeat_interleave(self.num_heads, dim=1)[
+                :, :, None
+            ]  # (B, N*heads, 1, Lk)
+
         # Eq. 7, without its projection: each patch is the sum of the values, weighted by Eq. 6.
         context, weights = self.attend(
-            query_time, key_time, value_time, return_weights=return_weights
+            query_time, key_time, value_time, visible=mask, return_weights=return_weights
         )
         if weights is not None:
             weights = weights.view(B, N, self.num_heads, T, -1)
         return context.transpose(1, 2).reshape(B, T * N, D), weights
 
     def over_space(
-        self, tokens: Tensor, num_frames: int, *, return_weights: bool = False
+        self,
+        tokens: Tensor,
+        num_frames: int,
+        *,
+        visible: Tensor | None = None,
+        return_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Let every patch attend to its own frame and the class token (TimeSformer; DirecFormer,
         Eqs. 9-10).
@@ -180,6 +227,7 @@ class SoftmaxAttention(nn.Module):
         Args:
             tokens: float, (B, 1 + T*N, D), class token first, then frame-major patches.
             num_frames: T.
+            visible: bool, (B, T*N), the patches that are attended to; None: all.
             return_weights: also return the weights.
 
         Returns:
@@ -193,7 +241,12 @@ class SoftmaxAttention(nn.Module):
         )  # (B, T, 1 + N, D)
 
         # Eqs. 9 and 10: one sequence per frame, so the batch axis is B*T.
-        out, weights = self(frames.view(B * T, 1 + N, D), return_weights=return_weights)
+        mask = None
+        if visible is not None:
+            mask = torch.cat((visible.new_ones(B * T, 1), visible.view(B * T, N)), dim=1)
+        out, weights = self(
+            frames.view(B * T, 1 + N, D), visible=mask, return_weights=return_weights
+        )
         out = out.view(B, T, 1 + N, D)
         if weights is not None:
             weights = weights.view(B, T, self.num_heads, 1 + N, 1 + N)

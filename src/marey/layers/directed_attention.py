@@ -80,13 +80,24 @@ class DirectedAttention(SoftmaxAttention):
     """Multi-head self-attention by direction (DirecFormer, Eqs. 5-10); same parameters as
     `SoftmaxAttention`."""
 
-    def weights(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return cosines (..., Lq, Lk) in [-1, 1]."""
-        return directed_weights(query, key)
+    def weights(self, query: Tensor, key: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Return cosines (..., Lq, Lk) in [-1, 1]; 0 for keys that are not visible."""
+        return directed_weights(query, without_hidden(key, visible))
 
-    def attend_without_weights(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend_without_weights(
+        self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None = None
+    ) -> Tensor:
         """Return the context by the cheaper side; attention dropout needs the weights and takes the
         quadratic one."""
         if self.training and self.attention_dropout > 0:
-            return torch.dropout(self.weights(query, key), self.attention_dropout, True) @ value
-        return directed_attention(query, key, value)
+            return (
+                torch.dropout(self.weights(query, key, visible), self.attention_dropout, True)
+                @ value
+            )
+        return directed_attention(query, without_hidden(key, visible), value)
+
+
+def without_hidden(key: Tensor, visible: Tensor | None) -> Tensor:
+    """Set keys (..., Lk, head_dim) to zero where `visible`, bool (..., 1, Lk), is False: their
+    cosine is then 0."""
+    return key if visible is None else key * visible.transpose(-2, -1)

@@ -8,8 +8,12 @@ from marey.errors import UserError
 from marey.layers.efficientnet_lite import EfficientNetLiteStem
 from marey.layers.paired_stem import PairedStem
 from marey.layers.patch_embed import ConvStem, LinearPatchEmbed
+from marey.layers.pose_stem import PoseStem
 
-STEMS = ("linear", "conv", "efficientnet_lite0", "conv+efficientnet_lite0")
+PICTURE_STEMS = ("linear", "conv", "efficientnet_lite0", "conv+efficientnet_lite0")
+"""Stems that read frames."""
+
+STEMS = (*PICTURE_STEMS, "pose")
 """The names that `build_stem` takes."""
 
 
@@ -21,7 +25,7 @@ def build_stem(
     stage: int | None = None,
     freeze_batch_norm: bool = False,
 ) -> nn.Module:
-    """Build the map from frames to tokens.
+    """Build the map from frames, or with "pose" from keypoints, to tokens.
 
     Args:
         stem: one of `STEMS`.
@@ -43,4 +47,6 @@ def build_stem(
         )
     if stem == "conv+efficientnet_lite0":
         return PairedStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
+    if stem == "pose":
+        return PoseStem(embed_dim)
     raise UserError(f"unknown stem '{stem}'; choose one of {', '.join(STEMS)}")

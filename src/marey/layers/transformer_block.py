@@ -79,11 +79,24 @@ class JointBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, tokens: Tensor, num_frames: int, return_attention: bool = False
+        self,
+        tokens: Tensor,
+        num_frames: int,
+        return_attention: bool = False,
+        visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return tokens (B, L, D), None, and the weights (B, heads, L, L) or None."""
+        """Return tokens (B, L, D), None, and the weights (B, heads, L, L) or None.
+
+        Args:
+            visible: bool, (B, L - 1), the patches that are attended to; None: all.
+        """
+        if visible is not None:
+            visible = torch.cat((visible.new_ones(len(visible), 1), visible), dim=1)
+
         # Eq. 5: attention over the whole sequence.
-        out, weights = self.attn(self.norm1(tokens), return_weights=return_attention)
+        out, weights = self.attn(
+            self.norm1(tokens), visible=visible, return_weights=return_attention
+        )
         tokens = tokens + self.drop_path(out)
 
         # Eq. 11.
@@ -134,9 +147,16 @@ class DividedBlock(JointBlock):
         self._folded: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
 
     def forward(
-        self, tokens: Tensor, num_frames: int, return_attention: bool = False
+        self,
+        tokens: Tensor,
+        num_frames: int,
+        return_attention: bool = False,
+        visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Attend over time, then over space, then apply the MLP.
+
+        Args:
+            visible: bool, (B, T*N), the patches that are attended to; None: all.
 
         Returns:
             Tokens (B, 1 + T*N, D); time weights (B, N, heads, T, T or 1 + T); space weights (B, T,
@@ -147,6 +167,7 @@ class DividedBlock(JointBlock):
             self.temporal_norm1(tokens),
             num_frames,
             cls_as_key=self.cls_in_time,
+            visible=visible,
             return_weights=return_attention,
         )
         patches = tokens[:, 1:] + self._project_time(out)
@@ -154,7 +175,7 @@ class DividedBlock(JointBlock):
 
         # Eqs. 8, 9 and 10: patches and class token attend within each frame.
         out, space_weights = self.attn.over_space(
-            self.norm1(tokens), num_frames, return_weights=return_attention
+            self.norm1(tokens), num_frames, visible=visible, return_weights=return_attention
         )
         tokens = tokens + self.drop_path(out)
 

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from marey.errors import UserError
 from marey.layers.activation_checkpointing import CHECKPOINTING
 from marey.layers.feature_stem import FeatureStem
+from marey.layers.pose_stem import PoseStem
 from marey.layers.position import (
     resize_joint_embedding,
     resize_position_embedding,
@@ -33,6 +34,7 @@ from marey.layers.transformer_block import (
     initialise_linear,
 )
 from marey.models.timesformer_config import TimeSformerConfig
+from marey.transforms.keypoints import NUM_KEYPOINTS
 
 
 class TimeSformer(nn.Module):
@@ -134,7 +136,8 @@ class TimeSformer(nn.Module):
 
         Args:
             clip: float, (B, T, 3, H, W), or (B, T, N, D) patches of `embed_frames`; with a
-                `feature_stem` also its features (B, T, N, C), kept from an earlier pass.
+                `feature_stem` also its features (B, T, N, C), kept from an earlier pass; with stem
+                "pose" keypoints (B, T, P*17, 3).
 
         Returns:
             (B, 1 + T*N, D); for attention "space" (B*T, 1 + N, D).
@@ -148,7 +151,9 @@ class TimeSformer(nn.Module):
 
         # α(x): patches (B, T, N, D) without position, from stored features, stored patches, or
         # pixels.
-        if clip.ndim == 4 and stem is not None:
+        if config.stem == "pose":
+            patches = self.patch_embed(self._check_keypoints(clip))
+        elif clip.ndim == 4 and stem is not None:
             patches = stem.tokens(clip)
         elif clip.ndim == 4 and clip.shape[2:] == (grid[0] * grid[1], config.embed_dim):
             patches = clip
@@ -178,7 +183,11 @@ class TimeSformer(nn.Module):
         `feature_stem`, or the frames are of another size than the model's.
         """
         size = self.config.image_size
-        if self.feature_stem is not None or frames.shape[-2:] != (size, size):
+        if (
+            self.feature_stem is not None
+            or self.config.stem == "pose"
+            or frames.shape[-2:] != (size, size)
+        ):
             return None
         return self.patch_embed(frames)
 
@@ -249,6 +258,15 @@ class TimeSformer(nn.Module):
             )
         return B, T, H, W
 
+    def _check_keypoints(self, clip: Tensor) -> Tensor:
+        persons, T = self.config.num_persons, self.config.num_frames
+        if clip.ndim != 4 or clip.shape[1:] != (T, persons * NUM_KEYPOINTS, 3):
+            raise UserError(
+                f"clip has shape {tuple(clip.shape)}, but this model takes keypoints (B, {T}, "
+                f"{persons * NUM_KEYPOINTS}, 3): x, y, score; `marey predict` finds them in a video"
+            )
+        return clip
+
     def encode(self, clip: Tensor, return_attention: bool = False) -> dict[str, Any]:
         """Run the blocks: the tokens before the last norm, and the attention of every block if
         asked for.
@@ -268,10 +286,14 @@ class TimeSformer(nn.Module):
         """
         form, T = self.config.attention, clip.shape[1]
         tokens = self.embed(clip)
+        stem = self.patch_embed
+        visible = stem.visible(clip).flatten(1) if isinstance(stem, PoseStem) else None  # (B, T*N)
         time_weights: list[Tensor] = []
         space_weights: list[Tensor] = []
         for block in self.blocks:
-            tokens, over_time, over_space = self._run_block(block, tokens, T, return_attention)
+            tokens, over_time, over_space = self._run_block(
+                block, tokens, T, return_attention, visible
+            )
             if over_time is not None:
                 time_weights.append(over_time)
             if over_space is not None:
@@ -292,16 +314,27 @@ class TimeSformer(nn.Module):
         return outputs | {"attention_space": space_weights}
 
     def _run_block(
-        self, block: nn.Module, tokens: Tensor, T: int, return_attention: bool
+        self,
+        block: nn.Module,
+        tokens: Tensor,
+        T: int,
+        return_attention: bool,
+        visible: Tensor | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run a block, with activation checkpointing if it is set."""
         policy = self.config.activation_checkpointing
         if policy and self.training and torch.is_grad_enabled():
             out = checkpoint(
-                block, tokens, T, return_attention, use_reentrant=False, **CHECKPOINTING[policy]
+                block,
+                tokens,
+                T,
+                return_attention,
+                visible,
+                use_reentrant=False,
+                **CHECKPOINTING[policy],
             )
         else:
-            out = block(tokens, T, return_attention)
+            out = block(tokens, T, return_attention, visible)
         return cast(tuple[Tensor, Tensor | None, Tensor | None], out)
 
     def features(self, clip: Tensor, return_attention: bool = False) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from marey.errors import UserError
 from marey.layers.activation_checkpointing import CHECKPOINTING
 from marey.layers.transformer_block import ATTENTION_KINDS
+from marey.transforms.keypoints import PART_NAMES
 
 ATTENTION_FORMS = ("divided", "joint", "space")
 """What `attention` names: time then space, all tokens at once, each frame alone."""
@@ -69,8 +70,11 @@ class TimeSformerConfig:
     (SeViTAR, Eq. 1: μ; DirecFormer, Eq. 3: e)."""
 
     stem: str = "linear"
-    """"linear", "conv", "efficientnet_lite0", or "conv+efficientnet_lite0" (the image network
-    beside the convolutions, not in the tokens)."""
+    """"linear", "conv", "efficientnet_lite0", "conv+efficientnet_lite0" (the image network beside
+    the convolutions, not in the tokens), or "pose": keypoints of persons in place of pixels."""
+
+    num_persons: int = 1
+    """P, persons of a clip of keypoints; only with stem "pose"."""
 
     stem_stage: int | None = None
     """Stages of EfficientNet-Lite0 to keep; None keeps all of stride `patch_size`."""
@@ -112,6 +116,10 @@ class TimeSformerConfig:
         check_choice("space_attention", self.space_attention, ATTENTION_KINDS)
         check_choice("time_attention", self.time_attention, ATTENTION_KINDS)
         check_choice("position_embedding", self.position_embedding, POSITION_EMBEDDINGS)
+        if self.stem == "pose" and self.attention == "space":
+            raise UserError(
+                "stem 'pose' needs attention over time; build with attention='divided' or 'joint'"
+            )
         if self.attention == "joint" and self.time_attention != self.space_attention:
             raise UserError(
                 "attention 'joint' is one attention, but time_attention is "
@@ -123,7 +131,9 @@ class TimeSformerConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid."""
+        """Rows and columns of the patch grid; with stem "pose" persons and parts of the body."""
+        if self.stem == "pose":
+            return self.num_persons, len(PART_NAMES)
         side = self.image_size // self.patch_size
         return side, side
 
