@@ -106,3 +106,13 @@ def test_a_folder_that_is_not_there_is_one_line_and_status_2(command, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "/nowhere/at/all" in error
+
+
+def test_windows_of_keypoints_are_rendered_and_a_missing_folder_is_one_line(tmp_path, capsys):
+    assert (
+        run(["data", "render", "poses", "--cmu", str(tmp_path), "--out", str(tmp_path / "w")]) == 2
+    )
+    error = capsys.readouterr().err
+    assert "joints_mm_60fps.npz: no such file" in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "w").exists()

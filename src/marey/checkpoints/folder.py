@@ -24,6 +24,7 @@ from marey.errors import UserError
 from marey.files import atomic_files, read_json
 from marey.models import MODELS, create_model, model_class
 from marey.models.timesformer import TimeSformer
+from marey.transforms.pose_clip import PoseSampling
 from marey.transforms.preprocess import Preprocess
 
 FORMAT = 1
@@ -49,7 +50,9 @@ class Checkpoint:
     class_names: list[str]
     """Name of each logit; "class 0", "class 1", ... where the checkpoint has none."""
     preprocess: Preprocess | None
-    """How a video becomes the model's input."""
+    """How a video becomes the model's input; None for models that take no clips of pixels."""
+    pose_sampling: PoseSampling | None = None
+    """How tracks of keypoints become the input of a pose model; None for other models."""
     calibration: dict[str, Any] | None = None
     """{"calibrated": bool, "temperature": float where it helped, "trust": {...}}, see
     `marey.metrics.trust.fit_trust`; older checkpoints: {"temperature": float, "ood": {...}}."""
@@ -60,7 +63,9 @@ class Checkpoint:
 
     @property
     def task(self) -> str:
-        """What the model reads: "clips", "features" or "detection"; from its class."""
+        """What the model reads: "clips", "poses", "features" or "detection"."""
+        if self.pose_sampling is not None:
+            return "poses"
         return str(getattr(self.model, "task", "clips"))
 
     @property
@@ -116,7 +121,7 @@ def save_checkpoint(
     model: nn.Module,
     *,
     class_names: Sequence[str] | None,
-    preprocess: Preprocess | None,
+    preprocess: Preprocess | PoseSampling | None,
     calibration: dict[str, Any] | None = None,
     extra: dict[str, Any] | None = None,
     tensors: dict[str, Tensor] | None = None,
@@ -129,7 +134,7 @@ def save_checkpoint(
         folder: made if absent; other files in it stay.
         model: a registered model, with its `arguments`.
         class_names: name of each logit.
-        preprocess: how a video becomes the model's input.
+        preprocess: how a video, or with poses a track, becomes the model's input.
         calibration, extra: JSON values.
         tensors: further tensors, stored as they are.
         storage: "float32", or "float16" or "bfloat16" for half the size (matrices only; vectors and
@@ -213,9 +218,12 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
         key.removeprefix(EXTRA): state.pop(key) for key in list(state) if key.startswith(EXTRA)
     }
     model = build_and_fill(config["model"], config.get("arguments", {}), state, folder / WEIGHTS)
-    preprocess = None
-    if config.get("preprocess") is not None:
-        preprocess = Preprocess.from_dict(config["preprocess"])
+    preprocess, pose_sampling = None, None
+    if (stored := config.get("preprocess")) is not None:
+        if stored.get("kind") == "pose":
+            pose_sampling = PoseSampling.from_dict(stored)
+        else:
+            preprocess = Preprocess.from_dict(stored)
     class_names = config.get("class_names")
     return Checkpoint(
         model=model.eval(),
@@ -223,6 +231,7 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
         source=source or str(folder),
         arguments=config.get("arguments", {}),
         preprocess=preprocess,
+        pose_sampling=pose_sampling,
         class_names=numbered_classes(model) if class_names is None else class_names,
         calibration=config.get("calibration"),
         extra=config.get("extra") or {},

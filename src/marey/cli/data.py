@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
         name="render", no_args_is_help=True, help="Render data that needs no download."
     )
     rendering.command("mocap")(render_mocap)
+    rendering.command("poses")(render_poses)
     rendering.command("youtube8m-mini")(render_youtube8m)
     rendering.command("action-videos")(render_action_videos)
     rendering.callback()(lambda: None)
@@ -219,6 +220,28 @@ def render_mocap(
     else:
         render_dataset(out, clips, plan, workers=workers)
     say(f"{out}: {clips} clips of {len(plan.class_names())} actions; train with --data {out}")
+
+
+def render_poses(
+    out: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    cmu: Annotated[
+        Path, typer.Option(help="Folder with joints_mm_60fps.npz and layout.json (CMU recordings).")
+    ],
+    windows: Annotated[int, typer.Option(min=1, help="Windows in all splits together.")] = 60000,
+    recordings: Annotated[
+        Path | None, typer.Option(help="Your own: <action>/*.bvh, or <action>/*.amc with an .asf.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Window i is drawn from (seed, i).")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes.")] = 2,
+) -> None:
+    """Draw windows of keypoints as a pose network reports them, from captured and composed
+    motions."""
+    from marey.synthetic.poses.render import PosePlan
+    from marey.synthetic.poses.render import render_poses as render
+
+    plan = PosePlan(cmu=str(cmu), own=None if recordings is None else str(recordings), seed=seed)
+    render(out, windows, plan, workers=workers, progress=_bar("windows"))
+    say(f"{out}: {windows} windows of 2 s; train with: marey train mini_pose --data {out}")
 
 
 def render_youtube8m(

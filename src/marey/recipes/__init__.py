@@ -15,6 +15,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         direcformer.direcformer_something_v2,
         direcformer.direcformer_kinetics400,
         direcformer.direcformer_mini,
+        mini.mini_pose,
         mini.mini_stem,
         mini.mini_mocap,
         mini.mini_order,

@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from marey.datasets.clips import ClipDataset
+from marey.datasets.poses import PoseWindows
 from marey.errors import UserError
 from marey.training.plan import Plan
 from marey.training.sampler import Key, PartSampler, SampleStream
@@ -88,4 +89,6 @@ def loader_of(
 def without_augmentation(data: Any) -> Any:
     """Return the same clips under evaluation preprocessing; other data, which is not augmented when
     read, as it is."""
+    if isinstance(data, PoseWindows):
+        return PoseWindows(data.index)
     return ClipDataset(data.index, data.preprocess) if isinstance(data, ClipDataset) else data

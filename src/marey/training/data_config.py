@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from marey.datasets.tfrecord import OnCorrupt
 from marey.training.settings import CHECKED, Several, Share
+from marey.transforms.pose_augment import PoseAugment
 from marey.transforms.preprocess import Preprocess
 
 
@@ -91,5 +92,7 @@ class DataConfig:
     """Frames, size, mean and std; None takes those of the checkpoint in `model.init_from`."""
     feature_cache: FeatureCacheConfig | None = None
     """Train on stored features of the frozen stem; None runs the stem in every step."""
+    pose_augment: PoseAugment | None = None
+    """Task "poses": how windows of keypoints are changed in training; None: not at all."""
     detection: DetectionData = field(default_factory=DetectionData)
     features: FeaturesData = field(default_factory=FeaturesData)

@@ -40,6 +40,7 @@ from torch.utils.data import default_collate
 
 from marey.errors import unknown_name
 from marey.training.stages import Stage, stage_at
+from marey.transforms.pose_clip import PoseSampling
 from marey.transforms.preprocess import Preprocess
 
 Batch = dict[str, Any]
@@ -241,7 +242,7 @@ class Task:
     """Arguments of the model that follow from the data, such as num_classes; the recipe's own win
     over them."""
     class_names: tuple[str, ...] = ()
-    preprocess: Preprocess | None = None
+    preprocess: Preprocess | PoseSampling | None = None
     """The specification that travels in the checkpoint."""
     collate: Callable[[list[Any]], Batch] = default_collate
     labels: Sequence[int] | None = None

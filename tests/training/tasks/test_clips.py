@@ -37,6 +37,6 @@ def test_training_mixes_and_smooths_and_evaluation_does_not() -> None:
 
 def test_an_unknown_task_is_named() -> None:
     with pytest.raises(
-        UserError, match="objective.task should be 'clips', 'features' or 'detection'"
+        UserError, match="objective.task should be 'clips', 'poses', 'features' or 'detection'"
     ):
         override(TrainConfig(), ["objective.task=clip"])

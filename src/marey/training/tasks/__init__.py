@@ -7,13 +7,14 @@ from collections.abc import Callable
 from marey.errors import UserError
 from marey.training.config import TrainConfig
 from marey.training.task import Task
-from marey.training.tasks import clips, detection, features
+from marey.training.tasks import clips, detection, features, poses
 from marey.training.terms.adversarial import AdversarialTraining
 
 TASKS: dict[str, Callable[[TrainConfig], Task]] = {
     "clips": clips.build,
     "features": features.build,
     "detection": detection.build,
+    "poses": poses.build,
 }
 """`objective.task` -> the function that builds it."""
 

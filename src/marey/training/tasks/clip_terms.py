@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from marey.errors import UserError
 from marey.losses.classification import balanced_class_weights
 from marey.metrics.order import chance_order_accuracy
 from marey.training.config import TrainConfig
@@ -45,12 +46,18 @@ class ClipTerms:
 
 
 def build_terms(
-    config: TrainConfig, class_names: tuple[str, ...], labels: Sequence[int], preprocess: Preprocess
+    config: TrainConfig,
+    class_names: tuple[str, ...],
+    labels: Sequence[int],
+    num_frames: int,
+    preprocess: Preprocess | None = None,
 ) -> ClipTerms:
     """Build the terms that have a weight, in the order of `CLIP_TERMS`.
 
     Args:
         labels: class of every training sample.
+        num_frames: T, frames of a clip.
+        preprocess: of clips of pixels, which a teacher needs.
 
     Raises:
         UserError: if a term is unknown or does not fit the data.
@@ -63,10 +70,12 @@ def build_terms(
             balanced_class_weights(labels, len(class_names)) if is_balanced else None
         )
     if {*ORDER_TERMS} & set(settings.weights):
-        add_order(parts, settings, class_names, preprocess.sampling.num_frames)
+        add_order(parts, settings, class_names, num_frames)
     if "label" in settings.weights:
         add_label(parts, settings, class_names, config.data.unseen_classes)
     if "teacher" in settings.weights:
+        if preprocess is None:
+            raise UserError("term 'teacher' takes clips of pixels; leave it out of the task poses")
         parts.terms["teacher"] = build_teacher_term(settings.teacher, class_names, preprocess)
         parts.extra["teacher"] = settings.teacher.checkpoint
     return parts

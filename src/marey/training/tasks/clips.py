@@ -33,7 +33,9 @@ def build(config: TrainConfig) -> Task:
     train, val = open_splits(config.data, config.train.seed)
     preprocess = preprocess_of(config)
     labels = [train.label_index(sample) for sample in train.samples]
-    parts = build_terms(config, train.class_names, labels, preprocess)
+    parts = build_terms(
+        config, train.class_names, labels, preprocess.sampling.num_frames, preprocess
+    )
     objective = ClipsObjective(
         config.objective.weights,
         parts.terms,
