@@ -32,7 +32,9 @@ class Prediction:
     set at 90 % coverage; "not_calibrated" or "damaged", why there is none; on request "stability".
     With given labels the unknown test does not run, and "relative_to_labels" is true."""
     clips: tuple[Clip, ...] = ()
-    """The sampled frames, one clip per temporal view; empty for models of features."""
+    """The sampled frames, one clip per temporal view; empty for models of features and poses."""
+    persons: tuple[Any, ...] = ()
+    """What each person does (`inference.poses.PersonAnswer`), where a pose model answered."""
     calibration: dict[str, Any] | None = None
     """What the model stores about trust, for `set`."""
 
@@ -81,10 +83,13 @@ class Prediction:
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Return the entry of this video in the JSON of `marey predict`."""
         predictions = [{"label": label, "probability": round(p, 6)} for label, p in self.top(top)]
-        return {
+        entry: dict[str, Any] = {
             "video": self.video,
             "predictions": predictions,
             "frame_seconds": [round(seconds, 4) for seconds in self.frame_seconds],
             "trust": self.trust,
             "error": None,
         }
+        if self.persons:
+            entry["persons"] = [person.to_dict(self.class_names, top) for person in self.persons]
+        return entry

@@ -1,0 +1,226 @@
+"""What the bundled models say of real people: 129 windows labelled by eye before the pose model
+was trained.
+
+    python -m benchmarks.real_people --shared ../shared --out results/real_people.json
+
+A label outside a model's vocabulary counts as "none": the right answer is "unknown". "Unknown" for
+a known action is wrong. Intervals are Clopper-Pearson's at 95 %. Poses are found once and kept in
+--poses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.interleave import machine
+from marey.checkpoints.load import load_checkpoint
+from marey.files import read_json, write_json
+from marey.inference.poses import NO_PERSON, POSE_FPS, PosePredictor
+from marey.inference.predictor import Predictor
+from marey.persons.pose_tracks import PoseTracks, read_poses
+from marey.video.decode import open_video
+
+LABELS = Path(__file__).parents[1] / "results" / "real_people_labels.json"
+
+SAME = {
+    "wave": "wave or signal",
+    "throw": "throw or dribble",
+    "handshake": "shake hands",
+    "fall": "fall or lie down",
+    "lie": "fall or lie down",
+    "flip": "flip or roll",
+}
+"""Label by eye -> name in a vocabulary, where they are spelled otherwise; fixed before training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One window: what is shown, what should be said, what was said."""
+
+    window: dict[str, Any]
+    truth: str
+    answer: str
+    first_guess: str
+
+
+def interval(hits: int, n: int, level: float = 0.95) -> list[float]:
+    """Return Clopper and Pearson's interval of a proportion.
+
+    Clopper and Pearson, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the
+    Binomial", 1934: the p at which `hits` or more (or fewer) have a chance of (1 - level) / 2.
+    """
+    tail = (1 - level) / 2
+
+    def chance(p: float, counts: range) -> float:
+        return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in counts)
+
+    def solve(counts: range, rising: bool) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            if (chance(middle, counts) < tail) == rising:
+                low = middle
+            else:
+                high = middle
+        return (low + high) / 2
+
+    if n == 0:
+        return [0.0, 1.0]
+    lower = 0.0 if hits == 0 else solve(range(hits, n + 1), True)
+    upper = 1.0 if hits == n else solve(range(hits + 1), False)
+    return [round(lower, 4), round(upper, 4)]
+
+
+def truth_of(label: str, vocabulary: Sequence[str]) -> str:
+    """Return what a model of this vocabulary should say: the action, "unknown", or "no person"."""
+    name = SAME.get(label, label)
+    if name == NO_PERSON:
+        return NO_PERSON
+    return name if name in vocabulary else "unknown"
+
+
+def rate(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return share right, number and interval."""
+    hits = sum(row.answer == row.truth for row in rows)
+    share = round(hits / len(rows), 4) if rows else None
+    return {"n": len(rows), "right": hits, "share": share, "interval": interval(hits, len(rows))}
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the must-shows: known actions, unknown ones, nobody; and each label with what it was
+    called."""
+    known = [row for row in rows if row.truth not in ("unknown", NO_PERSON)]
+    labels = sorted({row.window["label"] for row in rows})
+    per_label = {}
+    for label in labels:
+        mine = [row for row in rows if row.window["label"] == label]
+        called: dict[str, int] = {}
+        for row in mine:
+            called[row.answer] = called.get(row.answer, 0) + 1
+        per_label[label] = {
+            **rate(mine),
+            "truth": mine[0].truth,
+            "called": dict(sorted(called.items(), key=lambda item: -item[1])),
+        }
+    guesses = sum(row.first_guess == row.truth for row in known)
+    return {
+        "known_actions": rate(known),
+        "known_actions_first_guess": {
+            "n": len(known),
+            "right": guesses,
+            "share": round(guesses / max(len(known), 1), 4),
+            "interval": interval(guesses, len(known)),
+            "note": "without the unknown test",
+        },
+        "unknown_recognised": rate([row for row in rows if row.truth == "unknown"]),
+        "no_person": rate([row for row in rows if row.truth == NO_PERSON]),
+        "per_data_set": {
+            name: rate([row for row in known if row.window["dataset"] == name])
+            for name in sorted({row.window["dataset"] for row in known})
+        },
+        "per_label": per_label,
+    }
+
+
+def poses_of(path: Path, store: Path) -> PoseTracks:
+    """Return the poses of a video, from the store where they are there."""
+    stored = store / f"{path.parent.parent.name}_{path.parent.name}_{path.name}.npz"
+    if stored.is_file():
+        return PoseTracks.load(stored)
+    found = read_poses(path, fps=POSE_FPS)
+    found.save(stored)
+    return found
+
+
+def span_of(window: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the seconds of a window; None for a whole clip."""
+    if window["start_seconds"] is None:
+        return None
+    return float(window["start_seconds"]), float(window["end_seconds"])
+
+
+def ask_poses(
+    predictor: PosePredictor, windows: Sequence[dict[str, Any]], shared: Path, store: Path
+) -> Iterator[Row]:
+    """Let a pose model answer the windows."""
+    for window in windows:
+        path = shared / window["path"]
+        path = path if path.exists() else shared / "data" / window["path"]
+        prediction = predictor.predict_tracks(poses_of(path, store), span=span_of(window))
+        first = prediction.top(1)[0][0]
+        answer = "unknown" if prediction.trust["unknown"] else first
+        truth = truth_of(window["label"], predictor.class_names)
+        yield Row(window=window, truth=truth, answer=answer, first_guess=first)
+
+
+def ask_pixels(
+    predictor: Predictor, windows: Sequence[dict[str, Any]], shared: Path
+) -> Iterator[Row]:
+    """Let a picture model answer the windows: three clips spread over each."""
+    for window in windows:
+        path = shared / window["path"]
+        path = path if path.exists() else shared / "data" / window["path"]
+        span = span_of(window)
+        with open_video(path) as reader:
+            start, end = span or (0.0, reader.duration_seconds)
+            clip = predictor.preprocess.sample(reader, start_seconds=start, end_seconds=end)
+        prediction = predictor.predict_clip(clip)
+        first = prediction.top(1)[0][0]
+        answer = "unknown" if prediction.trust["unknown"] else first
+        truth = truth_of(window["label"], predictor.class_names)
+        yield Row(window=window, truth=truth, answer=answer, first_guess=first)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--poses", type=Path, default=Path(".cache/real_people"))
+    parser.add_argument("--model", default="marey-mini")
+    parser.add_argument("--pixels", default="marey-mini-rgb")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    given.poses.mkdir(parents=True, exist_ok=True)
+
+    windows = read_json(LABELS)["windows"]
+    found: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "command": "python -m benchmarks.real_people --shared ../shared",
+        "windows": len(windows),
+        "models": {},
+    }
+    models: dict[str, Any] = {}
+    pose_model = PosePredictor(load_checkpoint(given.model))
+    models[given.model] = list(ask_poses(pose_model, windows, given.shared, given.poses))
+    if given.pixels:
+        pixel_model = Predictor(load_checkpoint(given.pixels))
+        models[given.pixels] = list(ask_pixels(pixel_model, windows, given.shared))
+    for name, rows in models.items():
+        found["models"][name] = {
+            **summary(rows),
+            "rows": [
+                {**row.window, "truth": row.truth, "answer": row.answer, "guess": row.first_guess}
+                for row in rows
+            ],
+        }
+        for key in ("known_actions", "known_actions_first_guess", "unknown_recognised"):
+            print(name, key, found["models"][name][key])
+        print(name, "no_person", found["models"][name]["no_person"])
+        for label, entry in found["models"][name]["per_label"].items():
+            print(f"   {label:22s} {entry['right']}/{entry['n']} {entry['called']}")
+    if given.out is not None:
+        write_json(given.out, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Predictions for what people do, from their poses: persons, tracks, windows, the model, one
+answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marey.checkpoints.folder import Checkpoint
+from marey.errors import UserError
+from marey.inference.pose_windows import PoseClips, cut_tracks, fuse, fuse_by_track
+from marey.inference.prediction import Prediction
+from marey.inference.zero_shot import rank_labels
+from marey.models.outputs import outputs_of
+from marey.persons.pose_tracks import PoseTracks, read_poses
+from marey.persons.poses import PoseFinder
+from marey.transforms.pose_clip import PoseSampling
+
+NO_PERSON = "no person"
+"""The answer where nobody was found for long enough."""
+
+BATCH_SIZE = 64
+"""Windows of one forward pass."""
+
+POSE_FPS = 12.5
+"""Frames a second in which people are looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonAnswer:
+    """What one person does."""
+
+    track: int
+    probabilities: Tensor
+    """(K,), over the known actions."""
+    unknown_score: float
+    """1 is the stored limit; NaN where the checkpoint has none."""
+    start_seconds: float
+    end_seconds: float
+
+    @property
+    def unknown(self) -> bool | None:
+        """Whether no known action is likely enough; None where the checkpoint has no limit."""
+        return None if math.isnan(self.unknown_score) else self.unknown_score > 1
+
+    def to_dict(self, class_names: Sequence[str], top: int = 5) -> dict[str, Any]:
+        """Return the entry of this person in the JSON of `marey predict`."""
+        best = self.probabilities.topk(min(top, len(class_names)))
+        return {
+            "track": self.track,
+            "start_seconds": round(self.start_seconds, 3),
+            "end_seconds": round(self.end_seconds, 3),
+            "unknown": self.unknown,
+            "predictions": [
+                {"label": class_names[int(place)], "probability": round(float(p), 6)}
+                for p, place in zip(best.values, best.indices, strict=True)
+            ],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseAnswer:
+    """What happens in a video, or a stretch of it."""
+
+    probabilities: Tensor
+    """(K,), over the known actions; empty where nobody was found."""
+    known_probability: float
+    """Of the most probable known action, beside the class of all that has no name."""
+    unknown_score: float
+    """1 is the stored limit."""
+    agreement: float
+    """Share of the windows, by their say, whose own answer is the video's."""
+    persons: tuple[PersonAnswer, ...]
+    """The person with most to say first."""
+    clips: PoseClips
+
+    @property
+    def somebody(self) -> bool:
+        """Whether anybody was found."""
+        return len(self.clips) > 0
+
+
+class PosePredictor:
+    """A classifier of windows of keypoints, and what finds the people and their poses.
+
+    Args:
+        checkpoint: of a pose model.
+        device: where the model runs; the pose network runs on the CPU.
+        finder: who finds people and poses; None: `persons.sources.pose_finder("auto")`.
+
+    Raises:
+        UserError: if the checkpoint is of no pose model.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str | torch.device = "cpu",
+        finder: PoseFinder | None = None,
+    ) -> None:
+        if checkpoint.pose_sampling is None:
+            raise UserError(f"{checkpoint.source} reads no poses; marey-mini does")
+        self.checkpoint = checkpoint
+        self.model = checkpoint.model.to(device).eval()
+        self.sampling: PoseSampling = checkpoint.pose_sampling
+        self.device = torch.device(device)
+        self.finder = finder
+        names = checkpoint.class_names
+        other = checkpoint.extra.get("other_class")
+        self.known = [number for number, name in enumerate(names) if name != other]
+        self.class_names = tuple(names[number] for number in self.known)
+
+    @property
+    def name(self) -> str:
+        """Name or folder the model was loaded from."""
+        return self.checkpoint.source
+
+    def __call__(
+        self,
+        video: str | Path,
+        *,
+        labels: Sequence[str] | None = None,
+        trust: str = "basic",
+        max_pixels: int | None = None,
+        max_seconds: float | None = None,
+    ) -> Prediction:
+        """Say what is done in a video.
+
+        Args:
+            labels: rank these names, never trained on, by meaning instead of the model's actions.
+            trust: "basic" or "full".
+            max_pixels, max_seconds: refuse larger or longer videos.
+
+        Raises:
+            VideoError: if the video cannot be read.
+        """
+        if trust not in ("basic", "full"):
+            raise UserError(f"trust '{trust}' is neither 'basic' nor 'full'")
+        found = read_poses(
+            video,
+            fps=POSE_FPS,
+            finder=self.finder,
+            max_pixels=max_pixels,
+            max_seconds=max_seconds,
+        )
+        return self.predict_tracks(found, labels=labels)
+
+    def predict_tracks(
+        self,
+        found: PoseTracks,
+        *,
+        span: tuple[float, float] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> Prediction:
+        """Say what the people of a video do, from poses that are already found.
+
+        Args:
+            span: seconds from and to which to look; None: the whole video.
+        """
+        answer = self.answer(found, span, labels)
+        seconds = tuple(
+            float(second)
+            for second in found.seconds
+            if span is None or span[0] <= second <= span[1]
+        )
+        if not answer.somebody:
+            return Prediction(
+                video=found.video,
+                model=self.name,
+                class_names=(NO_PERSON,),
+                probabilities=torch.ones(1),
+                frame_seconds=seconds,
+                trust=no_person_trust(),
+            )
+        return Prediction(
+            video=found.video,
+            model=self.name,
+            class_names=self.class_names if labels is None else tuple(labels),
+            probabilities=answer.probabilities,
+            frame_seconds=seconds,
+            trust=self._trust(answer, labels),
+            persons=answer.persons,
+        )
+
+    def answer(
+        self,
+        found: PoseTracks,
+        span: tuple[float, float] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> PoseAnswer:
+        """Ask the model about every window of everyone, and fuse its answers."""
+        clips = cut_tracks(found, self.sampling, span)
+        if not len(clips):
+            return PoseAnswer(
+                probabilities=torch.zeros(0),
+                known_probability=0.0,
+                unknown_score=float("nan"),
+                agreement=float("nan"),
+                persons=(),
+                clips=clips,
+            )
+        outputs = outputs_of(self.model, clips.clips, batch_size=BATCH_SIZE, device=self.device)
+        every = self.probabilities(outputs["logits"])  # (W, K with "other")
+        shown = (
+            every[:, self.known]
+            if labels is None
+            else rank_labels(outputs, labels, self.checkpoint)
+        )
+        fused, fused_every = fuse(shown, clips), fuse(every, clips)
+        fused = fused / fused.sum()
+        agree = (shown.argmax(-1) == fused.argmax()).to(clips.weight)
+        return PoseAnswer(
+            probabilities=fused,
+            known_probability=float(fused_every[self.known].max()),
+            unknown_score=self.unknown_score(fused_every),
+            agreement=float(agree @ clips.weight / clips.weight.sum().clamp_min(1e-9)),
+            persons=self._persons(shown, every, clips),
+            clips=clips,
+        )
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return probabilities (..., K) of logits (..., K), at the checkpoint's temperature."""
+        return (logits / self.checkpoint.temperature).softmax(-1)
+
+    def unknown_score(self, probabilities: Tensor) -> float:
+        """Return how likely none of the known actions is shown: 1 is the limit beyond which the
+        answer is "unknown".
+
+        The score is 1 less the largest probability of a known action, beside the class of all that
+        has no name; the stored limit lets a share of known held-out videos through.
+
+        Args:
+            probabilities: (K,), the class without a name included.
+        """
+        stored = (self.checkpoint.calibration or {}).get("unknown")
+        if not stored:
+            return float("nan")
+        return float((1 - probabilities[self.known].max()) / stored["threshold"])
+
+    def _persons(self, shown: Tensor, every: Tensor, clips: PoseClips) -> tuple[PersonAnswer, ...]:
+        answers = []
+        whole = fuse_by_track(every, clips)
+        length = self.sampling.seconds
+        for number, probabilities in fuse_by_track(shown, clips).items():
+            mine = [place for place, track in enumerate(clips.tracks) if track == number]
+            say = float(clips.weight[mine].sum())
+            starts = [clips.start_seconds[place] for place in mine]
+            person = PersonAnswer(
+                track=number,
+                probabilities=probabilities / probabilities.sum(),
+                unknown_score=self.unknown_score(whole[number]),
+                start_seconds=max(0.0, min(starts)),
+                end_seconds=max(starts) + length,
+            )
+            answers.append((say, person))
+        answers.sort(key=lambda pair: -pair[0])
+        return tuple(person for _, person in answers)
+
+    def _trust(self, answer: PoseAnswer, labels: Sequence[str] | None) -> dict[str, Any]:
+        trust: dict[str, Any] = {
+            "probability": round(float(answer.probabilities.max()), 6),
+            "calibrated": labels is None and self.checkpoint.calibrated,
+            "agreement": round(answer.agreement, 4),
+        }
+        if labels is not None:
+            return {**trust, "relative_to_labels": True}
+        score = answer.unknown_score
+        if math.isnan(score):
+            return {**trust, "ood_score": None, "unknown": None}
+        return {
+            **trust,
+            "ood_score": round(score, 4),
+            "ood_threshold": 1.0,
+            "unknown": score > 1,
+            "reason": "no known action is likely enough" if score > 1 else None,
+        }
+
+
+def no_person_trust() -> dict[str, Any]:
+    """Return the trust block of a video in which nobody was found."""
+    return {
+        "probability": 1.0,
+        "calibrated": False,
+        "agreement": 1.0,
+        "ood_score": None,
+        "unknown": None,
+        "reason": "nobody was found for long enough to see what they do",
+    }

@@ -1,0 +1,55 @@
+"""The benchmark on labelled windows of real video: intervals, and what counts as right."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.real_people import LABELS, SAME, Row, interval, summary, truth_of
+from marey.inference.poses import NO_PERSON
+from marey.synthetic.poses.vocabulary import OTHER, VOCABULARY
+
+
+def row(label: str, truth: str, answer: str, guess: str | None = None) -> Row:
+    window = {"label": label, "dataset": "clips"}
+    return Row(window=window, truth=truth, answer=answer, first_guess=guess or answer)
+
+
+def test_intervals_of_clopper_and_pearson_from_their_tables():
+    assert interval(0, 10) == pytest.approx([0.0, 0.3085], abs=1e-4)
+    assert interval(10, 10) == pytest.approx([0.6915, 1.0], abs=1e-4)
+    assert interval(5, 10) == pytest.approx([0.1871, 0.8129], abs=1e-4)
+    assert interval(0, 0) == [0.0, 1.0]
+
+
+def test_a_label_outside_the_vocabulary_should_be_unknown():
+    assert truth_of("walk", ["walk"]) == "walk"
+    assert truth_of("mop", ["walk"]) == "unknown"
+    assert truth_of("handshake", ["shake hands"]) == "shake hands"
+    assert truth_of("no person", ["walk"]) == NO_PERSON
+
+
+def test_unknown_for_a_known_action_is_wrong_and_the_guess_is_reported_beside_it():
+    rows = [
+        row("walk", "walk", "unknown", "walk"),
+        row("walk", "walk", "walk"),
+        row("mop", "unknown", "unknown", "walk"),
+        row("no person", NO_PERSON, "walk"),
+    ]
+    found = summary(rows)
+    assert found["known_actions"]["right"] == 1
+    assert found["known_actions_first_guess"]["right"] == 2
+    assert found["unknown_recognised"]["share"] == 1.0
+    assert found["no_person"]["right"] == 0
+
+
+def test_the_committed_labels_are_whole_and_their_spellings_are_in_the_vocabulary():
+    windows = json.loads(LABELS.read_text())["windows"]
+    counts = {
+        name: sum(w["dataset"] == name for w in windows)
+        for name in ("ut_interaction", "surv_fight", "clips")
+    }
+    assert counts == {"ut_interaction": 60, "surv_fight": 60, "clips": 9}
+    assert set(SAME.values()) <= set(VOCABULARY)
+    assert OTHER not in {w["label"] for w in windows}
