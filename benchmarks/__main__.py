@@ -105,6 +105,19 @@ def training_goals(result: dict[str, Any]) -> list[Goal]:
     ]
 
 
+def persons_goals(result: dict[str, Any]) -> list[Goal]:
+    """Read how many real people are found, and how fast."""
+    auto = result["labelled_frames"]["methods"]["auto"]
+    both = result["ut_interaction"]["both_people_of_two"]["auto"]["share"]
+    speed = result["chain"]["frames_per_processor_second"]["auto"]["all"]
+    return [
+        Goal(what="people of 40 pixels found, recall", measured=auto["recall"], goal=0.85),
+        Goal(what="people found, precision", measured=auto["precision"], goal=0.9),
+        Goal(what="both people of UT-Interaction, share of frames", measured=both, goal=0.85),
+        Goal(what="decode, find and follow people, frames a core second", measured=speed, goal=8),
+    ]
+
+
 def decode_goals(result: dict[str, Any]) -> list[Goal]:
     """Read decoding beside each peer: the mean over sizes of the ratios of processor time."""
     return [
@@ -249,6 +262,16 @@ BENCHMARKS: dict[str, Benchmark] = {
         ],
         bars=lambda r: {kind.replace("_", " "): row["ratio"] for kind, row in r["kinds"].items()},
         unit="times the peer's frames/s",
+        quick=None,
+    ),
+    "persons": Benchmark(
+        title="Real people found in 50 labelled frames",
+        file="persons.json",
+        goals=persons_goals,
+        bars=lambda r: {
+            name: row["recall"] for name, row in r["labelled_frames"]["methods"].items()
+        },
+        unit="recall at IoU .5",
         quick=None,
     ),
     "timeline_memory": Benchmark(
