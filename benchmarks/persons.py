@@ -5,8 +5,9 @@
 Part 1: the 50 frames of tests/persons/person_boxes.json, each looked at by itself; a find is right
 if its IoU with a drawn box is at least .5. Persons lower than 40 pixels and ignored regions count
 neither way. Part 2: UT-Interaction, every tenth frame: are both people found? Part 3: frames per
-second of processor time for the whole chain, decoding to tracks. Everything runs on one thread,
-the methods of part 1 in turns; times are processor time, which neighbours hardly change.
+second of processor time for the whole chain, decoding to tracks. Part 4: do the people of
+UT-Interaction's hugs keep their track numbers, by the clothes they wear before and after?
+Everything runs on one thread, the methods of part 1 in turns; times are processor time, which neighbours hardly change.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,8 @@ from benchmarks.interleave import machine
 from marey.datasets.ava_clips import clip_indices
 from marey.files import write_json
 from marey.inference.detector import Detector
-from marey.persons.follow import follow
-from marey.persons.similarity import box_iou
+from marey.persons.follow import Follower, follow
+from marey.persons.similarity import box_iou, clothes_colours, colour_similarity
 from marey.persons.sources import person_finder, pose_finder
 from marey.video.decode import VideoReader, open_video
 from marey.video.sampling import frames_at_rate
@@ -43,6 +45,8 @@ TWO_PEOPLE = ("handshake", "hug", "kick", "punch", "push")
 """Classes of UT-Interaction that show two people; "point" shows one."""
 CHAIN_FPS = 12.5
 RESAMPLES = 2000
+TOUCHING = 0.1
+"""Boxes that overlap more show the clothes of both."""
 
 Array = NDArray[np.floating]
 
@@ -225,8 +229,63 @@ def chain(shared: Path) -> dict[str, Any]:
     }
 
 
+def identities(shared: Path) -> dict[str, Any]:
+    """Run part 4: compare the clothes of each pair of tracks at the beginning and at the end.
+
+    Clothes are looked at where a person touches nobody, in the first and the last third of the
+    video. A pair has changed numbers if it is more alike the other way round.
+    """
+    finder = pose_finder("auto")
+    kept, changed, uncompared = 0, [], 0
+    paths = sorted((shared / "data" / "ut_interaction" / "hug").glob("*.avi"))
+    for path in paths:
+        worn: dict[int, dict[int, Array]] = {}
+        with open_video(path, threads=1) as reader:
+            indices = sorted(set(frames_at_rate(reader.frame_seconds, CHAIN_FPS)))
+            follower = Follower(finder)
+            frames = reader.frames_at(indices).frames
+            for place, (index, frame) in enumerate(zip(indices, frames, strict=True)):
+                found = follower(frame, index, reader.frame_seconds[index])
+                boxes = found.people.boxes_xyxy_norm
+                colours = clothes_colours(frame.numpy(), boxes)
+                touching = (box_iou(boxes, boxes) > TOUCHING).sum(axis=1) > 1
+                for person, number in enumerate(found.numbers):
+                    if not touching[person]:
+                        worn.setdefault(number, {})[place] = colours[person]
+        margins = [
+            margin(worn[first], worn[second], len(indices))
+            for first, second in combinations(sorted(worn), 2)
+        ]
+        compared = [value for value in margins if value is not None]
+        uncompared += not compared
+        kept += sum(value >= 0 for value in compared)
+        changed += [[path.name, round(value, 2)] for value in compared if value < 0]
+    return {
+        "videos": len(paths),
+        "pairs_kept": kept,
+        "pairs_changed": changed,
+        "videos_without_a_pair_at_both_ends": uncompared,
+    }
+
+
+def margin(first: dict[int, Array], second: dict[int, Array], length: int) -> float | None:
+    """Return by how much two people are more alike themselves than each other, first third of
+    `length` frames against last; None where they are not both seen alone in both."""
+    both = sorted(first.keys() & second.keys())
+    start = [place for place in both if place < length / 3]
+    end = [place for place in both if place >= 2 * length / 3]
+    if len(start) < 2 or len(end) < 2:
+        return None
+
+    def mean_colours(places: list[int]) -> Array:
+        return np.stack([np.mean([p[i] for i in places], axis=0) for p in (first, second)])
+
+    alike = colour_similarity(mean_colours(start), mean_colours(end))
+    return float(alike[0, 0] + alike[1, 1] - alike[0, 1] - alike[1, 0])
+
+
 def main() -> None:
-    """Run the three parts and write them."""
+    """Run the four parts and write them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument(
@@ -246,6 +305,7 @@ def main() -> None:
         "labelled_frames": labelled_frames(options.shared),
         "ut_interaction": ut_interaction(options.shared, options.every),
         "chain": chain(options.shared),
+        "identities": identities(options.shared),
     }
     write_json(options.out, result)
     print(json.dumps(result, indent=1))

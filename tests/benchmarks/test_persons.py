@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.persons import LABELS, MIN_HEIGHT, Counts, count, rates, shares
+from benchmarks.persons import LABELS, MIN_HEIGHT, Counts, count, margin, rates, shares
 from marey.persons.sources import person_finder
 from marey.video.decode import open_video
 
@@ -59,6 +59,19 @@ def test_shares_weigh_videos_by_their_frames():
     assert found["share"] == 0.75
     assert found["frames"] == 4
     assert found["videos"] == 2
+
+
+def test_people_who_changed_numbers_are_told_by_their_clothes():
+    red, blue = np.eye(2)
+    kept = margin(dict.fromkeys(range(12), red), dict.fromkeys(range(12), blue), 12)
+    changed = margin(
+        {place: red if place < 6 else blue for place in range(12)},
+        {place: blue if place < 6 else red for place in range(12)},
+        12,
+    )
+    assert kept == 2
+    assert changed == -2
+    assert margin({0: red, 11: red}, {0: blue, 11: blue}, 12) is None
 
 
 def test_labels_are_boxes_inside_their_frames():
