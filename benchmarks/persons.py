@@ -7,7 +7,8 @@ if its IoU with a drawn box is at least .5. Persons lower than 40 pixels and ign
 neither way. Part 2: UT-Interaction, every tenth frame: are both people found? Part 3: frames per
 second of processor time for the whole chain, decoding to tracks. Part 4: do the people of
 UT-Interaction's hugs keep their track numbers, by the clothes they wear before and after?
-Everything runs on one thread, the methods of part 1 in turns; times are processor time, which neighbours hardly change.
+Everything runs on one thread, the methods of part 1 in turns; times are processor time, which
+neighbours hardly change.
 """
 
 from __future__ import annotations
