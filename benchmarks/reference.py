@@ -335,7 +335,10 @@ def answers() -> Iterator[tuple[str, Tensor]]:
 
     videos = [str(video) for video in EXAMPLES]
     with tempfile.TemporaryDirectory() as work:
-        for name, options in (("detect", ["--json"]), ("order", ["--shuffle", "1", "--json"])):
+        for name, options in (
+            ("detect", ["--persons", "own", "--json"]),
+            ("order", ["--shuffle", "1", "--json"]),
+        ):
             error = command([name, *videos, *options], Path(work) / name)
             if error:
                 raise RuntimeError(f"marey {name}: {error}")
