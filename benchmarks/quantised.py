@@ -5,8 +5,8 @@ answers.
     ../shared/data/ut_interaction]
 
 The model is exported by `marey export --format onnx` with and without `--int8`; contestants take
-turns. With `--data` the bundled marey-mini is exported too, and both forms answer the videos: the
-share of videos with the same answer.
+turns. With `--data` the bundled marey-mini-rgb is exported too, and both forms answer the videos:
+the share of videos with the same answer.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ def measure(folder: Path, depth: int, rounds: int, threads: int) -> dict[str, An
 
 
 def mini_cost(folder: Path, data: str, limit: int | None) -> dict[str, Any]:
-    """Return what 8 bits cost marey-mini on a data set."""
-    checkpoint = load_checkpoint("marey-mini")
+    """Return what 8 bits cost marey-mini-rgb on a data set."""
+    checkpoint = load_checkpoint("marey-mini-rgb")
     difference = export_onnx(checkpoint, folder / "mini.onnx", int8=True)
     return {
-        "model": "marey-mini",
+        "model": "marey-mini-rgb",
         "data": data,
         "relative_difference_of_outputs": difference,
         **accuracy_cost(checkpoint, folder / "mini.onnx", data, limit=limit),
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data", help="labelled videos for marey-mini's accuracy cost")
+    parser.add_argument("--data", help="labelled videos for marey-mini-rgb's accuracy cost")
     parser.add_argument("--limit", type=int, help="use that many videos")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -152,7 +152,7 @@ def reading(result: dict[str, Any]) -> str:
     if "accuracy" in result:
         cost = result["accuracy"]
         same, videos = cost["same_answer"], cost["videos"]
-        text += f" marey-mini names the same class on {same:.1%} of {videos} real videos."
+        text += f" marey-mini-rgb names the same class on {same:.1%} of {videos} real videos."
     return text
 
 

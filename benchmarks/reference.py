@@ -205,7 +205,7 @@ CLIPS = {
     "sevitar, paired stem, order": (4, 48),
     "grid_sevitar": (4, 48),
     "i3d": (8, 64),
-    "marey-mini": (8, 96),
+    "marey-mini-rgb": (8, 96),
     "marey-mini-order": (8, 96),
     "marey-mini-detect": (8, 112),
 }
@@ -215,7 +215,7 @@ BOXES_XYXY_NORM = ([[0.1, 0.2, 0.5, 0.9], [0.4, 0.1, 0.8, 0.7]], [[0.3, 0.3, 0.6
 """Of the two clips."""
 
 NO_ATTENTION = ("stem_classifier", "external, torchvision")
-BUNDLED = ("marey-mini", "marey-mini-detect", "marey-mini-gat", "marey-mini-order")
+BUNDLED = ("marey-mini-rgb", "marey-mini-detect", "marey-mini-gat", "marey-mini-order")
 
 
 def logits(folder: Path, recording: bool) -> Iterator[tuple[str, Any]]:
@@ -321,7 +321,7 @@ def tensors(prefix: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 def answers() -> Iterator[tuple[str, Tensor]]:
     """Give what the bundled models say about the videos of examples/."""
-    for name in ("marey-mini", "marey-mini-order", "marey-mini-gat"):
+    for name in ("marey-mini-rgb", "marey-mini-order", "marey-mini-gat"):
         predictor = marey.Predictor.load(name)
         for video in EXAMPLES:
             prediction = predictor(video)
@@ -470,7 +470,7 @@ def read_log(path: Path) -> dict[str, float]:
 
 def make_data(root: Path) -> None:
     """Make every data set of `RUNS`, and the public models that two recipes start from."""
-    actions = marey.Predictor.load("marey-mini").class_names
+    actions = marey.Predictor.load("marey-mini-rgb").class_names
     make_folder(root / "mocap", actions, videos=2, num_frames=16, fps=8)
     make_folder(root / "folder", LABELS, videos=4, num_frames=20, fps=10)
     make_clip_layouts(root)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.timeline_memory --out results/timeline_memory.json [--minutes 2 25]
 
-Each video is made on the spot (64 x 64, 5 frames/s, H.264) and answered by marey-mini in a process
-of its own; memory is the peak of that process less what it held when the model was loaded and had
-answered once.
+Each video is made on the spot (64 x 64, 5 frames/s, H.264) and answered by marey-mini-rgb in a
+process of its own; memory is the peak of that process less what it held when the model was loaded
+and had answered once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def measure_once(path: str, step_seconds: float) -> dict[str, Any]:
     from marey.video.decode import open_video
 
     torch.set_num_threads(1)
-    predictor = Predictor.load("marey-mini")
+    predictor = Predictor.load("marey-mini-rgb")
     with open_video(path) as reader:
         windows = iterate_windows(predictor, reader, step_seconds=step_seconds)
         next(windows)

@@ -72,7 +72,7 @@ def preprocess() -> Preprocess:
 
 def cells_of(paths: list[Path]) -> Tensor:
     """Return the features of some videos, half (N, T, 16, C): 4 x 4 cells of every frame."""
-    bundled: Any = load_checkpoint("marey-mini").model
+    bundled: Any = load_checkpoint("marey-mini-rgb").model
     trunk, prepare = bundled.patch_embed.trunk.image.eval(), preprocess()
     rows = []
     for path in paths:

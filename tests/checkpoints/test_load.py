@@ -55,9 +55,13 @@ def test_the_wheel_carries_the_weights_where_they_are_looked_for():
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["force-include"] == {"weights": "marey/weights"}
-    assert {"marey-mini", "marey-mini-detect", "marey-mini-gat", "marey-mini-order"} <= set(
+    assert {"marey-mini-rgb", "marey-mini-detect", "marey-mini-gat", "marey-mini-order"} <= set(
         bundled_names()
     )
+
+
+def test_the_short_name_loads_a_bundled_model():
+    assert load_checkpoint("marey-mini").source == "marey-mini"
 
 
 def test_bundled_checkpoints_load_and_stay_small():

@@ -48,4 +48,4 @@ def test_two_workers_answer_all_name_the_bad_and_resume(
 
 def test_an_output_folder_is_needed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--engine ray needs --out"):
-        predict_corpus([tmp_path], model="marey-mini", out=None)
+        predict_corpus([tmp_path], model="marey-mini-rgb", out=None)

@@ -15,7 +15,7 @@ from marey.inference.predictor import Predictor
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
-        ("marey-mini", Predictor),
+        ("marey-mini-rgb", Predictor),
         ("marey-mini-gat", FeaturePredictor),
         ("marey-mini-detect", Detector),
     ],
@@ -26,14 +26,14 @@ def test_the_task_of_a_model_chooses_the_class(model: str, kind: type) -> None:
 
 
 def test_the_public_predictor_loads_models_of_clips_and_of_features() -> None:
-    assert type(marey.Predictor.load("marey-mini")) is Predictor
+    assert type(marey.Predictor.load("marey-mini-rgb")) is Predictor
     assert type(marey.Predictor.load("marey-mini-gat")) is FeaturePredictor
     with pytest.raises(UserError, match="no classifier of clips, it answers 'marey detect'"):
         marey.Predictor.load("marey-mini-detect")
 
 
 def test_what_looks_at_single_clips_refuses_models_that_take_none() -> None:
-    assert type(load_clip_predictor("marey-mini")) is Predictor
+    assert type(load_clip_predictor("marey-mini-rgb")) is Predictor
     with pytest.raises(
         UserError, match="no classifier of clips, it answers 'marey predict --features'"
     ):

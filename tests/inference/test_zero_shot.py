@@ -38,7 +38,7 @@ def test_csls_takes_a_hub_down() -> None:
 
 def test_mistakes_are_named() -> None:
     toy = checkpoint(label_embeddings=torch.eye(2))
-    with pytest.raises(UserError, match="toy has no label-embedding head.*--model marey-mini"):
+    with pytest.raises(UserError, match="toy has no label-embedding head.*--model marey-mini-rgb"):
         rank_labels({"logits": torch.zeros(1, 2)}, ["run"], toy)
     with pytest.raises(UserError, match="label embeddings have 2 values, the model predicts 3"):
         rank_labels({"label_embedding": torch.zeros(1, 3)}, ["run"], toy)

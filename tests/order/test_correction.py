@@ -102,7 +102,7 @@ def test_repeated_frames_and_single_frames_are_refused():
 
 def test_a_model_without_temporal_attention_names_one_that_has_it():
     with pytest.raises(
-        NoTemporalAttentionError, match="Identity gives no temporal attention.*marey-mini"
+        NoTemporalAttentionError, match="Identity gives no temporal attention.*marey-mini-order"
     ):
         recover_order(nn.Identity(), brightening(1))
     joint = create_model(

@@ -6,7 +6,7 @@ from marey.recipes.mini import mini_preprocess
 
 def test_the_stem_and_the_linear_map_stay_as_they_are():
     config = finetune_folder()
-    assert config.model.init_from == "marey-mini"
+    assert config.model.init_from == "marey-mini-rgb"
     assert config.model.freeze == ("patch_embed", "grid_head")
 
 

@@ -24,5 +24,5 @@ def test_kinetics_is_cut_to_the_paper_s_80000_videos():
 
 def test_a_folder_starts_from_the_bundled_weights():
     config = get_recipe("sevitar_folder")
-    assert config.model.init_from == "marey-mini"
+    assert config.model.init_from == "marey-mini-rgb"
     assert config.objective.weights == {"class": 1.0, "label": 0.5}

@@ -42,6 +42,16 @@ def read(values: dict[str, Any]) -> TrainConfig:
     return config
 
 
+def test_training_on_pixels_started_from_the_model_that_is_now_called_rgb() -> None:
+    values = old({"kind": "classification"}) | {"model": {"init_from": "marey-mini"}}
+    assert read(values).model.init_from == "marey-mini-rgb"
+
+    poses = TrainConfig.from_dict(
+        {"recipe": "new", "model": {"init_from": "marey-mini"}, "objective": {"task": "poses"}}
+    )
+    assert poses.model.init_from == "marey-mini"
+
+
 def test_three_objectives_around_each_other_become_weights() -> None:
     arguments = {
         "inner": "label_embedding",

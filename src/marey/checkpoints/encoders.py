@@ -71,10 +71,10 @@ def load_encoder(source: str) -> LoadedEncoder:
 
 
 def bundled_frames(**arguments: Any) -> FrameStatistics:
-    """Return `FrameStatistics` with the ImageNet weights that `marey-mini` carries in half
+    """Return `FrameStatistics` with the ImageNet weights that `marey-mini-rgb` carries in half
     precision."""
     encoder = FrameStatistics(**arguments)
-    bundled: Any = load_checkpoint("marey-mini").model
+    bundled: Any = load_checkpoint("marey-mini-rgb").model
     encoder.trunk.load_state_dict(bundled.patch_embed.trunk.image.state_dict())
     return encoder.eval()
 

@@ -90,7 +90,7 @@ class Checkpoint:
         if self.preprocess is None:
             raise UserError(
                 f"{self.source}: does not say how a video becomes its input, so it takes no clips; "
-                "use a checkpoint that does, such as marey-mini"
+                "use a checkpoint that does, such as marey-mini-rgb"
             )
         return self.preprocess
 

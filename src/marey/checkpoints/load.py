@@ -37,6 +37,9 @@ def weights_folder(package: Path) -> Path:
 WEIGHTS_FOLDER = weights_folder(Path(__file__).resolve().parents[1])
 """The bundled checkpoints."""
 
+RENAMED = {"marey-mini": "marey-mini-rgb"}
+"""Name that a model of pixels was bundled under in an earlier version -> its name today."""
+
 
 def bundled_names() -> list[str]:
     """Return the names of the checkpoints that come with the package, sorted."""
@@ -64,6 +67,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         return load_folder(WEIGHTS_FOLDER / text, source=text)
     folder = Path(source)
     if not folder.exists():
+        if text in RENAMED:
+            return load_folder(WEIGHTS_FOLDER / RENAMED[text], source=text)
         if "/" in text or "\\" in text or not bundled_names():
             bundled = ", ".join(bundled_names()) or "none"
             raise UserError(

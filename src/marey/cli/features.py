@@ -25,7 +25,7 @@ def features(
     ],
     encoder: Annotated[
         str, typer.Option(help="Frame encoder: a checkpoint that reads clips, or inception:FILE.")
-    ] = "marey-mini",
+    ] = "marey-mini-rgb",
     sound: Annotated[str, typer.Option(help="Sound encoder: log-mel, or vggish:FILE.")] = "log-mel",
     pca: Annotated[
         str | None, typer.Option(help="Folder with mean.npy, eigenvals.npy, eigenvecs.npy.")

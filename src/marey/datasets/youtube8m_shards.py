@@ -45,7 +45,8 @@ class FeatureSet:
     """Feature name -> bytes a frame."""
     space: LabelSpace
     encoders: dict[str, Any]
-    """What made each feature ("rgb": {"model": "marey-mini", ...}); empty for the official data."""
+    """What made each feature ("rgb": {"model": "marey-mini-rgb", ...}); empty for the official
+    data."""
 
     def shards(self, *prefixes: str) -> list[str]:
         """List the shards whose name begins with the first prefix that any has; a single file is

@@ -120,7 +120,7 @@ def evaluate_unseen(
     if "label_embeddings" not in checkpoint.tensors:
         raise UserError(
             f"{checkpoint.source}: --unseen needs a model with a label-embedding head; "
-            "marey-mini and models of recipes sevitar_... have one"
+            "marey-mini-rgb and models of recipes sevitar_... have one"
         )
     index = options.choose_split(data)
     unseen = unseen_classes(checkpoint, index)

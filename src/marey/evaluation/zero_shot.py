@@ -113,7 +113,7 @@ def unseen_report(
     if answers.label_embedding is None:
         raise UserError(
             f"{checkpoint.source} has no label-embedding head, which --unseen needs; use "
-            "marey-mini, or train a recipe such as sevitar_ucf101"
+            "marey-mini-rgb, or train a recipe such as sevitar_ucf101"
         )
     seen = list(checkpoint.class_names)
     vectors = label_vectors([*seen, *unseen], checkpoint)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from marey.checkpoints.load import RENAMED
 from marey.datasets.index import VIDEO_SUFFIXES, DatasetIndex, Sample
 from marey.datasets.open import open_dataset
 from marey.datasets.tf_example import messages
@@ -34,7 +35,7 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        frames: str = "marey-mini",
+        frames: str = "marey-mini-rgb",
         sound: str = "log-mel",
         frames_pca: str | None = None,
         sound_pca: str | None = None,
@@ -43,7 +44,7 @@ class FeatureExtractor:
         """Load the encoders.
 
         Args:
-            frames: "marey-mini" or another checkpoint that reads clips, or "inception:FILE".
+            frames: "marey-mini-rgb" or another checkpoint that reads clips, or "inception:FILE".
             sound: "log-mel" (no weights), or "vggish:FILE".
             frames_pca, sound_pca: PCA files, see `PCA.load`.
             max_seconds: later seconds are left out (the data set: 300).
@@ -83,6 +84,8 @@ class FeatureExtractor:
         digest = values.pop("frames_digest", None)
         if folder is not None and (folder / values["frames"] / "config.json").is_file():
             values["frames"] = str(folder / values["frames"])
+        else:
+            values["frames"] = RENAMED.get(values["frames"], values["frames"])
         extractor = cls(**values)
         if digest not in (None, extractor.description["frames_digest"]):
             raise UserError(

@@ -65,12 +65,12 @@ class ClipEncoder:
             raise UserError(
                 f"'{source}' is an architecture without weights, and random encoder weights are "
                 "refused; "
-                "give a checkpoint such as marey-mini or a run's folder"
+                "give a checkpoint such as marey-mini-rgb or a run's folder"
             )
         checkpoint = load_checkpoint(source)
         if checkpoint.preprocess is None or checkpoint.task != "clips":
             raise UserError(
-                f"{source}: does not read clips, so it cannot encode frames; use marey-mini"
+                f"{source}: does not read clips, so it cannot encode frames; use marey-mini-rgb"
             )
         self.source = source
         self.model: nn.Module = checkpoint.model.eval()
@@ -103,7 +103,7 @@ class ClipEncoder:
         outputs = self.model(prepared[rows])
         if "embedding" not in outputs:
             raise UserError(
-                f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini"
+                f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini-rgb"
             )
         embedding = outputs["embedding"].float()
         return (

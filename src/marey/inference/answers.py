@@ -1,7 +1,7 @@
 """The one pass over videos: a model answers every video once, and every measure is computed from
 the stored answers.
 
-    answers = answer_videos(load_checkpoint("marey-mini"), index, AnswerOptions(views=(1, 3)))
+    answers = answer_videos(load_checkpoint("marey-mini-rgb"), index, AnswerOptions(views=(1, 3)))
     answers.logits                    # (N, V, K): N readable videos, V views of each
     answers.save("answers")           # answers.safetensors and answers.json, for Answers.load
 

@@ -95,12 +95,12 @@ class FeaturePredictor:
         if trust != "basic":
             raise UserError(
                 f"{self.name}: --trust {trust} perturbs single clips, which this model does not "
-                "read; use --trust basic, or marey-mini"
+                "read; use --trust basic, or marey-mini-rgb"
             )
         if labels is not None:
             raise UserError(
                 f"{self.name}: has no label-embedding head, so --labels cannot be ranked; "
-                "marey-mini can"
+                "marey-mini-rgb can"
             )
         features = self.extractor(video, max_pixels=max_pixels)
         return self.answer(FrameExample(id=str(video), labels=(), features=dict(features)))

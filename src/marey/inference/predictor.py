@@ -45,7 +45,7 @@ class Predictor:
         if checkpoint.preprocess is None or checkpoint.task in OTHER_COMMANDS:
             raise UserError(
                 f"{checkpoint.source} is no classifier of clips"
-                f"{OTHER_COMMANDS.get(checkpoint.task, '')}; marey-mini is one"
+                f"{OTHER_COMMANDS.get(checkpoint.task, '')}; marey-mini-rgb is one"
             )
         self.checkpoint = checkpoint
         self.model = checkpoint.model.to(device).eval()

@@ -40,7 +40,7 @@ def rank_labels(outputs: dict[str, Any], labels: Sequence[str], checkpoint: Chec
     if predicted is None:
         raise UserError(
             f"{checkpoint.source} has no label-embedding head, which --labels needs; "
-            "use --model marey-mini, or train a recipe such as sevitar_ucf101"
+            "use --model marey-mini-rgb, or train a recipe such as sevitar_ucf101"
         )
     vectors = label_vectors(labels, checkpoint)
     if vectors.shape[1] != predicted.shape[1]:

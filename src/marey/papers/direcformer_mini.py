@@ -57,7 +57,7 @@ MINI_CLIPS = 32_000
 """Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; 18,088 show one of `MINI_RECORDINGS`
 (or it played backwards). Each of these is used twice, as recorded and backwards: 16 classes."""
 MINI_PLAN = RenderPlan(size=112, fps=8.0, seed=3)
-"""The clips `marey-mini` was trained on, whose convolutions are the stem."""
+"""The clips `marey-mini-rgb` was trained on, whose convolutions are the stem."""
 MINI_STEPS = 1000
 """Optimiser steps of a mini cell, 32 clips each."""
 ORDER_CLIPS = 300
@@ -69,7 +69,7 @@ def mini_settings(times: int) -> dict[str, Any]:
     return {
         "steps": times * MINI_STEPS,
         "clips": MINI_CLIPS,
-        "stem": "marey-mini",
+        "stem": "marey-mini-rgb",
         "permutations": "1000 farthest",
         "guided": direcformer_mini().objective.weights["guided"],
         "data": "mocap at 8 frames per second, 8 recordings, both ways",
@@ -264,7 +264,7 @@ def convolutions() -> Callable[[Tensor], Tensor]:
 
 
 def mini_stem() -> nn.Module:
-    """Return the frozen stem of the mini cells with the weights of `marey-mini`, in evaluation
+    """Return the frozen stem of the mini cells with the weights of `marey-mini-rgb`, in evaluation
     mode."""
     arguments = direcformer_mini().model.arguments
     model = create_model("direcformer", num_classes=2, num_orders=2, image_size=96, **arguments)

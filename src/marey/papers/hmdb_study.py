@@ -4,10 +4,10 @@ Full scale is the study: the public TimeSformer and ViViT, fine-tuned on the use
 (`--data`, drawn as HMDB_simp).
 
 Mini scale keeps the study's questions and settings and changes what a laptop cannot do:
-`marey-mini` (8 frames, motion capture rendered) stands for the Kinetics checkpoints, its ImageNet
-stem stays frozen and runs once per clip, and the data is the folder given. The rows on K600 and
-SSv2 checkpoints are replaced by a poorer start that is at hand: ImageNet's stem alone. ViViT and
-TimeSformer are compared from random weights, small, side by side.
+`marey-mini-rgb` (8 frames, motion capture rendered) stands for the Kinetics checkpoints, its
+ImageNet stem stays frozen and runs once per clip, and the data is the folder given. The rows on
+K600 and SSv2 checkpoints are replaced by a poorer start that is at hand: ImageNet's stem alone.
+ViViT and TimeSformer are compared from random weights, small, side by side.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ MINI_ROWS = rows_of(TABLES, "mini", Row) + rows_of(TABLES, "both", Row)
 
 
 def mini_base() -> TrainConfig:
-    """Return the study's settings on `marey-mini` with its stem frozen and run once per clip."""
+    """Return the study's settings on `marey-mini-rgb`, its stem frozen and run once per clip."""
     base = timesformer_hmdb_simp()
     sampling = ClipSampling(kind="uniform", num_frames=8, stride_frames=32, short="extend")
     return replace(
         base,
         recipe="hmdb_study mini",
-        model=ModelConfig(init_from="marey-mini", freeze=("patch_embed",)),
+        model=ModelConfig(init_from="marey-mini-rgb", freeze=("patch_embed",)),
         data=replace(
             base.data,
             preprocess=replace(mini_preprocess(), sampling=sampling),

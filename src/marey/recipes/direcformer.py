@@ -86,11 +86,11 @@ def direcformer_kinetics400() -> TrainConfig:
 def direcformer_mini() -> TrainConfig:
     """Train a small DirecFormer (C-C, all losses) on rendered motion capture.
 
-    The clips are those of `mini_stem`. Two blocks stand on the frozen convolutions of `marey-mini`,
-    which replace the paper's ImageNet start: they were trained on single frames and see no time.
-    Their features are stored once. The order terms learn the direction of the recording: clips of
-    actions played backwards ("walk backwards") are flipped in time for them, because shuffled
-    frames do not show in which direction they were played.
+    The clips are those of `mini_stem`. Two blocks stand on the frozen convolutions of
+    `marey-mini-rgb`, which replace the paper's ImageNet start: they were trained on single
+    frames and see no time. Their features are stored once. The order terms learn the direction of
+    the recording: clips of actions played backwards ("walk backwards") are flipped in time for
+    them, because shuffled frames do not show in which direction they were played.
 
     Three departures from the paper; without them no order was learned here. The guided loss leaves
     out the diagonal, whose constant gradient (sigma(t, t) = -1) is larger than the rest at first.

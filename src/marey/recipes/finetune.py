@@ -12,13 +12,14 @@ from marey.transforms.augment import Augment
 
 
 def finetune_folder() -> TrainConfig:
-    """Fine-tune `marey-mini` on a folder of labelled videos, in minutes on a CPU for a few dozen.
+    """Fine-tune `marey-mini-rgb` on a folder of videos, in minutes on a CPU for a few dozen.
 
     Regularisation for small data sets: the stem is frozen; a linear map of its grid (appearance of
     every patch, and its change) is fitted first, in closed form, with a penalty chosen by
     cross-validation; the transformer and its class head then learn what that map misses, while the
-    map is frozen. Trained further it reached 0.38 in place of 0.83, with an earlier `marey-mini` on
-    ut_interaction. Every clip is a window of 1.75 s at one size, twice as long as `marey-mini`'s.
+    map is frozen. Trained further it reached 0.38 in place of 0.83, with an earlier
+    `marey-mini-rgb` on ut_interaction. Every clip is a window of 1.75 s at one size, twice as
+    long as that model's.
 
     For another network: `--set data.feature_cache=null --set model.name=null --set
     model.arguments={} --set model.init_from=...`.
@@ -30,7 +31,7 @@ def finetune_folder() -> TrainConfig:
         model=ModelConfig(
             name="grid_sevitar",
             arguments={**MINI_ARGUMENTS, "num_orders": 0},
-            init_from="marey-mini",
+            init_from="marey-mini-rgb",
             freeze=("patch_embed", "grid_head"),
         ),
         data=DataConfig(

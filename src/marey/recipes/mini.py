@@ -1,4 +1,5 @@
-"""The training of `marey-mini` and `marey-mini-order`: convolutions, then a transformer on them."""
+"""The training of the bundled models of pixels (`marey-mini-rgb`, `marey-mini-order`) and of poses
+(`marey-mini`)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ STEM_ARGUMENTS: dict[str, Any] = {
     "stem": "conv+efficientnet_lite0",
     "stem_stage": 6,
 }
-"""The stem of `marey-mini`: four trained convolutions beside EfficientNet-Lite0 of ImageNet."""
+"""The stem of `marey-mini-rgb`: four trained convolutions beside EfficientNet-Lite0 of ImageNet."""
 
 MINI_ARGUMENTS: dict[str, Any] = {
     **STEM_ARGUMENTS,
@@ -40,7 +41,7 @@ MINI_ARGUMENTS: dict[str, Any] = {
     "head_dropout": 0.1,
     "drop_path": 0.05,
 }
-"""The network of `marey-mini`."""
+"""The network of `marey-mini-rgb`."""
 
 SMALL_ARGUMENTS: dict[str, Any] = {
     **STEM_ARGUMENTS,
@@ -49,7 +50,7 @@ SMALL_ARGUMENTS: dict[str, Any] = {
     "mlp_ratio": 2.0,
     "freeze_stem_norm": True,
 }
-"""A small DirecFormer on the frozen stem of `marey-mini`."""
+"""A small DirecFormer on the frozen stem of `marey-mini-rgb`."""
 
 ONE_CYCLE = OptimConfig(
     name="adamw", lr=1.5e-3, weight_decay=0.05, schedule="onecycle", warmup=0.1, clip_norm=1.0
@@ -158,7 +159,7 @@ def mini_pose() -> TrainConfig:
 
 
 def mini_stem() -> TrainConfig:
-    """Train the convolutions of `marey-mini` below a plain head (`models/stem_classifier.py`).
+    """Train the convolutions of `marey-mini-rgb` below a plain head (`models/stem_classifier.py`).
 
     The clips: `marey data render mocap --out DIR --clips 32000 --size 112 --fps 8 --seed 3`.
     """
@@ -182,7 +183,7 @@ def mini_stem() -> TrainConfig:
 
 
 def mini_mocap() -> TrainConfig:
-    """Train `marey-mini` on the clips of `mini_stem`, from the convolutions of that run.
+    """Train `marey-mini-rgb` on the clips of `mini_stem`, from the convolutions of that run.
 
     `--set model.init_from=RUN/best` names the run. Class, order and label embedding are trained
     together; the order terms count in the last fifth of the steps, each of which then costs twice

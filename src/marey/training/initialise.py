@@ -119,21 +119,21 @@ def copy_weights(
 
 def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
     """Give the stem's image network ImageNet weights, from the package that carries them or from
-    `marey-mini`.
+    `marey-mini-rgb`.
 
     Args:
-        whole: where convolutions stand beside the image network, give them those of `marey-mini`.
+        whole: where convolutions stand beside the image network, give them `marey-mini-rgb`'s.
 
     Raises:
         UserError: if they are of another width.
     """
     target: Any = model.patch_embed.trunk  # type: ignore[union-attr]
     if whole and hasattr(target, "convs"):
-        own = load_checkpoint("marey-mini").model
+        own = load_checkpoint("marey-mini-rgb").model
         wanted, have = model.arguments["embed_dim"], own.arguments["embed_dim"]  # type: ignore[index]
         if wanted != have:
             raise UserError(
-                f"the convolutions of marey-mini have model.arguments.embed_dim={have}, not "
+                f"the convolutions of marey-mini-rgb have model.arguments.embed_dim={have}, not "
                 f"{wanted}; take {have}, or name other weights in model.init_from"
             )
         target.load_state_dict(own.patch_embed.trunk.state_dict())  # type: ignore[union-attr,operator]
@@ -141,7 +141,7 @@ def fill_stem(model: nn.Module, *, whole: bool = False) -> None:
     try:
         load_imagenet_stem(model)
     except UserError:
-        source: Any = load_checkpoint("marey-mini").model.patch_embed.trunk  # type: ignore[union-attr]
+        source: Any = load_checkpoint("marey-mini-rgb").model.patch_embed.trunk  # type: ignore[union-attr]
         getattr(target, "image", target).load_state_dict(
             getattr(source, "image", source).state_dict()
         )

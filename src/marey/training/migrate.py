@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from marey.checkpoints.load import RENAMED
+
 GONE: dict[str, str | None] = {
     "optim.nesterov": None,
     "optim.betas": None,
@@ -36,9 +38,20 @@ def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
             section, _, name = new.rpartition(".")
             _section(migrated, section, make=True)[name] = value
             changes.append(f"{old} is now {new}")
+    changes += migrate_start(migrated)
     if changes:
         warnings.warn(f"configuration of an older version: {', '.join(changes)}", stacklevel=3)
     return migrated
+
+
+def migrate_start(values: dict[str, Any]) -> list[str]:
+    """Give the bundled model that training on pixels starts from its name of today, in place."""
+    source = (_section(values, "model") or {}).get("init_from")
+    task = (_section(values, "objective") or {}).get("task")
+    if source not in RENAMED or task == "poses":
+        return []
+    values["model"]["init_from"] = RENAMED[source]
+    return [f"model.init_from={source} is now {RENAMED[source]}"]
 
 
 def _section(values: dict[str, Any], path: str, *, make: bool = False) -> Any:
