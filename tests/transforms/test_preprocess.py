@@ -43,7 +43,7 @@ class FakeReader:
     def indices_at_seconds(self, seconds):
         return [int(t * self.fps + 1e-6) for t in seconds]
 
-    def frames_at(self, indices):
+    def frames_at(self, indices, *, held=None):
         self.calls.append(list(indices))
         return Clip(
             frames=self.frames[list(indices)],

@@ -40,8 +40,10 @@ def fingerprint(
     first, stop = reader.frame_range(start_seconds, end_seconds)
     L = stop - first
     frames = reader.frames_at([first + min(L * k // 6, L - 1) for k in (1, 3, 5)]).frames
-    grey = frames.to(torch.float32).mean(1, keepdim=True)
-    return resize(grey, SIDE, SIDE)[:, 0].numpy()
+    grey = [
+        resize(frame[None].to(torch.float32).mean(1, keepdim=True), SIDE, SIDE) for frame in frames
+    ]
+    return torch.cat(grey)[:, 0].numpy()
 
 
 def near_duplicates(fingerprints: Sequence[np.ndarray | None]) -> list[tuple[int, int]]:

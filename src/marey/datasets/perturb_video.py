@@ -19,7 +19,7 @@ from torch import Tensor
 from marey.datasets.perturb_plan import Job, video_seed
 from marey.errors import UserError
 from marey.transforms.functional import resize_short_side
-from marey.video.decode import open_video
+from marey.video.decode import CHUNK_BYTES, open_video
 from marey.video.encode import write_video
 
 WINDOW_FRAMES = 512
@@ -48,9 +48,7 @@ def perturbed_frames(job: Job, reader: Any) -> Iterator[Tensor]:
 
     start_state = generator.get_state()
     for start in range(0, len(order), WINDOW_FRAMES):
-        frames = reader.frames_at(order[start : start + WINDOW_FRAMES]).frames
-        if job.short_side:
-            frames = resize_short_side(frames, job.short_side)
+        frames = _frames(reader, order[start : start + WINDOW_FRAMES], job.short_side)
         if change.coherence == "clip" and change.domain == "pixels":
             generator.set_state(start_state)  # one draw for the whole video
         yield (
@@ -58,6 +56,18 @@ def perturbed_frames(job: Job, reader: Any) -> Iterator[Tensor]:
             if is_order
             else change(frames, generator=generator, fps=reader.fps, reference_bitrate=bitrate)
         )
+
+
+def _frames(reader: Any, indices: list[int], short_side: int) -> Tensor:
+    """Decode frames, a few at a time where they are resized; 0 keeps the file's size."""
+    if not short_side:
+        return reader.frames_at(indices).frames
+    chunk = max(1, CHUNK_BYTES // (reader.width * reader.height * 3))
+    parts = [
+        resize_short_side(reader.frames_at(indices[first : first + chunk]).frames, short_side)
+        for first in range(0, len(indices), chunk)
+    ]
+    return torch.cat(parts)
 
 
 def write_one(job: Job) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class WindowReader:
         last = len(self.frame_seconds) - 1
         return [min(max(bisect_right(self.frame_seconds, t + 1e-6) - 1, 0), last) for t in seconds]
 
-    def frames_at(self, indices: Sequence[int]) -> Clip:
+    def frames_at(self, indices: Sequence[int], *, held: int | None = None) -> Clip:
         """Return empty pictures with the right indices and times."""
         chosen = list(indices)
         return Clip(

@@ -88,7 +88,7 @@ def explain_person(
     with open_video(video) as reader:
         index = reader.indices_at_seconds([seconds])[0]
         indices = clip_indices(index, reader.num_frames, reader.fps, detector.preprocess)
-        clip = reader.frames_at([*indices, index])
+        clip = reader.frames_at([*indices, index], held=len(indices) + 1)
     frames, path = clip.frames[:-1], str(video)
     boxes, _, probabilities = detector.detect(frames, clip.frames[-1], path, seconds)
     if not person < len(boxes):

@@ -175,4 +175,5 @@ def _seconds(
             for offset in offsets
         ]
         indices, rows = torch.tensor(reader.indices_at_seconds(times)).unique(return_inverse=True)
-        yield reader.frames_at(indices.tolist()).frames, rows.view(count, len(offsets))
+        clip = reader.frames_at(indices.tolist(), held=len(indices))
+        yield clip.frames, rows.view(count, len(offsets))

@@ -261,7 +261,7 @@ class Detector:
         wanted = [min((i + 0.5) * every_seconds, reader.duration_seconds) for i in range(count)]
         for index in dict.fromkeys(reader.indices_at_seconds(wanted)):
             indices = clip_indices(index, reader.num_frames, reader.fps, self.preprocess)
-            clip = reader.frames_at([*indices, index])
+            clip = reader.frames_at([*indices, index], held=len(indices) + 1)
             yield reader.frame_seconds[index], index, clip.frames
 
     def _looked_at(self, reader: VideoReader, every_seconds: float) -> list[Moment]:

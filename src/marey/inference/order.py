@@ -90,7 +90,8 @@ def order_video(
     preprocess = checkpoint.clip_preprocess
     T = preprocess.sampling.num_frames
     with open_video(video) as reader:
-        clip = reader.frames_at(distinct_indices(reader, preprocess, window_seconds))
+        indices = distinct_indices(reader, preprocess, window_seconds)
+        clip = reader.frames_at(indices, held=T)
     check_distinct_frames(clip.frames, name=str(video))
     order = torch.arange(T)
     if shuffle is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from marey.errors import UserError
 from marey.inference.predictor import Predictor
+from marey.transforms.preprocess import Preprocess
 from marey.video.decode import VideoReader, open_video
 from marey.video.draw import clock
 
@@ -100,14 +101,14 @@ def iterate_windows(
     for first in range(0, len(spans), BATCH_WINDOWS):
         batch = spans[first : first + BATCH_WINDOWS]
         chosen = [_frames_in(reader, start, end, num_frames) for start, end in batch]
-        kept = _decode_missing(reader, chosen, kept)
+        kept = _decode_missing(reader, predictor.preprocess, chosen, kept)
         if embedded is not None:
             embedded = _embed_missing(predictor, kept, embedded)
         if embedded is not None:
             clips = [torch.stack([embedded[index] for index in indices]) for indices in chosen]
         else:
             frames = [torch.stack([kept[index] for index in indices]) for indices in chosen]
-            clips = [predictor.preprocess.clip(window)[0] for window in frames]
+            clips = [predictor.preprocess.normalise(window) for window in frames]
         outputs = predictor.outputs(torch.stack(clips))
         for row, (start, end) in enumerate(batch):
             alone = {
@@ -141,7 +142,7 @@ def _embed_missing(
     missing = [index for index in frames if index not in embedded]
     new: dict[int, Tensor] = {}
     if missing:
-        pixels = predictor.preprocess.clip(torch.stack([frames[index] for index in missing]))[0]
+        pixels = predictor.preprocess.normalise(torch.stack([frames[index] for index in missing]))
         patches = predictor.model.embed_frames(pixels.to(predictor.device))  # type: ignore[operator]
         if patches is None:
             return None
@@ -157,13 +158,21 @@ def _frames_in(reader: VideoReader, start: float, end: float, num_frames: int) -
 
 
 def _decode_missing(
-    reader: VideoReader, chosen: Sequence[Sequence[int]], kept: dict[int, Tensor]
+    reader: VideoReader,
+    preprocess: Preprocess,
+    chosen: Sequence[Sequence[int]],
+    kept: dict[int, Tensor],
 ) -> dict[int, Tensor]:
-    """Return the frames the windows need: those already decoded are kept, the others decoded, the
-    rest dropped."""
+    """Return the frames the windows need, cut to the model's size, uint8 (C, S, S): those already
+    decoded are kept, the others decoded a few at a time, the rest dropped."""
     needed = sorted({index for indices in chosen for index in indices})
     missing = [index for index in needed if index not in kept]
-    decoded = dict(zip(missing, reader.frames_at(missing).frames, strict=True)) if missing else {}
+    decoded: dict[int, Tensor] = {}
+    chunk = reader.chunk_frames(64)
+    for first in range(0, len(missing), chunk):
+        part = missing[first : first + chunk]
+        crops = preprocess.geometry(reader.frames_at(part).frames)[0]
+        decoded.update(zip(part, crops, strict=True))
     return {index: kept.get(index, decoded.get(index)) for index in needed}  # type: ignore[misc]
 
 

@@ -187,7 +187,9 @@ def _error(entry: dict[str, Any], index: DatasetIndex) -> str:
                 first, stop = reader.frame_range(sample.start_seconds, sample.end_seconds)
                 step = (stop - first) / SHEET_FRAMES
                 wanted = sorted({first + int((k + 0.5) * step) for k in range(SHEET_FRAMES)})
-                frames = resize_short_side(reader.frames_at(wanted).frames, SHEET_SIDE)
+                frames = resize_short_side(
+                    reader.frames_at(wanted, held=SHEET_FRAMES).frames, SHEET_SIDE
+                )
             for frame in frames:
                 data = base64.b64encode(bytes(encode_jpeg(frame).tolist())).decode()
                 pictures += f"<img alt='' src='data:image/jpeg;base64,{data}'>"

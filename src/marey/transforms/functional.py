@@ -35,9 +35,31 @@ def resize(frames: Tensor, height: int, width: int, interpolation: str = "biline
     )
 
 
+def window_of(
+    height: int, width: int, short_side: int, size: int, at: float
+) -> tuple[int, int, int, int]:
+    """Return the window (top, left, height, width) of a very long picture that becomes a crop.
+
+    Resizing only the window gives the crop without the resized whole, which for a picture of
+    224 x 64000 would be larger than the picture itself.
+
+    Args:
+        height, width: of the picture, in pixels.
+        short_side, size: of `resize_short_side` and of the crop, in pixels.
+        at: place of the crop along the longer side: 0 start, 0.5 centre, 1 end.
+    """
+    side = max(1, round(min(height, width) * size / short_side))
+    along = round((max(height, width) - side) * at)
+    across = (min(height, width) - side) // 2
+    top, left = (along, across) if height > width else (across, along)
+    return top, left, side, side
+
+
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Size with the short side at `short_side`, the long one floor(long / short * short_side), as
     SlowFast does."""
+    if min(height, width) == short_side:  # rounding must not take a pixel off the longer side
+        return height, width
     if height <= width:
         return short_side, max(short_side, math.floor(width / height * short_side))
     return max(short_side, math.floor(height / width * short_side)), short_side

@@ -16,6 +16,9 @@ from marey.video.decode import VideoReader
 from marey.video.extension import extend_frames
 from marey.video.sampling import ClipSampling
 
+LONG = 8
+"""Longer side over shorter side from which on only the crops of a picture are resized."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
@@ -95,6 +98,14 @@ class Preprocess:
         if self.resize_mode == "stretch":
             return [functional.resize(frames, S, S, self.interpolation)] * num_crops
         short_side = S if num_crops > 1 else self.short_side
+        height, width = frames.shape[-2:]
+        if max(height, width) > LONG * min(height, width):
+            places = (0.5,) if num_crops == 1 else (0.0, 0.5, 1.0)
+            windows = [functional.window_of(height, width, short_side, S, at) for at in places]
+            return [
+                functional.resize(functional.crop(frames, *window), S, S, self.interpolation)
+                for window in windows
+            ]
         frames = functional.resize_short_side(frames, short_side, self.interpolation)
         height, width = frames.shape[-2:]
         offsets = functional.crop_offsets(height, width, S, num_crops)
@@ -165,7 +176,11 @@ class Preprocess:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
     ) -> list[Clip]:
-        """Take several temporal views with one pass through the video."""
+        """Take several temporal views with one pass through the video.
+
+        Frames keep the file's size where those of all views together take no more than
+        `CLIP_BYTES`; larger ones are reduced while they are decoded.
+        """
         sampling = self.sampling
         first, stop = reader.frame_range(start_seconds, end_seconds)
         L = stop - first
@@ -187,7 +202,7 @@ class Preprocess:
                 )
         highest = max(max(indices) for indices in wanted)
         if highest >= L:  # only `short="extend"` looks past the end
-            source = reader.frames_at(range(first, stop))
+            source = reader.frames_at(range(first, stop), held=4 * (highest + 1))
             longer = extend_frames(source.frames, highest + 1)
             return [
                 Clip(
@@ -202,12 +217,12 @@ class Preprocess:
         if sampling.short == "extend_after" and sampling.span_frames(reader.fps) > L:
             return [self._extend_after(reader, sorted(set(indices)), first) for indices in wanted]
         union = sorted({first + i for indices in wanted for i in indices})
-        decoded = reader.frames_at(union)
+        decoded = reader.frames_at(union, held=len(union))
         position = {index: k for k, index in enumerate(union)}
         return [decoded.take([position[first + i] for i in indices]) for indices in wanted]
 
     def _extend_after(self, reader: VideoReader, indices: list[int], first: int) -> Clip:
-        clip = reader.frames_at([first + i for i in indices])
+        clip = reader.frames_at([first + i for i in indices], held=len(indices))
         frames = extend_frames(clip.frames, self.sampling.num_frames)
         at = [min(i * len(indices) // len(frames), len(indices) - 1) for i in range(len(frames))]
         return Clip(

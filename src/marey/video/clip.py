@@ -32,6 +32,8 @@ class Clip:
     def take(self, positions: Sequence[int]) -> Clip:
         """Return the clip of some of these frames, by their positions in it: 0 to T - 1, any order,
         repeats allowed."""
+        if list(positions) == list(range(self.num_frames)):
+            return self
         return replace(
             self,
             frames=self.frames[list(positions)],

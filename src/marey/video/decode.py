@@ -27,6 +27,12 @@ MAX_PIXELS = 8192 * 4320
 """Default limit on width times height: 8K."""
 MAX_SECONDS = 4 * 3600.0
 """Default limit on duration, in seconds."""
+CLIP_BYTES = 160_000_000
+"""Frames of one clip that are kept at the file's own size: 25 of 1920 x 1080."""
+REDUCED_BYTES = 64_000_000
+"""Size to which the frames of a larger clip are reduced together, while they are decoded."""
+CHUNK_BYTES = 64_000_000
+"""Frames of one part of a video that is read from beginning to end."""
 
 
 def open_video(
@@ -162,8 +168,14 @@ class VideoReader:
             for t in seconds
         ]
 
-    def frames_at(self, indices: Sequence[int]) -> Clip:
+    def frames_at(self, indices: Sequence[int], *, held: int | None = None) -> Clip:
         """Decode exactly these frames, in the order given; repeats are allowed.
+
+        Args:
+            indices: from 0.
+            held: number of frames of this video that the caller holds at a time. Where so many
+                take more than `CLIP_BYTES`, each is reduced as it is decoded, to a size at which
+                they take `REDUCED_BYTES`. None keeps the file's size.
 
         Raises:
             VideoError: if an index is outside [0, num_frames), or the file is damaged there.
@@ -178,11 +190,21 @@ class VideoReader:
         if not indices:
             raise UserError(f"{self.path}: no frame was asked for; give at least one index")
         distinct = sorted(set(indices))
-        frames = self._source.decode(distinct)  # (n, H, W, 3), in the order of `distinct`
+        # (n, H, W, 3), in the order of `distinct`
+        frames = self._source.decode(distinct, self._size_within(held))
         if distinct != indices:
             position = {index: k for k, index in enumerate(distinct)}
             frames = frames[[position[index] for index in indices]]
         return self._clip(frames, indices)
+
+    def _size_within(self, held: int | None) -> tuple[int, int] | None:
+        """(height, width) at which `held` frames take `REDUCED_BYTES`; None where they take no more
+        than `CLIP_BYTES` as they are."""
+        total = (held or 0) * self.height * self.width * 3
+        if total <= CLIP_BYTES:
+            return None
+        scale = math.sqrt(REDUCED_BYTES / total)
+        return max(1, int(self.height * scale)), max(1, int(self.width * scale))
 
     def frames_at_seconds(self, seconds: Sequence[float]) -> Clip:
         """Decode the frames shown at these times, in seconds from the first frame."""
@@ -191,8 +213,8 @@ class VideoReader:
     def iterate(
         self, start: int = 0, stop: int | None = None, step: int = 1, chunk: int = 64
     ) -> Iterator[Clip]:
-        """Stream frames start, start + step, ... below stop, in clips of up to `chunk`, decoding
-        each frame once."""
+        """Stream frames start, start + step, ... below stop, in clips of up to `chunk` frames and
+        about `CHUNK_BYTES`, decoding each frame once."""
         stop = self.num_frames if stop is None else min(stop, self.num_frames)
         if start < 0 or step < 1 or chunk < 1:
             raise UserError(
@@ -200,15 +222,23 @@ class VideoReader:
                 f"and {chunk}"
             )
         wanted = range(start, stop, step)
+        chunk = self.chunk_frames(chunk)
         pending: list[np.ndarray] = []
         done = 0
         for frame in self._source.stream(wanted):
             pending.append(frame)
             if len(pending) == chunk:
-                yield self._clip(np.stack(pending), wanted[done : done + chunk])
-                done, pending = done + chunk, []
+                frames = frame[None] if chunk == 1 else np.stack(pending)
+                pending = []
+                yield self._clip(frames, wanted[done : done + chunk])
+                done += chunk
         if pending:
             yield self._clip(np.stack(pending), wanted[done : done + len(pending)])
+
+    def chunk_frames(self, most: int) -> int:
+        """Return how many frames to hold at a time: at least 1, at most `most`, about
+        `CHUNK_BYTES`."""
+        return max(1, min(most, CHUNK_BYTES // (self.height * self.width * 3)))
 
     def _clip(self, frames: np.ndarray, indices: Sequence[int]) -> Clip:
         return Clip(

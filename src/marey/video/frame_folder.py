@@ -83,21 +83,29 @@ class FrameFolder:
                 f"{file}: frame {index} cannot be read ({reason}); extract it again"
             ) from error
 
-    def stream(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield (H, W, 3) uint8 frames; one of another size than the first is resized to it."""
+    def stream(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yield (H, W, 3) uint8 frames; one of another size than the first is resized to it.
+
+        Args:
+            size: (height, width) to reduce each frame to; None keeps that of the first.
+        """
+        height, width = size or (self.height, self.width)
         for index in indices:
             frame = self._read(index)
-            if frame.shape[:2] != (self.height, self.width):
+            if frame.shape[:2] != (height, width):
                 frame = np.array(
-                    Image.fromarray(frame).resize(
-                        (self.width, self.height), Image.Resampling.BILINEAR
-                    )
+                    Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
                 )
             yield frame
 
-    def decode(self, indices: Sequence[int]) -> np.ndarray:
+    def decode(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         """Return (n, H, W, 3) uint8."""
-        return np.stack(list(self.stream(indices)))
+        out = np.empty((len(indices), *(size or (self.height, self.width)), 3), np.uint8)
+        for order, frame in enumerate(self.stream(indices, size)):
+            out[order] = frame
+        return out
 
     def close(self) -> None:
         """Nothing is held open."""

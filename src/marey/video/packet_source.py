@@ -28,6 +28,8 @@ DROPS_NONREF = {"h264", "hevc"}
 SEEKABLE = ("mpegts", "mpeg", "ogg", "asf", "matroska,webm")
 """Containers that find a key frame by its time; in others a decoded index is counted from the
 start."""
+ONE_THREAD = 4096 * 2304
+"""Pixels of a frame above which it is decoded by one thread."""
 FILE_ENDS_THERE = ("mov", "matroska", "avi", "flv")
 """Containers in which a packet marked corrupt means that the file broke off inside it."""
 
@@ -91,8 +93,10 @@ class PacketSource:
                 f"{self.path}: uses a codec this FFmpeg cannot decode; re-encode it, for instance "
                 "to H.264"
             )
-        self.context.thread_type = "FRAME" if self.threads > 1 else "NONE"
-        self.context.thread_count = self.threads
+        # Every thread of the decoder holds a picture of its own.
+        threads = 1 if self.context.width * self.context.height > ONE_THREAD else self.threads
+        self.context.thread_type = "FRAME" if threads > 1 else "NONE"
+        self.context.thread_count = threads
         # The probe may report 0 x 0 (GIF): the decoder checks each picture before it allocates one.
         # It counts rows and
         # columns of padding too, hence the margin; the reader's own check of a decoded frame is

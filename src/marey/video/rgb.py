@@ -23,7 +23,11 @@ def quarter_turns(frame: Any) -> tuple[bool, bool, bool]:
 
 
 def upright_rgb(
-    frame: Any, size: tuple[int, int], turns: tuple[bool, bool, bool], reformatter: VideoReformatter
+    frame: Any,
+    size: tuple[int, int],
+    turns: tuple[bool, bool, bool],
+    reformatter: VideoReformatter,
+    interpolation: str | None = None,
 ) -> np.ndarray:
     """Return the pixels of a frame, (H, W, 3) uint8; a view into the frame's own memory where it is
     not turned.
@@ -33,10 +37,16 @@ def upright_rgb(
         size: (width, height) in pixels before turning, to which a frame of another size is resized.
         turns: as `quarter_turns` returns them.
         reformatter: keeps the conversion's state between frames.
+        interpolation: FFmpeg's name of the method of resizing; None is bilinear.
     """
     width, height = size
     plane = reformatter.reformat(
-        frame, width=width, height=height, format="rgb24", threads=1
+        frame,
+        width=width,
+        height=height,
+        format="rgb24",
+        threads=1,
+        interpolation=interpolation,
     ).planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     pixels = rows[:height, : width * 3].reshape(height, width, 3)

@@ -259,15 +259,23 @@ class VideoFile:
 
     # ---- pixels ----
 
-    def _rgb(self, frame: Any) -> np.ndarray:
-        """(H, W, 3) uint8, upright; a view into the frame's own memory where it is not turned."""
+    def _rgb(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+        """(H, W, 3) uint8, upright; a view into the frame's own memory where it is not turned.
+
+        Args:
+            size: (height, width), upright; the pixels are averaged down to it as they are made, so
+                that the large picture is never held. None keeps the file's.
+        """
         if frame.is_corrupt:
             seconds = float((frame.pts or 0) * (frame.time_base or 0))
             self._source.note(
                 f"the frame at {seconds:.2f} s is damaged and partly made up by the decoder"
             )
         try:
-            return upright_rgb(frame, self._size, self._turned, self._reformatter)
+            if size is None:
+                return upright_rgb(frame, self._size, self._turned, self._reformatter)
+            before_turning = size if self._turned[0] else size[::-1]
+            return upright_rgb(frame, before_turning, self._turned, self._reformatter, "AREA")
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(
                 f"{self.path}: pixels of format {frame.format.name} cannot be turned into RGB "
@@ -295,18 +303,23 @@ class VideoFile:
                 "the file is damaged there; re-encode it, leave it out, or ask for frames before it"
             )
 
-    def stream(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    def stream(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[np.ndarray]:
         """Yield (H, W, 3) uint8 for increasing distinct indices.
+
+        Args:
+            size: (height, width) to reduce each frame to as it is decoded; None keeps the file's.
 
         Raises:
             VideoError: naming the first frame that cannot be decoded.
         """
         for frame in self._exact(indices):
-            yield self._rgb(frame).copy()
+            yield self._rgb(frame, size).copy()
 
-    def decode(self, indices: Sequence[int]) -> np.ndarray:
-        """Return (n, H, W, 3) uint8 for increasing distinct indices; raises as `stream` does."""
-        out = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+    def decode(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
+        """Return (n, H, W, 3) uint8 for increasing distinct indices; as `stream`."""
+        out = np.empty((len(indices), *(size or (self.height, self.width)), 3), np.uint8)
         for order, frame in enumerate(self._exact(indices)):
-            out[order] = self._rgb(frame)
+            out[order] = self._rgb(frame, size)
         return out
