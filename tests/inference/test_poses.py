@@ -106,6 +106,22 @@ def test_every_track_is_cut_and_a_span_cuts_out_its_part():
     assert cut_tracks(found, SAMPLING, span=(50.0, 52.0)).clips.shape == (0, 16, 17, 3)
 
 
+def test_whoever_is_near_stands_second_in_a_window():
+    beside = standing()
+    beside[..., 0] += 0.4
+    alone = track(3, standing(), start=20.0)
+    found = tracks(track(1, standing()), track(2, beside), alone)
+    clips = cut_tracks(found, PoseSampling(num_persons=2))
+    assert clips.clips.shape[1:] == (16, 34, 3)
+    of_first = clips.clips[[place for place, number in enumerate(clips.tracks) if number == 1]]
+    # .4 frame heights are .8 heights of a person who is half a frame high
+    apart = of_first[..., 17:, 0] - of_first[..., :17, 0]
+    torch.testing.assert_close(apart, torch.full_like(apart, 0.8), atol=0.02, rtol=0)
+    of_third = clips.clips[[place for place, number in enumerate(clips.tracks) if number == 3]]
+    assert (of_third[..., 17:, :] == 0).all()
+    assert limb_speed(clips.clips, 8.0).max() < 0.01
+
+
 def test_larger_surer_and_more_active_people_have_more_say():
     def weight(keypoints: np.ndarray) -> float:
         windows = torch.from_numpy(keypoints[None, :16])

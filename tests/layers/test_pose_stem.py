@@ -19,8 +19,8 @@ def clip(T: int = 4, persons: int = 1) -> torch.Tensor:
 def test_shapes_with_one_and_two_persons():
     stem = PoseStem(8)
     assert stem(clip()).shape == (2, 4, 13, 8)
-    assert stem(clip(persons=2)).shape == (2, 4, 26, 8)
-    assert stem.visible(clip(persons=2)).shape == (2, 4, 26)
+    assert PoseStem(8, 2)(clip(persons=2)).shape == (2, 4, 14, 8)
+    assert stem.visible(clip(persons=2)).shape == (2, 4, 14)
 
 
 def test_features_worked_by_hand():
@@ -78,3 +78,14 @@ def test_gradients_reach_every_parameter():
 def test_a_clip_of_another_form_is_named():
     with pytest.raises(UserError, match=r"shape \(1, 4, 16, 3\)"):
         PoseStem(8)(torch.zeros(1, 4, 16, 3))
+
+
+def test_a_second_person_is_one_token_that_changes_no_token_of_the_first():
+    stem = PoseStem(8, num_persons=2).eval()
+    pair = clip(persons=2)
+    away = pair.clone()
+    away[:, :, 17:] = 0
+    torch.testing.assert_close(stem(pair)[:, :, :13], stem(away)[:, :, :13])
+    assert not torch.allclose(stem(pair)[:, :, 13], stem(away)[:, :, 13])
+    assert not stem.visible(away)[:, :, 13].any()
+    assert stem.visible(pair)[:, :, 13].all()

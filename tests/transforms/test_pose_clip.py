@@ -13,8 +13,10 @@ from marey.transforms.pose_clip import (
     PoseSampling,
     at_moments,
     cut_windows,
+    heights,
     normalise_pose,
     window_starts,
+    with_nearest,
 )
 
 SAMPLING = PoseSampling()
@@ -159,3 +161,51 @@ def test_augmentation_switched_off_changes_nothing():
     )
     keypoints = person()
     torch.testing.assert_close(off(keypoints, torch.Generator().manual_seed(0)), keypoints)
+
+
+def test_the_nearest_person_stands_second_and_a_far_one_not_at_all():
+    one = person()[None]  # (1, T, 17, 3)
+    near, far = one.clone(), one.clone()
+    near[..., 0] += 1.0
+    far[..., 0] += 1.5
+    pair = with_nearest(one, torch.stack((far, near), dim=1), 0.15)
+    torch.testing.assert_close(pair[:, :, :17], one)
+    torch.testing.assert_close(pair[:, :, 17:], near)
+    away = one.clone()
+    away[..., 0] += 100.0
+    assert (with_nearest(one, away[:, None], 0.15)[:, :, 17:] == 0).all()
+    assert (with_nearest(one, one[:, None][:, :0], 0.15)[:, :, 17:] == 0).all()
+
+
+def test_somebody_seen_for_a_moment_only_is_not_the_nearest():
+    one = person()[None]
+    brief = one.clone()
+    brief[:, 1:] = 0
+    there = one.clone()
+    there[..., 0] += 1.0
+    pair = with_nearest(one, torch.stack((brief, there), dim=1), 0.15)
+    torch.testing.assert_close(pair[:, :, 17:], there)
+
+
+def test_a_second_person_is_expressed_in_heights_of_the_first():
+    one = person()
+    pair = torch.cat((one, one * torch.tensor([2.0, 2.0, 1.0]) + torch.tensor([3.0, 0, 0])), dim=1)
+    alone = normalise_pose(one)
+    both = normalise_pose(pair)
+    torch.testing.assert_close(both[:, :17], alone)
+    height = heights(one, 0.15)
+    between = both[:, 17:, 0] - both[:, :17, 0]
+    torch.testing.assert_close(between * height, one[..., 0] + 3.0)
+
+
+def test_augmentation_may_leave_the_person_alone():
+    pair = torch.cat((person(), person()), dim=1)
+    alone = PoseAugment(lose_keypoint=0, lose_part=0, lose_others=1.0)
+    changed = alone(pair, torch.Generator().manual_seed(0))
+    assert (changed[:, 17:, 2] == 0).all()
+    assert (changed[:, :17, 2] > 0).any()
+
+
+def test_more_than_two_persons_are_refused():
+    with pytest.raises(UserError, match="num_persons is 3"):
+        PoseSampling(num_persons=3)

@@ -5,14 +5,22 @@ Legend: W windows of all people of a video, K classes, T moments.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from marey.persons.pose_tracks import PoseTracks
-from marey.transforms.keypoints import HEAD, TRUNK
-from marey.transforms.pose_clip import PoseSampling, cut_windows, normalise_pose
+from marey.persons.pose_tracks import PoseTrack, PoseTracks
+from marey.transforms.keypoints import HEAD, NUM_KEYPOINTS, TRUNK
+from marey.transforms.pose_clip import (
+    PoseSampling,
+    at_moments,
+    cut_windows,
+    normalise_pose,
+    with_nearest,
+)
 
 STILL = 0.15
 """Share that a person who does not move at all has of the say of one whose limbs move by a body
@@ -27,7 +35,7 @@ class PoseClips:
     """The windows of everyone in a video."""
 
     clips: Tensor
-    """(W, T, 17, 3), normalised."""
+    """(W, T, P * 17, 3), normalised; the person first, then whoever is nearest."""
     tracks: tuple[int, ...]
     """(W,), number of the person."""
     start_seconds: tuple[float, ...]
@@ -58,11 +66,15 @@ def cut_tracks(
         times, windows = cut_windows(track.seconds, track.keypoints, sampling, (begin, end))
         if not len(windows):
             continue
-        clips.append(normalise_pose(windows, sampling.min_score))
+        shown = windows
+        if sampling.num_persons > 1:
+            others = others_at(found, track, times, sampling)
+            shown = with_nearest(windows, others, sampling.min_score)
+        clips.append(normalise_pose(shown, sampling.min_score))
         numbers += [track.number] * len(windows)
         starts += times
         weights.append(window_weight(windows, clips[-1], sampling.fps))
-    empty = torch.zeros(0, sampling.num_frames, 17, 3)
+    empty = torch.zeros(0, *sampling.shape)
     return PoseClips(
         clips=torch.cat(clips) if clips else empty,
         tracks=tuple(numbers),
@@ -71,13 +83,28 @@ def cut_tracks(
     )
 
 
+def others_at(
+    found: PoseTracks, person: PoseTrack, starts: Sequence[float], sampling: PoseSampling
+) -> Tensor:
+    """Return everyone else at the moments of a person's windows, (N, M, T, 17, 3); zeros where not
+    found."""
+    others = [track for track in found.tracks if track is not person]
+    windows = np.zeros((len(starts), len(others), sampling.num_frames, 17, 3), np.float32)
+    for number, other in enumerate(others):
+        for place, start in enumerate(starts):
+            if start <= other.seconds[-1] and start + sampling.seconds >= other.seconds[0]:
+                moments = start + sampling.times
+                windows[place, number] = at_moments(other.seconds, other.keypoints, moments)
+    return torch.from_numpy(windows)
+
+
 def window_weight(windows: Tensor, clips: Tensor, fps: float) -> Tensor:
     """Return how much windows (W, T, 17, 3) of one person have to say, (W,): the person's height
     in the picture times how sure the keypoints are times how much the limbs move.
 
     Args:
         windows: x, y in frame heights, score.
-        clips: the same, normalised.
+        clips: the same, normalised, (W, T, P * 17, 3).
         fps: moments a second.
     """
     seen = windows[..., 2] > 0
@@ -91,12 +118,12 @@ def window_weight(windows: Tensor, clips: Tensor, fps: float) -> Tensor:
 def limb_speed(clips: Tensor, fps: float) -> Tensor:
     """Return how fast the limbs of a person move around the trunk, (W,): the mean over keypoints
     below the head, in body heights a second, of those seen surely at both moments; at most 1."""
-    sure = clips[..., 2] >= SURE  # (W, T, 17)
+    sure = clips[..., 2] >= SURE  # (W, T, P * 17); the first 17 are the person's own
     trunk = list(TRUNK)
     share = sure[..., trunk].to(clips.dtype)[..., None]
     middle = (clips[..., trunk, :2] * share).sum(2) / share.sum(2).clamp_min(1)
-    local = clips[..., len(HEAD) :, :2] - middle[:, :, None]
-    limbs = sure[..., len(HEAD) :] & sure[..., trunk].any(-1, keepdim=True)
+    local = clips[..., len(HEAD) : NUM_KEYPOINTS, :2] - middle[:, :, None]
+    limbs = sure[..., len(HEAD) : NUM_KEYPOINTS] & sure[..., trunk].any(-1, keepdim=True)
     both = limbs[:, 1:] & limbs[:, :-1]
     speed = (local[:, 1:] - local[:, :-1]).norm(dim=-1) * fps * both
     return (speed.sum((1, 2)) / both.sum((1, 2)).clamp_min(1)).clamp_max(1.0)

@@ -1,4 +1,5 @@
-"""From keypoints to tokens: one token per moment, person and part of the body.
+"""From keypoints to tokens: one token per moment and part of the body, one per moment and other
+person.
 
 Axes: B clips, T moments, P persons, 13 parts (`transforms.keypoints.PART_NAMES`), D width.
 """
@@ -32,32 +33,40 @@ class PoseStem(nn.Module):
     them; a score of 0 means not seen. Changes are taken between the moments of the clip as it
     comes: shuffled frames give the changes of shuffled frames.
 
+    The first person is the one whose action is asked; each other person is one token a moment,
+    relative to the first.
+
     Args:
         embed_dim: token width D.
+        num_persons: P.
     """
 
-    def __init__(self, embed_dim: int) -> None:
+    def __init__(self, embed_dim: int, num_persons: int = 1) -> None:
         super().__init__()
         self.head = nn.Linear(len(HEAD) * FEATURES, embed_dim)
         self.body = nn.Linear(FEATURES, embed_dim)
+        self.other = nn.Linear(NUM_KEYPOINTS * FEATURES, embed_dim) if num_persons > 1 else None
         self.mix = nn.Sequential(
             nn.GELU(), nn.Linear(embed_dim, embed_dim), nn.LayerNorm(embed_dim, eps=1e-6)
         )
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Return tokens (B, T, P * 13, D) of keypoints (B, T, P * 17, 3)."""
-        keypoints = by_person(clip)  # (B, T, P, 17, 3)
-        features = keypoint_features(keypoints)
-        head = self.head(features[..., list(HEAD), :].flatten(-2))  # (B, T, P, D)
-        body = self.body(features[..., len(HEAD) :, :])  # (B, T, P, 12, D)
-        tokens = torch.cat((head[..., None, :], body), dim=-2)
-        return self.mix(tokens).flatten(2, 3)
+        """Return tokens (B, T, 13 + P - 1, D) of keypoints (B, T, P * 17, 3)."""
+        features = keypoint_features(by_person(clip))  # (B, T, P, 17, FEATURES)
+        actor = features[:, :, 0]
+        head = self.head(actor[..., list(HEAD), :].flatten(-2))  # (B, T, D)
+        body = self.body(actor[..., len(HEAD) :, :])  # (B, T, 12, D)
+        tokens = [head[..., None, :], body]
+        if self.other is not None:
+            tokens.append(self.other(features[:, :, 1:].flatten(-2)))  # (B, T, P - 1, D)
+        return self.mix(torch.cat(tokens, dim=-2))
 
     def visible(self, clip: Tensor) -> Tensor:
-        """Return which tokens are seen, bool (B, T, P * 13); attention leaves the others out."""
+        """Return which tokens are seen, bool (B, T, 13 + P - 1); attention leaves the rest out."""
         seen = by_person(clip)[..., 2] > 0  # (B, T, P, 17)
-        head = seen[..., list(HEAD)].any(-1, keepdim=True)
-        return torch.cat((head, seen[..., len(HEAD) :]), dim=-1).flatten(2)
+        actor = seen[:, :, 0]
+        head = actor[..., list(HEAD)].any(-1, keepdim=True)
+        return torch.cat((head, actor[..., len(HEAD) :], seen[:, :, 1:].any(-1)), dim=-1)
 
 
 def by_person(clip: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ def build_stem(
     *,
     stage: int | None = None,
     freeze_batch_norm: bool = False,
+    num_persons: int = 1,
 ) -> nn.Module:
     """Build the map from frames, or with "pose" from keypoints, to tokens.
 
@@ -33,6 +34,7 @@ def build_stem(
         embed_dim: token width D.
         stage: stages 1..7 of EfficientNet-Lite0 to keep; None keeps all that have this stride.
         freeze_batch_norm: keep batch norm statistics as they are while training.
+        num_persons: P of "pose".
 
     Raises:
         UserError: if the name is unknown or the stem cannot have this stride.
@@ -48,5 +50,5 @@ def build_stem(
     if stem == "conv+efficientnet_lite0":
         return PairedStem(patch_size, embed_dim, stage=stage, freeze_batch_norm=freeze_batch_norm)
     if stem == "pose":
-        return PoseStem(embed_dim)
+        return PoseStem(embed_dim, num_persons)
     raise UserError(f"unknown stem '{stem}'; choose one of {', '.join(STEMS)}")

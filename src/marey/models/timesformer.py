@@ -68,6 +68,7 @@ class TimeSformer(nn.Module):
             config.embed_dim,
             stage=config.stem_stage,
             freeze_batch_norm=config.freeze_stem_norm,
+            num_persons=config.num_persons,
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         positions = num_patches * (config.num_frames if config.position_embedding == "joint" else 1)

@@ -74,7 +74,7 @@ class TimeSformerConfig:
     the convolutions, not in the tokens), or "pose": keypoints of persons in place of pixels."""
 
     num_persons: int = 1
-    """P, persons of a clip of keypoints; only with stem "pose"."""
+    """P, persons of a clip of keypoints, the one asked about first; only with stem "pose"."""
 
     stem_stage: int | None = None
     """Stages of EfficientNet-Lite0 to keep; None keeps all of stride `patch_size`."""
@@ -131,9 +131,10 @@ class TimeSformerConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid; with stem "pose" persons and parts of the body."""
+        """Rows and columns of the patch grid; with stem "pose" one row of the person's 13 parts and
+        the other persons."""
         if self.stem == "pose":
-            return self.num_persons, len(PART_NAMES)
+            return 1, len(PART_NAMES) + self.num_persons - 1
         side = self.image_size // self.patch_size
         return side, side
 

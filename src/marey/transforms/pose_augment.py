@@ -25,6 +25,8 @@ class PoseAugment:
     """Chance that a keypoint of a moment is not seen."""
     lose_part: float = 0.1
     """Chance that one keypoint is not seen in the whole window."""
+    lose_others: float = 0.1
+    """Chance that nobody but the first person is seen."""
     score_shift: float = 0.08
     """Largest change of all scores."""
 
@@ -49,6 +51,9 @@ class PoseAugment:
         lost = torch.rand(score.shape, generator=generator) < self.lose_keypoint
         if float(torch.rand((), generator=generator)) < self.lose_part:
             lost[:, int(torch.randint(score.shape[1], (), generator=generator))] = True
+        if score.shape[1] > NUM_KEYPOINTS:
+            alone = float(torch.rand((), generator=generator)) < self.lose_others
+            lost[:, NUM_KEYPOINTS:] |= alone
         out[..., 2] = score.masked_fill(lost, 0.0)
         return out
 

@@ -1,6 +1,7 @@
-"""From the keypoints of one person to what a pose model reads.
+"""From the keypoints of a person, and of whoever is near, to what a pose model reads.
 
-Legend: T moments, 17 keypoints of COCO. Picture coordinates: x right, y down, one unit both ways.
+Legend: T moments, P persons, 17 keypoints of COCO. Picture coordinates: x right, y down, one unit
+both ways.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class PoseSampling:
     of the height."""
     min_seen: float = 0.4
     """A window counts if the person was found in so many of its moments, 0 to 1."""
+    num_persons: int = 1
+    """P, the person and those nearest, at most 2."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON types, marked as those of poses."""
@@ -42,6 +45,15 @@ class PoseSampling:
     def from_dict(cls, values: Mapping[str, Any]) -> PoseSampling:
         """Build from what `to_dict` gave."""
         return cls(**{name: value for name, value in values.items() if name != "kind"})
+
+    def __post_init__(self) -> None:
+        if self.num_persons not in (1, 2):
+            raise UserError(f"num_persons is {self.num_persons}; a pose model reads 1 or 2 persons")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, P * 17, 3), of a window."""
+        return self.num_frames, self.num_persons * NUM_KEYPOINTS, 3
 
     @property
     def seconds(self) -> float:
@@ -55,7 +67,7 @@ class PoseSampling:
 
 
 def normalise_pose(keypoints: Tensor, min_score: float = 0.15) -> Tensor:
-    """Express a window in body heights around the person's own middle.
+    """Express a window in body heights around the (first) person's own middle.
 
     The middle is the mean of the median places of both shoulders and hips; the height is the 90th
     percentile over the moments of the longer side of the box around what is seen. Both are of the
@@ -63,31 +75,39 @@ def normalise_pose(keypoints: Tensor, min_score: float = 0.15) -> Tensor:
     in another order.
 
     Args:
-        keypoints: float, (..., T, 17, 3): x, y in one unit, score in [0, 1].
+        keypoints: float, (..., T, P * 17, 3): x, y in one unit, score in [0, 1].
         min_score: keypoints below it become zeros, score included.
 
     Returns:
-        (..., T, 17, 3): x, y in body heights, score.
+        (..., T, P * 17, 3): x, y in body heights, score.
     """
     score = keypoints[..., 2]
     seen = score >= min_score
     places = keypoints[..., :2].masked_fill(~seen[..., None], torch.nan)
 
     # the median place of each keypoint of the trunk, and the mean of these
-    trunk = places[..., list(TRUNK), :].nanmedian(dim=-3).values  # (..., 4, 2)
-    anywhere = places.flatten(-3, -2).nanmedian(dim=-2).values
+    person = places[..., :NUM_KEYPOINTS, :]
+    trunk = person[..., list(TRUNK), :].nanmedian(dim=-3).values  # (..., 4, 2)
+    anywhere = person.flatten(-3, -2).nanmedian(dim=-2).values
     middle = trunk.nanmean(dim=-2)
     middle = torch.where(middle.isnan(), anywhere, middle).nan_to_num(0.0)
 
-    highest = places.nan_to_num(-torch.inf).amax(-2)
-    lowest = places.nan_to_num(torch.inf).amin(-2)
-    side = (highest - lowest).amax(-1)  # (..., T)
-    side = side.masked_fill(~torch.isfinite(side), torch.nan)
-    height = side.nanquantile(0.9, dim=-1).nan_to_num(1.0).clamp_min(1e-6)
+    height = heights(keypoints[..., :NUM_KEYPOINTS, :], min_score)
 
     places = (places - middle[..., None, None, :]) / height[..., None, None, None]
     out = torch.cat((places.nan_to_num(0.0), score[..., None]), dim=-1)
     return out * seen[..., None]
+
+
+def heights(keypoints: Tensor, min_score: float) -> Tensor:
+    """Return the height of a person in a window (...,) of keypoints (..., T, 17, 3): the 90th
+    percentile over the moments of the longer side of the box around what is seen."""
+    seen = keypoints[..., 2:] >= min_score
+    highest = keypoints[..., :2].masked_fill(~seen, -torch.inf).amax(-2)
+    lowest = keypoints[..., :2].masked_fill(~seen, torch.inf).amin(-2)
+    side = (highest - lowest).amax(-1)  # (..., T)
+    side = side.masked_fill(~torch.isfinite(side), torch.nan)
+    return side.nanquantile(0.9, dim=-1).nan_to_num(1.0).clamp_min(1e-6)
 
 
 def cut_windows(
@@ -169,3 +189,42 @@ def at_moments(
     mixed = (share[..., None] * np.stack([keypoints[before], keypoints[after]])).sum(0)
     mixed[total[:, 0] <= 0] = 0
     return mixed.astype(np.float32)
+
+
+NEAR_HEIGHTS = 3.0
+"""Somebody farther away than so many heights of a person takes no part in what that one does."""
+
+
+def with_nearest(person: Tensor, others: Tensor, min_score: float) -> Tensor:
+    """Return the windows of a person beside those of whoever is nearest: zeros where nobody is.
+
+    Nearest: by the median distance of the middles over the moments in which both are seen, in a
+    fourth of the moments at least.
+
+    Args:
+        person: (N, T, 17, 3), not normalised.
+        others: (N, M, T, 17, 3), those of everyone else.
+        min_score: keypoints below it are not looked at.
+
+    Returns:
+        (N, T, 2 * 17, 3).
+    """
+    nobody = torch.zeros_like(person)
+    if not others.shape[1]:
+        return torch.cat((person, nobody), dim=-2)
+    mine, theirs = middles(person, min_score)[:, None], middles(others, min_score)
+    apart = (mine - theirs).norm(dim=-1)  # (N, M, T), NaN where one of the two is not seen
+    distance = apart.nanmedian(-1).values / heights(person, min_score)[:, None]
+    together = (~apart.isnan()).float().mean(-1)
+    distance = distance.masked_fill((together < 0.25) | distance.isnan(), torch.inf)
+    nearest = distance.argmin(1)  # (N,)
+    partner = others[torch.arange(len(others)), nearest]
+    near = distance.amin(1) <= NEAR_HEIGHTS
+    return torch.cat((person, torch.where(near[:, None, None, None], partner, nobody)), dim=-2)
+
+
+def middles(keypoints: Tensor, min_score: float) -> Tensor:
+    """Return the mean place of the seen keypoints (..., T, 2) of (..., T, 17, 3); NaN where none is
+    seen."""
+    seen = keypoints[..., 2] >= min_score
+    return keypoints[..., :2].masked_fill(~seen[..., None], torch.nan).nanmean(-2)

@@ -43,7 +43,7 @@ class PosePlan:
     """Window i is drawn from (seed, i)."""
     other_share: float = 0.16
     """Share of windows that show nothing of the vocabulary; the actions share the rest alike."""
-    sampling: PoseSampling = field(default_factory=PoseSampling)
+    sampling: PoseSampling = field(default_factory=lambda: PoseSampling(num_persons=2))
 
     def library(self) -> Library:
         """Read the recordings.
@@ -100,7 +100,7 @@ def render_poses(
         return out
 
     jobs = [(plan, first, min(first + PART, num_windows)) for first in range(0, num_windows, PART)]
-    keypoints = np.zeros((num_windows, plan.sampling.num_frames, 17, 3), np.float16)
+    keypoints = np.zeros((num_windows, *plan.sampling.shape), np.float16)
     rows: list[tuple[str, ...]] = []
     done = _run(jobs, workers)
     for first, part, named in done if progress is None else progress(done, len(jobs)):
@@ -156,7 +156,7 @@ def _draw_part(job: tuple[PosePlan, int, int]) -> Part:
 
 def _draw(plan: PosePlan, first: int, last: int, library: Library) -> Part:
     labels = plan.labels(library)
-    keypoints = np.zeros((last - first, plan.sampling.num_frames, 17, 3), np.float16)
+    keypoints = np.zeros((last - first, *plan.sampling.shape), np.float16)
     named = []
     for index in range(first, last):
         split, turn = plan.window(index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from marey.synthetic.poses.splice import heading_of, sample
 from marey.synthetic.poses.views import draw_view, look
 from marey.synthetic.poses.vocabulary import OTHER, TWO_PEOPLE
 from marey.synthetic.poses.whole_body import react
-from marey.transforms.pose_clip import PoseSampling, at_moments
+from marey.transforms.pose_clip import PoseSampling, at_moments, with_nearest
 
 Array = NDArray[np.float64]
 
@@ -103,17 +104,25 @@ def draw_scene(
 def draw_window(
     label: str, split: str, library: Library, sampling: PoseSampling, rng: Generator
 ) -> tuple[Array, str]:
-    """Draw one window of an action, sampled as tracks of real video are: (T, 17, 3) and source."""
+    """Draw one window of an action, sampled as tracks of real video are: (T, P * 17, 3), whoever is
+    nearest second, and source."""
     rate = RATES[rng.integers(len(RATES))]
     seconds = np.arange(int(sampling.times[-1] * rate) + 2) / rate
-    actor_found = draw_scene(label, split, library, seconds, rng)[0]
+    people = draw_scene(label, split, library, seconds, rng, crowd=sampling.num_persons > 1)
     moments = sampling.times + rng.uniform(0, seconds[-1] - sampling.times[-1])
-    there = actor_found.keypoints[..., 2].max(1) > 0
+    windows = torch.from_numpy(np.stack([seen_at(moments, seconds, who) for who in people]))
+    window = windows[0]
+    if sampling.num_persons > 1:
+        window = with_nearest(windows[:1], windows[None, 1:], sampling.min_score)[0]
+    return window.numpy().astype(np.float64), people[0].source
+
+
+def seen_at(moments: Array, seconds: Array, person: Person) -> NDArray[np.float32]:
+    """Return the keypoints (T, 17, 3) of a person at moments (T,); zeros where not found."""
+    there = person.keypoints[..., 2].max(1) > 0
     if not there.any():
-        return np.zeros((sampling.num_frames, 17, 3)), actor_found.source
-    keypoints = actor_found.keypoints[there].astype(np.float32)
-    window = at_moments(seconds[there], keypoints, moments).astype(np.float64)
-    return window, actor_found.source
+        return np.zeros((len(moments), 17, 3), np.float32)
+    return at_moments(seconds[there], person.keypoints[there].astype(np.float32), moments)
 
 
 def partner_of(joints: Array, label: str, seconds: Array, rng: Generator) -> tuple[Array, str]:
