@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from marey.evaluation.poses import SceneAnswer, fit_unknown, measure, scene_tracks
+from marey.checkpoints.folder import load_folder, save_checkpoint
+from marey.evaluation.poses import (
+    SceneAnswer,
+    SceneLogits,
+    answers_at,
+    fit_calibration,
+    fit_unknown,
+    measure,
+    measure_sets,
+    scene_tracks,
+)
+from marey.inference.pose_windows import PoseClips
+from marey.inference.poses import PosePredictor
+from marey.models import create_model
 from marey.synthetic.poses.scenes import Person
+from marey.synthetic.poses.vocabulary import OTHER
+from marey.transforms.pose_clip import PoseSampling
+
+NAMES = ["walk", "run", "jump", OTHER]
 
 
 def answer(label: str, said: str, known: float, source: str = "cmu/a/b") -> SceneAnswer:
@@ -51,3 +69,57 @@ def test_a_scene_becomes_tracks_without_the_moments_nobody_was_found():
     assert len(found.tracks[0].seconds) == 18
     assert found.tracks[0].keypoints[..., :2].max() <= 1
     assert found.tracks[0].seconds[4] == pytest.approx(6 / 12.5)
+
+
+@pytest.fixture
+def predictor(tmp_path) -> PosePredictor:
+    model = create_model(
+        "timesformer", stem="pose", num_classes=4, num_frames=16, embed_dim=16, depth=1, num_heads=2
+    )
+    save_checkpoint(
+        tmp_path,
+        model,
+        class_names=NAMES,
+        preprocess=PoseSampling(),
+        extra={"other_class": OTHER},
+    )
+    return PosePredictor(load_folder(tmp_path))
+
+
+def asked(count: int, scale: float) -> list[SceneLogits]:
+    """Scenes of two windows; three of four have their largest logit at the true class."""
+    generator = torch.Generator().manual_seed(0)
+    scenes = []
+    for number in range(count):
+        place = number % 4
+        logits = torch.randn(2, 4, generator=generator)
+        logits[:, place if number % 16 < 12 else (place + 1) % 4] += 2.0
+        clips = PoseClips(
+            clips=torch.zeros(2, 16, 17, 3),
+            tracks=(1, 1),
+            start_seconds=(0.0, 0.5),
+            weight=torch.ones(2),
+        )
+        scene = SceneLogits(label=NAMES[place], source="x", logits=logits * scale, clips=clips)
+        scenes.append(scene)
+    return scenes
+
+
+def test_the_temperature_undoes_a_scale_of_the_logits(predictor):
+    plain = fit_calibration(predictor, asked(160, 1.0))
+    scaled = fit_calibration(predictor, asked(160, 2.0))
+    assert scaled["temperature"] / plain["temperature"] == pytest.approx(2, rel=0.05)
+    assert plain["calibrated"] is False  # no real video took part
+    assert scaled["unknown"]["threshold"] == pytest.approx(plain["unknown"]["threshold"], abs=0.02)
+
+
+def test_sets_cover_as_many_as_asked_and_top_k_is_their_control(predictor):
+    scenes = asked(400, 1.0)
+    fitted = fit_calibration(predictor, scenes)
+    answers = answers_at(predictor, scenes, fitted["temperature"])
+    thresholds = fitted["trust"]["set"]["thresholds"]
+    found = measure_sets(answers, predictor.class_names, thresholds)
+    assert 0.88 <= found["0.9"]["coverage"] <= 0.95
+    assert 1 <= found["0.8"]["mean_size"] <= found["0.95"]["mean_size"] <= 3
+    assert found["0.9"]["top_k"] in (2, 3)
+    assert predictor.class_names == ("walk", "run", "jump")

@@ -179,7 +179,7 @@ class PosePredictor:
                 frame_seconds=seconds,
                 trust=no_person_trust(),
             )
-        return Prediction(
+        prediction = Prediction(
             video=found.video,
             model=self.name,
             class_names=self.class_names if labels is None else tuple(labels),
@@ -187,7 +187,11 @@ class PosePredictor:
             frame_seconds=seconds,
             trust=self._trust(answer, labels),
             persons=answer.persons,
+            calibration=self.checkpoint.calibration if labels is None else None,
         )
+        if prediction.has_set():
+            prediction.trust["set"] = prediction.set()
+        return prediction
 
     def answer(
         self,
@@ -206,7 +210,7 @@ class PosePredictor:
                 persons=(),
                 clips=clips,
             )
-        outputs = outputs_of(self.model, clips.clips, batch_size=BATCH_SIZE, device=self.device)
+        outputs = self.outputs(clips)
         every = self.probabilities(outputs["logits"])  # (W, K with "other")
         shown = (
             every[:, self.known]
@@ -224,6 +228,14 @@ class PosePredictor:
             persons=self._persons(shown, every, clips),
             clips=clips,
         )
+
+    def outputs(self, clips: PoseClips) -> dict[str, Tensor]:
+        """Return what the model returns for windows."""
+        return outputs_of(self.model, clips.clips, batch_size=BATCH_SIZE, device=self.device)
+
+    def logits(self, clips: PoseClips) -> Tensor:
+        """Return logits (W, K) of windows, the class without a name included."""
+        return self.outputs(clips)["logits"]
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return probabilities (..., K) of logits (..., K), at the checkpoint's temperature."""
