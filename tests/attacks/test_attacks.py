@@ -264,7 +264,7 @@ def test_what_is_wrong_is_said(model: PixelModel, clips: Tensor, labels: Tensor)
         attack(model, clips, labels, "pgd", epsilon=1)
     with pytest.raises(UserError, match="uint8 clip"):
         attack(model, clips.float(), labels, "pgd")
-    with pytest.raises(UserError, match="eps > 0"):
+    with pytest.raises(UserError, match=r"eps is a change of a pixel value in \(0, 1\], got 0.0"):
         attack(model, clips, labels, "pgd", eps=0.0)
     with pytest.raises(UserError, match="1 to 4 frames to change"):
         attack(model, clips, labels, "sparse", num_frames=5)

@@ -13,6 +13,7 @@ from marey.cli import build_app
 from marey.cli.robustness import _attack_options, _kinds, _severities
 from marey.corruptions import KINDS, PROFILES
 from marey.errors import UserError
+from marey.evaluation.robustness import BenchmarkConfig
 from marey.video.encode import write_video
 
 TOYS = Path(__file__).resolve().parents[1] / "evaluation"
@@ -41,10 +42,27 @@ def test_lists_of_kinds_and_severities() -> None:
 
 def test_options_of_attacks() -> None:
     assert _attack_options(["pgd.steps=20", "pgd.eps=0.03"]) == {"pgd": {"steps": 20, "eps": 0.03}}
+    assert _attack_options(["pgd.eps=8/255"]) == {"pgd": {"eps": 8 / 255}}
     with pytest.raises(UserError, match=r"attack\.option=value"):
         _attack_options(["pgd"])
     with pytest.raises(UserError, match="unknown attack 'pdg'"):
         _attack_options(["pdg.steps=1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pgd": {"eps": 8}}, r"pgd.eps=8/255"),
+        ({"pgd": {"esp": 0.1}}, "did you mean 'eps'"),
+        ({"pgd": {"steps": 0}}, "pgd.steps is a count"),
+        ({"pgd": {"eps": "much"}}, "pgd.eps is a number"),
+        ({"fgsm": {"eps": 0.1}}, "not among --attacks"),
+    ],
+)
+def test_options_of_attacks_are_checked_before_any_video_is_opened(options, message) -> None:
+    with pytest.raises(UserError, match=message):
+        BenchmarkConfig(attacks=("pgd",), attack_options=options)
+    BenchmarkConfig(attacks=("pgd", "pgd_l2"), attack_options={"pgd_l2": {"eps": 4.0}})
 
 
 def test_corrupt_writes_a_copy_and_says_what_it_did(data: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(3):
             write_video(
                 root / label / f"{number}.mp4",
-                torch.full((4, 3, 32, 32), level, dtype=torch.uint8),
+                torch.full((4, 3, 32, 32), level + 5 * number, dtype=torch.uint8),
                 10,
             )
     return root
@@ -95,6 +95,60 @@ def test_train_then_evaluate_then_compare(trained: Path, videos: Path) -> None:
     assert "McNemar p = 1.0000" in stdout
     status, stdout, _ = run("evaluate", str(trained), "--predictions", "--json")
     assert json.loads(stdout)["top1"] == report["top1"]
+
+
+def test_scores_on_training_videos_are_shouted_with_the_clean_number_beside(
+    trained: Path, videos: Path, tmp_path: Path
+) -> None:
+    _, stdout, stderr = run("evaluate", str(trained), "--data", str(videos), "--json")
+    report = json.loads(stdout)
+    seen = report["seen_in_training"]
+    assert (report["num_videos"], seen["num_videos"]) == (6, 4)
+    assert seen["clean"]["num_videos"] == 2
+    assert "LEAKED: 4 of these 6 videos are training videos of this model" in stderr
+    assert "on the 2 others: top-1" in stderr
+
+    _, stdout, _ = run("compare", str(trained), str(trained), "--json")
+    assert json.loads(stdout)["seen_in_training"]["clean"]["num_videos"] == 2
+    _, stdout, _ = run("compare", str(trained), str(trained))
+    assert "LEAKED: A was trained on 4 of them" in stdout
+
+    lines = (trained / "evaluation" / "predictions.jsonl").read_text().splitlines()[1:]
+    rows = [json.loads(line) for line in lines]
+    only = tmp_path / "only"
+    for row in rows:
+        if row["seen_in_training"]:
+            target = only / row["video"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((videos / row["video"]).read_bytes())
+    _, stdout, stderr = run("evaluate", str(trained), "--data", str(only), "--json")
+    assert json.loads(stdout)["seen_in_training"]["clean"] is None
+    assert "no measure of accuracy" in stderr
+
+
+def test_robustness_shouts_too_and_takes_the_folder_of_a_run(
+    trained: Path, videos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    status, stdout, stderr = run(
+        "robustness",
+        str(trained),
+        "--data",
+        str(videos),
+        "--corruptions",
+        "contrast",
+        "--severities",
+        "1",
+        "--resolution",
+        "32",
+        "--out",
+        str(out),
+    )
+    assert status == 0, stderr
+    assert "was trained on 4 of these 6 videos; on the 2 others" in stdout
+    page = (out / "report.html").read_text()
+    assert "LEAKED" in page
+    assert "What breaks it most is contrast" in page
 
 
 def test_an_existing_run_is_not_overwritten(trained: Path, videos: Path, recipe: str) -> None:

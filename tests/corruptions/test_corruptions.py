@@ -170,3 +170,13 @@ def test_what_is_wrong_with_the_input_is_said() -> None:
         marey.corrupt(clip[0], "fog")
     with pytest.raises(UserError, match="unknown corruption profile 'roze'"):
         marey.corrupt(clip, "fog", profile="roze")
+
+
+def test_without_a_generator_the_global_one_is_drawn_from() -> None:
+    clip = torch.full((2, 3, 16, 16), 128, dtype=torch.uint8)
+    torch.manual_seed(3)
+    first, second = marey.corrupt(clip, "gaussian_noise"), marey.corrupt(clip, "gaussian_noise")
+    torch.manual_seed(3)
+    again = marey.corrupt(clip, "gaussian_noise")
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)

@@ -11,7 +11,7 @@ sample, so more steps or restarts never look weaker.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,10 @@ ATTACKS: dict[str, Callable[..., AttackResult]] = {
 `marey.attacks.features.gat_feature_attack`, moves features, not pixels."""
 
 
+VALUE_ATTACKS = ("fgsm", "pgd", "flickering", "geo_trap")
+"""Attacks whose eps and step bound the change of single values; that of pgd_l2 is a length."""
+
+
 def list_attacks() -> list[str]:
     """Return the names `attack` takes."""
     return list(ATTACKS)
@@ -57,21 +61,38 @@ def attack(
     Raises:
         UserError: if the name or an option is unknown, or the clip is not uint8.
     """
-    if name not in ATTACKS:
-        raise unknown_name("attack", name, ATTACKS)
-    function = ATTACKS[name]
-    known = [
-        key
-        for key in inspect.signature(function).parameters
-        if key not in ("model", "clip", "labels")
-    ]
-    for key in options:
-        if key not in known:
-            raise unknown_name(f"option of attack '{name}'", key, known)
-
+    check_options(name, options)
     if clip.dtype != torch.uint8 or clip.dim() != 5:
         raise UserError(
             f"an attack starts from a uint8 clip (B, T, 3, H, W), got {clip.dtype} "
             f"{tuple(clip.shape)}"
         )
-    return function(model, clip, labels, **options)
+    return ATTACKS[name](model, clip, labels, **options)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check the options of an attack by name, kind and unit, before any video is opened.
+
+    Raises:
+        UserError: if the attack or an option is unknown, a number is not one, a count is below 1,
+            or a change of pixel values lies outside (0, 1].
+    """
+    if name not in ATTACKS:
+        raise unknown_name("attack", name, ATTACKS)
+    parameters = inspect.signature(ATTACKS[name]).parameters
+    known = [key for key in parameters if key not in ("model", "clip", "labels")]
+    for key, value in options.items():
+        if key not in known:
+            raise unknown_name(f"option of attack '{name}'", key, known)
+        default = parameters[key].default
+        if not isinstance(default, (int, float)) or isinstance(default, bool):
+            continue
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
+            raise UserError(f"{name}.{key} is a number, such as {default}, got {value!r}")
+        if isinstance(default, int) and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{name}.{key} is a count from 1 up, got {value!r}")
+        if name in VALUE_ATTACKS and key in ("eps", "step") and not 0 < value <= 1:
+            raise UserError(
+                f"{name}.{key} is a change of a pixel value in (0, 1], got {value}; grey levels "
+                f"are written as parts of 255: {name}.{key}={value:g}/255"
+            )

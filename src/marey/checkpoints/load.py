@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from marey.checkpoints.external import load_hf_external, load_torchvision
-from marey.checkpoints.folder import CONFIG, Checkpoint, load_folder
+from marey.checkpoints.folder import CONFIG, WEIGHTS, Checkpoint, load_folder
 from marey.checkpoints.huggingface import load_hf_timesformer, local_copy
 from marey.errors import UserError, unknown_name
 from marey.files import read_json
@@ -52,8 +52,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """Load a model with its class names, preprocessing and calibration, ready to predict.
 
     Args:
-        source: a bundled name, a checkpoint folder, "hf:<hub id or folder>", or
-            "torchvision:<model>".
+        source: a bundled name, a checkpoint folder, the folder of a training run (its best
+            checkpoint), "hf:<hub id or folder>", or "torchvision:<model>".
 
     Raises:
         UserError: if there is no such checkpoint or it does not fit.
@@ -81,9 +81,20 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
             f"{text}: a file, but a checkpoint is a folder; bring a file in with "
             f"`marey convert {text} --from FORMAT --out DIR`"
         )
+    if (inside := best_of_run(folder)) is not None:
+        return load_folder(inside)
     if (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG):
         return load_hf(text)
     return load_folder(folder)
+
+
+def best_of_run(folder: Path) -> Path | None:
+    """Return the best checkpoint of a training run's folder, else its last one; None where the
+    folder is no run."""
+    if (folder / WEIGHTS).is_file():
+        return None
+    inside = (folder / name for name in ("best", "last"))
+    return next((path for path in inside if (path / CONFIG).is_file()), None)
 
 
 def load_hf(source: str) -> Checkpoint:

@@ -155,7 +155,9 @@ def robustness(
     ] = "none",
     attack_set: Annotated[
         list[str] | None,
-        typer.Option(help="Option of an attack: pgd.steps=20 (eps and step in [0, 1])."),
+        typer.Option(
+            help="Option of an attack: pgd.steps=20, pgd.eps=8/255 (pixel values in [0, 1])."
+        ),
     ] = None,
     shuffles: Annotated[
         int, typer.Option(help="Shuffles per video for order reliance; 0: none.", min=0)
@@ -192,10 +194,11 @@ def robustness(
     from marey.errors import UserError
     from marey.evaluation.candidates import load_candidate
     from marey.evaluation.robustness import BenchmarkConfig, run
-    from marey.evaluation.robustness_report import write_report
+    from marey.evaluation.robustness_report import leak_of, write_report
     from marey.evaluation.robustness_summary import (
         choose_videos,
         describe_kinds,
+        seen_videos,
         settings_of,
         summarise,
     )
@@ -236,7 +239,12 @@ def robustness(
         if "error" in entry:
             say(f"marey: {entry['error']}")
     report = summarise(
-        entries, models, index.class_names, config, models.index(reference) if reference else 0
+        entries,
+        models,
+        index.class_names,
+        config,
+        models.index(reference) if reference else 0,
+        seen_videos(index, candidates),
     )
     report |= {
         "settings": settings_of(config),
@@ -249,6 +257,8 @@ def robustness(
         print_json(report)
     else:
         for name, model in report["models"].items():
+            if leak := leak_of(name, model):
+                print(leak)
             line = f"{name}: clean {model['clean_accuracy']:.1%}"
             if "mpc" in model:
                 line += f", mPC {model['mpc']:.1%}, relative robustness {model['gamma_r'] or 0:.3f}"
@@ -262,8 +272,6 @@ def robustness(
 
 def _attack_options(settings: list[str]) -> dict[str, dict[str, Any]]:
     """Return {"pgd": {"steps": 20}} from ["pgd.steps=20"]."""
-    import json
-
     from marey.attacks import list_attacks
     from marey.errors import UserError, unknown_name
 
@@ -278,11 +286,19 @@ def _attack_options(settings: list[str]) -> dict[str, dict[str, Any]]:
             )
         if name not in list_attacks():
             raise unknown_name("attack", name, list_attacks())
-        try:
-            options.setdefault(name, {})[option] = json.loads(value)
-        except json.JSONDecodeError:
-            options.setdefault(name, {})[option] = value
+        options.setdefault(name, {})[option] = _value(value)
     return options
+
+
+def _value(text: str) -> Any:
+    """Return a number, a fraction such as 8/255, another JSON value, or the text itself."""
+    import json
+
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else json.loads(text)
+    except (ValueError, ZeroDivisionError):
+        return text
 
 
 def register(app: typer.Typer) -> None:

@@ -233,13 +233,19 @@ def parse_fusion(text: str) -> str:
 
 
 def _say_report(report: dict[str, Any]) -> None:
+    seen = report.get("seen_in_training")
+    if seen:
+        say(seen["text"])
     if "top1" in report and "top1_interval" in report:
         low, high = report["top1_interval"]
         say(
             f"top-1 {report['top1']:.3f} [{low:.3f}, {high:.3f}]  top-5 {report['top5']:.3f}  "
             f"mean class accuracy {report['mean_class_accuracy']:.3f}  calibration error "
             f"{report['calibration_error']:.3f}  on {report['num_videos']} videos"
+            + (f", {seen['num_videos']} of them trained on" if seen else "")
         )
+        if "too few groups" in report["interval"]:
+            say(f"interval over {report['interval'].removeprefix('95% over ')}")
         for row in report["per_class"]:
             accuracy = (
                 "no videos"
@@ -255,7 +261,7 @@ def _say_report(report: dict[str, Any]) -> None:
             if isinstance(value, (int, float)):
                 say(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
     for value in report.values():
-        if isinstance(value, dict) and "text" in value:
+        if isinstance(value, dict) and "text" in value and value is not seen:
             say(str(value["text"]))
     for entry in report.get("unreadable", ()):
         say(f"unreadable: {entry['error'] if isinstance(entry, dict) else entry}")
@@ -285,6 +291,16 @@ def compare(
         f"A {result['top1_a']:.3f}   B {result['top1_b']:.3f}   on {result['num_videos']} shared "
         "videos"
     )
+    if seen := result.get("seen_in_training"):
+        clean = seen["clean"]
+        others = "no video is left that neither was trained on"
+        if clean is not None:
+            others = (
+                f"on the {clean['num_videos']} others: A {clean['top1_a']:.3f}   B "
+                f"{clean['top1_b']:.3f}   B - A = {clean['difference']:+.3f} "
+                f"[{clean['low']:+.3f}, {clean['high']:+.3f}]"
+            )
+        print(f"LEAKED: A was trained on {seen['a']} of them, B on {seen['b']}; {others}")
     print(
         f"B - A = {result['difference']:+.3f} [{result['low']:+.3f}, {result['high']:+.3f}] "
         f"({result['interval']})"

@@ -83,7 +83,7 @@ class Corruption:
 
         Args:
             clip: uint8, (T, 3, H, W), RGB.
-            generator: randomness; a fresh one with seed 0 when absent. Same generator state, same
+            generator: randomness; torch's global generator when absent. Same generator state, same
                 result.
             fps: frames per second of the clip, for rate control and `frame_rate`.
             reference_bitrate: bits per second of the source, for the average-bit-rate kinds.
@@ -115,7 +115,7 @@ class Corruption:
 
         Args:
             num_frames: source frames, at least 1.
-            generator: randomness; a fresh one with seed 0 when absent.
+            generator: randomness; torch's global generator when absent.
 
         Raises:
             UserError: if the domain is not "order", or there is no frame.
@@ -134,7 +134,7 @@ class Corruption:
         """Call the kind's function with its constants and with those of the other arguments that it
         takes."""
         if generator is None:
-            generator = torch.Generator().manual_seed(0)
+            generator = torch.default_generator
         available["generator"] = generator
 
         taken = inspect.signature(self.kind.function).parameters

@@ -8,8 +8,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -64,6 +64,8 @@ class Candidate:
     """Whether gradients reach its input: a network, not a bare function."""
     device: str = "cpu"
     """Where the model runs."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of its checkpoint; they say what it was trained on."""
 
 
 def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu") -> Candidate:
@@ -85,10 +87,12 @@ def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu")
         function, preprocess, names = _from_callable(source)
         has_gradients = isinstance(function, nn.Module)
         model, temperature = Logits(function), 1.0
+        tensors: Mapping[str, Tensor] = {}
     else:
         checkpoint = load_checkpoint(source)
         preprocess, names, has_gradients = checkpoint.clip_preprocess, checkpoint.class_names, True
         model, temperature = checkpoint.model, checkpoint.temperature
+        tensors = checkpoint.tensors
     data_class_of, logit_of = match_classes(source, names or class_names, class_names)
     return Candidate(
         name=source,
@@ -99,6 +103,7 @@ def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu")
         temperature=temperature,
         has_gradients=has_gradients,
         device=device,
+        tensors=tensors,
     )
 
 

@@ -98,6 +98,8 @@ class Predictions:
     """float, (N,): unknown score, mean over views."""
     unreadable: list[dict[str, str]] = field(default_factory=list)
     """[{"video", "error"}] for what could not be read."""
+    seen: list[bool] | None = None
+    """Whether the model was trained on each video; None where its checkpoint does not say."""
 
 
 def score_answers(
@@ -185,6 +187,31 @@ def report_of(answers: Predictions) -> dict[str, Any]:
         "per_class": per_class_table(confusion, answers.class_names),
         "confusion": {"classes": answers.class_names, "counts": confusion.tolist()},
     }
+    if answers.seen is not None and any(answers.seen):
+        report["seen_in_training"] = _seen_part(answers, first)
     if answers.ood is not None:
         report["mean_ood_score"] = answers.ood.double().mean().item()
     return report
+
+
+def _seen_part(answers: Predictions, first: Tensor) -> dict[str, Any]:
+    """Return which of the videos the model was trained on, and the accuracy on the others."""
+    seen = torch.tensor(answers.seen)
+    names = [video for video, known in zip(answers.videos, seen.tolist(), strict=True) if known]
+    clean, others = None, "there are no others: this is no measure of accuracy"
+    if not bool(seen.all()):
+        groups = [g for g, known in zip(answers.groups, seen.tolist(), strict=True) if not known]
+        low, high = proportion_interval(first[~seen], groups)
+        top1 = first[~seen].double().mean().item()
+        clean = {
+            "top1": top1,
+            "top1_interval": [low, high],
+            "interval": "95% over " + interval_unit(groups),
+            "num_videos": len(groups),
+        }
+        others = f"on the {len(groups)} others: top-1 {top1:.3f} [{low:.3f}, {high:.3f}]"
+    text = (
+        f"LEAKED: {len(names)} of these {len(seen)} videos are training videos of this model "
+        f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}); {others}"
+    )
+    return {"num_videos": len(names), "videos": names, "clean": clean, "text": text}

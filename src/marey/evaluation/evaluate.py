@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
-from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.load import best_of_run, load_checkpoint
+from marey.datasets.seen import seen_in_training
 from marey.errors import UserError
 from marey.evaluation.classification import (
     EvaluateOptions,
@@ -78,6 +79,10 @@ def evaluate(
     )
 
     scored = score_answers(answers, checkpoint, fusion=options.fusion)
+    seen = seen_in_training(index, checkpoint.tensors)
+    if seen is not None:
+        names = {index.relative_path(index.samples[position]) for position in seen.positions}
+        scored.seen = [video in names for video in scored.videos]
     report = {
         **head,
         "split": options.split or "".join(index.splits) or None,
@@ -198,7 +203,4 @@ def evaluate_by_task(
 def checkpoint_of(model: str | Path) -> str | Path:
     """Return what `load_checkpoint` takes: for a run's folder its best checkpoint, else `model`
     itself."""
-    for name in ("best", "last"):
-        if (Path(model) / name / "config.json").is_file():
-            return Path(model) / name
-    return model
+    return best_of_run(Path(model)) or model

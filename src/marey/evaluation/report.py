@@ -57,6 +57,7 @@ def save_predictions(path: Path, answers: Predictions) -> None:
                 "correct": best == label,
                 "group": answers.groups[row],
                 "ood": float(answers.ood[row]) if answers.ood is not None else None,
+                "seen_in_training": None if answers.seen is None else answers.seen[row],
                 "logits": answers.logits[row].tolist(),
                 "probs": probs.tolist(),
             }
@@ -88,6 +89,9 @@ def load_predictions(source: str | Path) -> Predictions:
             if rows and rows[0]["ood"] is not None
             else None,
             unreadable=[line for line in lines[1:] if "error" in line],
+            seen=[bool(row["seen_in_training"]) for row in rows]
+            if rows and rows[0].get("seen_in_training") is not None
+            else None,
         )
     except (json.JSONDecodeError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
         raise UserError(
@@ -137,12 +141,35 @@ def compare_predictions(
     correct_a = a.probs.argmax(1)[first] == torch.tensor(a.labels)[first]
     correct_b = b.probs.argmax(1)[second] == torch.tensor(b.labels)[second]
     groups = [a.groups[n] for n, _ in shared]
-    return {
+    result = {
         "a": str(source_a),
         "b": str(source_b),
         "not_shared": len(a.videos) + len(b.videos) - 2 * len(shared),
         **compare(correct_a, correct_b, labels, groups=groups, seed=seed),
     }
+    seen_a, seen_b = _seen_of(a, first), _seen_of(b, second)
+    clean = ~(seen_a | seen_b)
+    if not bool(clean.all()):
+        rows = clean.nonzero()[:, 0].tolist()
+        result["seen_in_training"] = {
+            "a": int(seen_a.sum()),
+            "b": int(seen_b.sum()),
+            "clean": None
+            if not rows
+            else compare(
+                correct_a[clean],
+                correct_b[clean],
+                [labels[row] for row in rows],
+                groups=[groups[row] for row in rows],
+                seed=seed,
+            ),
+        }
+    return result
+
+
+def _seen_of(answers: Predictions, rows: torch.Tensor) -> torch.Tensor:
+    """Return which of some videos a model was trained on, bool; False where it does not say."""
+    return torch.tensor(answers.seen or [False] * len(answers.videos))[rows]
 
 
 def draw_confusion(path: Path, classes: list[str], counts: list[list[int]]) -> bool:

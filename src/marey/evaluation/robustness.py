@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torchvision.io import encode_jpeg
 
-from marey.attacks import ATTACKS, attack
+from marey.attacks import ATTACKS, attack, check_options
 from marey.attacks.pixel_model import PixelModel
 from marey.corruptions import Corruption, corruption
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.perturb_plan import video_seed
-from marey.errors import UserError, unknown_name
+from marey.errors import UserError
 from marey.evaluation.candidates import Candidate
 from marey.evaluation.changed_clips import changed_clips, decode_video, model_pixels
 from marey.files import write_bytes, write_json
@@ -65,8 +65,13 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         self.changes()
         for name in self.attacks:
-            if name not in ATTACKS:
-                raise unknown_name("attack", name, ATTACKS)
+            check_options(name, self.attack_options.get(name, {}))
+        for name in self.attack_options:
+            if name not in self.attacks:
+                raise UserError(
+                    f"options are given for the attack '{name}', which is not among --attacks "
+                    f"({', '.join(self.attacks) or 'none'}); add it or take the options out"
+                )
         if not self.corruptions and not self.attacks and not self.shuffles:
             raise UserError("nothing to measure: name corruptions or attacks")
 
@@ -216,6 +221,13 @@ def _write_examples(folder: Path, tags: Sequence[str], clips: Sequence[Tensor]) 
         write_bytes(folder / f"{tag.replace('/', '-')}.jpg", picture.numpy().tobytes())
 
 
+def video_name(index: DatasetIndex, position: int) -> str:
+    """Return the name of a video in the answers; a stretch of a video carries its position."""
+    sample = index.samples[position]
+    name = index.relative_path(sample)
+    return f"{name}@{position}" if sample.start_seconds else name
+
+
 def run(
     index: DatasetIndex, candidates: Sequence[Candidate], config: BenchmarkConfig, out: Path
 ) -> Iterator[dict]:
@@ -251,11 +263,7 @@ def run(
     with log_file.open("a", encoding="utf-8") as log:
         log.write("\n" if log.tell() else "")
         for position, sample in enumerate(index.samples):
-            name = (
-                f"{index.relative_path(sample)}@{position}"
-                if sample.start_seconds
-                else index.relative_path(sample)
-            )
+            name = video_name(index, position)
             entry = done.get(name)
             if entry is None:
                 try:

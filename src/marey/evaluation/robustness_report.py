@@ -35,6 +35,7 @@ margin-right: 6px; } .grid { display: grid; grid-template-columns: repeat(auto-f
 figure { margin: 0; } figcaption { font-size: 13px; color: #39424a; } svg text { font: 11px system-ui, sans-serif;
 fill: #59626a; } .examples img { width: 100%; max-width: 130px; display: block; } .examples td { padding: 3px;
 border: 0; text-align: center; } .examples td:first-child { vertical-align: middle; }
+.leak { background: #b3261e; color: #fff; padding: 8px 12px; font-weight: 600; }
 code { background: #f2f4f5; padding: 1px 5px; border-radius: 3px; overflow-wrap: anywhere; }
 """
 
@@ -75,7 +76,13 @@ def render(report: dict[str, Any], examples: Path | None = None) -> str:
     """Return the whole page; pictures are inside it."""
     names = list(report["models"])
     shown = short_names(names)
-    parts = [_head(report), _summary_table(report, shown), _pairs(report, shown)]
+    parts = [
+        _head(report),
+        *_plain(report, shown),
+        _leaks(report, shown),
+        _summary_table(report, shown),
+        _pairs(report, shown),
+    ]
     if report["models"][names[0]]["kinds"]:
         parts += [_categories(report, shown), heat_maps(report, shown), curves(report, shown)]
     parts += [
@@ -106,6 +113,73 @@ def _head(report: dict[str, Any]) -> str:
         "the most frequent class would score "
         f"{percent(report['majority_class_share'])}%.{missing}</p>"
     )
+
+
+def leak_of(name: str, model: dict[str, Any]) -> str | None:
+    """Return the sentence for a model that was trained on some of the videos; None where it was
+    not."""
+    seen = model.get("seen_in_training")
+    if seen is None:
+        return None
+    total = seen["videos"] + seen["others"]
+    if not seen["others"]:
+        return f"LEAKED: {name} was trained on all {total} videos: its numbers measure nothing"
+    low, high = seen["clean_interval"]
+    return (
+        f"LEAKED: {name} was trained on {seen['videos']} of these {total} videos; on the "
+        f"{seen['others']} others its clean accuracy is {seen['clean_accuracy']:.1%} "
+        f"[{low:.0%}, {high:.0%}]"
+    )
+
+
+def _leaks(report: dict[str, Any], shown: dict[str, str]) -> str:
+    found = [leak_of(shown[name], model) for name, model in report["models"].items()]
+    return "".join(f"<p class='leak'>{html.escape(text)}</p>" for text in found if text)
+
+
+def plain_sentences(report: dict[str, Any], shown: dict[str, str]) -> list[str]:
+    """Return what breaks the models, in at most three sentences: the worst corruption, the whole,
+    the order of the frames."""
+    name, model = max(report["models"].items(), key=lambda item: item[1]["clean_accuracy"])
+    clean = model["clean_accuracy"]
+    which = (
+        "The model" if len(report["models"]) == 1 else f"{shown[name]}, the best on clean video,"
+    )
+    sentences = []
+    if model["kinds"]:
+        worst, numbers = min(model["kinds"].items(), key=lambda item: item[1]["mean_accuracy"])
+        fewest = min(numbers["accuracy"].items(), key=lambda item: item[1])
+        sentences.append(
+            f"{which} answers {clean:.0%} of the clean videos right, and {model['mpc']:.0%} on "
+            f"average over {len(model['kinds'])} kinds of corruption."
+        )
+        sentences.append(
+            f"What breaks it most is {worst.replace('_', ' ')}: {fewest[1]:.0%} right at severity "
+            f"{fewest[0]}."
+        )
+    attacked = {key: value for key, value in model["attacks"].items() if value}
+    if attacked:
+        worst, numbers = min(attacked.items(), key=lambda item: item[1]["robust_accuracy"])
+        sentences.append(
+            f"Somebody who knows the model and changes pixels ({worst}) leaves "
+            f"{numbers['robust_accuracy']:.0%} right."
+        )
+    elif model["order"] and model["order"].get("shuffled_accuracy") is not None:
+        shuffled = model["order"]["shuffled_accuracy"]
+        sentences.append(
+            f"With the frames shuffled it answers {shuffled:.0%} right: "
+            + (
+                "it recognises pictures more than movement."
+                if shuffled > clean - 0.05
+                else "it uses the order of the frames."
+            )
+        )
+    return sentences[:3]
+
+
+def _plain(report: dict[str, Any], shown: dict[str, str]) -> list[str]:
+    sentences = plain_sentences(report, shown)
+    return [f"<p>{html.escape(' '.join(sentences))}</p>"] if sentences else []
 
 
 def _summary_table(report: dict[str, Any], shown: dict[str, str]) -> str:

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from marey.corruptions import corruption
 from marey.datasets.index import DatasetIndex
+from marey.datasets.seen import seen_in_training
 from marey.errors import UserError
+from marey.evaluation.candidates import Candidate
 from marey.evaluation.order import reliance_numbers
-from marey.evaluation.robustness import CLEAN, BenchmarkConfig
+from marey.evaluation.robustness import CLEAN, BenchmarkConfig, video_name
 from marey.metrics import robustness as metrics
 from marey.metrics.calibration import calibration_error
 from marey.metrics.comparison import compare, sign_flip_p_value
@@ -29,6 +31,7 @@ def summarise(
     class_names: Sequence[str],
     config: BenchmarkConfig,
     reference: int = 0,
+    seen: Sequence[frozenset[str]] = (),
 ) -> dict[str, Any]:
     """Compute every number of the report.
 
@@ -38,6 +41,7 @@ def summarise(
         class_names: classes of the data set.
         config: of the run.
         reference: which model is the reference of CE and mCE.
+        seen: for each model, the videos it was trained on (`seen_videos`); empty: nobody knows.
 
     Returns:
         JSON types: "videos", "unreadable", "models": {name: numbers}, "pairs", "settings".
@@ -56,6 +60,9 @@ def summarise(
     models = {
         name: _model(good, i, tables, grouped, config, reference) for i, name in enumerate(names)
     }
+    for name, known, number in zip(names, seen, range(len(names)), strict=False):
+        if part := _seen_part(good, number, known):
+            models[name]["seen_in_training"] = part
     labels = [class_names[entry["label"]] for entry in good]
     pairs = [
         _pair(good, names, a, b, labels, grouped, config)
@@ -76,6 +83,34 @@ def summarise(
         "models": models,
         "pairs": pairs,
     }
+
+
+def seen_videos(index: DatasetIndex, candidates: Sequence[Candidate]) -> list[frozenset[str]]:
+    """Return, for each model, the names of the videos it was trained on, as its checkpoint
+    knows."""
+    found = [seen_in_training(index, candidate.tensors) for candidate in candidates]
+    return [
+        frozenset()
+        if seen is None
+        else frozenset(video_name(index, position) for position in seen.positions)
+        for seen in found
+    ]
+
+
+def _seen_part(
+    entries: Sequence[Entry], model: int, known: frozenset[str]
+) -> dict[str, Any] | None:
+    """Return how many of the videos a model was trained on, and its accuracy on the others."""
+    others = [entry for entry in entries if entry["video"] not in known]
+    if len(others) == len(entries):
+        return None
+    part: dict[str, Any] = {"videos": len(entries) - len(others), "others": len(others)}
+    if others:
+        groups = [entry["group"] for entry in others]
+        right = _right(others, model, CLEAN)
+        part["clean_accuracy"] = float(right.mean())
+        part["clean_interval"] = proportion_interval(right, None if None in groups else groups)
+    return part
 
 
 def _column(entries: Sequence[Entry], model: int, tag: str) -> tuple[Tensor, Tensor]:

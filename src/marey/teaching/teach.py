@@ -18,6 +18,7 @@ from torch import Tensor
 
 from marey.checkpoints.encoders import LoadedEncoder, bundled_frames, frames_preprocess
 from marey.checkpoints.folder import save_checkpoint
+from marey.datasets.seen import describe_training
 from marey.errors import UserError
 from marey.evaluation.trust import fit_trust_of_answers
 from marey.features.cache import FeatureCache
@@ -122,7 +123,7 @@ def teach(
         class_names=found.data.class_names,
         preprocess=loaded.preprocess,
         calibration=calibration,
-        tensors=tensors,
+        tensors={**describe_training(found.data.index), **tensors},
         extra={"task": "taught", "encoder": name, "videos": len(found.data.index)},
     )
     write_json(out / "teach.json", finite(found.report))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from marey.checkpoints.folder import save_checkpoint
+from marey.datasets.index import DatasetIndex
+from marey.datasets.seen import describe_training
 from marey.errors import UserError
 from marey.files import read_json, write_json
 from marey.training.checkpoint import RESUME_FILE
@@ -68,8 +71,15 @@ class RunFolder:
             preprocess=task.preprocess,
             calibration=calibration,
             extra=extra,
-            tensors={**task.tensors, **(tensors or {})},
+            tensors={**task.tensors, **self.training_videos, **(tensors or {})},
         )
+
+    @cached_property
+    def training_videos(self) -> dict[str, Tensor]:
+        """The tensors by which the training videos are known again; empty where the task has no
+        videos."""
+        index = getattr(self.task.train_data, "index", None)
+        return describe_training(index) if isinstance(index, DatasetIndex) else {}
 
 
 def prepare_folder(
