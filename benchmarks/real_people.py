@@ -23,7 +23,8 @@ import torch
 from benchmarks.interleave import machine
 from marey.checkpoints.load import load_checkpoint
 from marey.files import read_json, write_json
-from marey.inference.poses import NO_PERSON, POSE_FPS, PosePredictor
+from marey.inference.poses import POSE_FPS, PosePredictor
+from marey.inference.prediction import NO_PERSON
 from marey.inference.predictor import Predictor
 from marey.persons.pose_tracks import PoseTracks, read_poses
 from marey.video.decode import open_video

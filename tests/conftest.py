@@ -79,6 +79,45 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_pose_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of keypoints with the actions "stand" and "walk", and "other": it always says walk,
+    .9 against .05 and .05, and calls unknown what it gives less than .6."""
+    from marey.checkpoints.folder import save_checkpoint
+    from marey.models import create_model
+    from marey.transforms.pose_clip import PoseSampling
+
+    torch.manual_seed(0)
+    model = create_model(
+        "sevitar",
+        num_classes=3,
+        num_frames=16,
+        stem="pose",
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        time_attention="cosine",
+        cls_in_time=True,
+        label_dim=4,
+        label_hidden=[8],
+        class_hidden=[8],
+    )
+    last: Any = model.class_mlp[-1]  # type: ignore[index]
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = torch.tensor([0.05, 0.05, 0.9]).log()
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny_pose"
+    save_checkpoint(
+        folder,
+        model,
+        class_names=["other", "stand", "walk"],
+        preprocess=PoseSampling(),
+        calibration={"temperature": 1.0, "unknown": {"threshold": 0.4}},
+        extra={"other_class": "other"},
+        tensors={"label_embeddings": torch.nn.functional.normalize(torch.randn(3, 4), dim=-1)},
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def day_and_night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of 8 s at 10 fps, 64 x 48: bright for 4 s, then dark."""
     from marey.video.encode import write_video

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks.real_people import LABELS, SAME, Row, interval, summary, truth_of
-from marey.inference.poses import NO_PERSON
+from marey.inference.prediction import NO_PERSON
 from marey.synthetic.poses.vocabulary import OTHER, VOCABULARY
 
 

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from marey.checkpoints.folder import load_folder
 from marey.errors import UserError
 from marey.inference.live import watch
+from marey.inference.poses import PosePredictor
 from marey.inference.predictor import Predictor
+from marey.persons.sources import pose_finder
 
 
 def stream(seconds: float, fps: int = 20, change_at: float = 3.0) -> Iterator[tuple[float, Tensor]]:
@@ -48,3 +51,23 @@ def test_unusable_settings_are_named(tiny_checkpoint: Path) -> None:
         next(watch(predictor, stream(3), smoothing=1))
     with pytest.raises(UserError, match="must both be positive"):
         next(watch(predictor, stream(3), step_seconds=0))
+
+
+def test_people_are_followed_through_a_stream_and_nobody_is_said(
+    tiny_pose_checkpoint: Path, draw
+) -> None:
+    predictor = PosePredictor(load_folder(tiny_pose_checkpoint), finder=pose_finder("movenet"))
+
+    def frames() -> Iterator[tuple[float, Tensor]]:
+        somebody, nobody = draw([(60, 30, 170)]), draw([])
+        for i in range(46):  # 20 a second, of which half are looked at
+            yield i / 20, somebody if i <= 20 else nobody
+
+    looked: list[float] = []
+    look = predictor.finder.look
+    predictor.finder.look = lambda *given: looked.append(0.0) or look(*given)
+    answers = list(watch(predictor, frames(), window_seconds=1, step_seconds=1))
+    assert [answer["predictions"][0]["label"] for answer in answers] == ["walk", "no person"]
+    assert len(answers[0]["persons"]) == 1
+    assert answers[1]["persons"] == []
+    assert len(looked) == 23

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import marey
 from marey.errors import UserError
 from marey.inference.detector import Detector
 from marey.inference.features import FeaturePredictor
-from marey.inference.load import load_answerer, load_clip_predictor
+from marey.inference.load import load_answerer, load_clip_predictor, load_window_predictor
+from marey.inference.poses import PosePredictor
 from marey.inference.predictor import Predictor
 
 
@@ -30,6 +33,15 @@ def test_the_public_predictor_loads_models_of_clips_and_of_features() -> None:
     assert type(marey.Predictor.load("marey-mini-gat")) is FeaturePredictor
     with pytest.raises(UserError, match="no classifier of clips, it answers 'marey detect'"):
         marey.Predictor.load("marey-mini-detect")
+
+
+def test_a_model_of_poses_is_loaded_by_every_entry(tiny_pose_checkpoint: Path) -> None:
+    assert type(marey.Predictor.load(tiny_pose_checkpoint)) is PosePredictor
+    assert type(load_answerer(tiny_pose_checkpoint)) is PosePredictor
+    assert type(load_window_predictor(tiny_pose_checkpoint)) is PosePredictor
+    assert type(load_window_predictor("marey-mini-rgb")) is Predictor
+    with pytest.raises(UserError, match="it reads poses; marey-mini-rgb is one"):
+        load_clip_predictor(tiny_pose_checkpoint)
 
 
 def test_what_looks_at_single_clips_refuses_models_that_take_none() -> None:

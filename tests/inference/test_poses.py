@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from marey.checkpoints.folder import load_folder, save_checkpoint
 from marey.errors import UserError
 from marey.inference.pose_windows import cut_tracks, fuse, fuse_by_track, limb_speed, window_weight
-from marey.inference.poses import NO_PERSON, PosePredictor
+from marey.inference.poses import PosePredictor
+from marey.inference.prediction import NO_PERSON
+from marey.inference.timeline import pose_timeline
 from marey.models import create_model
 from marey.persons.pose_tracks import PoseTrack, PoseTracks
 from marey.transforms.pose_clip import PoseSampling, normalise_pose
@@ -199,3 +202,43 @@ def test_a_model_of_pixels_is_refused():
 
     with pytest.raises(UserError, match="reads no poses"):
         PosePredictor(load_checkpoint("marey-mini-order"))
+
+
+def test_the_headline_says_the_action_unknown_or_nobody(predictor):
+    always(predictor, [0.0, 0.0, 6.0])
+    known = predictor.predict_tracks(tracks(track(1, standing())))
+    assert known.headline == "wave 100%"
+    assert known.to_dict()["headline"] == known.headline
+    always(predictor, [6.0, 0.0, 1.0])
+    unknown = predictor.predict_tracks(tracks(track(1, standing()))).headline
+    assert unknown.startswith("unknown: no known action is likely enough; nearest: wave")
+    assert predictor.predict_tracks(tracks()).headline.startswith("no person: nobody")
+
+
+def test_a_timeline_says_who_is_there_and_when_nobody_is(predictor):
+    always(predictor, [0.0, 0.0, 6.0])
+    found = tracks(track(1, standing(50)), frames=125)
+    segments = pose_timeline(predictor, found)
+    assert [segment.label for segment in segments] == ["wave", NO_PERSON]
+    assert segments[0].start_seconds == 0
+    assert 3.5 < segments[1].start_seconds < 6
+    assert segments[1].end_seconds == pytest.approx(10)
+    assert segments[1].probability == 1
+
+
+def test_full_trust_looks_for_people_again_under_mild_changes(tiny_pose_checkpoint, walkers):
+    predictor = PosePredictor(load_folder(tiny_pose_checkpoint))
+    stability = predictor(walkers, trust="full").trust["stability"]
+    assert stability["kept"] == 1
+    assert {entry["label"] for entry in stability["corruptions"].values()} == {"walk"}
+
+
+def test_decoded_frames_are_answered_like_the_file(tiny_pose_checkpoint, walkers):
+    predictor = PosePredictor(load_folder(tiny_pose_checkpoint))
+    file = predictor(walkers)
+    clip = predictor.frames_of(walkers, (0.0, 10.0))
+    frames = predictor.predict_clip(clip)
+    assert frames.frame_seconds == pytest.approx(file.frame_seconds)
+    torch.testing.assert_close(frames.probabilities, file.probabilities)
+    one = predictor.predict_clip(replace(clip, frames=torch.zeros_like(clip.frames)))
+    assert one.headline.startswith(NO_PERSON)

@@ -9,9 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from marey.errors import VideoError
-from marey.video.live import iterate_live
+from marey.video.live import iterate_live, newest
 
 
 def transport_stream(path: Path, num_frames: int = 50) -> bytes:
@@ -55,3 +56,24 @@ def test_sources_that_cannot_be_watched_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.ts").write_text("hello")
     with pytest.raises(VideoError, match=r"text\.ts"):
         next(iterate_live(str(tmp_path / "text.ts"), idle_seconds=0.1))
+
+
+def test_only_the_newest_frame_waits_and_an_error_comes_through():
+    slow, done = threading.Event(), threading.Event()
+
+    def camera():
+        yield 0.0, torch.zeros(3, 2, 2, dtype=torch.uint8)
+        slow.wait(10)  # until the first frame is being worked on
+        for number in range(1, 20):
+            yield number / 10, torch.full((3, 2, 2), number, dtype=torch.uint8)
+        done.set()
+        raise VideoError("camera: unplugged")
+
+    frames = newest(camera())
+    assert next(frames)[0] == 0.0
+    slow.set()
+    assert done.wait(10)
+    seconds, frame = next(frames)
+    assert (seconds, int(frame[0, 0, 0])) == (1.9, 19)
+    with pytest.raises(VideoError, match="unplugged"):
+        next(frames)

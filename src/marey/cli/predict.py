@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,16 @@ from marey.cli.output import print_json, progress, say
 from marey.errors import UserError
 
 if TYPE_CHECKING:
-    from marey.inference.features import FeaturePredictor
+    from marey.inference.poses import PosePredictor
     from marey.inference.prediction import Prediction
-    from marey.inference.predictor import Predictor
+    from marey.inference.predictor import Predictor, VideoPredictor
+    from marey.inference.timeline import Segment
     from marey.persons.blur import Blur
+    from marey.persons.pose_tracks import PoseTracks
+
+
+PERSONS_SHOWN = 5
+"""People whose own answers are printed."""
 
 
 def register(app: typer.Typer) -> None:
@@ -74,7 +81,7 @@ def predict(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what a person does in each video, and how far the answer can be trusted.
+    """Say what people do in each video, and how far the answer can be trusted.
 
     Exit status 1: some videos could not be read (they are named); the others are answered.
     """
@@ -102,9 +109,9 @@ def predict(
     blurring = load_blur(blur)
     limits = {"max_pixels": max_pixels, "max_seconds": max_seconds}
     if timeline:
-        from marey.inference.load import load_clip_predictor
+        from marey.inference.load import load_window_predictor
 
-        predictor = load_clip_predictor(model, device=device)
+        predictor = load_window_predictor(model, device=device)
         raise typer.Exit(
             _timeline(
                 predictor, paths, window, step, limits, csv, srt, save_annotated, blurring, json
@@ -137,7 +144,7 @@ def _split_labels(labels: str | None) -> list[str] | None:
 
 
 def _predict_paths(
-    predictor: Predictor | FeaturePredictor,
+    predictor: VideoPredictor,
     paths: list[Path],
     top: int,
     options: dict[str, Any],
@@ -165,7 +172,7 @@ def _draw(
     blur: Blur | None,
 ) -> None:
     from marey.files import atomic
-    from marey.inference.annotate import annotate_video
+    from marey.inference.annotate import annotate_video, shown_frames
     from marey.video.draw import clock, contact_sheet
 
     unknown = bool(prediction.trust.get("unknown"))
@@ -175,15 +182,20 @@ def _draw(
             annotated,
             prediction.top(3),
             "unknown action; nearest guesses:" if unknown else "",
+            poses=prediction.poses,
+            captions={
+                person.track: person.caption(prediction.class_names)
+                for person in prediction.persons
+            },
             blur=blur,
         )
         say(f"wrote {annotated}")
     if sheet is not None:
         label, probability = prediction.top(1)[0]
-        clip = prediction.clips[len(prediction.clips) // 2]
+        frames, times = shown_frames(path, prediction, blur)
         picture = contact_sheet(
-            clip.frames if blur is None else blur.pictures(clip.frames),
-            [clock(seconds) for seconds in clip.frame_seconds],
+            frames,
+            [clock(seconds) for seconds in times],
             title=f"{'unknown; nearest: ' if unknown else ''}{label} {probability:.0%}",
         )
         with atomic(sheet) as temporary:
@@ -192,6 +204,7 @@ def _draw(
 
 
 def _describe(entry: dict[str, Any]) -> str:
+    from marey.inference.prediction import NO_PERSON
     from marey.video.draw import clock
 
     trust = entry["trust"]
@@ -199,6 +212,8 @@ def _describe(entry: dict[str, Any]) -> str:
         f"{entry['video']}  ({len(entry['frame_seconds'])} frames, "
         f"{clock(entry['frame_seconds'][0])} to {clock(entry['frame_seconds'][-1])})"
     ]
+    if entry["predictions"][0]["label"] == NO_PERSON:
+        return "\n".join([*lines, f"  {NO_PERSON.upper()}: {trust['reason']}"])
     if trust.get("unknown"):
         lines.append(f"  UNKNOWN: {_why_unknown(trust)}; its nearest guesses:")
     lines += [
@@ -208,15 +223,34 @@ def _describe(entry: dict[str, Any]) -> str:
     ]
     if len(trust.get("set", ())) > 1 and not trust["unknown"]:
         lines.append(f"  one of: {', '.join(trust['set'])}  (nine times in ten)")
-    lines.append("  trust: " + ", ".join(_trust_words(trust)))
+    lines += _persons_lines(entry.get("persons", ()))
+    of_what = "windows" if "persons" in entry else "views"
+    lines.append("  trust: " + ", ".join(_trust_words(trust, of_what)))
     return "\n".join(lines)
 
 
+def _persons_lines(persons: Sequence[dict[str, Any]]) -> list[str]:
+    """Say what each of several people does, the one with most to say first."""
+    from marey.video.draw import clock
+
+    if len(persons) < 2:
+        return []
+    lines = []
+    for person in persons[:PERSONS_SHOWN]:
+        best = person["predictions"][0]
+        does = "unknown" if person["unknown"] else f"{best['label']} {best['probability']:.0%}"
+        start, end = clock(person["start_seconds"]), clock(person["end_seconds"])
+        lines.append(f"  person {person['track']:<3} {start} to {end}  {does}")
+    if len(persons) > PERSONS_SHOWN:
+        lines.append(f"  and {len(persons) - PERSONS_SHOWN} more people (--json lists them)")
+    return lines
+
+
 def _why_unknown(trust: dict[str, Any]) -> str:
-    if "reason" not in trust:
+    if "far" not in trust:
         return (
-            f"unlike the training data (OOD score {trust['ood_score']:.2f}, limit "
-            f"{trust['ood_threshold']:.2f})"
+            f"{trust.get('reason') or 'unlike the training data'} (OOD score "
+            f"{trust['ood_score']:.2f}, limit {trust['ood_threshold']:.2f})"
         )
     kind = "far" if trust["far"] > trust["far_threshold"] else "near"
     return (
@@ -225,7 +259,7 @@ def _why_unknown(trust: dict[str, Any]) -> str:
     )
 
 
-def _trust_words(trust: dict[str, Any]) -> list[str]:
+def _trust_words(trust: dict[str, Any], of_what: str = "views") -> list[str]:
     probability = f"probability {trust['probability']:.2f}"
     if trust["calibrated"]:
         words = [f"calibrated {probability}"]
@@ -238,7 +272,7 @@ def _trust_words(trust: dict[str, Any]) -> list[str]:
         words = [f"{probability}, {trust.get('not_calibrated', 'not calibrated')}"]
     if "damaged" in trust:
         words.append(trust["damaged"])
-    words.append(f"{trust['agreement']:.0%} of the views agree")
+    words.append(f"{trust['agreement']:.0%} of the {of_what} agree")
     if trust.get("unknown") is not None:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")
     if "stability" in trust:
@@ -249,7 +283,7 @@ def _trust_words(trust: dict[str, Any]) -> list[str]:
 
 
 def _timeline(
-    predictor: Predictor,
+    predictor: Predictor | PosePredictor,
     paths: list[Path],
     window: float,
     step: float,
@@ -262,15 +296,12 @@ def _timeline(
 ) -> int:
     from marey.errors import VideoError
     from marey.inference.timeline import describe, write_csv, write_srt
-    from marey.inference.timeline import timeline as segments_of
 
     given = {key: value for key, value in limits.items() if value is not None}
     results: list[dict[str, Any]] = []
     for path in progress(paths, "timeline"):
         try:
-            segments = segments_of(
-                predictor, path, window_seconds=window, step_seconds=step, **given
-            )
+            segments, poses = _segments(predictor, path, window, step, given)
         except VideoError as error:
             say(f"marey: {error}")
             results.append({"video": str(path), "segments": [], "error": str(error)})
@@ -297,12 +328,31 @@ def _timeline(
                 path,
                 save_annotated,
                 [(s.start_seconds, s.end_seconds, s.label, s.probability) for s in segments],
+                poses=poses,
                 blur=blur,
             )
             say(f"wrote {save_annotated}")
     if json:
         print_json({"model": predictor.name, "results": results})
     return int(any(result["error"] for result in results))
+
+
+def _segments(
+    predictor: Predictor | PosePredictor,
+    path: Path,
+    window: float,
+    step: float,
+    limits: dict[str, Any],
+) -> tuple[list[Segment], PoseTracks | None]:
+    """Return the segments of a video, and the poses they were named from, if any."""
+    from marey.inference.poses import PosePredictor
+    from marey.inference.timeline import pose_timeline, timeline
+
+    given: dict[str, Any] = {"window_seconds": window, "step_seconds": step}
+    if not isinstance(predictor, PosePredictor):
+        return timeline(predictor, path, **given, **limits), None
+    poses = predictor.read(path, **limits)
+    return pose_timeline(predictor, poses, **given), poses
 
 
 def _write_text(target: Path, write: Any, segments: Any) -> None:

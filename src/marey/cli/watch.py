@@ -34,14 +34,15 @@ def watch(
 ) -> None:
     """Answer a camera, a network stream or a growing file continuously."""
     from marey.inference.live import watch as answers
-    from marey.inference.load import load_clip_predictor
+    from marey.inference.load import load_window_predictor
     from marey.video.draw import clock
-    from marey.video.live import iterate_live
+    from marey.video.live import is_live, iterate_live, newest
 
-    predictor = load_clip_predictor(model, device=device)
+    predictor = load_window_predictor(model, device=device)
+    frames = iterate_live(source, idle_seconds=idle)
     for answer in answers(
         predictor,
-        iterate_live(source, idle_seconds=idle),
+        newest(frames) if is_live(source) else frames,
         window_seconds=window,
         step_seconds=step,
         smoothing=smoothing,

@@ -153,7 +153,7 @@ def explain_video(
         "attention.png": contact_sheet(tinted, times),
     }
     for name, sheet in sheets.items():
-        write_bytes(out / name, _png(sheet))
+        write_bytes(out / name, png(sheet))
     spacing = (clip.frame_seconds[-1] - clip.frame_seconds[0]) / max(1, clip.num_frames - 1)
     write_video(out / "overlay.mp4", tinted, fps=min(fps, 1 / spacing) if spacing > 0 else fps)
     facts = {
@@ -197,7 +197,7 @@ def _page(
 <p>{html.escape(facts["model"])} gave {html.escape(found.label)} a probability of {found.probability:.0%} for
 {html.escape(Path(facts["video"]).name)}.</p>
 <h2>Attention map ({html.escape(found.kind.replace("_", " "))})</h2>
-<p>Warm and coloured: high relevance. One scale for all frames.</p>{_img(sheets["attention.png"], "attention")}
+<p>Warm and coloured: high relevance. One scale for all frames.</p>{picture_tag(sheets["attention.png"], "attention")}
 <h2>Faithfulness of the map</h2>
 <table><tr><th></th><th>this map</th><th>random maps</th><th>better is</th></tr>
 <tr><td>deletion (marked patches blurred first)</td><td>{scores["deletion"]:.3f}</td>
@@ -206,16 +206,16 @@ def _page(
 <td>{scores["random_insertion"]:.3f}</td><td>higher</td></tr></table><p>{verdict}</p>
 <h2>Importance of the frames</h2><p>By how much the probability falls when a frame is replaced by its neighbour.</p>
 {bars(found.importance.tolist(), times)}{temporal}
-<h2>The frames</h2>{_img(sheets["frames.png"], "frames")}</html>"""
+<h2>The frames</h2>{picture_tag(sheets["frames.png"], "frames")}</html>"""
 
 
-def _img(sheet: Image.Image, name: str) -> str:
-    return (
-        f"<img alt='{name}' src='data:image/png;base64,{base64.b64encode(_png(sheet)).decode()}'>"
-    )
+def picture_tag(sheet: Image.Image, name: str) -> str:
+    """Return an HTML image that carries its own data."""
+    return f"<img alt='{name}' src='data:image/png;base64,{base64.b64encode(png(sheet)).decode()}'>"
 
 
-def _png(sheet: Image.Image) -> bytes:
+def png(sheet: Image.Image) -> bytes:
+    """Return a picture as a PNG file."""
     stream = io.BytesIO()
     sheet.save(stream, "PNG", optimize=True)
     return stream.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marey.inference.detector import Detections, Person
+from marey.inference.prediction import Prediction
 from marey.persons.blur import Blur
 from marey.persons.pose_tracks import PoseTracks
 from marey.transforms.keypoints import BONES
@@ -36,6 +37,9 @@ MIN_SIDE = 480
 CHUNK_FRAMES = 16
 """Frames decoded together: bounds the memory."""
 
+SHOWN_FRAMES = 8
+"""Frames of a contact sheet where poses were read."""
+
 HOLD_SECONDS = 0.6
 """A box without a partner in the next key frame is drawn no further than this from its own."""
 
@@ -51,6 +55,8 @@ class Drawn:
     """Whose actions are written; None: nothing is known of them."""
     keypoints: Tensor | None = None
     """(17, 3): x, y in [0, 1] and score; None: no skeleton."""
+    caption: str = ""
+    """Written behind the track number, where no person is given."""
 
 
 def annotate_video(
@@ -59,11 +65,23 @@ def annotate_video(
     answers: Sequence[tuple[str, float]],
     note: str = "",
     *,
+    poses: PoseTracks | None = None,
+    captions: Mapping[int, str] | None = None,
     blur: Blur | None = None,
 ) -> None:
     """Write the video with the same (label, probability) answers, and a note above them, on every
-    frame."""
-    _write(video, out, lambda frame, seconds: draw_answers(frame, answers, note), blur)
+    frame.
+
+    Args:
+        poses: everyone, drawn with boxes and skeletons.
+        captions: track number -> what is written at the person.
+        blur: makes people unrecognisable first.
+    """
+
+    def draw(frame: Tensor, seconds: float) -> Tensor:
+        return draw_answers(with_poses(frame, seconds, poses, captions), answers, note)
+
+    _write(video, out, draw, blur)
 
 
 def annotate_segments(
@@ -71,18 +89,21 @@ def annotate_segments(
     out: Path,
     segments: Sequence[tuple[float, float, str, float]],
     *,
+    poses: PoseTracks | None = None,
     blur: Blur | None = None,
 ) -> None:
     """Write the video with, at each moment, the answer of its segment.
 
     Args:
         segments: (start_seconds, end_seconds, label, probability), in time order.
+        poses: everyone, drawn with boxes and skeletons.
         blur: makes people unrecognisable first.
     """
 
     def draw(frame: Tensor, seconds: float) -> Tensor:
         now = [segment for segment in segments if segment[0] <= seconds < segment[1]]
         shown = now or segments[-1:]
+        frame = with_poses(frame, seconds, poses)
         return draw_answers(frame, [(label, probability) for _, _, label, probability in shown])
 
     _write(video, out, draw, blur)
@@ -128,6 +149,49 @@ def _drawn(
         for frame, seconds in zip(clip.frames, clip.frame_seconds, strict=True):
             shown = frame if blur is None else blur(frame, seconds)
             yield draw(shown, seconds)
+
+
+def shown_frames(
+    video: str | Path, prediction: Prediction, blur: Blur | None = None
+) -> tuple[Tensor, tuple[float, ...]]:
+    """Return frames that a prediction rests on, uint8 (T, 3, H, W), and their times.
+
+    Of a model of clips those of the view in the middle; of a model of poses `SHOWN_FRAMES` spread
+    over the window that had most to say, with skeletons.
+    """
+    if prediction.clips:
+        clip = prediction.clips[len(prediction.clips) // 2]
+        return clip.frames if blur is None else blur.pictures(clip.frames), clip.frame_seconds
+
+    captions = {
+        person.track: person.caption(prediction.class_names) for person in prediction.persons
+    }
+    with open_video(video) as reader:
+        start, end = prediction.main_window or (0.0, reader.duration_seconds)
+        start, end = max(start, 0.0), min(end, reader.duration_seconds)
+        middles = [start + (end - start) * (n + 0.5) / SHOWN_FRAMES for n in range(SHOWN_FRAMES)]
+        clip = reader.frames_at(sorted(set(reader.indices_at_seconds(middles))))
+    frames = clip.frames if blur is None else blur.pictures(clip.frames)
+    drawn = [
+        with_poses(frame, seconds, prediction.poses, captions)
+        for frame, seconds in zip(frames, clip.frame_seconds, strict=True)
+    ]
+    return torch.stack(drawn), clip.frame_seconds
+
+
+def with_poses(
+    frame: Tensor,
+    seconds: float,
+    poses: PoseTracks | None,
+    captions: Mapping[int, str] | None = None,
+) -> Tensor:
+    """Return a frame with the people of a time drawn on it; the frame itself without poses."""
+    if poses is None:
+        return frame
+    people = poses_at(poses, seconds)
+    if captions is not None:
+        people = [replace(entry, caption=captions.get(entry.track, "")) for entry in people]
+    return draw_persons(enlarged(frame), people)
 
 
 def enlarged(frame: Tensor) -> Tensor:
@@ -224,6 +288,8 @@ def draw_persons(
         if detections is not None and person.person is not None:
             top = detections.top(person.person, 2, 0.3)
             actions = [f"{label} {probability:.0%}" for label, probability in top]
+        elif person.caption:
+            actions = [person.caption]
         first = f"{person.track}: {actions[0]}" if actions else str(person.track)
         captions.append([first, *actions[1:]])
 

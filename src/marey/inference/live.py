@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from marey.errors import UserError
+from marey.inference.poses import PosePredictor
+from marey.inference.prediction import NO_PERSON, Prediction
 from marey.inference.predictor import Predictor
+from marey.persons.follow import Follower, TrackedFrame
+from marey.persons.pose_tracks import gathered
 from marey.video.clip import Clip
+
+WATCH_FPS = 10.0
+"""Frames a second in which people are looked for: a pose model's moments are 1/8 s apart."""
 
 
 def watch(
-    predictor: Predictor,
+    predictor: Predictor | PosePredictor,
     frames: Iterable[tuple[float, Tensor]],
     *,
     window_seconds: float = 2.0,
@@ -25,8 +32,9 @@ def watch(
 ) -> Iterator[dict[str, Any]]:
     """Predict for the last `window_seconds` of a stream every `step_seconds`.
 
-    Only the frames of one window are kept, thinned on arrival to twice the model's number of
-    frames.
+    Of a model of clips only the frames of one window are kept, thinned on arrival to twice the
+    model's number of frames. For a model of poses people are looked for as frames come in,
+    `WATCH_FPS` times a second at most, and only their keypoints are kept.
 
     Args:
         frames: (seconds, uint8 (3, H, W)) in time order, as `iterate_live` gives them.
@@ -34,7 +42,8 @@ def watch(
             not smooth.
 
     Yields:
-        {"seconds", "predictions": [{"label", "probability"}], "unknown"} for each answer.
+        {"seconds", "predictions": [{"label", "probability"}], "unknown"} for each answer; of a
+        model of poses also "persons", each as in `marey predict`.
 
     Raises:
         UserError: if smoothing is outside [0, 1), or window or step are not positive.
@@ -45,31 +54,85 @@ def watch(
         raise UserError(
             f"window {window_seconds} s and step {step_seconds} s must both be positive"
         )
-    num_frames = predictor.preprocess.sampling.num_frames
-    spacing = window_seconds / (2 * num_frames)
-    recent: deque[tuple[float, Tensor]] = deque()
+    recent: RecentPoses | RecentFrames
+    if isinstance(predictor, PosePredictor):
+        recent = RecentPoses(predictor, window_seconds)
+    else:
+        recent = RecentFrames(predictor, window_seconds)
     average: Tensor | None = None
     next_answer = window_seconds
     for seconds, frame in frames:
-        if not recent or seconds - recent[-1][0] >= spacing - 1e-6:
-            recent.append((seconds, frame))
-        while recent and recent[0][0] < seconds - window_seconds:
-            recent.popleft()
+        recent.add(seconds, frame)
         if seconds + 1e-6 < next_answer:
             continue
         next_answer = seconds + step_seconds
-        prediction = predictor.predict_clip(_evenly(recent, num_frames))
-        now = prediction.probabilities
-        average = now if average is None else smoothing * average + (1 - smoothing) * now
-        best = average.topk(min(top, len(predictor.class_names)))
-        yield {
-            "seconds": round(seconds, 3),
-            "predictions": [
+        prediction = recent.predict()
+        answer: dict[str, Any] = {"seconds": round(seconds, 3)}
+        if prediction.class_names == (NO_PERSON,):
+            average = None
+            answer["predictions"] = [{"label": NO_PERSON, "probability": 1.0}]
+        else:
+            now = prediction.probabilities
+            average = now if average is None else smoothing * average + (1 - smoothing) * now
+            best = average.topk(min(top, len(predictor.class_names)))
+            answer["predictions"] = [
                 {"label": predictor.class_names[int(index)], "probability": round(float(p), 6)}
                 for p, index in zip(best.values, best.indices, strict=True)
-            ],
-            "unknown": prediction.trust.get("unknown"),
-        }
+            ]
+        answer["unknown"] = prediction.trust.get("unknown")
+        if isinstance(predictor, PosePredictor):
+            names = predictor.class_names
+            answer["persons"] = [person.to_dict(names, top) for person in prediction.persons]
+        yield answer
+
+
+class RecentFrames:
+    """The frames of the last window of a stream, for a model of clips."""
+
+    def __init__(self, predictor: Predictor, window_seconds: float) -> None:
+        self.predictor = predictor
+        self.window_seconds = window_seconds
+        self.num_frames = predictor.preprocess.sampling.num_frames
+        self.spacing = window_seconds / (2 * self.num_frames)
+        self.kept: deque[tuple[float, Tensor]] = deque()
+
+    def add(self, seconds: float, frame: Tensor) -> None:
+        """Take the next frame, uint8 (3, H, W)."""
+        if not self.kept or seconds - self.kept[-1][0] >= self.spacing - 1e-6:
+            self.kept.append((seconds, frame))
+        while self.kept and self.kept[0][0] < seconds - self.window_seconds:
+            self.kept.popleft()
+
+    def predict(self) -> Prediction:
+        """Answer frames spread evenly over those kept."""
+        return self.predictor.predict_clip(_evenly(self.kept, self.num_frames))
+
+
+class RecentPoses:
+    """The people of the last window of a stream, for a model of poses."""
+
+    def __init__(self, predictor: PosePredictor, window_seconds: float) -> None:
+        self.predictor = predictor
+        self.window_seconds = window_seconds
+        self.follower = Follower(predictor.finder, video="stream")
+        self.kept: deque[TrackedFrame] = deque()
+        self.size = (0, 0)
+
+    def add(self, seconds: float, frame: Tensor) -> None:
+        """Take the next frame, uint8 (3, H, W), and look for people where it is time to."""
+        if self.kept and seconds - self.kept[-1].seconds < 1 / WATCH_FPS - 1e-3:
+            return
+        index = self.kept[-1].frame_index + 1 if self.kept else 0
+        self.kept.append(self.follower(frame, index, seconds))
+        self.size = (frame.shape[-1], frame.shape[-2])
+        while self.kept[0].seconds < seconds - self.window_seconds:
+            self.kept.popleft()
+
+    def predict(self) -> Prediction:
+        """Answer the poses kept."""
+        width, height = self.size
+        found = gathered(list(self.kept), video="stream", width=width, height=height)
+        return self.predictor.predict_tracks(found)
 
 
 def _evenly(recent: deque[tuple[float, Tensor]], num_frames: int) -> Clip:

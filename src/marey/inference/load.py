@@ -1,5 +1,5 @@
-"""Load a model as the class that its task needs: a predictor of clips or of features, or a detector
-of persons."""
+"""Load a model as the class that its task needs: a predictor of clips, poses or features, or a
+detector of persons."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 
 from marey.checkpoints.load import load_checkpoint
 from marey.inference.detector import Detector
-from marey.inference.features import FeaturePredictor
-from marey.inference.predictor import Predictor
+from marey.inference.poses import PosePredictor
+from marey.inference.predictor import Predictor, VideoPredictor, predictor_of
 
 
 def load_answerer(
     model: str | Path, *, views: int = 3, device: str | torch.device = "cpu"
-) -> Predictor | FeaturePredictor | Detector:
+) -> VideoPredictor | Detector:
     """Load a model by bundled name, folder, `hf:` id or `torchvision:` name, as the class its task
     needs.
 
@@ -29,13 +29,26 @@ def load_answerer(
     checkpoint = load_checkpoint(model)
     if checkpoint.task == "detection":
         return Detector(checkpoint, device=device)
-    if checkpoint.task == "features":
-        return FeaturePredictor(checkpoint, device=device)
-    return Predictor(checkpoint, views=views, device=device)
+    return predictor_of(checkpoint, views=views, device=device)
+
+
+def load_window_predictor(
+    model: str | Path, *, device: str | torch.device = "cpu"
+) -> Predictor | PosePredictor:
+    """Load a model for timelines, streams and explanations, which need answers about parts of a
+    video.
+
+    Raises:
+        UserError: if there is no such model, or it takes neither clips nor poses.
+    """
+    checkpoint = load_checkpoint(model)
+    if checkpoint.task == "poses":
+        return PosePredictor(checkpoint, device=device)
+    return Predictor(checkpoint, device=device)
 
 
 def load_clip_predictor(model: str | Path, *, device: str | torch.device = "cpu") -> Predictor:
-    """Load a model for timelines, streams and attention maps, which need single clips.
+    """Load a model for what needs single clips of pixels.
 
     Raises:
         UserError: if there is no such model, or it takes no clips.

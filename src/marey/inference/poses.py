@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from torch import Tensor
 from marey.checkpoints.folder import Checkpoint
 from marey.errors import UserError
 from marey.inference.pose_windows import PoseClips, cut_tracks, fuse, fuse_by_track
-from marey.inference.prediction import Prediction
+from marey.inference.prediction import NO_PERSON, Prediction
+from marey.inference.stability import stability
 from marey.inference.zero_shot import rank_labels
 from marey.models.outputs import outputs_of
-from marey.persons.pose_tracks import PoseTracks, read_poses
+from marey.persons.pose_tracks import PoseTracks, poses_of_frames, read_poses
 from marey.persons.poses import PoseFinder
+from marey.persons.sources import pose_finder
 from marey.transforms.pose_clip import PoseSampling
-
-NO_PERSON = "no person"
-"""The answer where nobody was found for long enough."""
+from marey.video.clip import Clip
+from marey.video.decode import open_video
+from marey.video.sampling import frames_at_rate
 
 BATCH_SIZE = 64
 """Windows of one forward pass."""
@@ -48,6 +50,13 @@ class PersonAnswer:
     def unknown(self) -> bool | None:
         """Whether no known action is likely enough; None where the checkpoint has no limit."""
         return None if math.isnan(self.unknown_score) else self.unknown_score > 1
+
+    def caption(self, class_names: Sequence[str]) -> str:
+        """Return what this person does in a few words."""
+        if self.unknown:
+            return "unknown"
+        best = int(self.probabilities.argmax())
+        return f"{class_names[best]} {float(self.probabilities[best]):.0%}"
 
     def to_dict(self, class_names: Sequence[str], top: int = 5) -> dict[str, Any]:
         """Return the entry of this person in the JSON of `marey predict`."""
@@ -111,7 +120,7 @@ class PosePredictor:
         self.model = checkpoint.model.to(device).eval()
         self.sampling: PoseSampling = checkpoint.pose_sampling
         self.device = torch.device(device)
-        self.finder = finder
+        self._finder = finder
         names = checkpoint.class_names
         other = checkpoint.extra.get("other_class")
         self.known = [number for number, name in enumerate(names) if name != other]
@@ -121,6 +130,24 @@ class PosePredictor:
     def name(self) -> str:
         """Name or folder the model was loaded from."""
         return self.checkpoint.source
+
+    @property
+    def finder(self) -> PoseFinder:
+        """Who finds people and poses; its networks are loaded when first needed."""
+        if self._finder is None:
+            self._finder = pose_finder("auto")
+        return self._finder
+
+    def read(self, video: str | Path, **limits: Any) -> PoseTracks:
+        """Find and follow everyone in a video.
+
+        Args:
+            limits: "max_pixels" and "max_seconds" of `read_poses`.
+
+        Raises:
+            VideoError: if the video cannot be read.
+        """
+        return read_poses(video, fps=POSE_FPS, finder=self.finder, **limits)
 
     def __call__(
         self,
@@ -135,7 +162,8 @@ class PosePredictor:
 
         Args:
             labels: rank these names, never trained on, by meaning instead of the model's actions.
-            trust: "basic" or "full".
+            trust: "basic", or "full": people are looked for again in the window that had most to
+                say, under three mild corruptions.
             max_pixels, max_seconds: refuse larger or longer videos.
 
         Raises:
@@ -143,14 +171,47 @@ class PosePredictor:
         """
         if trust not in ("basic", "full"):
             raise UserError(f"trust '{trust}' is neither 'basic' nor 'full'")
-        found = read_poses(
-            video,
-            fps=POSE_FPS,
-            finder=self.finder,
-            max_pixels=max_pixels,
-            max_seconds=max_seconds,
-        )
-        return self.predict_tracks(found, labels=labels)
+        found = self.read(video, max_pixels=max_pixels, max_seconds=max_seconds)
+        prediction = self.predict_tracks(found, labels=labels)
+        if trust == "full" and prediction.main_window is not None:
+            clip = self.frames_of(video, prediction.main_window)
+            prediction.trust["stability"] = self._stability(clip)
+        return prediction
+
+    def predict_clip(self, clip: Clip) -> Prediction:
+        """Say what is done in frames that are already decoded: people are looked for in each.
+
+        Args:
+            clip: rising times, at least 8 frames a second of the action.
+        """
+        return self.predict_tracks(poses_of_frames(clip, finder=self.finder))
+
+    def frames_of(self, video: str | Path, span: tuple[float, float]) -> Clip:
+        """Decode the frames that people would be looked for in, of a part of a video.
+
+        Args:
+            span: start and end in seconds.
+
+        Raises:
+            VideoError: if the video cannot be read.
+        """
+        with open_video(video) as reader:
+            every = sorted(set(frames_at_rate(reader.frame_seconds, POSE_FPS)))
+            seconds = reader.frame_seconds
+            inside = [index for index in every if span[0] <= seconds[index] <= span[1]]
+            return reader.frames_at(inside or every[:1])
+
+    def _stability(self, clip: Clip) -> dict[str, Any]:
+        """Answer frames again under mild corruptions, see `stability`; "no person" is an answer."""
+
+        def probabilities(clips: Sequence[Tensor]) -> Tensor:
+            changed = replace(clip, frames=clips[0])
+            answer = self.answer(poses_of_frames(changed, finder=self.finder))
+            if not answer.somebody:
+                return torch.eye(len(self.class_names) + 1)[-1]
+            return torch.cat((answer.probabilities, torch.zeros(1)))
+
+        return stability([clip], probabilities, (*self.class_names, NO_PERSON))
 
     def predict_tracks(
         self,
@@ -178,7 +239,10 @@ class PosePredictor:
                 probabilities=torch.ones(1),
                 frame_seconds=seconds,
                 trust=no_person_trust(),
+                poses=found,
             )
+        main = int(answer.clips.weight.argmax())
+        start = answer.clips.start_seconds[main]
         prediction = Prediction(
             video=found.video,
             model=self.name,
@@ -188,6 +252,8 @@ class PosePredictor:
             trust=self._trust(answer, labels),
             persons=answer.persons,
             calibration=self.checkpoint.calibration if labels is None else None,
+            poses=found,
+            main_window=(max(0.0, start), start + self.sampling.seconds),
         )
         if prediction.has_set():
             prediction.trust["set"] = prediction.set()

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from marey.errors import UserError
 from marey.metrics.trust import set_of
+from marey.persons.pose_tracks import PoseTracks
 from marey.video.clip import Clip
+
+NO_PERSON = "no person"
+"""The only label where a pose model found nobody for long enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,23 @@ class Prediction:
     """The sampled frames, one clip per temporal view; empty for models of features and poses."""
     persons: tuple[Any, ...] = ()
     """What each person does (`inference.poses.PersonAnswer`), where a pose model answered."""
+    poses: PoseTracks | None = None
+    """Everyone who was found, where a pose model answered."""
+    main_window: tuple[float, float] | None = None
+    """Seconds of the window that had most to say, where a pose model answered."""
     calibration: dict[str, Any] | None = None
     """What the model stores about trust, for `set`."""
+
+    @property
+    def headline(self) -> str:
+        """The answer in a few words: the first label, "unknown: ..." with it, or "no person"."""
+        label, probability = self.top(1)[0]
+        if label == NO_PERSON:
+            return f"{NO_PERSON}: {self.trust['reason']}"
+        if self.trust.get("unknown"):
+            reason = self.trust.get("reason") or "unlike the training data"
+            return f"unknown: {reason}; nearest: {label} {probability:.0%}"
+        return f"{label} {probability:.0%}"
 
     def has_set(self, coverage: float = 0.9) -> bool:
         """Return whether a prediction set of this coverage was fitted."""
@@ -85,6 +104,7 @@ class Prediction:
         predictions = [{"label": label, "probability": round(p, 6)} for label, p in self.top(top)]
         entry: dict[str, Any] = {
             "video": self.video,
+            "headline": self.headline,
             "predictions": predictions,
             "frame_seconds": [round(seconds, 4) for seconds in self.frame_seconds],
             "trust": self.trust,

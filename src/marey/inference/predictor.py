@@ -17,6 +17,7 @@ from marey.errors import UserError, VideoError
 from marey.features.poses import pose_vector
 from marey.features.videos import reads_poses
 from marey.inference.features import FeaturePredictor
+from marey.inference.poses import PosePredictor
 from marey.inference.prediction import Prediction
 from marey.inference.stability import stability
 from marey.inference.zero_shot import rank_labels
@@ -31,6 +32,7 @@ from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
 OTHER_COMMANDS = {
     "features": ", it answers 'marey predict --features'",
     "detection": ", it answers 'marey detect'",
+    "poses": ", it reads poses",
 }
 """Task of a model that takes no clips -> the command that runs it."""
 
@@ -57,26 +59,22 @@ class Predictor:
     @classmethod
     def load(
         cls, model: str | Path = "marey-mini", *, views: int = 3, device: str | torch.device = "cpu"
-    ) -> Predictor | FeaturePredictor:
+    ) -> VideoPredictor:
         """Load a model that names the action of whole videos, by bundled name, folder, `hf:` id or
         `torchvision:` name.
 
         Args:
-            views: temporal views per video; their answers are averaged and their agreement is
-                reported.
+            views: temporal views per video, of a model of clips; their answers are averaged and
+                their agreement is reported.
 
         Returns:
-            A predictor of the model's kind: a model of features by second gets a
-                `FeaturePredictor`.
+            A predictor of the model's kind, see `predictor_of`.
 
         Raises:
             UserError: if there is no such model, or it finds persons (`marey.inference.detector`
                 answers with it).
         """
-        checkpoint = load_checkpoint(model)
-        if checkpoint.task == "features":
-            return FeaturePredictor(checkpoint, device=device)
-        return cls(checkpoint, views=views, device=device)
+        return predictor_of(load_checkpoint(model), views=views, device=device)
 
     @property
     def name(self) -> str:
@@ -232,8 +230,28 @@ class Predictor:
         return judge(outputs["logits"], deciding, self.calibration, self.checkpoint.tensors)
 
 
+VideoPredictor = Predictor | PosePredictor | FeaturePredictor
+"""What names the action of whole videos."""
+
+
+def predictor_of(
+    checkpoint: Checkpoint, *, views: int = 3, device: str | torch.device = "cpu"
+) -> VideoPredictor:
+    """Return what answers with a checkpoint: a `PosePredictor` for a model of keypoints, a
+    `FeaturePredictor` for one of features by second, else a `Predictor` of clips.
+
+    Raises:
+        UserError: if the model finds persons.
+    """
+    if checkpoint.task == "poses":
+        return PosePredictor(checkpoint, device=device)
+    if checkpoint.task == "features":
+        return FeaturePredictor(checkpoint, device=device)
+    return Predictor(checkpoint, views=views, device=device)
+
+
 def predict_many(
-    predictor: Predictor | FeaturePredictor,
+    predictor: VideoPredictor,
     videos: Iterable[str | Path],
     *,
     top: int = 5,

@@ -4,6 +4,7 @@ memory."""
 from __future__ import annotations
 
 import csv
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor
 
 from marey.errors import UserError
+from marey.inference.poses import PosePredictor
+from marey.inference.prediction import NO_PERSON
 from marey.inference.predictor import Predictor
+from marey.persons.pose_tracks import PoseTracks
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import VideoReader, open_video
 from marey.video.draw import clock
@@ -30,10 +34,16 @@ class Window:
     start_seconds: float
     end_seconds: float
     probabilities: Tensor
-    """(K,), calibrated where the model is."""
+    """(K,), calibrated where the model is; (0,) where a pose model found nobody."""
     unknown: bool | None
     """Whether the OOD score is above its threshold; None where the checkpoint has no OOD
     detector."""
+
+    def label(self, class_names: Sequence[str]) -> str:
+        """Return the first label, "unknown" or "no person"."""
+        if not len(self.probabilities):
+            return NO_PERSON
+        return "unknown" if self.unknown else class_names[int(self.probabilities.argmax())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +53,9 @@ class Segment:
     start_seconds: float
     end_seconds: float
     label: str
-    """Class name, or "unknown" where most of its windows are."""
+    """Class name, "unknown", or "no person"."""
     probability: float
-    """Mean probability of the label over the windows."""
+    """Mean probability of the first label over the windows; 1 where nobody was found."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the segment as JSON types, times rounded to milliseconds."""
@@ -183,7 +193,7 @@ def merge_windows(windows: Sequence[Window], class_names: Sequence[str]) -> list
     """
     runs: list[tuple[str, list[Window]]] = []
     for window in windows:
-        label = "unknown" if window.unknown else class_names[int(window.probabilities.argmax())]
+        label = window.label(class_names)
         if runs and runs[-1][0] == label:
             runs[-1][1].append(window)
         else:
@@ -200,9 +210,14 @@ def merge_windows(windows: Sequence[Window], class_names: Sequence[str]) -> list
             if number == len(runs) - 1
             else _border(members[-1], runs[number + 1][1][0])
         )
-        sure = torch.stack([w.probabilities.max() for w in members]).mean()
+        sure = [float(w.probabilities.max()) if len(w.probabilities) else 1.0 for w in members]
         segments.append(
-            Segment(start_seconds=start, end_seconds=end, label=label, probability=float(sure))
+            Segment(
+                start_seconds=start,
+                end_seconds=end,
+                label=label,
+                probability=sum(sure) / len(sure),
+            )
         )
     return segments
 
@@ -211,8 +226,35 @@ def _border(earlier: Window, later: Window) -> float:
     return (earlier.end_seconds + later.start_seconds) / 2
 
 
+def pose_timeline(
+    predictor: PosePredictor,
+    found: PoseTracks,
+    *,
+    window_seconds: float = 2.0,
+    step_seconds: float = 1.0,
+) -> list[Segment]:
+    """Return what people do as segments in time order, from poses that are already found.
+
+    Each window is answered by the model's own windows that lie in it.
+    """
+    duration = float(found.seconds[-1]) + 1 / found.fps if len(found.seconds) else 0.0
+    windows = []
+    for start, end in windows_of(duration, window_seconds, step_seconds):
+        answer = predictor.answer(found, (start, end))
+        score = answer.unknown_score
+        windows.append(
+            Window(
+                start_seconds=start,
+                end_seconds=end,
+                probabilities=answer.probabilities,
+                unknown=None if math.isnan(score) else score > 1,
+            )
+        )
+    return merge_windows(windows, predictor.class_names)
+
+
 def timeline(
-    predictor: Predictor,
+    predictor: Predictor | PosePredictor,
     video: str | Path,
     *,
     window_seconds: float = 2.0,
@@ -224,6 +266,13 @@ def timeline(
     Raises:
         VideoError: if the video cannot be read.
     """
+    if isinstance(predictor, PosePredictor):
+        return pose_timeline(
+            predictor,
+            predictor.read(video, **limits),
+            window_seconds=window_seconds,
+            step_seconds=step_seconds,
+        )
     with open_video(video, **limits) as reader:
         windows = list(
             iterate_windows(

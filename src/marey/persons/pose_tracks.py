@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from marey.errors import UserError
 from marey.files import atomic
-from marey.persons.follow import TrackedFrame, follow
+from marey.persons.follow import Follower, TrackedFrame, follow
 from marey.persons.poses import PoseFinder
 from marey.persons.sources import pose_finder
+from marey.video.clip import Clip
 from marey.video.decode import open_video
 from marey.video.sampling import frames_at_rate
 
@@ -263,22 +265,65 @@ def read_poses(
     with open_video(video, **given) as reader:
         indices = sorted(set(frames_at_rate(reader.frame_seconds, fps)))
         moments = list(follow(reader, indices, finder))
-        found = PoseTracks(
+        found = gathered(
+            moments,
             video=str(video),
             width=reader.width,
             height=reader.height,
-            fps=fps,
-            frame_indices=np.array(indices, np.int64),
-            seconds=np.array([reader.frame_seconds[i] for i in indices]),
-            tracks=_tracks(moments, aspect=reader.width / reader.height, max_people=max_people),
+            max_people=max_people,
         )
+    found = replace(found, fps=fps)
     if stored is not None:
         found.save(stored)
     return found
 
 
+def poses_of_frames(
+    clip: Clip, *, finder: PoseFinder | None = None, max_people: int = 10
+) -> PoseTracks:
+    """Find and follow everyone in frames that are already decoded.
+
+    Args:
+        clip: frames of rising times, all of which are looked at.
+        finder, max_people: as of `read_poses`.
+    """
+    H, W = clip.frames.shape[-2:]
+    follower = Follower(pose_finder("auto") if finder is None else finder, video=clip.path)
+    moments = [
+        follower(frame, index, seconds)
+        for frame, index, seconds in zip(
+            clip.frames, clip.frame_indices, clip.frame_seconds, strict=True
+        )
+    ]
+    return gathered(moments, video=clip.path, width=W, height=H, max_people=max_people)
+
+
+def gathered(
+    moments: Sequence[TrackedFrame], *, video: str, width: int, height: int, max_people: int = 10
+) -> PoseTracks:
+    """Return the people of frames that were looked at one after the other.
+
+    Args:
+        moments: of rising times.
+        video: its name.
+        width, height: of a frame, in pixels.
+        max_people: how many tracks to keep, the most present ones.
+    """
+    seconds = np.array([moment.seconds for moment in moments])
+    span = float(seconds[-1] - seconds[0]) if len(moments) > 1 else 0.0
+    return PoseTracks(
+        video=video,
+        width=width,
+        height=height,
+        fps=(len(moments) - 1) / span if span > 0 else 1.0,
+        frame_indices=np.array([moment.frame_index for moment in moments], np.int64),
+        seconds=seconds,
+        tracks=_tracks(moments, aspect=width / height, max_people=max_people),
+    )
+
+
 def _tracks(
-    moments: list[TrackedFrame], *, aspect: float, max_people: int
+    moments: Sequence[TrackedFrame], *, aspect: float, max_people: int
 ) -> tuple[PoseTrack, ...]:
     """Gather the moments of each track, bridge short gaps, and keep the most present tracks."""
     seen: dict[int, list[tuple[TrackedFrame, int]]] = defaultdict(list)
@@ -310,7 +355,7 @@ def _presence(track: PoseTrack) -> float:
     return float((track.scores * height * track.observed).sum())
 
 
-def _bridged(track: PoseTrack, moments: list[TrackedFrame]) -> PoseTrack:
+def _bridged(track: PoseTrack, moments: Sequence[TrackedFrame]) -> PoseTrack:
     """Fill gaps of at most `MAX_BRIDGED_SECONDS` with straight lines."""
     times = np.array([moment.seconds for moment in moments])
     indices = np.array([moment.frame_index for moment in moments], np.int64)

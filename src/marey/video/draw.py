@@ -130,6 +130,40 @@ def draw_skeletons(
     return to_frame(image)
 
 
+def draw_joint_weights(
+    frame: Tensor,
+    keypoints: Tensor,
+    weights: Tensor,
+    bones: Sequence[tuple[int, int]],
+    *,
+    min_score: float = 0.15,
+) -> Tensor:
+    """Draw one person's skeleton in grey with a disc at each joint, the larger and warmer the
+    larger its weight.
+
+    Args:
+        frame: uint8, (3, H, W).
+        keypoints: (J, 3): x, y in pixels, and score.
+        weights: (J,), in [0, 1].
+        bones: pairs of keypoints joined by a line.
+        min_score: keypoints below it are not drawn.
+    """
+    image = to_image(frame)
+    draw = ImageDraw.Draw(image, "RGBA")
+    width = max(2, image.height // 160)
+    rows = keypoints.tolist()
+    for first, second in bones:
+        if min(rows[first][2], rows[second][2]) >= min_score:
+            draw.line((*rows[first][:2], *rows[second][:2]), fill=(235, 235, 235), width=width)
+    for (x, y, score), weight in zip(rows, weights.tolist(), strict=True):
+        if score < min_score:
+            continue
+        radius = width + weight * image.height / 18
+        colour = (255, round(215 * (1 - weight)), 40, round(90 + 140 * weight))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    return to_frame(image)
+
+
 def contact_sheet(
     frames: Tensor, captions: Sequence[str], *, columns: int = 4, width: int = 240, title: str = ""
 ) -> Image.Image:

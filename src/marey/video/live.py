@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,55 @@ def iterate_live(source: str, *, idle_seconds: float = 10.0) -> Iterator[tuple[f
     finally:
         if growing is not None:
             growing.close()
+
+
+Frame = tuple[float, Tensor]
+"""Seconds, and uint8 (3, H, W)."""
+
+
+def newest(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Yield the newest frame of a live source each time one is asked for, and drop those that came
+    meanwhile, so that answers do not fall behind.
+
+    A thread reads the source.
+
+    Raises:
+        VideoError: what reading the source raises.
+    """
+    arrived = threading.Condition()
+    waiting: list[Frame] = []
+    end: list[BaseException | None] = []
+    closed = threading.Event()
+
+    def read() -> None:
+        error: BaseException | None = None
+        try:
+            for frame in frames:
+                with arrived:
+                    waiting[:] = [frame]
+                    arrived.notify()
+                if closed.is_set():
+                    return
+        except BaseException as caught:  # raised again where the frames are asked for
+            error = caught
+        finally:
+            with arrived:
+                end.append(error)
+                arrived.notify()
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            with arrived:
+                arrived.wait_for(lambda: waiting or end)
+                if not waiting:
+                    break
+                frame = waiting.pop()
+            yield frame
+    finally:
+        closed.set()
+    if end[0] is not None:
+        raise end[0]
 
 
 def is_live(source: str) -> bool:

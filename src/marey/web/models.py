@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 from marey.errors import UserError
 from marey.inference.detector import Detector
-from marey.inference.features import FeaturePredictor
 from marey.inference.load import load_answerer
-from marey.inference.predictor import Predictor
+from marey.inference.predictor import VideoPredictor
 
-Answerer = Predictor | FeaturePredictor | Detector
+Answerer = VideoPredictor | Detector
 
 FALLBACK = "marey-mini"
 """Used where the chosen model cannot be loaded; the answer says so."""
