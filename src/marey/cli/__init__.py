@@ -26,6 +26,7 @@ from marey.cli import (
     serve,
     teach,
     train,
+    trust,
     watch,
 )
 from marey.errors import UserError
@@ -40,6 +41,7 @@ COMMAND_MODULES = (
     detect,
     pose,
     robustness,
+    trust,
     explain,
     features,
     reproduce,

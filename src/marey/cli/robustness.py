@@ -22,7 +22,7 @@ from marey.cli.options import (
 )
 
 
-def _severities(text: str) -> list[int]:
+def parse_severities(text: str) -> list[int]:
     from marey.errors import UserError
 
     try:
@@ -34,7 +34,7 @@ def _severities(text: str) -> list[int]:
     return sorted(set(chosen))
 
 
-def _kinds(text: str, profile: str) -> list[str]:
+def parse_kinds(text: str, profile: str) -> list[str]:
     """Return kinds from "all", a profile's own ("profile"), categories or names,
     comma-separated."""
     from marey.corruptions import CATEGORIES, KINDS, PROFILES
@@ -102,7 +102,7 @@ def corrupt(
     index = open_dataset(data, dataset=dataset)
     if split is not None:
         index = index.split(split)
-    kinds = [ROSE_RANDOM] if corruption == ROSE_RANDOM else _kinds(corruption, profile)
+    kinds = [ROSE_RANDOM] if corruption == ROSE_RANDOM else parse_kinds(corruption, profile)
     borrowed = [
         f"{kind} ({source_profile(kind, profile)})"
         for kind in kinds
@@ -114,7 +114,7 @@ def corrupt(
         index,
         out,
         kinds,
-        _severities(severity),
+        parse_severities(severity),
         profile=profile,
         seed=seed,
         short_side=short_side,
@@ -209,8 +209,8 @@ def robustness(
         else [a.strip() for a in attacks.split(",") if a.strip() not in ("", "none")]
     )
     config = BenchmarkConfig(
-        corruptions=tuple(_kinds(corruptions, profile)),
-        severities=tuple(_severities(severities)),
+        corruptions=tuple(parse_kinds(corruptions, profile)),
+        severities=tuple(parse_severities(severities)),
         profile=profile,
         attacks=tuple(names),
         attack_options=_attack_options(attack_set or []),

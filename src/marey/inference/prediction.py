@@ -45,6 +45,9 @@ class Prediction:
     """Seconds of the window that had most to say, where a pose model answered."""
     calibration: dict[str, Any] | None = None
     """What the model stores about trust, for `set`."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Every score that could say "unknown" (`marey.metrics.trust.SCORES`), larger for less known
+    videos, means over views; empty where the model has none."""
 
     @property
     def headline(self) -> str:

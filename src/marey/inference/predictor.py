@@ -22,7 +22,7 @@ from marey.inference.prediction import Prediction
 from marey.inference.stability import stability
 from marey.inference.zero_shot import rank_labels
 from marey.metrics.calibration import ood_score, stem_distance
-from marey.metrics.trust import check_logits, judge, trust_damage
+from marey.metrics.trust import check_logits, judge, mean_scores, trust_damage
 from marey.models.outputs import outputs_of
 from marey.persons.pose_tracks import read_poses
 from marey.transforms.preprocess import Preprocess
@@ -180,6 +180,7 @@ class Predictor:
             trust=trust,
             clips=clips,
             calibration=None if labels is not None or "damaged" in trust else self.calibration,
+            scores=self.scores(outputs),
         )
         if prediction.has_set():
             trust["set"] = prediction.set()
@@ -189,6 +190,15 @@ class Predictor:
     def calibration(self) -> dict[str, Any]:
         """What the checkpoint stores about trust; empty where it stores nothing."""
         return self.checkpoint.calibration or {}
+
+    def scores(self, outputs: dict[str, Any]) -> dict[str, float]:
+        """Return the scores of some views that could say "unknown", means over the views; distances
+        only where the checkpoint carries whole trust data."""
+        deciding = outputs.get("deciding_embedding", outputs.get("embedding"))
+        tensors = self.checkpoint.tensors
+        if trust_damage(self.calibration, tensors) or "trust_mean" not in tensors:
+            deciding = None
+        return mean_scores(outputs["logits"], deciding, self.calibration, tensors)
 
     def unknownness(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Return how far the outputs of some views lie from those of the training clips.

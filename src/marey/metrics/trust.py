@@ -107,7 +107,7 @@ def fit_axes(embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
     mean, std = values.mean(0), values.std(0) + 1e-3
     standard = (values - mean) / std
     R = max(1, min(MAX_AXES, len(values) // 2, values.shape[1]))
-    axes = torch.linalg.svd(standard, full_matrices=False).Vh[:R].T  # (D, R)
+    axes = _principal_axes(standard, R)
     projected = standard @ axes
 
     classes, own = labels.unique(return_inverse=True)
@@ -126,6 +126,18 @@ def fit_axes(embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "trust_means": (means @ whitening).float(),
         "trust_bank": (projected @ whitening).float(),
     }
+
+
+def _principal_axes(standard: Tensor, count: int) -> Tensor:
+    """Return the first principal axes of standardised values (N, D), (D, count), orthonormal."""
+    N, D = standard.shape
+    if N >= D:
+        return torch.linalg.eigh(standard.T @ standard).eigenvectors[:, -count:].flip(1)
+    # With fewer videos than dimensions the axes are sums of videos: Z' U / sqrt(e) of Z Z' = U e U'.
+    eigenvalues, vectors = torch.linalg.eigh(standard @ standard.T)
+    largest = eigenvalues[-count:].clamp(min=1e-12).sqrt()
+    axes = standard.T @ vectors[:, -count:] / largest
+    return torch.linalg.qr(axes.flip(1)).Q
 
 
 def distances(embedding: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -153,6 +165,16 @@ def distances(embedding: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Ten
     }
 
 
+def logit_scores(logits: Tensor) -> dict[str, Tensor]:
+    """Return the scores that need nothing but logits (N, K), float64 (N,) each."""
+    logits = logits.double()
+    return {
+        "max_probability": -logits.softmax(-1).max(-1).values,
+        "max_logit": -logits.max(-1).values,
+        "energy": -torch.logsumexp(logits, -1),
+    }
+
+
 def raw_scores(
     logits: Tensor, embedding: Tensor, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -162,13 +184,28 @@ def raw_scores(
         UserError: if a logit is no number, or the embedding has another size.
     """
     check_logits(logits)
-    logits = logits.double()
-    return {
-        "max_probability": -logits.softmax(-1).max(-1).values,
-        "max_logit": -logits.max(-1).values,
-        "energy": -torch.logsumexp(logits, -1),
-        **distances(embedding, tensors),
-    }
+    return {**logit_scores(logits), **distances(embedding, tensors)}
+
+
+def mean_scores(
+    logits: Tensor,
+    embedding: Tensor | None,
+    calibration: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> dict[str, float]:
+    """Return the scores of one video, means over its views.
+
+    Args:
+        logits: float, (V, K).
+        embedding: float, (V, D); None leaves the distances out.
+        calibration, tensors: of `fit_trust`; without an embedding not read.
+    """
+    if embedding is None:
+        scores = logit_scores(logits)
+    else:
+        scores = raw_scores(logits, embedding, tensors)
+        scores["combined"] = combine(scores, calibration["trust"]["standard"])
+    return {name: float(values.mean()) for name, values in scores.items()}
 
 
 def check_logits(logits: Tensor) -> None:
@@ -475,10 +512,8 @@ def judge(
     """
     trust = calibration["trust"]
     unknown = trust["unknown"]
-    scores = raw_scores(logits, embedding, tensors)
-    scores["combined"] = combine(scores, trust["standard"])
-    near = float(scores[unknown["near_score"]].mean())
-    far = float(scores[unknown["far_score"]].mean())
+    scores = mean_scores(logits, embedding, calibration, tensors)
+    near, far = scores[unknown["near_score"]], scores[unknown["far_score"]]
     reason = None
     if far > unknown["far_threshold"]:
         reason = UNLIKE

@@ -1,0 +1,130 @@
+"""Features that `benchmarks.trust` reads: videos as they are and under corruptions, computed once.
+
+The encoder is "frames" of `marey teach` (eight frames at 4 per second from the middle of a video).
+Corruptions change the picture at 224 x 224 before it is resized; one kind of each category was
+named before anything was measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from marey.checkpoints.encoders import load_encoder
+from marey.corruptions import corruption
+from marey.datasets.index import Sample
+from marey.evaluation.changed_clips import changed_clips, decode_video, model_pixels
+from marey.features.cache import FeatureCache
+from marey.features.videos import stored_poses
+from marey.files import atomic
+
+KINDS = (
+    "gaussian_noise",
+    "motion_blur",
+    "jpeg_compression",
+    "fog",
+    "h264_crf",
+    "freeze",
+    "translate",
+)
+"""One corruption of each category."""
+SEVERITIES = (1, 3, 5)
+MAX_FRAMES = 100
+"""Source frames around the middle of a video that are decoded."""
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Labelled videos of one data set."""
+
+    name: str
+    paths: list[Path]
+    labels: list[str]
+    groups: list[str]
+
+    def every(self, step: int) -> Videos:
+        """Return every `step`-th video."""
+        return Videos(self.name, self.paths[::step], self.labels[::step], self.groups[::step])
+
+
+def open_videos(name: str, data: Path) -> Videos:
+    """Return a data set of `data`; "clips" are the single clips beside it, each its own class."""
+    if name == "clips":
+        paths = sorted(path for path in (data.parent / name).iterdir() if path.suffix != ".md")
+        names = [path.stem for path in paths]
+        return Videos(name, paths, names, names)
+    with (data / name / "manifest.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    root = data / name if (data / name / rows[0]["path"]).exists() else data
+    return Videos(
+        name,
+        [root / row["path"] for row in rows],
+        [row["label"] for row in rows],
+        [row.get("group") or f"video {number}" for number, row in enumerate(rows)],
+    )
+
+
+def tags() -> list[str]:
+    """Return "clean" and every corruption as "kind/severity"."""
+    return ["clean", *(f"{kind}/{severity}" for kind in KINDS for severity in SEVERITIES)]
+
+
+def frame_features(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str, Tensor]:
+    """Return the embeddings (N, D) of some videos by tag, stored in `folder` video by video.
+
+    Args:
+        corrupted: whether every tag of `tags` is computed, or "clean" alone.
+    """
+    wanted = tags() if corrupted else ["clean"]
+    changes = [corruption(kind, severity) for kind in KINDS for severity in SEVERITIES]
+    loaded = load_encoder("frames")
+    rows: dict[str, list[Tensor]] = {tag: [] for tag in wanted}
+    for path in videos.paths:
+        stored = folder / videos.name / f"{path.stem}.safetensors"
+        found = load_file(stored) if stored.exists() else {}
+        if not set(wanted) <= set(found):
+            video = decode_video(
+                path.name,
+                Sample(path=path, label=None),
+                [loaded.preprocess],
+                resolution=224,
+                max_frames=MAX_FRAMES,
+            )
+            clips = [video.views[video.ratios[0]][video.indices[0]]]
+            if corrupted:
+                clips += [changed_clips(video, change, seed=0)[0] for change in changes]
+            found = {}
+            for tag, clip in zip(wanted, clips, strict=True):
+                pixels = model_pixels(clip, loaded.preprocess)
+                with torch.inference_mode():
+                    outputs = loaded.encoder(loaded.preprocess.normalise(pixels[None]))
+                found[tag] = outputs["embedding"][0].half().clone()
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(stored) as temporary:
+                save_file(found, temporary)
+        for tag in wanted:
+            rows[tag].append(found[tag].float())
+    return {tag: torch.stack(parts) for tag, parts in rows.items()}
+
+
+def pose_features(videos: Videos, folder: Path) -> Tensor:
+    """Return the pose vectors (N, E) of some videos, stored in the feature cache in `folder`."""
+    cache = FeatureCache(folder / "poses")
+    return torch.stack(
+        [stored_poses(Sample(path=path, label=None), cache) for path in videos.paths]
+    )
+
+
+if __name__ == "__main__":
+    features = Path(os.environ.get("FEATURES", "runs/trust_features"))
+    root = Path("../shared/data")
+    frame_features(open_videos("clips", root), features, corrupted=False)
+    frame_features(open_videos("surv_fight", root), features, corrupted=False)
+    frame_features(open_videos("ut_interaction", root), features, corrupted=True)
+    frame_features(open_videos("surv_fight", root).every(3), features, corrupted=True)

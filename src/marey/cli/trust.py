@@ -1,0 +1,118 @@
+"""`marey trust`: how far a model's answers can be trusted, measured on videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from marey.cli.options import Dataset, Device, Json, LabelledVideos, Limit, MeasuredSplit, Profile
+from marey.cli.output import say
+from marey.cli.robustness import parse_kinds, parse_severities
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the app."""
+    app.command()(trust)
+
+
+def trust(
+    model: Annotated[
+        str,
+        typer.Argument(help="A run, a checkpoint folder, a bundled name, hf:ID, torchvision:NAME."),
+    ],
+    data: LabelledVideos,
+    out: Annotated[Path, typer.Option(help="Folder of the page, the JSON and the card's table.")],
+    near: Annotated[
+        str | None, typer.Option(help="Videos of other actions, filmed like the known ones.")
+    ] = None,
+    far: Annotated[str | None, typer.Option(help="Other footage.")] = None,
+    corruptions: Annotated[
+        str, typer.Option(help="Names or categories, comma-separated; 'none' leaves them out.")
+    ] = "gaussian_noise,motion_blur,jpeg_compression",
+    severities: Annotated[str, typer.Option(help="List from 1 (mild) to 5.")] = "1,3,5",
+    profile: Profile = "rose",
+    dataset: Dataset = None,
+    split: MeasuredSplit = None,
+    limit: Limit = None,
+    views: Annotated[int, typer.Option(min=1, help="Temporal views averaged per video.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the corruptions.")] = 0,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Measure how far a model's answers can be trusted: known videos that it was not trained on,
+    other actions, other footage, corrupted copies; beside maximum probability, energy and nearest
+    neighbours.
+
+    Videos of --data whose label is no class of the model count as --near.
+    """
+    import shlex
+    import sys
+
+    from marey import __version__
+    from marey.cli.output import print_json
+    from marey.corruptions import corruption
+    from marey.datasets.open import open_dataset
+    from marey.evaluation.evaluate import checkpoint_of
+    from marey.evaluation.robustness_summary import choose_videos
+    from marey.evaluation.trust_measure import trust_report
+    from marey.evaluation.trust_page import summary, write_trust
+    from marey.files import finite
+    from marey.inference.predictor import Predictor, videos_in
+
+    kinds, levels = parse_kinds(corruptions, profile), parse_severities(severities)
+    predictor = Predictor.load(str(checkpoint_of(model)), views=views, device=device)
+    with _progress() as tick:
+        report = trust_report(
+            predictor,
+            choose_videos(open_dataset(data, dataset=dataset), split, limit),
+            near=None if near is None else videos_in([near])[:limit],
+            far=None if far is None else videos_in([far])[:limit],
+            changes=[corruption(kind, level, profile) for kind in kinds for level in levels],
+            seed=seed,
+            tick=tick,
+        )
+    report |= {
+        "model": model,
+        "data": data,
+        "near_data": near,
+        "far_data": far,
+        "views": views,
+        "profile": profile,
+        "version": __version__,
+        "command": shlex.join(["marey", *sys.argv[1:]]),
+    }
+    written = write_trust(report, out)
+    for line in summary(report):
+        say(line)
+    unreadable = report["known"]["unreadable"]
+    for entry in unreadable:
+        say(f"not readable: {entry['error']}")
+    if json:
+        print_json(finite(report))
+    say("wrote " + ", ".join(str(path) for path in written))
+    if unreadable:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar for each kind of videos that is judged."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
+    tasks: dict[str, Any] = {}
+
+    def tick(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done)
+
+    with bar:
+        yield tick
