@@ -127,4 +127,4 @@ if __name__ == "__main__":
     frame_features(open_videos("clips", root), features, corrupted=False)
     frame_features(open_videos("surv_fight", root), features, corrupted=False)
     frame_features(open_videos("ut_interaction", root), features, corrupted=True)
-    frame_features(open_videos("surv_fight", root).every(3), features, corrupted=True)
+    frame_features(open_videos("surv_fight", root).every(6), features, corrupted=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from marey.errors import UserError
 from marey.metrics.selective import auroc
 from marey.metrics.trust import (
+    DAMAGED,
     PARTS,
     SCORES,
     UNLIKE,
@@ -18,6 +19,7 @@ from marey.metrics.trust import (
     describe_trust,
     fit_trust,
     group_folds,
+    joint_thresholds,
     judge,
     near_measures,
     raw_scores,
@@ -189,3 +191,33 @@ def test_an_embedding_of_another_size_is_an_error(fitted) -> None:
     calibration, tensors = fitted
     with pytest.raises(UserError, match="has 3 numbers but trust was fitted on 12"):
         judge(torch.zeros(1, K), torch.zeros(1, 3), calibration, tensors)
+
+
+def test_joint_thresholds_let_at_most_five_percent_through_together() -> None:
+    scores = torch.rand(400, 3, generator=torch.Generator().manual_seed(0))
+    limits, rate = joint_thresholds(scores)
+    above = (scores > torch.tensor(limits)).any(1)
+    assert rate == pytest.approx(float(above.double().mean()))
+    assert 0.03 < rate <= 0.05
+    already = scores[:, 0] > 0.97
+    limits_with, rate_with = joint_thresholds(scores[:, 1:], already)
+    assert rate_with <= 0.05
+    assert limits_with[0] > joint_thresholds(scores[:, 1:])[0][0]
+
+
+def test_a_damaged_video_of_a_known_action_is_warned_of(fitted) -> None:
+    calibration, tensors = fitted
+    embedding, labels, _ = videos(12)
+    head = ridge_head(embedding, labels)
+    new, _, _ = videos(40, seed=1)
+    warned = [judge(head(row[None]), row[None], calibration, tensors)["warning"] for row in new]
+    assert sum(entry is not None for entry in warned) / len(warned) <= 0.12
+    noisy = new[:20] + 3 * torch.randn(20, D, generator=torch.Generator().manual_seed(5))
+    found = [judge(head(row[None]), row[None], calibration, tensors)["warning"] for row in noisy]
+    assert found.count(DAMAGED) >= 15
+
+
+def test_sets_are_measured_with_thresholds_of_other_folds(fitted) -> None:
+    measured = fitted[0]["trust"]["set"]["measured"]
+    assert 0.8 <= measured["coverage"] <= 1
+    assert len(measured["per_class"]) == K

@@ -275,6 +275,8 @@ def _trust_words(trust: dict[str, Any], of_what: str = "views") -> list[str]:
     words.append(f"{trust['agreement']:.0%} of the {of_what} agree")
     if trust.get("unknown") is not None:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")
+    if trust.get("warning") and not trust.get("unknown"):
+        words.append(f"WARNING: {trust['warning']}")
     if "stability" in trust:
         words.append(
             f"same answer under {trust['stability']['kept']:.0%} of three mild corruptions"

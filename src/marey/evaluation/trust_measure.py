@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from marey.corruptions import Corruption
-from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.index import DatasetIndex, Sample, subset
 from marey.datasets.perturb_plan import Job
 from marey.datasets.perturb_video import STORE_CRF, STORE_OPTIONS, perturbed_frames
+from marey.datasets.seen import seen_in_training
 from marey.errors import UserError, VideoError
 from marey.inference.prediction import Prediction
 from marey.metrics.accuracy import topk_correct
@@ -68,7 +69,8 @@ class JudgedVideos:
     unknown: Tensor
     """bool (N,): the answer was "unknown"."""
     warned: Tensor
-    """bool (N,): unknown, or a warning that the video looks damaged or unlike those of training."""
+    """bool (N,): a warning that the video looks damaged or unlike those of training; of models that
+    have no such warning: unknown."""
     calibrated: Tensor
     """bool (N,): a probability was shown as calibrated."""
     sets: Tensor | None
@@ -170,6 +172,12 @@ def _unknown(prediction: Prediction, class_names: Sequence[str]) -> bool:
     return outside or bool(prediction.trust.get("unknown"))
 
 
+def _warned(prediction: Prediction, class_names: Sequence[str]) -> bool:
+    if "warning" in prediction.trust:
+        return bool(prediction.trust["warning"])
+    return _unknown(prediction, class_names)
+
+
 def _scores(predictions: Sequence[Prediction]) -> dict[str, Tensor]:
     """Return the scores that every prediction has."""
     rows = []
@@ -209,8 +217,8 @@ def trust_report(
 
     Args:
         predictor: video -> prediction, with its `class_names`.
-        index: labelled videos that the model was not trained on; those whose label is no class of
-            the model count as near.
+        index: labelled videos; those that the model was trained on are left out and counted, those
+            whose label is no class of the model count as near.
         near: videos of other actions, filmed like the known ones.
         far: other footage.
         changes: corruptions of the known videos.
@@ -218,12 +226,20 @@ def trust_report(
         tick: called after each video.
 
     Returns:
-        As `measure_trust`, and "class_names".
+        As `measure_trust`, "class_names", and "training_videos", the number left out.
 
     Raises:
-        UserError: if no video is of a known class, or near videos are named twice.
+        UserError: if no new video is of a known class, or near videos are named twice.
     """
     names = list(predictor.class_names)
+    seen = seen_in_training(index, predictor.checkpoint.tensors)
+    trained_on = frozenset() if seen is None else seen.positions
+    if len(trained_on) == len(index):
+        raise UserError(
+            f"{index.root}: the model was trained on all {len(index)} of these videos; trust is "
+            "measured on new ones"
+        )
+    index = subset(index, [row for row in range(len(index)) if row not in trained_on])
     known_samples, others = split_known(index, names)
     if others and near:
         raise UserError(
@@ -249,6 +265,7 @@ def trust_report(
     far_samples = [Sample(path=path, label=None) for path in far or ()]
     return {
         "class_names": names,
+        "training_videos": len(trained_on),
         **measure_trust(
             judged(known_samples, "known videos"),
             names,

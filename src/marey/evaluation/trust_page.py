@@ -43,6 +43,8 @@ def summary(report: dict[str, Any]) -> list[str]:
         f": {low:.2f} to {high:.2f}), calibration error {known['ece']:.3f} (a perfect model "
         f"stays below {known['ece_noise_floor']:.3f})"
     ]
+    if report["training_videos"]:
+        lines.append(f"{report['training_videos']} videos that the model was trained on: left out")
     best = known["answers_at_95"]
     lines.append(
         "no share of the videos is answered at 95 % accuracy"

@@ -167,7 +167,9 @@ class Predictor:
         }
         if labels is None:
             trust |= self.unknownness(outputs)
-            trust["calibrated"] = trust["calibrated"] and "damaged" not in trust
+            # Calibration was measured on videos like those of training, and holds for no others.
+            doubtful = "damaged" in trust or trust.get("unknown") or trust.get("warning")
+            trust["calibrated"] = trust["calibrated"] and not doubtful
         else:
             trust["relative_to_labels"] = True
         seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))

@@ -43,7 +43,12 @@ from marey.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
 )
-from marey.metrics.conformal import aps_scores, conformal_threshold, prediction_sets
+from marey.metrics.conformal import (
+    aps_scores,
+    conformal_threshold,
+    prediction_sets,
+    set_measures,
+)
 from marey.metrics.selective import aurc, auroc, fpr_at_tpr
 
 MIN_VIDEOS = 40
@@ -62,6 +67,8 @@ MAX_HIDDEN = 12
 """Most classes that are hidden in turn."""
 UNLIKE, UNTAUGHT = "looks unlike the training videos", "an action it was not taught"
 """The two reasons for "unknown"."""
+DAMAGED = "looks damaged or unlike the training videos"
+"""The warning beside an answer: noise, blur, fog, frozen or broken pictures."""
 DISTANCES = ("mahalanobis", "knn", "residual")
 NEAR_SCORES = ("max_probability", "max_logit", "energy", "mahalanobis", "knn", "combined")
 """Candidates for actions that were not taught; `residual` only sees other footage."""
@@ -133,7 +140,7 @@ def _principal_axes(standard: Tensor, count: int) -> Tensor:
     N, D = standard.shape
     if N >= D:
         return torch.linalg.eigh(standard.T @ standard).eigenvectors[:, -count:].flip(1)
-    # With fewer videos than dimensions the axes are sums of videos: Z' U / sqrt(e) of Z Z' = U e U'.
+    # With fewer videos than dimensions: Z' U / sqrt(e), where Z Z' = U diag(e) U'.
     eigenvalues, vectors = torch.linalg.eigh(standard @ standard.T)
     largest = eigenvalues[-count:].clamp(min=1e-12).sqrt()
     axes = standard.T @ vectors[:, -count:] / largest
@@ -358,6 +365,7 @@ def fit_trust(
     thresholds = {str(share): conformal_threshold(own, share, names) for share in COVERAGES}
     finite = {share: value for share, value in thresholds.items() if math.isfinite(value)}
     trust["set"] = {"method": "aps", "thresholds": finite}
+    trust["set"]["measured"] = _measured_sets(probs, labels, names, fold)
 
     tensors = fit_axes(*(bank or (embedding, labels)))
     scores = _out_of_fold(logits, embedding, labels, fold, None if bank is None else tensors)
@@ -371,6 +379,7 @@ def fit_trust(
         other["combined"] = combine(other, trust["standard"])
         trust["unknown"] |= _far_choice(scores, other)
     trust["unknown"] |= _thresholds(scores, trust["unknown"])
+    trust["warning"] = _warning(scores, trust["unknown"])
     return calibration, tensors
 
 
@@ -449,24 +458,63 @@ def _far_choice(known: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str,
 
 
 def _thresholds(scores: dict[str, Tensor], chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return thresholds of both scores that together call at most 5 % of known videos unknown.
+    """Return thresholds of both scores that together call at most 5 % of known videos unknown."""
+    pair = torch.stack([scores[chosen["near_score"]], scores[chosen["far_score"]]], dim=1)
+    limits, rate = joint_thresholds(pair)
+    return {"near_threshold": limits[0], "far_threshold": limits[1], "false_alarm_rate": rate}
 
-    Both at the same quantile, the lowest at which at most N - ceil((N + 1) 0.95) known videos are
-    above either (the conformal rank, so that the rate holds for new videos).
+
+def _warning(scores: dict[str, Tensor], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return thresholds of all distances that together warn of at most 5 % of known videos, those
+    that the far score calls unknown among them.
+
+    No distance sees every damage: noise, blur and fog leave the space of the axes (residual),
+    pictures that stand still come too near to one another inside it (mahalanobis, knn).
     """
-    near, far = scores[chosen["near_score"]], scores[chosen["far_score"]]
-    N = len(near)
+    table = torch.stack([scores[name] for name in DISTANCES], dim=1)
+    already = scores[chosen["far_score"]] > chosen["far_threshold"]
+    limits, rate = joint_thresholds(table, already)
+    return {
+        "thresholds": dict(zip(DISTANCES, limits, strict=True)),
+        "false_alarm_rate": rate,
+    }
+
+
+def joint_thresholds(scores: Tensor, already: Tensor | None = None) -> tuple[list[float], float]:
+    """Return one threshold per score, all at the same quantile, the lowest at which at most
+    N - ceil((N + 1) 0.95) videos are above any (the conformal rank, so that the rate holds for new
+    videos).
+
+    Args:
+        scores: float, (N, S), of known videos.
+        already: bool, (N,), videos that count as above whatever the thresholds.
+
+    Returns:
+        The thresholds and the share of the videos that are above any.
+    """
+    N = len(scores)
     allowed = max(0, N - math.ceil((N + 1) * (1 - FALSE_ALARM_RATE)))
-    ordered_near, ordered_far = near.sort().values, far.sort().values
+    before = torch.zeros(N, dtype=torch.bool) if already is None else already
+    ordered = scores.sort(dim=0).values
     for place in range(N):
-        alarms = int(((near > ordered_near[place]) | (far > ordered_far[place])).sum())
+        alarms = int(((scores > ordered[place]).any(1) | before).sum())
         if alarms <= allowed:
             break
-    return {
-        "near_threshold": float(ordered_near[place]),
-        "far_threshold": float(ordered_far[place]),
-        "false_alarm_rate": alarms / N,
-    }
+    return ordered[place].tolist(), alarms / N
+
+
+def _measured_sets(
+    probs: Tensor, labels: Tensor, groups: Sequence[Any], fold: Tensor
+) -> dict[str, Any]:
+    """Return the measures of sets of 90 % whose threshold comes from the other folds."""
+    inside = torch.zeros(probs.shape, dtype=torch.bool)
+    own = aps_scores(probs).gather(1, labels[:, None])[:, 0]
+    for number in fold.unique().tolist():
+        test = fold == number
+        others = [name for name, held in zip(groups, test.tolist(), strict=True) if not held]
+        threshold = conformal_threshold(own[~test], 0.9, others)
+        inside[test] = prediction_sets(probs[test], threshold)
+    return set_measures(inside, labels)
 
 
 def trust_damage(
@@ -485,6 +533,7 @@ def trust_damage(
         values = [unknown["near_threshold"], unknown["far_threshold"]]
         values += [end for pair in trust["standard"].values() for end in pair]
         values += trust["set"]["thresholds"].values()
+        values += (trust.get("warning") or {"thresholds": {}})["thresholds"].values()
         whole = all(math.isfinite(float(value)) for value in values)
         whole &= unknown["near_score"] in SCORES and unknown["far_score"] in SCORES
         whole &= all(bool(torch.isfinite(tensors[name]).all()) for name in PARTS)
@@ -507,8 +556,9 @@ def judge(
     views.
 
     Returns:
-        JSON types: "unknown", "reason" (`UNLIKE`, `UNTAUGHT` or None), "near_score", "near",
-        "near_threshold", and the same for "far": the scores' names, means over views and limits.
+        JSON types: "unknown", "reason" (`UNLIKE`, `UNTAUGHT` or None), "warning" (`DAMAGED` or
+        None), "near_score", "near", "near_threshold", and the same for "far": the scores' names,
+        means over views and limits.
     """
     trust = calibration["trust"]
     unknown = trust["unknown"]
@@ -519,9 +569,12 @@ def judge(
         reason = UNLIKE
     elif near > unknown["near_threshold"]:
         reason = UNTAUGHT
+    limits = (trust.get("warning") or {"thresholds": {}})["thresholds"]
+    damaged = reason == UNLIKE or any(scores[name] > limit for name, limit in limits.items())
     return {
         "unknown": reason is not None,
         "reason": reason,
+        "warning": DAMAGED if damaged else None,
         "near_score": unknown["near_score"],
         "near": near,
         "near_threshold": unknown["near_threshold"],

@@ -37,6 +37,8 @@ def trust_table(calibration: Mapping[str, Any] | None) -> list[str]:
         *_unknown_rows("a class hidden from training", unknown["near_score"], unknown.get("near")),
         *_unknown_rows("other footage", unknown["far_score"], unknown.get("far")),
     ]
+    if trust.get("warning"):
+        rows.append(("warned of damage by mistake", f"{trust['warning']['false_alarm_rate']:.1%}"))
     sets = trust["set"].get("measured")
     if sets:
         rows.append(

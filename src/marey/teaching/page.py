@@ -11,6 +11,7 @@ from torchvision.io import encode_jpeg
 from marey.datasets.index import DatasetIndex
 from marey.errors import VideoError
 from marey.metrics.trust import describe_trust
+from marey.metrics.trust_card import trust_table
 from marey.transforms.functional import resize_short_side
 from marey.video.decode import open_video
 
@@ -79,6 +80,8 @@ def model_card(report: dict[str, Any]) -> str:
         "- The stated accuracy is that of outer folds, whose videos took no part in any choice.",
         f"- Trust: {describe_trust(report['calibration'])}.",
         *(f"- Note: {note}." for note in report["notes"]),
+        "",
+        *trust_table(report["calibration"]),
         "",
         "To record next:",
         "",

@@ -278,6 +278,7 @@ class Run:
                 return
             calibration, tensors = fit_run(train, val, groups)
             self.folder.save(name, model, self.state, calibration, tensors)
+            self.folder.write_card(name, calibration)
         self.progress.say(describe_trust(calibration))
 
     def loader(self, data: Any, keys: list[tuple[int, int]]) -> DataLoader[Any]:

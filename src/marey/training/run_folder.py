@@ -15,7 +15,8 @@ from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.index import DatasetIndex
 from marey.datasets.seen import describe_training
 from marey.errors import UserError
-from marey.files import read_json, write_json
+from marey.files import read_json, write_json, write_text
+from marey.metrics.trust_card import run_card
 from marey.training.checkpoint import RESUME_FILE
 from marey.training.config import TrainConfig, changed_settings
 from marey.training.run_state import RunState
@@ -72,6 +73,19 @@ class RunFolder:
             calibration=calibration,
             extra=extra,
             tensors={**task.tensors, **self.training_videos, **(tensors or {})},
+        )
+
+    def write_card(self, name: str, calibration: dict[str, Any]) -> None:
+        """Write the card of a checkpoint, README.md, with its table of trust."""
+        config, task = self.config, self.task
+        facts = {
+            "recipe": config.recipe,
+            "data": config.data.path,
+            "classes": ", ".join(task.class_names),
+            "trust fitted on": "the validation videos, which training did not see",
+        }
+        write_text(
+            self.path / name / "README.md", run_card(f"{name} checkpoint", facts, calibration)
         )
 
     @cached_property
