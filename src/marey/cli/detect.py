@@ -12,6 +12,7 @@ from marey.cli.output import print_json, progress, say
 
 if TYPE_CHECKING:
     from marey.inference.detector import Detections, Detector
+    from marey.inference.pose_detector import PoseDetector
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +43,7 @@ def detect(
 ) -> None:
     """Find every person once a second, name what each does, and follow them through the video."""
     from marey.errors import UserError
-    from marey.inference.detector import Detector
+    from marey.inference.load import load_detector
     from marey.inference.predictor import videos_in
     from marey.persons.blur import load_blur
 
@@ -52,7 +53,7 @@ def detect(
             f"--save-annotated names one file, but there are {len(paths)} videos; give one video"
         )
     blurring = load_blur(blur)
-    detector = Detector.load(model, persons=persons, min_score=min_score, device=device)
+    detector = load_detector(model, persons=persons, min_score=min_score, device=device)
     found = _detect_all(detector, paths, every, top, json)
     if json:
         print_json({"model": model, "persons": persons, "results": [entry for _, entry in found]})
@@ -69,7 +70,7 @@ def detect(
 
 
 def _detect_all(
-    detector: Detector, paths: list[Path], every: float, top: int, json: bool
+    detector: Detector | PoseDetector, paths: list[Path], every: float, top: int, json: bool
 ) -> list[tuple[Detections | None, dict[str, Any]]]:
     from marey.errors import VideoError
 
@@ -105,11 +106,15 @@ def _describe(detections: Detections, top: int) -> str:
                 )
             )
             actions = ", ".join(f"{label} {p:.0%}" for label, p in detections.top(person, top))
+            if person.unknown:
+                actions = f"unknown (nearest: {actions})"
+            elif not actions:
+                actions = "seen too briefly to say"
             lines.append(f"    person {person.track:<3} ({x1},{y1})-({x2},{y2})  {actions}")
     return "\n".join(lines)
 
 
-def _write_ava(detector: Detector, answers: list[Detections], path: Path) -> None:
+def _write_ava(detector: Detector | PoseDetector, answers: list[Detections], path: Path) -> None:
     import numpy as np
 
     from marey.datasets.ava_format import (
@@ -138,7 +143,7 @@ def _write_ava(detector: Detector, answers: list[Detections], path: Path) -> Non
         return
     write_box_rows(path, rows)
     say(f"wrote {path}")
-    labels = dict(zip(detector.class_ids, detector.checkpoint.class_names, strict=True))
+    labels = dict(zip(detector.class_ids, detector.class_names, strict=True))
     if not set(labels) <= set(AVA_60_CLASSES) or any(
         AVA_60_CLASSES[n] != name for n, name in labels.items()
     ):

@@ -286,8 +286,7 @@ def draw_persons(
     for person in persons:
         actions = []
         if detections is not None and person.person is not None:
-            top = detections.top(person.person, 2, 0.3)
-            actions = [f"{label} {probability:.0%}" for label, probability in top]
+            actions = detections.caption(person.person)
         elif person.caption:
             actions = [person.caption]
         first = f"{person.track}: {actions[0]}" if actions else str(person.track)

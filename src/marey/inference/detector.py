@@ -52,7 +52,10 @@ class Person:
     score: float
     """Score of the source of boxes that this is a person, 0 to 1."""
     probabilities: tuple[float, ...]
-    """One per class, independent of each other."""
+    """One per class: independent of each other, or of a model of poses summing to 1, and none where
+    the person was seen too briefly."""
+    unknown: bool | None = None
+    """Whether no known action is likely enough; None where the model does not judge that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +83,19 @@ class Detections:
     def top(
         self, person: Person, count: int = 3, min_probability: float = 0.1
     ) -> list[tuple[str, float]]:
-        """Return a person's most probable actions; at least one."""
+        """Return a person's most probable actions; at least one, unless nothing was answered."""
+        if not person.probabilities:
+            return []
         order = sorted(range(len(self.class_names)), key=lambda c: -person.probabilities[c])
         kept = [c for c in order[:count] if person.probabilities[c] >= min_probability] or order[:1]
         return [(self.class_names[c], person.probabilities[c]) for c in kept]
+
+    def caption(self, person: Person, count: int = 2, min_probability: float = 0.3) -> list[str]:
+        """Return what a person does as lines to be drawn: the actions, or "unknown"."""
+        if person.unknown:
+            return ["unknown"]
+        best = self.top(person, count, min_probability)
+        return [f"{label} {probability:.0%}" for label, probability in best]
 
     def tracks(self) -> list[dict[str, Any]]:
         """Return per person the time seen and the actions by mean probability."""
@@ -93,14 +105,19 @@ class Detections:
                 seen[person.track].append((moment.seconds, person))
         found = []
         for track, entries in sorted(seen.items()):
-            mean = np.mean([person.probabilities for _, person in entries], axis=0)
-            best = [
-                {"label": self.class_names[c], "probability": round(float(mean[c]), 4)}
-                for c in np.argsort(-mean)[:3]
-            ]
+            answered = [person for _, person in entries if person.probabilities]
+            best = []
+            if answered:
+                mean = np.mean([person.probabilities for person in answered], axis=0)
+                best = [
+                    {"label": self.class_names[c], "probability": round(float(mean[c]), 4)}
+                    for c in np.argsort(-mean)[:3]
+                ]
+            judged = [person.unknown for person in answered if person.unknown is not None]
             found.append(
                 {
                     "track": track,
+                    "unknown": 2 * sum(judged) > len(judged) if judged else None,
                     "from_seconds": round(entries[0][0], 3),
                     "to_seconds": round(entries[-1][0], 3),
                     "moments": len(entries),
@@ -120,6 +137,7 @@ class Detections:
                     {
                         "track": person.track,
                         "person_score": round(person.score, 4),
+                        "unknown": person.unknown,
                         "box_xyxy": [
                             round(float(v), 1) for v in np.array(person.box_xyxy_norm) * scale
                         ],
@@ -211,6 +229,11 @@ class Detector:
         return cls(load_checkpoint(model), persons=persons, min_score=min_score, device=device)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the actions."""
+        return tuple(self.checkpoint.class_names)
+
+    @property
     def class_ids(self) -> list[int]:
         """Action id of each class in AVA files: the official ones for the official names, else 1,
         2, ..."""
@@ -248,7 +271,7 @@ class Detector:
             width=width,
             height=height,
             moments=tuple(moments),
-            class_names=tuple(self.checkpoint.class_names),
+            class_names=self.class_names,
             poses=poses,
         )
 

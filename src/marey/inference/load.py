@@ -9,6 +9,7 @@ import torch
 
 from marey.checkpoints.load import load_checkpoint
 from marey.inference.detector import Detector
+from marey.inference.pose_detector import PoseDetector
 from marey.inference.poses import PosePredictor
 from marey.inference.predictor import Predictor, VideoPredictor, predictor_of
 
@@ -30,6 +31,29 @@ def load_answerer(
     if checkpoint.task == "detection":
         return Detector(checkpoint, device=device)
     return predictor_of(checkpoint, views=views, device=device)
+
+
+def load_detector(
+    model: str | Path,
+    *,
+    persons: str = "auto",
+    min_score: float = 0.3,
+    device: str | torch.device = "cpu",
+) -> Detector | PoseDetector:
+    """Load a model that says of every person what they do.
+
+    Args:
+        persons: who says where people are, see `persons.sources`.
+        min_score: with own boxes, smallest score of a person.
+        device: where the model runs.
+
+    Raises:
+        UserError: if the model or the source of persons is unknown, or they do not fit together.
+    """
+    checkpoint = load_checkpoint(model)
+    if checkpoint.task == "poses":
+        return PoseDetector(checkpoint, persons=persons, device=device)
+    return Detector(checkpoint, persons=persons, min_score=min_score, device=device)
 
 
 def load_window_predictor(

@@ -1,9 +1,11 @@
-"""The order of a video's frames, recovered from a model's temporal attention."""
+"""The order of a video's frames, or of a person's moments, recovered from a model's temporal
+attention."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
 from marey.errors import UserError, VideoError
+from marey.inference.pose_windows import cut_tracks
+from marey.inference.poses import PosePredictor
 from marey.metrics.order import chance_order_accuracy, order_accuracy
 from marey.order.correction import check_distinct_frames, permute_frames, recover_order
 from marey.order.permutations import random_permutations
+from marey.persons.pose_tracks import PoseTracks
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import VideoReader, open_video
 
@@ -136,19 +141,97 @@ def distinct_indices(
     return [first + int((part + 0.5) * (stop - first) / T) for part in range(T)]
 
 
+def order_poses(
+    predictor: PosePredictor,
+    video: str | Path,
+    *,
+    found: PoseTracks | None = None,
+    shuffle: int | None = None,
+    window_seconds: tuple[float, float] | None = None,
+    method: str = "path",
+) -> VideoOrder:
+    """Recover the order of the T moments of the window that has most to say.
+
+    Args:
+        predictor: of a model with temporal attention.
+        video: file or folder of frames.
+        found: its people; None looks for them.
+        shuffle: seed of the permutation applied to the moments first (uniform over all T!); None
+            takes them as they are.
+        window_seconds: part [start, end) of the video in which to look for the window.
+        method: how the order is read from the attention, see `recover_order`.
+
+    Raises:
+        VideoError: if the video cannot be read.
+        UserError: if nobody was found for long enough, nobody moves, or the model gives no temporal
+            attention.
+    """
+    found = predictor.read(video) if found is None else found
+    clips = cut_tracks(found, predictor.sampling, window_seconds)
+    if not len(clips):
+        raise UserError(
+            f"{video}: nobody was found for long enough to put their moments in order; choose a "
+            "part with a person in it (--window START END), or --model marey-mini-order for "
+            "pictures"
+        )
+    seen = (clips.clips[..., 2] > 0).any(-1).float().mean(-1)
+    main = int((clips.weight * seen).argmax())
+    window = clips.clips[main]  # (T, P * 17, 3)
+    check_distinct_frames(window, name=str(video))
+
+    T = len(window)
+    order = torch.arange(T)
+    if shuffle is not None:
+        order = random_permutations(1, T, torch.Generator().manual_seed(shuffle))[0]
+    shuffled = permute_frames(window[None], order[None]).to(predictor.device)
+    recovered = recover_order(predictor.model, shuffled, method=method)
+
+    times = [clips.start_seconds[main] + time for time in predictor.sampling.times.tolist()]
+    with open_video(video) as reader:
+        within = [min(max(time, 0.0), reader.duration_seconds) for time in times]
+        indices = reader.indices_at_seconds(within)
+        chosen = sorted(set(indices))
+        frames = dict(zip(chosen, reader.frames_at(chosen).frames, strict=True))
+    return VideoOrder(
+        video=str(video),
+        frames=torch.stack([frames[indices[time]] for time in order.tolist()]),
+        order=order,
+        path=recovered.path[0].cpu(),
+        weights=recovered.weights[0].cpu(),
+        frame_seconds=tuple(times[time] for time in order.tolist()),
+        shuffled=shuffle is not None,
+    )
+
+
 def order_many(
-    checkpoint: Checkpoint, videos: Sequence[str | Path], **options: Any
+    checkpoint: Checkpoint,
+    videos: Sequence[str | Path],
+    *,
+    device: str = "cpu",
+    **options: Any,
 ) -> Iterator[tuple[VideoOrder | None, dict[str, Any]]]:
     """Order every video that can be ordered and name every other.
 
+    Args:
+        checkpoint: of a model of clips (`order_video`) or of poses (`order_poses`).
+        device: where the model runs.
+        options: of the function that orders one video.
+
     Yields:
         (answer, its JSON entry); the answer is None and the entry has an "error" for a video that
-        cannot be read, is too short, or repeats a frame.
+        cannot be read, is too short, repeats a frame, or, with poses, shows nobody.
     """
-    chance = chance_order_accuracy(checkpoint.clip_preprocess.sampling.num_frames)
+    order_one: Callable[..., VideoOrder]
+    if checkpoint.task == "poses":
+        predictor = PosePredictor(checkpoint, device=device)
+        order_one = partial(order_poses, predictor)
+        chance = chance_order_accuracy(predictor.sampling.num_frames)
+    else:
+        order_one = partial(order_video, checkpoint, device=device)
+        chance = chance_order_accuracy(checkpoint.clip_preprocess.sampling.num_frames)
     for video in videos:
         try:
-            found = order_video(checkpoint, video, **options)
+            found = order_one(video, **options)
         except (VideoError, UserError) as error:
             if len(videos) == 1 and not isinstance(error, VideoError):
                 raise
