@@ -114,6 +114,28 @@ def test_both_methods_are_read_from_the_same_answers():
         measure_order(answers, method="sorted")
 
 
+def test_the_untrained_baseline_and_the_direction_stand_beside_the_order_accuracy():
+    result = order_accuracy_of(Direction(knows=True), brightening(6))
+    assert result["direction_right"] == 1.0
+    assert result["up_to_direction"] == 1.0
+    # brightening frames are neighbours where they look alike; the coin decides the direction
+    T = brightening(1).shape[1]
+    assert result["appearance"]["up_to_direction"] == 1.0
+    assert result["appearance"]["order_accuracy"] == pytest.approx((1 + 1 / T) / 2)
+    assert "by appearance alone, untrained" in describe_order_accuracy(result)
+
+
+def test_neighbours_by_appearance_are_read_from_the_same_answers():
+    clips = brightening(4)
+    answers = answers_of(Direction(knows=True), clips, shuffles=2)
+    paths = recovered_paths(answers, "oriented")
+    assert torch.equal(paths, answers.outputs["order"].argsort(-1))
+    del answers.outputs["frame_distances"]
+    with pytest.raises(UserError, match="answer the clips again"):
+        recovered_paths(answers, "oriented")
+    assert measure_order(answers)["appearance"] is None
+
+
 def test_clips_with_repeated_frames_are_left_out_and_counted():
     clips = brightening(2)
     clips[0, 4] = clips[0, 1]

@@ -8,9 +8,11 @@ import torch
 from marey.errors import UserError
 from marey.metrics.order import (
     chance_order_accuracy,
+    chance_up_to_direction,
     longest_increasing_run,
     mean_with_interval,
     order_accuracy,
+    order_measures,
     partitions,
     standard_tableaux,
 )
@@ -91,3 +93,18 @@ def test_shuffles_of_a_clip_count_as_one_in_the_interval():
     assert repeated[1] == pytest.approx(interval)
     half = 2.02 * float(values.std()) / 40**0.5
     assert interval == pytest.approx((mean - half, mean + half), abs=0.01)
+
+
+def test_the_measures_of_a_path_split_into_neighbours_and_direction():
+    order = torch.arange(4).repeat(3, 1)
+    path = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]])
+    found = order_measures(path, order)
+    assert found["order_accuracy"].tolist() == [1.0, 0.25, 0.5]
+    assert found["up_to_direction"].tolist() == [1.0, 1.0, 0.5]
+    assert found["direction_right"].tolist() == [1.0, 0.0, 0.5]
+
+
+def test_the_better_of_a_random_path_and_its_reversal_is_above_chance_and_exact_for_three():
+    # of the six orders of three frames two give 1 up to direction, the other four 2/3
+    assert chance_up_to_direction(3) == pytest.approx((2 + 4 * 2 / 3) / 6, abs=0.01)
+    assert chance_up_to_direction(8) == pytest.approx(0.548, abs=0.005)

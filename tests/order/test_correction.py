@@ -10,8 +10,10 @@ from marey.models import create_model
 from marey.order.correction import (
     NoTemporalAttentionError,
     check_distinct_frames,
+    frame_distances,
     order_matrix,
     permute_frames,
+    read_order,
     recover_order,
 )
 from marey.order.permutations import random_permutations
@@ -160,3 +162,36 @@ def test_with_time_embeddings_this_does_not_hold():
         before = model(clip, return_attention=True)["attention_time"][-1][..., 1:]
         after = model(clip[:, o], return_attention=True)["attention_time"][-1][..., 1:]
     assert not torch.allclose(after, before[..., o, :][..., o], atol=1e-2)
+
+
+def test_frames_are_as_far_apart_as_they_look():
+    clip = torch.tensor([0.0, 1.0, 3.0]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 64, 64)
+    expected = torch.tensor([[[0.0, 1, 3], [1, 0, 2], [3, 2, 0]]])
+    torch.testing.assert_close(frame_distances(clip), expected, atol=1e-4, rtol=0)
+
+
+def test_keypoints_are_compared_where_both_moments_show_them():
+    keypoints = torch.zeros(1, 3, 17, 3)
+    keypoints[0, :, :2, 2] = 1.0
+    keypoints[0, 1, :2, 0] = torch.tensor([3.0, 5.0])
+    keypoints[0, 2, 0, 0] = 1.0
+    keypoints[0, 2, 1] = 0.0  # not seen
+    found = frame_distances(keypoints)
+    assert found[0, 0, 1].item() == pytest.approx(17**0.5)
+    assert found[0, 0, 2].item() == pytest.approx(1.0)
+    assert found[0, 1, 2].item() == pytest.approx(2.0)
+    keypoints[0, 2] = 0
+    assert frame_distances(keypoints)[0, 0, 2] == frame_distances(keypoints)[0, 0, 1]
+
+
+def test_appearance_and_the_matrix_together_put_frames_back():
+    clip = torch.linspace(0, 1, 6).view(1, 6, 1, 1, 1).expand(1, 6, 3, 8, 8).contiguous()
+    order = random_permutations(4, 6, torch.Generator().manual_seed(0))
+    shuffled = permute_frames(clip.expand(4, -1, -1, -1, -1), order)
+    found = recover_order(Clock(), shuffled, method="oriented")
+    assert torch.equal(found.path, order.argsort(dim=1))
+
+
+def test_distances_that_were_not_stored_are_named():
+    with pytest.raises(UserError, match="answer the clips again"):
+        read_order(torch.zeros(1, 3, 3), "oriented")

@@ -6,7 +6,7 @@ import torch
 from marey.errors import UserError
 from marey.losses.order import order_signs
 from marey.metrics.order import order_accuracy
-from marey.order.path import beam_path, hamiltonian_path, sorted_path
+from marey.order.path import beam_path, hamiltonian_path, oriented_path, sorted_path
 from marey.order.permutations import all_permutations, random_permutations
 
 
@@ -105,3 +105,18 @@ def test_sorting_uses_every_pair_and_beats_the_path_where_weights_are_noisy():
     by_path = order_accuracy(hamiltonian_path(noisy)[0], order).mean()
     by_sorting = order_accuracy(sorted_path(noisy)[0], order).mean()
     assert by_sorting > by_path + 0.02
+
+
+def test_an_oriented_path_has_neighbours_by_distance_and_direction_by_weight():
+    places = torch.tensor([[2.0], [0.0], [3.0], [1.0]])  # time 0, 1, 2, 3 is node 1, 3, 0, 2
+    distances = torch.cdist(places, places)[None]
+    truth = torch.tensor([[1, 3, 0, 2]])
+    weights = torch.zeros(1, 4, 4)
+    weights[0, 1, 2] = 1.0  # all that is known: node 1 comes before node 2
+    path, total = oriented_path(weights, distances)
+    assert torch.equal(path, truth)
+    assert total.item() == 1.0
+    backwards, _ = oriented_path(weights.transpose(1, 2), distances)
+    assert torch.equal(backwards, truth.flip(1))
+    # the heaviest path of the same matrix knows no neighbours
+    assert not torch.equal(hamiltonian_path(weights)[0], truth)

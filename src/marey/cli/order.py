@@ -28,8 +28,9 @@ def order(
     method: Annotated[
         str,
         typer.Option(
-            help="How the order is read from the attention: path (the paper's heaviest "
-            "path) or sort (every pair votes; often better)."
+            help="How the order is read: path (the paper's: the heaviest path of the attention), "
+            "sort (every pair votes) or oriented (neighbours by appearance, direction by the "
+            "attention; best)."
         ),
     ] = "path",
     out: Annotated[

@@ -16,11 +16,18 @@ from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
 from marey.datasets.index import DatasetIndex
-from marey.errors import UserError, unknown_name
+from marey.errors import UserError
 from marey.inference.answers import AnswerOptions, Answers, Tick, answer_videos
 from marey.metrics.intervals import difference_interval
-from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
-from marey.order.correction import METHODS, NoTemporalAttentionError
+from marey.metrics.order import (
+    chance_order_accuracy,
+    chance_up_to_direction,
+    mean_with_interval,
+    order_accuracy,
+    order_measures,
+)
+from marey.order.correction import NoTemporalAttentionError, read_order
+from marey.order.path import shortest_path
 from marey.training.config import TrainConfig
 
 FEWEST_CLIPS = 50
@@ -38,15 +45,26 @@ def recovered_paths(answers: Answers, method: str = "path") -> Tensor:
     Raises:
         UserError: if the model has no temporal attention, or the method is unknown.
     """
-    if method not in METHODS:
-        raise unknown_name("method of order correction", method, METHODS)
     if "order_weights" not in answers.outputs:
         raise NoTemporalAttentionError(
             f"{answers.model}: gives no temporal attention, so it cannot recover an order; "
             "use a model with divided directed attention, such as marey-mini-order"
         )
     weights = answers.outputs["order_weights"]  # (N, S, T, T)
-    return METHODS[method](weights.flatten(0, 1))[0].unflatten(0, weights.shape[:2])
+    distances = shuffled_distances(answers)
+    apart = None if distances is None else distances.flatten(0, 1)
+    return read_order(weights.flatten(0, 1), method, apart).unflatten(0, weights.shape[:2])
+
+
+def shuffled_distances(answers: Answers) -> Tensor | None:
+    """Return how different the frames of every shuffled clip look, (N, S, T, T); None where that
+    was not stored."""
+    distances = answers.outputs.get("frame_distances")  # (N, T, T), in the clip's own order
+    if distances is None:
+        return None
+    order = answers.outputs["order"]  # (N, S, T)
+    clip = torch.arange(len(order))[:, None, None, None]
+    return distances[clip, order[..., :, None], order[..., None, :]]
 
 
 def measure_order(answers: Answers, method: str = "path") -> dict[str, Any]:
@@ -62,7 +80,10 @@ def measure_order(answers: Answers, method: str = "path") -> dict[str, Any]:
 
     Returns:
         "order_accuracy" (mean, 0..1), "interval" (95%, over clips), "chance", "clips", "shuffles",
-        "left_out", "seed", "method".
+        "left_out", "seed", "method"; of the same paths "up_to_direction" with its "..._chance" and
+        "direction_right" (`order_measures`, chance .5), each with "..._interval"; and "appearance",
+        the untrained baseline: the shortest path through the frames as they look, with a coin flip
+        for its direction.
 
     Raises:
         UserError: if no clip is left, or as `recovered_paths`.
@@ -75,18 +96,48 @@ def measure_order(answers: Answers, method: str = "path") -> dict[str, Any]:
         )
     paths, orders = recovered_paths(answers, method)[distinct], answers.outputs["order"][distinct]
     N, S, T = orders.shape
-    mean, interval = mean_with_interval(
-        order_accuracy(paths.flatten(0, 1), orders.flatten(0, 1)).view(N, S)
-    )
+    measured = order_measures(paths.flatten(0, 1), orders.flatten(0, 1))
+    means = {name: mean_with_interval(values.view(N, S)) for name, values in measured.items()}
+    mean, interval = means["order_accuracy"]
     return {
         "order_accuracy": mean,
         "interval": list(interval),
         "chance": chance_order_accuracy(T),
+        "up_to_direction": means["up_to_direction"][0],
+        "up_to_direction_interval": list(means["up_to_direction"][1]),
+        "up_to_direction_chance": chance_up_to_direction(T),
+        "direction_right": means["direction_right"][0],
+        "direction_right_interval": list(means["direction_right"][1]),
+        "appearance": measure_appearance(answers),
         "clips": N,
         "shuffles": S,
         "left_out": left_out,
         "seed": answers.options["seed"],
         "method": method,
+    }
+
+
+def measure_appearance(answers: Answers) -> dict[str, Any] | None:
+    """Return what an untrained baseline recovers: the shortest path through the frames as they
+    look, in either direction with equal chance; None where distances were not stored.
+
+    Returns:
+        "order_accuracy" with "interval", "up_to_direction".
+    """
+    distances = shuffled_distances(answers)
+    if distances is None:
+        return None
+    distinct = answers.outputs["distinct"]
+    orders = answers.outputs["order"][distinct]
+    path = shortest_path(distances[distinct].flatten(0, 1))
+    forwards = order_measures(path, orders.flatten(0, 1))
+    backwards = order_accuracy(path.flip(1), orders.flatten(0, 1))
+    flipped = ((forwards["order_accuracy"] + backwards) / 2).view(orders.shape[:2])
+    mean, interval = mean_with_interval(flipped)
+    return {
+        "order_accuracy": mean,
+        "interval": list(interval),
+        "up_to_direction": float(forwards["up_to_direction"].mean()),
     }
 
 
@@ -105,10 +156,17 @@ def describe_order_accuracy(result: dict[str, Any]) -> str:
         if result["clips"] >= FEWEST_CLIPS
         else f", fewer than {FEWEST_CLIPS} clips: a rough number"
     )
+    baseline = result.get("appearance")
+    untrained = (
+        ""
+        if baseline is None
+        else f" and {baseline['order_accuracy']:.1%} by appearance alone, untrained"
+    )
     return (
         f"OrderAcc {result['order_accuracy']:.1%} [{low:.1%}, {high:.1%}] against "
-        f"{result['chance']:.2%} by chance "
-        f"({result['clips']} clips x {result['shuffles']} shuffles{few})"
+        f"{result['chance']:.2%} by chance{untrained} "
+        f"({result['clips']} clips x {result['shuffles']} shuffles{few}); direction right in "
+        f"{result['direction_right']:.1%}"
     )
 
 

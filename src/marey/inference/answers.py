@@ -33,6 +33,7 @@ from marey.models.outputs import outputs_of
 from marey.order.correction import (
     NoTemporalAttentionError,
     attention_outputs,
+    frame_distances,
     order_matrix,
     permute_frames,
 )
@@ -320,7 +321,7 @@ def _order_outputs(
         device=options.device,
     )
     distinct = torch.tensor([len(clip.flatten(1).unique(dim=0)) == T for clip in clips])
-    return {**found, "distinct": distinct}
+    return {**found, "distinct": distinct, "frame_distances": frame_distances(clips).cpu()}
 
 
 @torch.inference_mode()

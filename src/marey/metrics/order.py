@@ -66,6 +66,35 @@ def order_accuracy(path: Tensor, order: Tensor) -> Tensor:
     return longest_increasing_run(order.gather(1, path)).double() / T
 
 
+def order_measures(path: Tensor, order: Tensor) -> dict[str, Tensor]:
+    """Split the order accuracy into what neighbours and what the direction contribute.
+
+    Args:
+        path, order: as `order_accuracy`.
+
+    Returns:
+        float64 (B,) each: "order_accuracy"; "up_to_direction", the better of the path and its
+        reversal; "direction_right", 1 where the path is better than its reversal, .5 where they are
+        alike.
+    """
+    forwards, backwards = order_accuracy(path, order), order_accuracy(path.flip(1), order)
+    right = (forwards > backwards).double() + (forwards == backwards).double() / 2
+    return {
+        "order_accuracy": forwards,
+        "up_to_direction": torch.maximum(forwards, backwards),
+        "direction_right": right,
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def chance_up_to_direction(num_frames: int) -> float:
+    """Return the mean of the better of a random path and its reversal: .548 for 8 frames, estimated
+    from 20,000 seeded draws."""
+    draws = torch.rand(20_000, num_frames, generator=torch.Generator().manual_seed(0)).argsort(1)
+    runs = torch.maximum(longest_increasing_run(draws), longest_increasing_run(draws.flip(1)))
+    return float(runs.double().mean()) / num_frames
+
+
 @functools.lru_cache(maxsize=64)
 def chance_order_accuracy(num_frames: int) -> float:
     """Return the mean OrderAcc of a random path: 0.47129 for 8 frames.

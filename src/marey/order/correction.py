@@ -6,21 +6,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from marey.errors import UserError, unknown_name
-from marey.order.path import hamiltonian_path, sorted_path
+from marey.order.path import hamiltonian_path, oriented_path, sorted_path
 
-METHODS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    "path": hamiltonian_path,
-    "sort": sorted_path,
-}
-"""How the order is read from the directed matrix."""
+METHODS = ("path", "sort", "oriented")
+"""How the order is read: the heaviest path of the directed matrix (the paper's), its nodes sorted,
+or the shortest path through the frames' appearance in the direction the matrix says."""
+
+SIDE = 32
+"""Frames are compared at no more than so many rows and columns."""
 
 
 class NoTemporalAttentionError(UserError):
@@ -60,6 +62,51 @@ def order_matrix(attention_time: Sequence[Tensor], num_frames: int) -> Tensor:
     return attention_time[-1][..., -num_frames:].float().mean(dim=(1, 2))
 
 
+def frame_distances(clip: Tensor) -> Tensor:
+    """Return how different the frames of clips look, float32 (B, T, T): root mean square.
+
+    Args:
+        clip: float (B, T, C, H, W), compared at no more than `SIDE` rows and columns; or keypoints
+            (B, T, P * 17, 3), compared where both frames show them.
+    """
+    if clip.ndim == 5:
+        small = (min(SIDE, clip.shape[3]), min(SIDE, clip.shape[4]))
+        flat = adaptive_avg_pool2d(clip.flatten(0, 1).float(), small).unflatten(0, clip.shape[:2])
+        values = flat.flatten(2)
+        return torch.cdist(values, values) / values.shape[-1] ** 0.5
+    places, seen = clip[..., :2].float(), (clip[..., 2] > 0).float()  # (B, T, J, 2), (B, T, J)
+    both = seen[:, :, None] * seen[:, None]
+    apart = (places[:, :, None] - places[:, None]).square().sum(-1) * both
+    distance = (apart.sum(-1) / both.sum(-1).clamp_min(1)).sqrt()
+    # frames that share no keypoint are as far apart as any
+    return torch.where(both.sum(-1) > 0, distance, distance.amax((1, 2), keepdim=True))
+
+
+def read_order(weights: Tensor, method: str, distances: Tensor | None = None) -> Tensor:
+    """Read the order from directed matrices, int64 (B, T).
+
+    Args:
+        weights: (B, T, T), of `order_matrix`.
+        method: one of `METHODS`.
+        distances: (B, T, T), of `frame_distances`; "oriented" needs them.
+
+    Raises:
+        UserError: if the method is unknown or the distances are missing.
+    """
+    if method not in METHODS:
+        raise unknown_name("method of order correction", method, METHODS)
+    if method == "path":
+        return hamiltonian_path(weights)[0]
+    if method == "sort":
+        return sorted_path(weights)[0]
+    if distances is None:
+        raise UserError(
+            "method 'oriented' compares the frames themselves, and these answers were stored "
+            "without; answer the clips again"
+        )
+    return oriented_path(weights, distances)[0]
+
+
 def recover_order(model: nn.Module, clip: Tensor, *, method: str = "path") -> Correction:
     """Recover the order of the frames of clips from a model's temporal attention (section 4.3 of
     the paper).
@@ -68,9 +115,10 @@ def recover_order(model: nn.Module, clip: Tensor, *, method: str = "path") -> Co
         model: one whose `return_attention=True` gives "attention_time" (TimeSformer, DirecFormer,
             SeViTAR), in eval mode; softmax attention is accepted, as in Table 2, and recovers
             little.
-        clip: float, (B, T, C, H, W), normalised, frames in any order.
-        method: one of `METHODS`: "path" (the paper's heaviest Hamiltonian path), or "sort" (by net
-            directed weight).
+        clip: float, (B, T, C, H, W), normalised, or keypoints (B, T, P * 17, 3); frames in any
+            order.
+        method: one of `METHODS`: "path" (the paper's heaviest Hamiltonian path), "sort" (by net
+            directed weight), or "oriented" (neighbours by appearance, direction by the matrix).
 
     Raises:
         UserError: if the model gives no temporal attention, T < 2, the attention is NaN, or the
@@ -81,7 +129,8 @@ def recover_order(model: nn.Module, clip: Tensor, *, method: str = "path") -> Co
     with torch.inference_mode():
         outputs = attention_outputs(model, clip)
     weights = order_matrix(outputs["attention_time"], clip.shape[1])
-    return Correction(path=METHODS[method](weights)[0], weights=weights)
+    path = read_order(weights, method, frame_distances(clip))
+    return Correction(path=path, weights=weights)
 
 
 def attention_outputs(model: nn.Module, clip: Tensor) -> dict[str, Any]:

@@ -176,6 +176,45 @@ def sorted_path(weights: Tensor) -> tuple[Tensor, Tensor]:
     return path, weights[rows, path[:, :-1], path[:, 1:]].sum(dim=1)
 
 
+def shortest_path(distances: Tensor) -> Tensor:
+    """Return the shortest path through every node once, int64 (B, T), of distances (B, T, T).
+
+    It says which frames are neighbours and nothing of the direction: a path and its reversal are
+    equally long.
+    """
+    return hamiltonian_path(-distances)[0]
+
+
+def oriented_path(weights: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Take neighbours from appearance and the direction from the directed graph.
+
+    Not the paper's: its path reads both from the directed graph, which the guided loss (Eq. 13)
+    asks for the same +1 at every later frame, however far, so it does not say which frames are
+    neighbours. Here the shortest path through the frames is turned round where the pairs along it
+    weigh more the other way.
+
+    Args:
+        weights: float, (B, T, T), directed.
+        distances: float, (B, T, T), symmetric, of the frames' appearance.
+
+    Returns:
+        As `hamiltonian_path`; total is the net weight of all pairs in the order returned, at least
+        0.
+    """
+    check_weights(weights)
+    path = shortest_path(distances)
+    net = net_weight(weights, path)
+    return torch.where(net[:, None] < 0, path.flip(1), path), net.abs()
+
+
+def net_weight(weights: Tensor, path: Tensor) -> Tensor:
+    """Return how much more the pairs of a path (B, T) weigh forwards than backwards, float64
+    (B,)."""
+    along = weights.double().gather(1, path[:, :, None].expand_as(weights))
+    along = along.gather(2, path[:, None, :].expand_as(weights))
+    return (along - along.transpose(1, 2)).triu(1).sum((1, 2))
+
+
 def _heaviest_distinct(values: Tensor, keys: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Return the `width` largest values per row and their indices, of equal keys only the
     largest."""
