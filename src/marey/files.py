@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
+"""Errors of a place that cannot be written to."""
 
 
 @contextmanager
@@ -63,6 +73,11 @@ def atomic_files(*paths: str | Path) -> Iterator[tuple[Path, ...]]:
                 f"{finals[0].parent}: the disk is full, nothing was saved there and an older file "
                 "of that name is untouched; free some space or choose another folder"
             ) from error
+        if isinstance(error, OSError) and error.errno in FORBIDDEN and _is_about(error, finals):
+            raise UserError(
+                f"{finals[0]}: cannot be written ({error.strerror}); choose another place, or make "
+                "its folder writable"
+            ) from error
         raise
     finally:
         for temporary in staged:
@@ -81,10 +96,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """Give an empty temporary folder, which takes the place of `folder` at the end of the block."""
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(
-        tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)
-    )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)
+        )
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be made ({error.strerror}); choose another place, or make its "
+            "folder writable"
+        ) from error
     try:
         yield temporary
 
@@ -93,6 +114,31 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep_partial(folder: str | Path, *, older_seconds: float = 3600.0) -> int:
+    """Remove what a killed writer left in a folder: files and folders named ".*.partial*".
+
+    Args:
+        older_seconds: younger ones stay, another process may be writing them.
+
+    Returns:
+        How many were removed.
+    """
+    removed = 0
+    limit = time.time() - older_seconds
+    for path in Path(folder).glob(".*.partial*"):
+        try:
+            if path.stat().st_mtime > limit:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            removed += 1
+        except OSError:
+            continue
+    return removed
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -176,6 +222,14 @@ def file_identity(path: str | Path) -> list[Any]:
         return [str(path), len(files), max((file.st_mtime_ns for file in files), default=0)]
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+def _is_about(error: OSError, finals: list[Path]) -> bool:
+    """Whether an error names one of some files, its temporary, or a folder above it."""
+    if error.filename is None:
+        return True
+    name = Path(os.fsdecode(error.filename))
+    return any(name.parent == final.parent or name in final.parents for final in finals)
 
 
 def _disk_is_full(error: Exception) -> bool:

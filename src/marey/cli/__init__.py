@@ -7,7 +7,10 @@ standard error.
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
+from typing import Annotated
 
 import typer
 
@@ -52,6 +55,22 @@ COMMAND_MODULES = (
 """In the order of the help; each defines `register(app)`, which adds its commands to the app."""
 
 
+HELP = "Recognise human actions in video, and know how far to trust the answer."
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+KEPT = {
+    "evaluate": "the videos that were answered are kept",
+    "robustness": "the videos that were measured are kept",
+    "teach": "the features that were computed are kept",
+    "crossval": "the features that were computed are kept",
+    "features": "the features that were computed are kept",
+    "corrupt": "the copies that were written are kept",
+    "data pack": "the copies that were written are kept",
+    "reproduce": "the cells that were finished are kept",
+}
+"""Command -> what it keeps of its work when it is stopped."""
+
+
 def build_app() -> typer.Typer:
     """Assemble the commands of every module into one app."""
     app = typer.Typer(
@@ -59,11 +78,24 @@ def build_app() -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        help="Recognise human actions in video, and know how far to trust the answer.",
+        help=HELP,
     )
+    app.callback(invoke_without_command=True, help=HELP)(_options_of_all)
     for module in COMMAND_MODULES:
         module.register(app)
     return app
+
+
+def _options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    if version:
+        from marey import __version__
+
+        print(f"marey {__version__}")
+        raise typer.Exit()
 
 
 def main() -> None:
@@ -75,7 +107,10 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status: 0, 1 (some files failed), 2 (a mistake), 130
     (interrupted)."""
     try:
-        return build_app()(args=arguments, prog_name="marey", standalone_mode=False) or 0
+        status = build_app()(args=arguments, prog_name="marey", standalone_mode=False) or 0
+        if status == INTERRUPTED:  # Typer turns Ctrl-C into this status without a word
+            return _complain(what_is_kept(arguments), INTERRUPTED)
+        return status
     except UserError as error:
         return _complain(str(error), 2)
     except (
@@ -85,23 +120,52 @@ def run(arguments: list[str]) -> int:
         PermissionError,
         FileExistsError,
     ) as error:
-        return _complain(f"{error.filename}: {error.strerror}", 2)
+        return _complain(f"{_named(error)}: {error.strerror}; {_remedy(error)}", 2)
     except BrokenPipeError:
         return 1
     except OSError as error:
         return _complain(
-            f"{error.filename or 'writing'}: {error.strerror or error}; free some space or choose "
+            f"{_named(error) or 'writing'}: {error.strerror or error}; free some space or choose "
             "another --out",
             1,
         )
     except KeyboardInterrupt:
-        return _complain("interrupted; long commands go on where they stopped when run again", 130)
+        return _complain(what_is_kept(arguments), INTERRUPTED)
     except Exception as error:
         if not hasattr(
             error, "format_message"
         ):  # Typer's own usage errors know how to say themselves in a line
             raise
         return _complain(error.format_message().replace("\n", " "), 2)
+
+
+def what_is_kept(arguments: list[str]) -> str:
+    """Return the line after Ctrl-C: what of the work is kept, and the command that goes on."""
+    command = arguments[0] if arguments else ""
+    again = shlex.join(["marey", *arguments])
+    if command == "train":
+        again += "" if "--resume" in arguments else " --resume"
+        return f"interrupted; the run is kept up to its last saved step; go on with: {again}"
+    kept = KEPT.get(" ".join(arguments[:2])) or KEPT.get(command)
+    if kept is None:
+        return "interrupted; nothing was left half-written"
+    return f"interrupted; {kept}; go on with: {again}"
+
+
+def _named(error: OSError) -> str:
+    """Return the path of an error; of a temporary file, the folder it was for."""
+    name = os.fsdecode(error.filename) if error.filename is not None else ""
+    return os.path.dirname(name) if ".partial" in os.path.basename(name) else name
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "check that you may read it, or write there, or choose another place"
+    if isinstance(error, FileNotFoundError):
+        return "check the name"
+    if isinstance(error, FileExistsError):
+        return "choose another name, or move it away"
+    return "a folder was expected where a file is, or the other way round"
 
 
 def _complain(message: str, status: int) -> int:

@@ -9,7 +9,18 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 Model = Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")]
-Device = Annotated[str, typer.Option(help="Torch device: cpu, cuda, mps ...")]
+
+
+def _usable(device: str) -> str:
+    """Refuse a device that is not there before any work begins."""
+    if device != "cpu":
+        from marey.models.device import check_device
+
+        check_device(device)
+    return device
+
+
+Device = Annotated[str, typer.Option(callback=_usable, help="Torch device: cpu, cuda, mps ...")]
 
 Videos = Annotated[
     list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")

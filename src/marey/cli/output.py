@@ -24,6 +24,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 frame", "2 frames": a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
     """Pass items on, with a progress bar on standard error where a person is watching it."""
     if not sys.stderr.isatty():

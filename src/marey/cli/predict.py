@@ -79,12 +79,31 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="With --engine ray: folder of Parquet files.")
     ] = None,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(help="Copy each video into a folder below this one, named by its answer."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what people do in each video, and how far the answer can be trusted.
 
     Exit status 1: some videos could not be read (they are named); the others are answered.
     """
+    _refuse_ignored({"--srt": srt}, "without --timeline" if not timeline else None)
+    _refuse_ignored({"--out": out}, "without --engine ray" if engine != "ray" else None)
+    drawn = {"--contact-sheet": contact_sheet, "--sort-into": sort_into}
+    clips_only = {
+        "--labels": labels,
+        "--save-annotated": save_annotated,
+        "--csv": csv,
+        "--srt": srt,
+    }
+    _refuse_ignored({**drawn, **clips_only}, "with --features" if features else None)
+    _refuse_ignored({**drawn, "--labels": labels}, "with --timeline" if timeline else None)
+    if contact_sheet is not None:
+        from marey.video.draw import check_picture
+
+        check_picture(contact_sheet)
     if engine == "ray":
         from marey.inference.corpus import predict_corpus
 
@@ -122,6 +141,8 @@ def predict(
     results = _predict_paths(answerer, paths, top, options, json)
     if results[0][0] is not None:
         _draw(paths[0], results[0][0], save_annotated, contact_sheet, blurring)
+    if sort_into is not None:
+        _sort([entry for _, entry in results], sort_into)
     if csv:
         _write_csv(csv, [entry for _, entry in results])
         say(f"wrote {csv}")
@@ -129,6 +150,17 @@ def predict(
         print_json({"model": answerer.name, "results": [entry for _, entry in results]})
     if any(entry["error"] for _, entry in results):
         raise typer.Exit(1)
+
+
+def _refuse_ignored(given: dict[str, Any], where: str | None) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        UserError: if one of them is given.
+    """
+    ignored = [name for name, value in given.items() if value is not None]
+    if where is not None and ignored:
+        raise UserError(f"{', '.join(ignored)} {where} would have no effect; leave it out")
 
 
 def _split_labels(labels: str | None) -> list[str] | None:
@@ -204,14 +236,19 @@ def _draw(
 
 
 def _describe(entry: dict[str, Any]) -> str:
+    from marey.cli.output import counted
     from marey.inference.prediction import NO_PERSON
     from marey.video.draw import clock
 
     trust = entry["trust"]
     lines = [
-        f"{entry['video']}  ({len(entry['frame_seconds'])} frames, "
+        f"{entry['video']}  ({counted(len(entry['frame_seconds']), 'frame')}, "
         f"{clock(entry['frame_seconds'][0])} to {clock(entry['frame_seconds'][-1])})"
     ]
+    if trust.get("still"):
+        lines.append(f"  STILL: {trust['not_calibrated']}, so no action can be seen")
+    if trust.get("damaged"):
+        lines.append(f"  DAMAGED: {trust['damaged']}")
     if entry["predictions"][0]["label"] == NO_PERSON:
         return "\n".join([*lines, f"  {NO_PERSON.upper()}: {trust['reason']}"])
     if trust.get("unknown"):
@@ -270,9 +307,8 @@ def _trust_words(trust: dict[str, Any], of_what: str = "views") -> list[str]:
         ]
     else:
         words = [f"{probability}, {trust.get('not_calibrated', 'not calibrated')}"]
-    if "damaged" in trust:
-        words.append(trust["damaged"])
-    words.append(f"{trust['agreement']:.0%} of the {of_what} agree")
+    if not trust.get("still"):
+        words.append(f"{trust['agreement']:.0%} of the {of_what} agree")
     if trust.get("unknown") is not None:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")
     if trust.get("warning") and not trust.get("unknown"):
@@ -357,6 +393,21 @@ def _segments(
     return pose_timeline(predictor, poses, **given), poses
 
 
+def _sort(entries: list[dict[str, Any]], folder: Path) -> None:
+    """Copy each video into folder/<first answer>, or folder/unknown; what is there stays."""
+    from marey.inference.sort import place_of, sorted_copy
+
+    counts: dict[str, int] = {}
+    for entry in entries:
+        if entry["error"]:
+            continue
+        place = place_of(entry)
+        sorted_copy(Path(entry["video"]), folder / place)
+        counts[place] = counts.get(place, 0) + 1
+    listed = ", ".join(f"{count} {place}" for place, count in sorted(counts.items()))
+    say(f"{folder}: {listed or 'nothing to sort'}")
+
+
 def _write_text(target: Path, write: Any, segments: Any) -> None:
     from marey.files import atomic
 
@@ -369,7 +420,17 @@ def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
     from marey.files import write_csv
 
     rows: list[list[Any]] = [
-        ["video", "rank", "label", "probability", "agreement", "unknown", "error"]
+        [
+            "video",
+            "rank",
+            "label",
+            "probability",
+            "agreement",
+            "unknown",
+            "still",
+            "damaged",
+            "error",
+        ]
     ]
     for entry in entries:
         trust = entry["trust"]
@@ -382,11 +443,13 @@ def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
                     answer["probability"],
                     trust["agreement"],
                     trust.get("unknown"),
+                    trust.get("still", False),
+                    trust.get("damaged"),
                     "",
                 ]
             )
         if entry["error"]:
-            rows.append([entry["video"], "", "", "", "", "", entry["error"]])
+            rows.append([entry["video"], *[""] * 7, entry["error"]])
     write_csv(target, rows)
 
 
@@ -394,6 +457,8 @@ def _predict_features(videos: list[str], model: str, threshold: float, top: int,
     from marey.inference.features import predict_files
 
     chosen = "marey-mini-gat" if model == "marey-mini" else model
+    if chosen != model:
+        say(f"--features is answered by {chosen}")
     results = predict_files(videos, chosen, threshold, top)
     if json:
         print_json({"model": chosen, "results": results})
@@ -402,6 +467,12 @@ def _predict_features(videos: list[str], model: str, threshold: float, top: int,
             say(f"marey: {result['error']}")
         elif not json:
             print(result["video"])
+            if result["trust"].get("still"):
+                print(f"  STILL: {result['trust']['not_calibrated']}, so no action can be seen")
+            if result["trust"].get("damaged"):
+                print(f"  DAMAGED: {result['trust']['damaged']}")
+            if result["trust"].get("unknown"):
+                print(f"  UNKNOWN: {_why_unknown(result['trust'])}; its nearest guesses:")
             for answer in result["predictions"]:
                 print(f"  {answer['probability']:6.1%}  {answer['label']}")
     return int(any(result["error"] for result in results))

@@ -157,13 +157,41 @@ def is_frame_folder(path: Path) -> bool:
     video."""
     if not path.is_dir():
         return False
-    suffixes = {entry.suffix.lower() for entry in path.iterdir() if entry.is_file()}
+    try:
+        suffixes = {entry.suffix.lower() for entry in path.iterdir() if entry.is_file()}
+    except PermissionError:
+        return False
     return bool(suffixes & FRAME_SUFFIXES) and not suffixes & VIDEO_SUFFIXES
 
 
+OUTPUT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "log.jsonl",
+    "settings.json",
+    "report.json",
+    "teach.json",
+)
+"""Files that only what Marey writes has."""
+
+
+def is_output(folder: Path) -> bool:
+    """Return whether a folder is a run, a model or a report that was written among the data."""
+    try:
+        return any((folder / name).is_file() for name in OUTPUT_FILES) and not any(
+            entry.suffix.lower() in VIDEO_SUFFIXES for entry in folder.iterdir()
+        )
+    except OSError:
+        return False
+
+
 def videos_below(folder: Path) -> list[Path]:
-    """Return the video files and frame folders directly in a folder, sorted by name."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    """Return the video files and frame folders directly in a folder, sorted by name; none of a
+    folder that may not be read."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except PermissionError:
+        return []
     return [
         entry
         for entry in entries
@@ -178,13 +206,17 @@ def read_folders(root: Path) -> DatasetIndex:
         UserError: if there are no videos in class folders.
     """
     folders = sorted(
-        entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+        entry
+        for entry in root.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and not is_output(entry)
     )
+    splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    beside = [folder for folder in folders if folder not in splits and videos_below(folder)]
     pairs: list[tuple[str | None, Path]]
-    if folders and all(folder.name.lower() in SPLIT_NAMES for folder in folders):
+    if splits and not beside:
         pairs = [
             (SPLIT_NAMES[folder.name.lower()], below)
-            for folder in folders
+            for folder in splits
             for below in sorted(folder.iterdir())
             if below.is_dir() and not below.name.startswith(".")
         ]

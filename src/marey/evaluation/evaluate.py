@@ -75,7 +75,11 @@ def evaluate(
         {"views": (1, 1), "shuffles": 4, "backwards": backwards_of(checkpoint)} if has_order else {}
     )
     answers = answer_videos(
-        checkpoint, index, options.pass_options(**(shuffling if centre_only else {})), tick=tick
+        checkpoint,
+        index,
+        options.pass_options(**(shuffling if centre_only else {})),
+        tick=tick,
+        resumable=True,
     )
 
     scored = score_answers(answers, checkpoint, fusion=options.fusion)

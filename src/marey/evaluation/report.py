@@ -4,6 +4,7 @@ confusion.png."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,7 @@ def compare_predictions(
         UserError: if they share no video, or disagree about a label.
     """
     a, b = load_predictions(source_a), load_predictions(source_b)
-    row_in_b = {video: row for row, video in enumerate(b.videos)}
-    shared = [(n, row_in_b[video]) for n, video in enumerate(a.videos) if video in row_in_b]
+    shared = _shared(a.videos, b.videos)
     if not shared:
         raise UserError(
             f"{source_a} and {source_b} have no video in common (first: {a.videos[:1]}, "
@@ -165,6 +165,23 @@ def compare_predictions(
             ),
         }
     return result
+
+
+def _shared(first: list[str], second: list[str]) -> list[tuple[int, int]]:
+    """Return the rows of the videos that both lists name.
+
+    A copy in another format is the same video: where no name is in both lists, names are compared
+    without their suffix, as far as they are still distinct.
+    """
+    row = {video: number for number, video in enumerate(second)}
+    shared = [(n, row[video]) for n, video in enumerate(first) if video in row]
+    if shared:
+        return shared
+    stems = [[os.path.splitext(video)[0] for video in videos] for videos in (first, second)]
+    if any(len(set(names)) < len(names) for names in stems):
+        return []
+    row = {stem: number for number, stem in enumerate(stems[1])}
+    return [(n, row[stem]) for n, stem in enumerate(stems[0]) if stem in row]
 
 
 def _seen_of(answers: Predictions, rows: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from marey.checkpoints.load import RENAMED
@@ -19,10 +20,11 @@ from marey.datasets.tfrecord import read_records
 from marey.datasets.youtube8m import FrameExample, quantize, write_examples
 from marey.datasets.youtube8m_shards import write_sidecar
 from marey.errors import UserError, VideoError
+from marey.features.cache import FeatureCache, cache_key
 from marey.features.frames import encode_frames, load_frame_encoder, whole_seconds
 from marey.features.sound import SoundEncoder
 from marey.features.weights import PCA
-from marey.files import weights_digest
+from marey.files import file_identity, weights_digest
 from marey.video.decode import open_video
 
 PARTITIONS = {"train": "train", "val": "validate", "test": "test"}
@@ -232,10 +234,11 @@ def _examples(
     extractor: FeatureExtractor,
     report: FeatureReport,
 ) -> Iterator[FrameExample]:
+    cache = FeatureCache()
     for sample in samples:
         try:
-            features = extractor(sample.path, sample.start_seconds, sample.end_seconds)
-        except VideoError as error:
+            features = _stored(cache, extractor, sample)
+        except (VideoError, OSError) as error:
             report.unreadable[str(sample.path)] = str(error)
             continue
         yield FrameExample(
@@ -243,6 +246,27 @@ def _examples(
             features=features,
             labels=tuple(sorted(names.index(name) for name in labels_of(sample))),
         )
+
+
+def _stored(
+    cache: FeatureCache, extractor: FeatureExtractor, sample: Sample
+) -> dict[str, NDArray[np.uint8]]:
+    """Return the features of a video, from the cache where an earlier run has made them."""
+
+    def make() -> dict[str, torch.Tensor]:
+        made = extractor(sample.path, sample.start_seconds, sample.end_seconds)
+        return {name: torch.from_numpy(values.copy()) for name, values in made.items()}
+
+    if not sample.path.exists():
+        return extractor(sample.path)
+    key = cache_key(
+        what="features by second",
+        extractor=extractor.description,
+        video=file_identity(sample.path),
+        start_seconds=sample.start_seconds,
+        end_seconds=sample.end_seconds,
+    )
+    return {name: values.numpy() for name, values in cache.get_or_make(key, make).items()}
 
 
 def _widths(path: str) -> dict[str, int]:

@@ -24,11 +24,12 @@ from torch.utils.data import DataLoader
 
 from marey.checkpoints.folder import Checkpoint
 from marey.datasets.clips import VideoViews
-from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.index import DatasetIndex, Sample, subset
 from marey.errors import UserError
-from marey.features.cache import FeatureCache
+from marey.features.cache import FeatureCache, cache_key
 from marey.features.videos import reads_poses, stored_poses
-from marey.files import atomic_files
+from marey.files import atomic_files, file_identity, weights_digest
+from marey.inference.answer_parts import AnswerParts, Part
 from marey.models.outputs import outputs_of
 from marey.order.correction import (
     NoTemporalAttentionError,
@@ -156,6 +157,7 @@ def answer_videos(
     *,
     paths: Tensor | None = None,
     tick: Tick | None = None,
+    resumable: bool = False,
 ) -> Answers:
     """Let a model answer every readable video of an index, and name the unreadable ones.
 
@@ -164,13 +166,19 @@ def answer_videos(
         index: labels are not needed.
         paths: int64 (N, S, T), see `answer_clips`.
         tick: called after each video.
+        resumable: keep what is finished in the user's cache until the pass is complete, and go on
+            from there where an earlier pass was interrupted.
 
     Raises:
         UserError: if the checkpoint does not say how clips are prepared, or no video can be read.
     """
     preprocess = checkpoint.clip_preprocess
+    parts = AnswerParts(_pass_key(checkpoint, index, options)) if resumable else None
+    done = list(parts.read()) if parts is not None else []
+    finished = sum(len(part.entries) for part in done)
+    rest = subset(index, range(finished, len(index)))
     views = DataLoader(
-        VideoViews(index, preprocess, options.views), batch_size=None, num_workers=options.workers
+        VideoViews(rest, preprocess, options.views), batch_size=None, num_workers=options.workers
     )
     with_poses = reads_poses(checkpoint.model)
     items = (
@@ -180,7 +188,7 @@ def answer_videos(
             "label": sample.label,
             "group": sample.group,
         }
-        for item, sample in zip(views, index.samples, strict=True)
+        for item, sample in zip(views, rest.samples, strict=True)
     )
     answers = answer_clips(
         checkpoint.model.to(options.device).eval(),
@@ -191,13 +199,33 @@ def answer_videos(
         paths=paths,
         tick=tick,
         total=len(index),
+        done=done,
+        parts=parts,
     )
+    if parts is not None:
+        parts.remove()
     if not answers.videos:
         raise UserError(
             f"{index.root}: none of its {len(index)} videos can be read (the first: "
             f"{answers.unreadable[0]['error']})"
         )
     return answers
+
+
+def _pass_key(checkpoint: Checkpoint, index: DatasetIndex, options: AnswerOptions) -> str:
+    """Return the name of a pass: model, how clips are prepared, videos as they are on disk,
+    options."""
+    files = [
+        file_identity(sample.path) if sample.path.exists() else str(sample.path)
+        for sample in index.samples
+    ]
+    return cache_key(
+        weights=weights_digest(checkpoint.model.state_dict()),
+        preprocess=checkpoint.clip_preprocess.to_dict(),
+        videos=index.manifest_hash,
+        files=files,
+        options={**asdict(options), "workers": 0},
+    )
 
 
 def item_with_poses(item: dict[str, Any], sample: Sample) -> dict[str, Any]:
@@ -215,6 +243,8 @@ def answer_clips(
     paths: Tensor | None = None,
     tick: Tick | None = None,
     total: int = 0,
+    done: Sequence[Part] = (),
+    parts: AnswerParts | None = None,
 ) -> Answers:
     """Let a model answer prepared videos; views of several videos share a forward pass.
 
@@ -225,6 +255,8 @@ def answer_clips(
         paths: int64 (N, S, T): with `options.corrected`, the recovered order of each shuffled clip,
             found by another model with the same seed; None takes what this model's temporal
             attention says.
+        done: parts of the same pass that are finished; `items` begin behind them.
+        parts: where further parts are kept.
 
     Raises:
         UserError: if the views cannot be shuffled (one frame).
@@ -240,31 +272,51 @@ def answer_clips(
     )
     generator = torch.Generator().manual_seed(options.seed)
     rows: dict[str, list[Tensor]] = {}
-    done = 0
+    for part in done:
+        _take_in(answers, rows, part, tick, total)
+        generator.set_state(part.generator_state)
     for batch in _batches(items, options.batch_size):
         readable = [item for item in batch if "error" not in item]
+        found: dict[str, Tensor] = {}
         if readable:
             first = len(answers.videos)
             found = _view_outputs(model, readable, options)
             if options.shuffles:
                 known = None if paths is None else paths[first : first + len(readable)]
                 found |= _order_outputs(model, readable, generator, options, known)
-            for name, value in found.items():
-                rows.setdefault(name, []).append(value)
-
-        for item in batch:
-            done += 1
-            video = str(item.get("video", done - 1))
-            if "error" in item:
-                answers.unreadable.append({"video": video, "error": item["error"]})
-            else:
-                answers.videos.append(video)
-                answers.labels.append(item.get("label"))
-                answers.groups.append(item.get("group"))
-            if tick is not None:
-                tick(done, total)
+        first_entry = len(answers.videos) + len(answers.unreadable)
+        entries = [_entry(item, first_entry + row) for row, item in enumerate(batch)]
+        part = Part(entries, found, generator.get_state())
+        if parts is not None:
+            parts.write(part)
+        _take_in(answers, rows, part, tick, total)
     answers.outputs = {name: torch.cat(parts) for name, parts in rows.items()}
     return answers
+
+
+def _entry(item: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return what is kept of an item beside its outputs."""
+    video = str(item.get("video", number))
+    if "error" in item:
+        return {"video": video, "error": item["error"]}
+    return {"video": video, "label": item.get("label"), "group": item.get("group")}
+
+
+def _take_in(
+    answers: Answers, rows: dict[str, list[Tensor]], part: Part, tick: Tick | None, total: int
+) -> None:
+    """Add a finished part to the answers."""
+    for name, value in part.outputs.items():
+        rows.setdefault(name, []).append(value)
+    for entry in part.entries:
+        if "error" in entry:
+            answers.unreadable.append(entry)
+        else:
+            answers.videos.append(entry["video"])
+            answers.labels.append(entry["label"])
+            answers.groups.append(entry["group"])
+        if tick is not None:
+            tick(len(answers.videos) + len(answers.unreadable), total)
 
 
 def _batches(items: Iterable[dict[str, Any]], batch_size: int) -> Iterator[list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names, load_checkpoin
 from marey.datasets.youtube8m import FrameExample, read_examples
 from marey.errors import UserError, VideoError
 from marey.features.extract import FeatureExtractor
+from marey.inference.condition import condition_of, with_condition
 from marey.inference.prediction import Prediction
 
 
@@ -215,9 +216,10 @@ def predict_features(
                 "records": records,
                 "error": None,
             }
-        return {**_entry(predictor(path), threshold, top), "video": str(path)}
+        prediction = with_condition(predictor(path), condition_of(path))
+        return {**_entry(prediction, threshold, top), "video": str(path)}
     except VideoError as error:
-        return {"video": str(path), "predictions": [], "error": str(error)}
+        return {"video": str(path), "predictions": [], "trust": {}, "error": str(error)}
 
 
 def predict_files(
@@ -237,5 +239,6 @@ def _entry(prediction: Prediction, threshold: float, top: int) -> dict[str, Any]
             {"label": label, "probability": round(p, 6)}
             for label, p in prediction.above(threshold, top)
         ],
+        "trust": prediction.trust,
         "error": None,
     }

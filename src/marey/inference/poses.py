@@ -14,6 +14,7 @@ from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
 from marey.errors import UserError
+from marey.inference.condition import condition_of, with_condition
 from marey.inference.pose_windows import PoseClips, cut_tracks, fuse, fuse_by_track
 from marey.inference.prediction import NO_PERSON, Prediction
 from marey.inference.stability import stability
@@ -176,7 +177,8 @@ class PosePredictor:
         if trust == "full" and prediction.main_window is not None:
             clip = self.frames_of(video, prediction.main_window)
             prediction.trust["stability"] = self._stability(clip)
-        return prediction
+        condition = condition_of(video, max_pixels=max_pixels, max_seconds=max_seconds)
+        return with_condition(prediction, condition)
 
     def predict_clip(self, clip: Clip) -> Prediction:
         """Say what is done in frames that are already decoded: people are looked for in each.
@@ -199,7 +201,7 @@ class PosePredictor:
             every = sorted(set(frames_at_rate(reader.frame_seconds, POSE_FPS)))
             seconds = reader.frame_seconds
             inside = [index for index in every if span[0] <= seconds[index] <= span[1]]
-            return reader.frames_at(inside or every[:1])
+            return reader.frames_at(inside or every[:1], held=len(inside))
 
     def _stability(self, clip: Clip) -> dict[str, Any]:
         """Answer frames again under mild corruptions, see `stability`; "no person" is an answer."""

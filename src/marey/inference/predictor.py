@@ -16,6 +16,7 @@ from marey.datasets.index import is_frame_folder, videos_below
 from marey.errors import UserError, VideoError
 from marey.features.poses import pose_vector
 from marey.features.videos import reads_poses
+from marey.inference.condition import condition_of, with_condition
 from marey.inference.features import FeaturePredictor
 from marey.inference.poses import PosePredictor
 from marey.inference.prediction import Prediction
@@ -119,7 +120,8 @@ class Predictor:
             prediction.trust["stability"] = stability(
                 clips, self._fused_probabilities, self.class_names, first
             )
-        return prediction
+        condition = condition_of(video, max_pixels=max_pixels, max_seconds=max_seconds)
+        return with_condition(prediction, condition)
 
     def predict_clip(self, clip: Clip) -> Prediction:
         """Recognise what happens in frames that are already decoded and sampled, as one view."""

@@ -54,7 +54,7 @@ class Bar:
         self.bar = rich_progress.Progress(
             text("{task.description}"),
             rich_progress.BarColumn(bar_width=24),
-            text("{task.completed}/{task.total}"),
+            text("{task.fields[steps]}"),
             rich_progress.TimeElapsedColumn(),
             text("left"),
             rich_progress.TimeRemainingColumn(),
@@ -62,7 +62,7 @@ class Bar:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.row = self.bar.add_task("train", total=None, text="")
+        self.row = self.bar.add_task("train", total=None, text="", steps="reading the videos")
         self.bar.start()
 
     def say(self, message: str) -> None:
@@ -71,7 +71,9 @@ class Bar:
 
     def step(self, step: int, total: int, text: str) -> None:
         """Show that `step` of `total` steps are done."""
-        self.bar.update(self.row, completed=step, total=total, text=text)
+        self.bar.update(
+            self.row, completed=step, total=total, text=text, steps=f"{step}/{total} steps"
+        )
 
     def close(self) -> None:
         """Remove the bar."""

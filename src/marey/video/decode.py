@@ -77,21 +77,14 @@ class VideoReader:
         folder_fps: float = 30.0,
     ) -> None:
         self.path = os.fspath(path)
-        where = Path(self.path)
-        if not where.exists():
-            raise VideoError(f"{self.path}: there is no such file or folder; check the path")
         self._source: FrameFolder | VideoFile
-        if where.is_dir():
-            self._source = FrameFolder(self.path, fps=folder_fps, max_pixels=max_pixels)
-        elif where.is_file():
-            self._source = VideoFile(
-                self.path, threads=_threads(threads), max_pixels=max_pixels, max_seconds=max_seconds
-            )
-        else:
+        try:
+            self._source = self._open(max_pixels, max_seconds, threads, folder_fps)
+        except OSError as error:
             raise VideoError(
-                f"{self.path}: is neither a file nor a folder; give a video file or a folder of "
-                "frames"
-            )
+                f"{self.path}: cannot be opened ({error.strerror or error}); check that you may "
+                "read it"
+            ) from error
         self.frame_seconds: tuple[float, ...] = self._source.frame_seconds
         """Time each frame is first shown, in seconds from the first one."""
         self.duration_seconds: float = self._source.duration_seconds
@@ -102,15 +95,34 @@ class VideoReader:
         """Pixels, after rotation metadata."""
         self.height: int = self._source.height
         """Pixels, after rotation metadata."""
-        self.damaged: str | None = self._source.damaged
-        """None, or what is wrong with the file: its readable frames are served, and no other in
-        their place."""
         if self.duration_seconds > max_seconds:
             self.close()
             raise VideoError(
                 f"{self.path}: lasts {self.duration_seconds:.0f} s, the limit is {max_seconds:.0f} "
                 "s; cut it or raise max_seconds"
             )
+
+    def _open(
+        self, max_pixels: int, max_seconds: float, threads: int | None, folder_fps: float
+    ) -> FrameFolder | VideoFile:
+        where = Path(self.path)
+        if not where.exists():
+            raise VideoError(f"{self.path}: there is no such file or folder; check the path")
+        if where.is_dir():
+            return FrameFolder(self.path, fps=folder_fps, max_pixels=max_pixels)
+        if where.is_file():
+            return VideoFile(
+                self.path, threads=_threads(threads), max_pixels=max_pixels, max_seconds=max_seconds
+            )
+        raise VideoError(
+            f"{self.path}: is neither a file nor a folder; give a video file or a folder of frames"
+        )
+
+    @property
+    def damaged(self) -> str | None:
+        """None, or what is wrong with the file, as far as it has been read: its readable frames are
+        served, and no other in their place."""
+        return self._source.damaged
 
     @property
     def num_frames(self) -> int:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from marey.errors import UserError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""Suffixes of pictures that can be written."""
+
+
+def check_picture(path: str | Path) -> None:
+    """Check that a picture can be written under a name, before the work begins.
+
+    Raises:
+        UserError: if its suffix is none of `PICTURES`.
+    """
+    if Path(path).suffix.lower() not in PICTURES:
+        raise UserError(f"{path}: a picture ends in {', '.join(PICTURES)}; choose one of them")
 
 
 def clock(seconds: float) -> str:
