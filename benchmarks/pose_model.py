@@ -32,7 +32,7 @@ from marey.evaluation.poses import (
 from marey.files import write_json
 from marey.inference.poses import PosePredictor
 from marey.synthetic.poses.render import PosePlan
-from marey.synthetic.poses.vocabulary import VOCABULARY
+from marey.synthetic.poses.vocabulary import OTHER, VOCABULARY
 
 
 def main() -> None:
@@ -48,7 +48,8 @@ def main() -> None:
     torch.set_num_threads(1)
 
     library = PosePlan(cmu=given.cmu).library()
-    labels = list(VOCABULARY)
+    known = [label for label in VOCABULARY if label != OTHER]
+    labels = [*known, *[OTHER] * (len(known) // 2)]  # a third of the scenes shows no known action
     checkpoint = load_checkpoint(given.checkpoint)
     predictor = PosePredictor(checkpoint)
     fitted, tested = (
