@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+
 import pytest
 
-from marey.errors import UserError, VideoError, import_extra, unknown_name
+from marey.errors import UserError, VideoError, import_extra, killed_workers, unknown_name
 
 
 def test_an_unknown_name_offers_the_nearest_and_lists_all():
@@ -35,3 +39,14 @@ def test_a_fault_inside_an_installed_package_is_not_called_missing(tmp_path, mon
 
 def test_a_video_error_is_a_user_error():
     assert issubclass(VideoError, UserError)
+
+
+def test_a_killed_worker_is_one_line_with_a_remedy():
+    spawn = multiprocessing.get_context("spawn")
+    message = "a worker process was killed.*; take fewer --workers"
+    with (
+        pytest.raises(UserError, match=message),
+        killed_workers("take fewer --workers"),
+        ProcessPoolExecutor(1, mp_context=spawn) as pool,
+    ):
+        pool.submit(os._exit, 9).result()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -29,6 +31,24 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
     return UserError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names)})")
+
+
+@contextmanager
+def killed_workers(remedy: str) -> Iterator[None]:
+    """Say in one line that a worker process of the block was ended by force.
+
+    Args:
+        remedy: what the user can do.
+
+    Raises:
+        UserError: in place of `concurrent.futures.BrokenExecutor`.
+    """
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise UserError(
+            f"a worker process was killed, most often because memory ran out; {remedy}"
+        ) from error
 
 
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:

@@ -59,7 +59,15 @@ def test_every_second_has_its_key_frame_and_the_answer_is_json(checkpoint, video
     assert [moment.seconds for moment in detections.moments] == pytest.approx([0.5, 1.5, 2.5])
     entry = json.loads(json.dumps(detections.to_dict()))
     person = entry["moments"][0]["persons"][0]
-    assert set(person) == {"track", "person_score", "box_xyxy", "box_xyxy_norm", "actions"}
+    assert set(person) == {
+        "track",
+        "person_score",
+        "unknown",
+        "box_xyxy",
+        "box_xyxy_norm",
+        "actions",
+    }
+    assert person["unknown"] is None  # a model of pixels does not judge that
     assert person["box_xyxy"][2] <= 64
     assert {track["track"] for track in entry["tracks"]} == {
         p["track"] for m in entry["moments"] for p in m["persons"]

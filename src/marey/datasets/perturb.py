@@ -18,7 +18,7 @@ from typing import Any
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.perturb_plan import Job, plan
 from marey.datasets.perturb_video import estimate_bytes, write_one
-from marey.errors import UserError
+from marey.errors import UserError, killed_workers
 from marey.files import write_csv, write_json
 
 
@@ -141,9 +141,12 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1 or len(jobs) < 2:
         yield from map(write_one, jobs)
         return
-    with ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_end_with_parent
-    ) as pool:
+    with (
+        killed_workers("run the command again with fewer --workers; finished videos are kept"),
+        ProcessPoolExecutor(
+            min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_end_with_parent
+        ) as pool,
+    ):
         for future in as_completed([pool.submit(write_one, job) for job in jobs]):
             yield future.result()
 

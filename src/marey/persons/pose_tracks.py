@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -162,29 +160,59 @@ class PoseTracks:
             "error": None,
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write everything as one .npz file."""
-        arrays: dict[str, Any] = {
-            "about": np.array(
-                json.dumps(
-                    {
-                        "version": VERSION,
-                        "video": self.video,
-                        "width": self.width,
-                        "height": self.height,
-                        "fps": self.fps,
-                        "tracks": [track.number for track in self.tracks],
-                    }
-                )
-            ),
+    def about(self) -> str:
+        """Return what `arrays` does not hold, as JSON."""
+        return json.dumps(
+            {
+                "version": VERSION,
+                "video": self.video,
+                "width": self.width,
+                "height": self.height,
+                "fps": self.fps,
+                "tracks": [track.number for track in self.tracks],
+            }
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the frames' and every track's arrays by name, for storing."""
+        arrays: dict[str, NDArray[Any]] = {
             "frame_indices": self.frame_indices,
             "seconds": self.seconds,
         }
         for track in self.tracks:
             for name in TRACK_ARRAYS:
                 arrays[f"{track.number}/{name}"] = getattr(track, name)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, about: str, arrays: Mapping[str, NDArray[Any]]) -> PoseTracks:
+        """Build from what `about` and `arrays` gave.
+
+        Raises:
+            KeyError, ValueError: if something is missing.
+        """
+        facts = json.loads(about)
+        if facts["version"] != VERSION:
+            raise ValueError(f"poses of version {facts['version']}, expected {VERSION}")
+        tracks = tuple(
+            PoseTrack(number=number, **{name: arrays[f"{number}/{name}"] for name in TRACK_ARRAYS})
+            for number in facts["tracks"]
+        )
+        return cls(
+            video=facts["video"],
+            width=facts["width"],
+            height=facts["height"],
+            fps=facts["fps"],
+            frame_indices=arrays["frame_indices"],
+            seconds=arrays["seconds"],
+            tracks=tracks,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write everything as one .npz file."""
+        stored: dict[str, Any] = {"about": np.array(self.about()), **self.arrays()}
         with atomic(path) as temporary:
-            np.savez_compressed(temporary, **arrays)
+            np.savez_compressed(temporary, **stored)
 
     @classmethod
     def load(cls, path: str | Path) -> PoseTracks:
@@ -195,31 +223,8 @@ class PoseTracks:
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
-                about = json.loads(str(stored["about"]))
-                if about["version"] != VERSION:
-                    raise UserError(
-                        f"{path}: poses of version {about['version']}, expected {VERSION}; "
-                        "compute them again"
-                    )
-                tracks = tuple(
-                    PoseTrack(
-                        number=number,
-                        **{name: stored[f"{number}/{name}"] for name in TRACK_ARRAYS},
-                    )
-                    for number in about["tracks"]
-                )
-                return cls(
-                    video=about["video"],
-                    width=about["width"],
-                    height=about["height"],
-                    fps=about["fps"],
-                    frame_indices=stored["frame_indices"],
-                    seconds=stored["seconds"],
-                    tracks=tracks,
-                )
+                return cls.from_arrays(str(stored["about"]), stored)
         except (OSError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(f"{path}: holds no poses ({error}); compute them again") from error
 
 
@@ -232,7 +237,6 @@ def read_poses(
     fps: float = 12.5,
     max_people: int = 10,
     finder: PoseFinder | None = None,
-    cache: str | Path | None = None,
     **limits: Any,
 ) -> PoseTracks:
     """Find and follow everyone in a video.
@@ -242,8 +246,6 @@ def read_poses(
         fps: frames per second to look at; at most the video's own are.
         max_people: how many tracks to keep, the most present ones.
         finder: who finds the people; None: `pose_finder("auto")`.
-        cache: folder in which the answer is kept under a name made of the file's path, size and
-            time and of every setting; None, or boxes from elsewhere: nothing is kept.
         limits: "max_pixels" and "max_seconds" of `open_video`; None is its own.
 
     Raises:
@@ -255,12 +257,6 @@ def read_poses(
     if max_people < 1:
         raise UserError(f"max_people is at least 1, got {max_people}")
     finder = pose_finder("auto") if finder is None else finder
-    stored = None
-    if cache is not None and not finder.trust_detector:
-        stored = Path(cache) / _cache_name(video, fps, max_people, finder)
-        if stored.is_file():
-            return PoseTracks.load(stored)
-
     given = {name: value for name, value in limits.items() if value is not None}
     with open_video(video, **given) as reader:
         indices = sorted(set(frames_at_rate(reader.frame_seconds, fps)))
@@ -272,10 +268,7 @@ def read_poses(
             height=reader.height,
             max_people=max_people,
         )
-    found = replace(found, fps=fps)
-    if stored is not None:
-        found.save(stored)
-    return found
+    return replace(found, fps=fps)
 
 
 def poses_of_frames(
@@ -387,11 +380,3 @@ def _bridged(track: PoseTrack, moments: Sequence[TrackedFrame]) -> PoseTrack:
         scores=scores,
         observed=observed,
     )
-
-
-def _cache_name(video: str | Path, fps: float, max_people: int, finder: PoseFinder) -> str:
-    path = Path(video).resolve()
-    status = os.stat(path) if path.exists() else None
-    where = None if status is None else (str(path), status.st_size, status.st_mtime_ns)
-    key = json.dumps([VERSION, where, fps, max_people, finder.settings()])
-    return hashlib.sha256(key.encode()).hexdigest()[:24] + ".npz"

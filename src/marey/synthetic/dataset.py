@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from marey.datasets.pack import open_packed
-from marey.errors import UserError, import_extra
+from marey.errors import UserError, import_extra, killed_workers
 from marey.files import atomic, write_csv, write_json
 from marey.synthetic.clip import render_clip
 from marey.synthetic.motion import list_actions
@@ -118,7 +118,11 @@ def _run(jobs: list[tuple[Path, RenderPlan, int, int]], workers: int) -> Iterato
         for job in jobs:
             yield _render_part(*job)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        killed_workers("run the command again with fewer --workers; finished parts are kept"),
+        ProcessPoolExecutor(workers, mp_context=spawn) as pool,
+    ):
         for future in as_completed([pool.submit(_render_part, *job) for job in jobs]):
             yield future.result()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from marey.errors import UserError
+from marey.errors import UserError, killed_workers
 from marey.files import atomic_folder, write_csv, write_json
 from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.recordings import read_cmu, read_deepmimic, read_own
@@ -139,7 +139,11 @@ def _run(jobs: list[tuple[PosePlan, int, int]], workers: int) -> Iterator[Part]:
         for plan, first, last in jobs:
             yield _draw(plan, first, last, library)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        killed_workers("run the command again with fewer --workers"),
+        ProcessPoolExecutor(workers, mp_context=spawn) as pool,
+    ):
         yield from pool.map(_draw_part, jobs)
 
 
