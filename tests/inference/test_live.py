@@ -71,3 +71,8 @@ def test_people_are_followed_through_a_stream_and_nobody_is_said(
     assert len(answers[0]["persons"]) == 1
     assert answers[1]["persons"] == []
     assert len(looked) == 23
+
+    slow = ((i / 4, draw([(60, 30, 170)])) for i in range(6))
+    (answer,) = watch(predictor, slow, window_seconds=1, step_seconds=1)
+    assert (answer["predictions"], answer["unknown"]) == ([], True)
+    assert "4.0 frames a second could be looked at" in answer["note"]

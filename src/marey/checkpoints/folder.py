@@ -87,6 +87,12 @@ class Checkpoint:
         Raises:
             UserError: if the checkpoint does not say, because the model takes no clips.
         """
+        if self.pose_sampling is not None:
+            raise UserError(
+                f"{self.source}: reads poses, not clips of pixels, which are needed here; use a "
+                "model of pixels such as marey-mini-rgb (`marey corrupt` writes changed copies of "
+                "videos that `marey predict` and `marey trust` answer with any model)"
+            )
         if self.preprocess is None:
             raise UserError(
                 f"{self.source}: does not say how a video becomes its input, so it takes no clips; "

@@ -29,6 +29,9 @@ def watch(
         float, typer.Option(help="Stop when nothing new has come for so many seconds.")
     ] = 10.0,
     top: Annotated[int, typer.Option(min=1, help="Labels per answer.")] = 3,
+    persons: Annotated[
+        str, typer.Option(help="With poses: auto, or movenet: faster, misses small people.")
+    ] = "auto",
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -38,7 +41,7 @@ def watch(
     from marey.video.draw import clock
     from marey.video.live import is_live, iterate_live, newest
 
-    predictor = load_window_predictor(model, device=device)
+    predictor = load_window_predictor(model, device=device, persons=persons)
     frames = iterate_live(source, idle_seconds=idle)
     for answer in answers(
         predictor,
@@ -50,6 +53,8 @@ def watch(
     ):
         if json:
             print(dumps(answer), flush=True)
+        elif answer.get("note"):
+            print(f"{clock(answer['seconds']):>8}  (no answer: {answer['note']})", flush=True)
         else:
             best = "  ".join(
                 f"{entry['label']} {entry['probability']:.0%}" for entry in answer["predictions"]

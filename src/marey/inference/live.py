@@ -20,6 +20,9 @@ from marey.video.clip import Clip
 WATCH_FPS = 10.0
 """Frames a second in which people are looked for: a pose model's moments are 1/8 s apart."""
 
+MIN_WATCH_FPS = 6.0
+"""Below it moments of a window are empty, and no answer is given."""
+
 
 def watch(
     predictor: Predictor | PosePredictor,
@@ -43,7 +46,8 @@ def watch(
 
     Yields:
         {"seconds", "predictions": [{"label", "probability"}], "unknown"} for each answer; of a
-        model of poses also "persons", each as in `marey predict`.
+        model of poses also "persons", each as in `marey predict`. Where fewer than `MIN_WATCH_FPS`
+        frames a second could be looked at, there are no predictions but a "note" that says so.
 
     Raises:
         UserError: if smoothing is outside [0, 1), or window or step are not positive.
@@ -66,8 +70,15 @@ def watch(
         if seconds + 1e-6 < next_answer:
             continue
         next_answer = seconds + step_seconds
-        prediction = recent.predict()
         answer: dict[str, Any] = {"seconds": round(seconds, 3)}
+        if isinstance(recent, RecentPoses) and recent.rate() < MIN_WATCH_FPS:
+            note = (
+                f"{recent.rate():.1f} frames a second could be looked at, {MIN_WATCH_FPS:g} are "
+                "needed: use a faster machine or source, or --persons movenet"
+            )
+            yield answer | {"predictions": [], "unknown": True, "persons": [], "note": note}
+            continue
+        prediction = recent.predict()
         if prediction.class_names == (NO_PERSON,):
             average = None
             answer["predictions"] = [{"label": NO_PERSON, "probability": 1.0}]
@@ -127,6 +138,11 @@ class RecentPoses:
         self.size = (frame.shape[-1], frame.shape[-2])
         while self.kept[0].seconds < seconds - self.window_seconds:
             self.kept.popleft()
+
+    def rate(self) -> float:
+        """Return how many frames a second were looked at."""
+        span = self.kept[-1].seconds - self.kept[0].seconds
+        return (len(self.kept) - 1) / span if span > 0 else 0.0
 
     def predict(self) -> Prediction:
         """Answer the poses kept."""

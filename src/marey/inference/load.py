@@ -12,6 +12,7 @@ from marey.inference.detector import Detector
 from marey.inference.pose_detector import PoseDetector
 from marey.inference.poses import PosePredictor
 from marey.inference.predictor import Predictor, VideoPredictor, predictor_of
+from marey.persons.sources import pose_finder
 
 
 def load_answerer(
@@ -57,17 +58,22 @@ def load_detector(
 
 
 def load_window_predictor(
-    model: str | Path, *, device: str | torch.device = "cpu"
+    model: str | Path, *, persons: str = "auto", device: str | torch.device = "cpu"
 ) -> Predictor | PosePredictor:
     """Load a model for timelines, streams and explanations, which need answers about parts of a
     video.
+
+    Args:
+        persons: who finds the people for a model of poses, see `persons.sources.pose_finder`.
+        device: where the model runs.
 
     Raises:
         UserError: if there is no such model, or it takes neither clips nor poses.
     """
     checkpoint = load_checkpoint(model)
     if checkpoint.task == "poses":
-        return PosePredictor(checkpoint, device=device)
+        finder = None if persons == "auto" else pose_finder(persons)
+        return PosePredictor(checkpoint, device=device, finder=finder)
     return Predictor(checkpoint, device=device)
 
 
