@@ -55,7 +55,7 @@ ENTRIES: dict[str, list[Entry]] = {
         ),
         ("Figs. 1, 2", "drawings of ViT and ViViT", ("not built: drawings of architectures",)),
         ("Fig. 3", "confusion matrix", ("$ marey evaluate RUN --data DATA --out DIR",)),
-        ("Fig. 4", "web page", ("$ marey serve", "web/page.py:build_page")),
+        ("Fig. 4", "web page", ("$ marey serve", "web/verdict.py:verdict")),
         (
             "Fig. 5",
             "attention map",

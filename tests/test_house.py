@@ -54,7 +54,6 @@ OPTIONAL = frozenset(
         "foolbox",
         "google",
         "google_crc32c",
-        "gradio",
         "matplotlib",
         "mpl_toolkits",
         "onnx",

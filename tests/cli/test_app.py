@@ -10,7 +10,7 @@ import typer
 
 from marey.cli import build_app, run
 
-HEAVY = ("torch", "torchvision", "av", "numpy", "transformers", "gradio")
+HEAVY = ("torch", "torchvision", "av", "numpy", "transformers", "fastapi")
 
 
 @pytest.mark.parametrize(

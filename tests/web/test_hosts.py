@@ -6,19 +6,16 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio", reason="the extra 'web' is not installed")
+pytest.importorskip("fastapi_offline", reason="the extra 'web' is not installed")
 from fastapi.testclient import TestClient
 
 from marey.errors import UserError
 from marey.web.app import create_app
 from marey.web.hosts import hosts_of
-from marey.web.models import ModelShelf
 
 
 def status(checkpoint: Path, host: str, bound: str, *allowed: str, page: bool = False) -> int:
-    app = create_app(
-        ModelShelf([str(checkpoint)]), page=page, allowed_hosts=[*hosts_of(bound), *allowed]
-    )
+    app = create_app([str(checkpoint)], page=page, allowed_hosts=[*hosts_of(bound), *allowed])
     return TestClient(app).get("/" if page else "/api/models", headers={"Host": host}).status_code
 
 

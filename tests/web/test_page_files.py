@@ -1,152 +1,146 @@
-"""Files of the server that a visitor did not upload stay closed, whatever the page's API is
-sent."""
+"""What a visitor did not upload stays closed, whatever the server is sent: no path and no address
+in a request is ever opened."""
 
 from __future__ import annotations
 
-import json
-import socket
+import http.server
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-pytest.importorskip("gradio", reason="the extra 'web' is not installed")
-from fastapi.testclient import TestClient
+pytest.importorskip("fastapi_offline", reason="the extra 'web' is not installed")
 
-from marey.web.app import create_app
-from marey.web.limits import Limits
-from marey.web.models import ModelShelf
-
-SESSION = "visitor1234"
-
-
-@pytest.fixture(scope="module")
-def client(tiny_checkpoint: Path) -> Iterator[TestClient]:
-    """The built app with its page, and its queue running."""
-    app = create_app(ModelShelf([str(tiny_checkpoint)], views=1), Limits(max_seconds=60))
-    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
-        yield client
-
-
-def file_data(path: str) -> dict[str, Any]:
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+GRADIO_ADDRESSES = (
+    "/gradio_api/call/predict",
+    "/gradio_api/run/predict",
+    "/gradio_api/queue/join",
+    "/gradio_api/upload",
+    "/gradio_api/deep_link",
+    "/gradio_api/file=/etc/passwd",
+    "/gradio_api/proxy=http://127.0.0.1/",
+    "/file=/etc/passwd",
+    "/file/etc/passwd",
+    "/config?deep_link=x",
+    "/run/predict",
+)
+"""Addresses of the page's first version, by which files of the server could be read."""
 
 
-def call(client: TestClient, video: Any, model: str) -> str:
-    """Call the page's endpoint and return the event stream of its answer."""
-    started = client.post(
-        "/gradio_api/call/predict",
-        json={"data": [video, model, "none", 3], "session_hash": SESSION},
-    )
-    if started.status_code != 200:
-        return f"event: error\ndata: {started.text}"
-    return client.get(f"/gradio_api/call/predict/{started.json()['event_id']}").text
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """The address of another server, and the list of requests it has got."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/clip.mp4", asked
+    server.shutdown()
 
 
-def paths_in(value: Any) -> set[str]:
-    """Every string under a key "path" in a JSON document."""
-    if isinstance(value, list):
-        return set().union(*map(paths_in, value)) if value else set()
-    if isinstance(value, dict):
-        found = {value["path"]} if isinstance(value.get("path"), str) else set()
-        return found.union(*map(paths_in, value.values()))
-    return set()
+@pytest.mark.parametrize("address", GRADIO_ADDRESSES)
+def test_addresses_that_once_gave_files_are_gone(client, address: str, tmp_path: Path) -> None:
+    body = {
+        "data": [
+            {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, "tiny", "none", 3,
+        ]
+    }  # fmt: skip
+    for answer in (client.get(address), client.post(address, json=body)):
+        assert answer.status_code in (404, 405)
+        assert "root:" not in answer.text
 
 
-def test_a_video_of_the_server_is_not_answered_from(
-    client: TestClient, tiny_checkpoint: Path, day_and_night: Path
+@pytest.mark.parametrize("address", ["/api/predict", "/api/jobs/answer", "/api/jobs/preview"])
+def test_a_path_in_a_request_is_not_opened(
+    client, day_and_night: Path, elsewhere, address: str
 ) -> None:
-    answer = call(client, file_data(str(day_and_night)), str(tiny_checkpoint))
-    assert "event: error" in answer
-    assert "was not uploaded by a user" in answer
-    assert "event: complete" not in answer
-    assert "bright" not in answer
+    url, asked = elsewhere
+    for given in (str(day_and_night), f"file:{day_and_night}", url):
+        attempts = [
+            client.post(address, data={"video": given}),
+            client.post(address, json={"video": given}),
+            client.post(address, json={"video": {"path": given, "url": given}}),
+            client.post(address, params={"video": given}),
+        ]
+        for answer in attempts:
+            assert answer.status_code == 422
+            assert "bright" not in answer.text
+        named = client.post(address, files={"video": (given, b"junk")})
+        assert "bright" not in named.text
+        model = client.post(address, files={"video": ("v", b"x")}, data={"model": given})
+        assert model.status_code == 400
+    assert asked == []
 
 
-def test_bytes_of_a_file_of_the_server_do_not_come_back(
-    client: TestClient, day_and_night: Path, tmp_path: Path
+def test_a_playlist_opens_no_file_and_no_address(
+    client, day_and_night: Path, elsewhere, tmp_path: Path
 ) -> None:
-    secret = tmp_path / "secret.mp4"
-    secret.write_bytes(day_and_night.read_bytes() + b"secret")
-    call(client, file_data(str(secret)), "no such model")
-    link = client.get("/gradio_api/deep_link", params={"session_hash": SESSION}).json()
-    config = client.get("/config", params={"deep_link": link or "none"})
-    page = client.get("/", params={"deep_link": link or "none"})
-    paths = paths_in(config.json()) | {str(secret)}
-    for path in sorted(paths):
-        for prefix in ("/gradio_api/file=", "/file=", "/gradio_api/file/"):
-            assert client.get(prefix + path).content != secret.read_bytes(), (
-                f"{prefix}{path} is the server's file"
-            )
-    assert "secret" not in config.text
-    assert "secret" not in page.text
+    url, asked = elsewhere
+    playlists = {
+        "a.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:8\n#EXTINF:8,\n{}\n#EXT-X-ENDLIST\n",
+        "a.ffconcat": "ffconcat version 1.0\nfile '{}'\n",
+        "a.sdp": "v=0\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n{}\n",
+        "a.mpd": '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>{}</BaseURL>'
+        "</Period></MPD>",
+    }
+    for name, text in playlists.items():
+        for given in (str(day_and_night), f"file://{day_and_night}", url):
+            content = text.replace("{}", given).encode()
+            answer = client.post("/api/predict", files={"video": (name, content)})
+            assert answer.status_code == 415, (name, given, answer.text)
+            assert str(day_and_night) not in answer.text
+    assert asked == []
 
 
-def test_an_uploaded_video_is_answered(
-    client: TestClient, tiny_checkpoint: Path, day_and_night: Path
-) -> None:
-    (path,) = client.post(
-        "/gradio_api/upload", files={"files": ("v.mp4", day_and_night.read_bytes())}
-    ).json()
-    answer = call(client, file_data(path), str(tiny_checkpoint))
-    assert "event: complete" in answer
-    document = json.loads(answer.split("event: complete\ndata: ")[1].splitlines()[0])
-    assert {entry["label"] for entry in document[0]["confidences"]} == {"bright", "dark"}
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/static/../app.py",
+        "/static/..%2fapp.py",
+        "/static/%2e%2e/app.py",
+        "/static//etc/passwd",
+        "/examples/../../app.py",
+        "/examples/..%2f..%2fapp.py",
+        "/static-offline-docs/..%2f__init__.py",
+    ],
+)
+def test_static_files_end_at_their_folder(client, address: str) -> None:
+    answer = client.get(address)
+    assert answer.status_code == 404
+    assert "import" not in answer.text
 
 
-@pytest.mark.parametrize("address", ["/gradio_api/run/predict", "/gradio_api/api/predict"])
-def test_no_other_address_of_the_endpoint_answers_from_it(
-    client: TestClient, tiny_checkpoint: Path, day_and_night: Path, address: str
-) -> None:
-    answer = client.post(
-        address, json={"data": [file_data(str(day_and_night)), str(tiny_checkpoint), "none", 3]}
-    )
-    assert answer.status_code >= 400
-    assert "bright" not in answer.text
+def test_every_address_of_the_server_is_listed(client) -> None:
+    """A new address is a new door: it is added here by somebody who has thought about it."""
 
+    def listed(routes) -> set[str]:
+        return {getattr(route, "path", "") for route in routes}
 
-def test_an_example_of_the_page_is_answered(client: TestClient, tiny_checkpoint: Path) -> None:
-    started = client.post("/gradio_api/call/load_example", json={"data": [0]})
-    loaded = client.get(f"/gradio_api/call/load_example/{started.json()['event_id']}").text
-    assert "event: complete" in loaded
-    document = json.loads(loaded.split("event: complete\ndata: ")[1].splitlines()[0])
-    (path,) = paths_in(document)
-    assert "event: complete" in call(client, file_data(path), str(tiny_checkpoint))
-
-
-@pytest.fixture(scope="module")
-def server(tiny_checkpoint: Path) -> Iterator[str]:
-    """A server on a port of its own."""
-    import uvicorn
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = create_app(ModelShelf([str(tiny_checkpoint)], views=1), Limits(max_seconds=60))
-    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not running.started and time.monotonic() < deadline:
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}/"
-    running.should_exit = True
-    thread.join(10)
-
-
-def test_the_documented_clients_work(server: str, day_and_night: Path) -> None:
-    import httpx
-    from gradio_client import Client, handle_file
-
-    with day_and_night.open("rb") as video:
-        answer = httpx.post(
-            f"{server}api/predict", files={"video": video}, data={"top": 3}, timeout=60
-        ).json()
-    assert {entry["label"] for entry in answer["results"][0]["predictions"]} == {"bright", "dark"}
-    label, *_ = Client(server, verbose=False).predict(
-        handle_file(str(day_and_night)), api_name="/predict"
-    )
-    assert {entry["label"] for entry in label["confidences"]} == {"bright", "dark"}
+    assert listed(client.app.routes) == {
+        "/",
+        "/api/jobs/teach",
+        "/api/jobs/{job_id}",
+        "/api/jobs/{job_id}/files/{name}",
+        "/api/jobs/{job_id}/leave",
+        "/api/jobs/{task}",
+        "/api/models",
+        "/api/page",
+        "/api/predict",
+        "/api/predict/batch",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/examples",
+        "/openapi.json",
+        "/static",
+        "/static-offline-docs",
+    }

@@ -101,7 +101,7 @@ def examine() -> dict[str, dict[str, Any]]:
             or f"not installed: pip install 'marey[{extra}]'"
             for extra, package in (
                 ("mocap", "pybullet"),
-                ("web", "gradio"),
+                ("web", "fastapi"),
                 ("text", "sentence-transformers"),
                 ("hf", "transformers"),
                 ("train", "tensorboard"),

@@ -1,49 +1,26 @@
-"""Temporary files of uploads: under a name of our own, limited in size, deleted after the
-answer."""
+"""Uploads on their way to a worker: under names of our own, in the job's folder."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import AsyncIterator
+import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-CHUNK_BYTES = 1 << 20
-
-
-class TooLargeError(Exception):
-    """The upload is larger than the limit."""
+UPLOAD = "upload"
+"""Name of a visitor's file or folder in the folder of its job."""
+COPY_BYTES = 1 << 20
 
 
-class Upload(Protocol):
-    """What FastAPI gives for a file of a multipart form."""
-
-    filename: str | None
-
-    async def read(self, size: int = -1, /) -> bytes: ...
-
-
-@contextlib.asynccontextmanager
-async def stored(upload: Upload, max_bytes: int) -> AsyncIterator[Path]:
-    """Keep an upload in a folder of its own for as long as the block lasts.
+def store_upload(upload: Any, folder: Path) -> Path:
+    """Copy an upload, of Starlette's form, into a folder and return its path.
 
     The visitor's file name is never used as a path; only a plain suffix of it is kept, for readers
     that use it.
-
-    Raises:
-        TooLargeError: as soon as more than `max_bytes` have come.
     """
-    with tempfile.TemporaryDirectory(prefix="marey-upload-") as folder:
-        path = Path(folder) / f"video{plain_suffix(upload.filename or '')}"
-        size = 0
-        with path.open("wb") as stream:
-            while chunk := await upload.read(CHUNK_BYTES):
-                size += len(chunk)
-                if size > max_bytes:
-                    raise TooLargeError
-                stream.write(chunk)
-        yield path
+    path = folder / f"{UPLOAD}{plain_suffix(upload.filename or '')}"
+    with path.open("wb") as stream:
+        shutil.copyfileobj(upload.file, stream, COPY_BYTES)
+    return path
 
 
 def plain_suffix(name: str) -> str:
@@ -54,3 +31,13 @@ def plain_suffix(name: str) -> str:
     """
     suffix = Path(name).suffix.lower()
     return suffix if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 6 else ""
+
+
+def shown_name(name: str | None) -> str:
+    """Return a visitor's file name as it may be shown: one line, no folders, not endless.
+
+    >>> shown_name("C:\\\\videos\\\\a\\x1b[2Jb.mp4"), shown_name("")
+    ('a[2Jb.mp4', 'video')
+    """
+    last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(letter for letter in last if letter.isprintable())[:200] or "video"
