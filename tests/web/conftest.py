@@ -52,6 +52,12 @@ class InlineWorker(WorkerProcess):
         return message["result"]
 
 
+@pytest.fixture(scope="session")
+def inline_worker() -> type[InlineWorker]:
+    """A worker for servers of tests that need no process."""
+    return InlineWorker
+
+
 @pytest.fixture
 def make_client(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
