@@ -19,10 +19,12 @@ from torch import Tensor
 from marey.checkpoints.encoders import load_encoder
 from marey.corruptions import corruption
 from marey.datasets.index import Sample
+from marey.datasets.manifest import read_manifest
 from marey.evaluation.changed_clips import changed_clips, decode_video, model_pixels
-from marey.features.cache import FeatureCache
-from marey.features.videos import stored_poses
+from marey.features.poses import pose_vector
 from marey.files import atomic
+from marey.persons.pose_tracks import PoseTracks, read_poses
+from marey.synthetic.dataset import PackedClips, RenderPlan, render_dataset
 
 KINDS = (
     "gaussian_noise",
@@ -35,6 +37,8 @@ KINDS = (
 )
 """One corruption of each category."""
 SEVERITIES = (1, 3, 5)
+RENDERS = 360
+RENDER_PLAN = RenderPlan(size=96, reversals="none", seed=16)
 MAX_FRAMES = 100
 """Source frames around the middle of a video that are decoded."""
 
@@ -113,12 +117,37 @@ def frame_features(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str
     return {tag: torch.stack(parts) for tag, parts in rows.items()}
 
 
-def pose_features(videos: Videos, folder: Path) -> Tensor:
-    """Return the pose vectors (N, E) of some videos, stored in the feature cache in `folder`."""
-    cache = FeatureCache(folder / "poses")
-    return torch.stack(
-        [stored_poses(Sample(path=path, label=None), cache) for path in videos.paths]
+def render_features(folder: Path) -> tuple[Tensor, list[str], list[str]]:
+    """Return embeddings (N, D), labels and groups of rendered people, 15 actions; stored."""
+    index = read_manifest(
+        render_dataset(folder / "renders", RENDERS, RENDER_PLAN, workers=0) / "manifest.csv",
+        frames=folder / "renders",
     )
+    stored = folder / f"renders-{RENDERS}.safetensors"
+    if not stored.exists():
+        loaded = load_encoder("frames")
+        rows = []
+        for clip in PackedClips(folder / "renders"):
+            pixels = model_pixels(clip["frames"], loaded.preprocess)
+            with torch.inference_mode():
+                outputs = loaded.encoder(loaded.preprocess.normalise(pixels[None]))
+            rows.append(outputs["embedding"][0].half().clone())
+        with atomic(stored) as temporary:
+            save_file({"clean": torch.stack(rows)}, temporary)
+    labels = [str(sample.label) for sample in index.samples]
+    return load_file(stored)["clean"].float(), labels, [str(s.group) for s in index.samples]
+
+
+def pose_features(videos: Videos, folder: Path) -> Tensor:
+    """Return the pose vectors (N, E) of some videos; their poses are stored in `folder`."""
+    rows = []
+    for path in videos.paths:
+        stored = folder / "poses" / videos.name / f"{path.stem}.npz"
+        if not stored.exists():
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            read_poses(path).save(stored)
+        rows.append(pose_vector(PoseTracks.load(stored)))
+    return torch.stack(rows)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from marey.metrics.trust import (
     raw_scores,
     ridge_head,
     set_of,
+    spread,
     trust_damage,
 )
 
@@ -221,3 +222,23 @@ def test_sets_are_measured_with_thresholds_of_other_folds(fitted) -> None:
     measured = fitted[0]["trust"]["set"]["measured"]
     assert 0.8 <= measured["coverage"] <= 1
     assert len(measured["per_class"]) == K
+
+
+def test_blocks_of_any_width_weigh_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(200, 100, generator=generator).double()
+    scaled = values / spread(values, [90, 10])
+    weights = [float((part**2).sum(1).mean()) for part in (scaled[:, :90], scaled[:, 90:])]
+    assert weights[0] == pytest.approx(weights[1], rel=0.02)
+    assert torch.equal(spread(values, [100]), spread(values))
+
+
+def test_of_equal_far_scores_the_distance_from_the_training_space_is_taken() -> None:
+    embedding, labels, groups = videos(12)
+    wide = torch.cat([embedding, 0.1 * torch.randn(len(labels), 200)], dim=1)
+    logits = out_of_fold(wide, labels, groups)
+    far = (torch.zeros(20, K).double(), 40 * torch.ones(20, 212))
+    calibration, _ = fit_trust(logits, wide, labels, groups, far=far)
+    unknown = calibration["trust"]["unknown"]
+    assert unknown["far"]["mahalanobis"]["auroc"] == unknown["far"]["residual"]["auroc"] == 1
+    assert unknown["far_score"] == "residual"

@@ -77,6 +77,7 @@ def explain(
             f"insertion {score['insertion']:.3f} (random {score['random_insertion']:.3f}, higher "
             "is better)"
         )
+        print(f"  {facts['verdict']}")
     say(f"wrote {out / 'index.html'}")
 
 

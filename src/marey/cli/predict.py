@@ -284,6 +284,8 @@ def _persons_lines(persons: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _why_unknown(trust: dict[str, Any]) -> str:
+    if trust.get("none_of_these"):
+        return f"none of the names given; nearer is '{trust['nearest_other']}'"
     if "far" not in trust:
         return (
             f"{trust.get('reason') or 'unlike the training data'} (OOD score "
@@ -301,10 +303,11 @@ def _trust_words(trust: dict[str, Any], of_what: str = "views") -> list[str]:
     if trust["calibrated"]:
         words = [f"calibrated {probability}"]
     elif trust.get("relative_to_labels"):
-        words = [
-            f"{probability} relative to the names given, not calibrated, no test whether none of "
-            "them is right"
-        ]
+        words = [f"{probability} relative to the names given, not calibrated"]
+        if trust.get("none_of_these") is None:
+            words.append("no test whether none of them is right")
+        elif not trust["none_of_these"]:
+            words.append(f"nearer than everyday actions such as '{trust['nearest_other']}'")
     else:
         words = [f"{probability}, {trust.get('not_calibrated', 'not calibrated')}"]
     if not trust.get("still"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,19 +10,24 @@ from torch import Tensor
 
 from marey.errors import UserError
 from marey.inference.answers import Answers
-from marey.metrics.trust import Refit, fit_trust, ridge_head
+from marey.metrics.trust import Refit, fit_trust
 
 
 def fit_trust_of_answers(
-    answers: Answers, *, far: Answers | None = None, refit: Refit = ridge_head
+    answers: Answers,
+    *,
+    far: tuple[Tensor, Tensor] | None = None,
+    refit: Refit | None = None,
+    blocks: Sequence[int] = (),
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Fit temperature, unknown test and prediction sets from out-of-fold answers.
 
     Args:
         answers: every video answered by a model that never saw its group.
-        far: answers to other footage, by the model taught with all videos; chooses the score that
-            finds it.
+        far: logits (M, K) and embeddings (M, D) of other footage, by the model taught with all
+            videos; chooses the score that finds it.
         refit: fits a head on embeddings, as the model's own was.
+        blocks: widths of the parts of the embedding.
 
     Returns:
         The checkpoint's calibration (JSON types) and its tensors, see `fit_trust`.
@@ -39,8 +45,9 @@ def fit_trust_of_answers(
         embedding,
         torch.tensor([numbers[str(label)] for label in answers.labels], dtype=torch.int64),
         answers.groups,
-        far=None if far is None else _of(far),
+        far=far,
         refit=refit,
+        blocks=blocks,
     )
 
 

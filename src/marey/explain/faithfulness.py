@@ -66,7 +66,7 @@ def deletion_insertion(
         random_maps: how many random maps are averaged.
         generator: randomness of the random maps.
     """
-    blurred = _blur(clip)
+    blurred = blurred_clip(clip)
     mine = _curves(score, clip, blurred, relevance, steps)
     others = [
         _curves(score, clip, blurred, torch.rand(relevance.shape, generator=generator), steps)
@@ -103,7 +103,7 @@ def _curves(
     return areas[0], areas[1]
 
 
-def _blur(clip: Tensor) -> Tensor:
+def blurred_clip(clip: Tensor) -> Tensor:
     """Blur a clip until only the mean colour of each region is left."""
     S = clip.shape[-1]
     small = F.interpolate(clip, size=max(2, S // 32), mode="area")

@@ -14,10 +14,18 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from marey.errors import UserError, unknown_name
 from marey.explain.attention import KINDS, attention_map, lay_over
+from marey.explain.checks import (
+    LEVEL,
+    RANDOM_MAPS,
+    SAME_MAP,
+    MapChecks,
+    check_map,
+    shuffled_weights,
+)
 from marey.explain.faithfulness import deletion_insertion, frame_importance
 from marey.explain.gradients import METHODS, gradient_relevance
 from marey.files import write_bytes, write_json, write_text
@@ -50,6 +58,11 @@ class Explanation:
     """(T,): by how much the probability falls without each frame."""
     scores: dict[str, Any]
     """Deletion and insertion beside random maps."""
+    checks: MapChecks
+    """Whether the map deserves to be believed."""
+    decides: bool
+    """Whether the map shows the path that decides; an attention map of a model whose answer comes
+    from elsewhere does not."""
     temporal: Tensor | None
     """(T, T), mean temporal attention of the last block, row = query frame; None for models without
     it."""
@@ -63,14 +76,16 @@ def explain(
     layer: int = -1,
     head: int | None = None,
     label: str | None = None,
+    random_maps: int = RANDOM_MAPS,
     seed: int = 0,
 ) -> Explanation:
     """Explain the first answer (or `label`) for a sampled clip.
 
     Args:
         kind: "rollout", "last", "integrated_gradients" or "saliency"; None takes rollout where the
-            model has attention and integrated gradients where it has not.
+            model has attention that decides and integrated gradients where it has not.
         layer, head: for "last".
+        random_maps: that the map is compared with, see `check_map`.
         seed: of the random maps the map is compared with.
 
     Raises:
@@ -81,21 +96,33 @@ def explain(
     if label is not None and label not in predictor.class_names:
         raise unknown_name("label", label, predictor.class_names)
     views = predictor.preprocess.clip(clip.frames, num_spatial=1).to(predictor.device)
-    outputs = _outputs(predictor, views)
+    outputs = _outputs(predictor.model, views)
     probabilities = predictor.probabilities(outputs["logits"])[0]
     target = int(probabilities.argmax()) if label is None else predictor.class_names.index(label)
     has_attention = "attention_space" in outputs or "attention_joint" in outputs
-    kind = kind or ("rollout" if has_attention else "integrated_gradients")
-    if kind in METHODS:
-        relevance = gradient_relevance(predictor.model, views[0], target, method=kind)
-    else:
-        relevance = attention_map(outputs, clip.num_frames, kind=kind, layer=layer, head=head)[0]
+    attention_decides = has_attention and "deciding_embedding" not in outputs
+    kind = kind or ("rollout" if attention_decides else "integrated_gradients")
+
+    def map_of(model: nn.Module) -> Tensor:
+        if kind in METHODS:
+            return gradient_relevance(model, views[0], target, method=kind).cpu()
+        found = outputs if model is predictor.model else _outputs(model, views)
+        return attention_map(found, clip.num_frames, kind=kind, layer=layer, head=head)[0].cpu()
+
+    relevance = map_of(predictor.model)
 
     def score(batch: Tensor) -> Tensor:
         return predictor.probabilities(predictor.outputs(batch)["logits"])[:, target]
 
-    scores = deletion_insertion(
-        score, views[0].cpu(), relevance.cpu(), generator=torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    scores = deletion_insertion(score, views[0].cpu(), relevance, generator=generator)
+    checks = check_map(
+        score,
+        views[0].cpu(),
+        relevance,
+        random_maps=random_maps,
+        shuffled_map=map_of(shuffled_weights(predictor.model, generator)),
+        generator=generator,
     )
     time = outputs.get("attention_time")
     temporal = time[-1].mean((0, 1, 2))[:, -clip.num_frames :].cpu() if time else None
@@ -103,20 +130,22 @@ def explain(
         label=predictor.class_names[target],
         probability=float(probabilities[target]),
         kind=kind,
-        relevance=relevance.cpu(),
+        relevance=relevance,
         importance=frame_importance(score, views[0].cpu()),
         scores=scores.to_dict(),
+        checks=checks,
+        decides=kind in METHODS or attention_decides,
         temporal=temporal,
     )
 
 
 @torch.inference_mode()
-def _outputs(predictor: Predictor, views: Tensor) -> dict[str, Any]:
+def _outputs(model: nn.Module, views: Tensor) -> dict[str, Any]:
     """Return the outputs with attention where the model has it."""
     try:
-        return predictor.model(views, return_attention=True)
+        return model(views, return_attention=True)
     except UserError:
-        return predictor.model(views)
+        return model(views)
 
 
 def explain_video(
@@ -165,6 +194,9 @@ def explain_video(
         "frame_seconds": [round(s, 3) for s in clip.frame_seconds],
         "frame_importance": [round(float(v), 4) for v in found.importance],
         "faithfulness": found.scores,
+        "checks": found.checks.to_dict(),
+        "shows_what_decides": found.decides,
+        "verdict": describe_checks(found.checks, found.decides),
     }
     write_json(out / "explanation.json", facts, indent=1)
     write_text(out / "index.html", _page(found, facts, times, sheets))
@@ -175,13 +207,6 @@ def _page(
     found: Explanation, facts: dict[str, Any], times: list[str], sheets: dict[str, Image.Image]
 ) -> str:
     scores = found.scores
-    verdict = (
-        "<b class='good'>It beats random maps on both scores: changing what it marks changes the "
-        "answer.</b>"
-        if scores["better_than_random"]
-        else "<b class='bad'>It does not beat random maps on both scores: this map says little "
-        "about the answer.</b>"
-    )
     temporal = (
         ""
         if found.temporal is None
@@ -203,10 +228,42 @@ def _page(
 <tr><td>deletion (marked patches blurred first)</td><td>{scores["deletion"]:.3f}</td>
 <td>{scores["random_deletion"]:.3f}</td><td>lower</td></tr>
 <tr><td>insertion (marked patches shown first)</td><td>{scores["insertion"]:.3f}</td>
-<td>{scores["random_insertion"]:.3f}</td><td>higher</td></tr></table><p>{verdict}</p>
+<td>{scores["random_insertion"]:.3f}</td><td>higher</td></tr></table>
+<p><b class='{"good" if found.checks.passed and found.decides else "bad"}'>{html.escape(facts["verdict"])}</b></p>
 <h2>Importance of the frames</h2><p>By how much the probability falls when a frame is replaced by its neighbour.</p>
 {bars(found.importance.tolist(), times)}{temporal}
 <h2>The frames</h2>{picture_tag(sheets["frames.png"], "frames")}</html>"""
+
+
+def describe_checks(checks: MapChecks, decides: bool = True) -> str:
+    """Say in words whether a map deserves to be believed, and why not."""
+    against = []
+    if not decides:
+        against.append("it shows attention that does not decide the answer")
+    if checks.p_value > LEVEL:
+        against.append(
+            f"random maps do as well (p = {checks.p_value:.2f} of {checks.random_maps} maps)"
+        )
+    if checks.gain <= checks.blob_gain:
+        against.append("a blob in the middle of the picture does as well")
+    if checks.weights_correlation is not None and checks.weights_correlation >= SAME_MAP:
+        against.append(
+            "a model that learned nothing gives nearly the same map (rank correlation "
+            f"{checks.weights_correlation:.2f})"
+        )
+    frames = (
+        f"Leaving out its frames first changes the answer more than other orders do (p = "
+        f"{checks.p_temporal:.2f})."
+        if checks.p_temporal <= LEVEL
+        else f"It does not show which frames matter (p = {checks.p_temporal:.2f})."
+    )
+    if against:
+        return f"This map says little about the answer: {'; '.join(against)}. {frames}"
+    return (
+        f"Changing what it marks changes the answer more than {checks.random_maps} random maps and "
+        f"a blob in the middle do (p = {checks.p_value:.2f}), and it depends on what the model "
+        f"learned. {frames}"
+    )
 
 
 def picture_tag(sheet: Image.Image, name: str) -> str:

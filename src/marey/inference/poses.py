@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
 from marey.errors import UserError
 from marey.inference.condition import condition_of, with_condition
+from marey.inference.none_of_these import NONE_OF_THESE, none_of_these
 from marey.inference.pose_windows import PoseClips, cut_tracks, fuse, fuse_by_track
 from marey.inference.prediction import NO_PERSON, Prediction
 from marey.inference.stability import stability
-from marey.inference.zero_shot import rank_labels
+from marey.inference.zero_shot import label_vectors, rank_labels
 from marey.models.outputs import outputs_of
 from marey.persons.pose_tracks import PoseTracks, poses_of_frames, read_poses
 from marey.persons.poses import PoseFinder
@@ -89,6 +91,8 @@ class PoseAnswer:
     persons: tuple[PersonAnswer, ...]
     """The person with most to say first."""
     clips: PoseClips
+    label_embedding: Tensor | None = None
+    """(E,), the mean over windows, by their say; None where the model predicts none."""
 
     @property
     def somebody(self) -> bool:
@@ -288,6 +292,7 @@ class PosePredictor:
         fused, fused_every = fuse(shown, clips), fuse(every, clips)
         fused = fused / fused.sum()
         agree = (shown.argmax(-1) == fused.argmax()).to(clips.weight)
+        meant = outputs.get("label_embedding")
         return PoseAnswer(
             probabilities=fused,
             known_probability=float(fused_every[self.known].max()),
@@ -295,6 +300,7 @@ class PosePredictor:
             agreement=float(agree @ clips.weight / clips.weight.sum().clamp_min(1e-9)),
             persons=self._persons(shown, every, clips),
             clips=clips,
+            label_embedding=None if meant is None else fuse(F.normalize(meant, dim=-1), clips),
         )
 
     def outputs(self, clips: PoseClips) -> dict[str, Tensor]:
@@ -350,17 +356,26 @@ class PosePredictor:
             "agreement": round(answer.agreement, 4),
         }
         if labels is not None:
-            return {**trust, "relative_to_labels": True}
+            return {**trust, "relative_to_labels": True, **self._none_of_these(answer, labels)}
         score = answer.unknown_score
         if math.isnan(score):
             return {**trust, "ood_score": None, "unknown": None}
         return {
             **trust,
+            "calibrated": trust["calibrated"] and score <= 1,  # not for what it never learned
             "ood_score": round(score, 4),
             "ood_threshold": 1.0,
             "unknown": score > 1,
             "reason": "no known action is likely enough" if score > 1 else None,
         }
+
+    def _none_of_these(self, answer: PoseAnswer, labels: Sequence[str]) -> dict[str, Any]:
+        """Say whether an everyday action fits better than every name given."""
+        assert answer.label_embedding is not None
+        vectors = label_vectors(labels, self.checkpoint)
+        found = none_of_these(answer.label_embedding[None], vectors, self.checkpoint)
+        unknown = found["none_of_these"]
+        return {**found, "unknown": unknown, "reason": NONE_OF_THESE if unknown else None}
 
 
 def no_person_trust() -> dict[str, Any]:

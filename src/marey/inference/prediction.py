@@ -34,7 +34,8 @@ class Prediction:
     never for given labels); "agreement" over views; "unknown" with its "reason" and the scores it
     rests on (`marey.metrics.trust.judge`; older checkpoints: "ood_score"); "set", the prediction
     set at 90 % coverage; "not_calibrated" or "damaged", why there is none; on request "stability".
-    With given labels the unknown test does not run, and "relative_to_labels" is true."""
+    With given labels "relative_to_labels" is true, and "none_of_these" says whether an everyday
+    action, "nearest_other", fits better than all of them (`inference.none_of_these`)."""
     clips: tuple[Clip, ...] = ()
     """The sampled frames, one clip per temporal view; empty for models of features and poses."""
     persons: tuple[Any, ...] = ()

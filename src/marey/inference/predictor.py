@@ -18,12 +18,20 @@ from marey.features.poses import pose_vector
 from marey.features.videos import reads_poses
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.features import FeaturePredictor
+from marey.inference.none_of_these import NONE_OF_THESE, none_of_these
 from marey.inference.poses import PosePredictor
 from marey.inference.prediction import Prediction
 from marey.inference.stability import stability
-from marey.inference.zero_shot import rank_labels
+from marey.inference.zero_shot import label_vectors, rank_labels
 from marey.metrics.calibration import ood_score, stem_distance
-from marey.metrics.trust import check_logits, judge, mean_scores, trust_damage
+from marey.metrics.trust import (
+    UNTAUGHT,
+    check_logits,
+    judge,
+    mean_scores,
+    trust_damage,
+    trust_features,
+)
 from marey.models.outputs import outputs_of
 from marey.persons.pose_tracks import read_poses
 from marey.transforms.preprocess import Preprocess
@@ -173,7 +181,7 @@ class Predictor:
             doubtful = "damaged" in trust or trust.get("unknown") or trust.get("warning")
             trust["calibrated"] = trust["calibrated"] and not doubtful
         else:
-            trust["relative_to_labels"] = True
+            trust |= self._zero_shot_trust(outputs, labels)
         seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))
         prediction = Prediction(
             video=video,
@@ -195,10 +203,23 @@ class Predictor:
         """What the checkpoint stores about trust; empty where it stores nothing."""
         return self.checkpoint.calibration or {}
 
+    def _zero_shot_trust(self, outputs: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+        """Return what is said of an answer among given names: it is relative to them; whether none
+        of them fits (`none_of_these`); and whether the video is unlike those of training, which the
+        model's own classes have no part in."""
+        vectors = label_vectors(labels, self.checkpoint)
+        found = none_of_these(outputs["label_embedding"], vectors, self.checkpoint)
+        judged = self.unknownness(outputs)
+        if judged.get("reason") == UNTAUGHT:  # new names are what is asked for
+            judged |= {"unknown": False, "reason": None}
+        if found["none_of_these"]:
+            judged |= {"unknown": True, "reason": judged.get("reason") or NONE_OF_THESE}
+        return {"relative_to_labels": True, **found, **judged}
+
     def scores(self, outputs: dict[str, Any]) -> dict[str, float]:
         """Return the scores of some views that could say "unknown", means over the views; distances
         only where the checkpoint carries whole trust data."""
-        deciding = outputs.get("deciding_embedding", outputs.get("embedding"))
+        deciding = trust_features(outputs, self.calibration)
         tensors = self.checkpoint.tensors
         if trust_damage(self.calibration, tensors) or "trust_mean" not in tensors:
             deciding = None
@@ -238,7 +259,7 @@ class Predictor:
             return {"unknown": None, "damaged": damage}
         if self.calibration["trust"].get("reason"):
             return {"unknown": None, "not_calibrated": self.calibration["trust"]["reason"]}
-        deciding = outputs.get("deciding_embedding", outputs.get("embedding"))
+        deciding = trust_features(outputs, self.calibration)
         if deciding is None:
             return {"unknown": None}
         return judge(outputs["logits"], deciding, self.calibration, self.checkpoint.tensors)

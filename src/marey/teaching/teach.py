@@ -22,6 +22,7 @@ from marey.datasets.seen import describe_training
 from marey.errors import UserError
 from marey.evaluation.trust import fit_trust_of_answers
 from marey.features.cache import FeatureCache
+from marey.features.far_bank import far_bank
 from marey.features.videos import EncodedVideos, VideoEncoder, encode_videos
 from marey.files import finite, write_json, write_text
 from marey.metrics.comparison import compare
@@ -112,7 +113,11 @@ def teach(
     name = found.crossval.encoder
     model, loaded = _fitted(found, encoded[name], encoders[name], choice.strength)
 
-    calibration, tensors = fit_trust_of_answers(found.crossval.answers)
+    calibration, tensors = fit_trust_of_answers(
+        found.crossval.answers,
+        far=_far(model, encoders[name], views, cache),
+        blocks=encoded[name].blocks,
+    )
     found.report["calibration"] = calibration
     found.report["seconds"] = time.monotonic() - started
 
@@ -238,6 +243,16 @@ def _fitted(
     if loaded is None:  # poses alone: clips are only shown, not read
         loaded = LoadedEncoder(encoder=probe, preprocess=frames_preprocess(), source="poses")
     return probe.eval(), loaded
+
+
+def _far(
+    model: Probe, encoder: VideoEncoder, views: int, cache: FeatureCache | None
+) -> tuple[Tensor, Tensor]:
+    """Return what the model says of the bank of other footage: logits (M, K), embeddings (M, D)."""
+    encoded = encode_videos(encoder, far_bank(), views=views, cache=cache)
+    embedding = encoded.features.mean(1)
+    with torch.inference_mode():
+        return model.head(embedding), embedding
 
 
 def _controls(

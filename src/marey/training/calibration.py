@@ -57,13 +57,27 @@ def embed(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> di
     return {name: torch.cat(parts) if parts else torch.zeros(0) for name, parts in found.items()}
 
 
+@torch.no_grad()
+def embed_far(model: nn.Module, clips: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return logits (M, K) and embeddings (M, D) of clips (M, T, 3, S, S) of other footage."""
+    model.eval()
+    found = [model(part.to(device)) for part in clips.split(4)]
+    deciding = [outputs.get("deciding_embedding", outputs["embedding"]) for outputs in found]
+    logits = torch.cat([outputs["logits"].float().cpu() for outputs in found])
+    return logits, torch.cat([part.float().cpu() for part in deciding])
+
+
 def fit_run(
-    train: dict[str, Tensor], val: dict[str, Tensor], groups: Sequence[Any] | None = None
+    train: dict[str, Tensor],
+    val: dict[str, Tensor],
+    groups: Sequence[Any] | None = None,
+    far: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Fit trust from what `embed` returned for training and validation videos.
 
     Args:
         groups: group of each sample of the validation data, by its number; None where unknown.
+        far: what `embed_far` returned.
 
     Returns:
         The checkpoint's calibration (JSON types) and its tensors.
@@ -74,5 +88,6 @@ def fit_run(
         val["embedding"],
         val["label"],
         own,
+        far=far,
         bank=(train["embedding"], train["label"]),
     )

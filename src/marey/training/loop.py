@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
+from marey.features.far_bank import far_clips
 from marey.metrics.trust import describe_trust
 from marey.training.batches import loader_of, training_parts, without_augmentation
-from marey.training.calibration import calibration_keys, embed, fit_run
+from marey.training.calibration import calibration_keys, embed, embed_far, fit_run
 from marey.training.config import TrainConfig
 from marey.training.distributed import make_accelerator
 from marey.training.initialise import initial_model
@@ -29,6 +30,7 @@ from marey.training.run_state import RunState, TrainResult
 from marey.training.task import Batch, Task
 from marey.training.tasks import build_task
 from marey.training.validate import evaluate, is_better, numbers_of
+from marey.transforms.preprocess import Preprocess
 
 
 def train(
@@ -276,7 +278,10 @@ class Run:
             train, val = embed(model, known, device), embed(model, held_out, device)
             if len(train["label"]) == 0 or len(val["label"]) == 0:
                 return
-            calibration, tensors = fit_run(train, val, groups)
+            far = None
+            if isinstance(self.task.preprocess, Preprocess):
+                far = embed_far(model, far_clips(self.task.preprocess), device)
+            calibration, tensors = fit_run(train, val, groups, far)
             self.folder.save(name, model, self.state, calibration, tensors)
             self.folder.write_card(name, calibration)
         self.progress.say(describe_trust(calibration))
