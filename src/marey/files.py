@@ -12,12 +12,18 @@ import os
 import shutil
 import tempfile
 import time
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from marey.errors import UserError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,6 +122,55 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+LOCK = ".lock"
+"""File that a writing process holds in its folder."""
+
+
+class FolderLock:
+    """Keeps a second process from writing into a folder; the system releases it when the process
+    ends, however it ends.
+
+    Args:
+        folder: made if absent.
+
+    Raises:
+        UserError: if another process holds it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / LOCK
+        with atomic_place(self.path):
+            self.file = open(self.path, "a+")  # noqa: SIM115  (closed by close())
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.file.close()
+            raise UserError(
+                f"{folder}: another process is writing there; wait for it, or choose another --out"
+            ) from error
+
+    def close(self) -> None:
+        """Release the folder."""
+        if not self.file.closed:
+            self.path.unlink(missing_ok=True)
+            self.file.close()
+
+
+@contextmanager
+def atomic_place(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is written in place, and name the file where that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: cannot be written to ({error.strerror}); choose another place, or "
+            "make it writable"
+        ) from error
+
+
 def sweep_partial(folder: str | Path, *, older_seconds: float = 3600.0) -> int:
     """Remove what a killed writer left in a folder: files and folders named ".*.partial*".
 
@@ -149,7 +204,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text as UTF-8."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="surrogateescape"))  # names of files may be no UTF-8
 
 
 def write_json(path: str | Path, value: Any, *, indent: int | None = 2) -> None:
@@ -167,6 +222,46 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+DAMAGE = (
+    ValueError,  # also UnicodeDecodeError, JSONDecodeError
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    csv.Error,
+    StopIteration,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,  # both of numpy's header
+)
+"""What code that expects a whole file raises at a damaged one."""
+
+
+@contextmanager
+def untrusted(path: str | Path, what: str) -> Iterator[None]:
+    """Turn whatever reading a damaged file raises into one line that names the file.
+
+    Args:
+        path: the file that is read in the block.
+        what: what it should hold, for example "a checkpoint's config.json".
+
+    Raises:
+        UserError: for every error of `DAMAGE`; a UserError passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:160]
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UserError(
+            f"{path}: cannot be read as {what} ({kind}{reason}); the file is damaged or of another "
+            "kind, copy or write it again"
+        ) from error
+
+
 def read_json(path: str | Path, *, remedy: str = "check the name") -> dict[str, Any]:
     """Read a JSON object.
 
@@ -182,7 +277,7 @@ def read_json(path: str | Path, *, remedy: str = "check the name") -> dict[str, 
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {remedy}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not valid JSON ({error}); the file is damaged, copy it again"
         ) from error
@@ -193,8 +288,13 @@ def read_json(path: str | Path, *, remedy: str = "check the name") -> dict[str, 
 
 def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
     """Write rows as CSV (UTF-8, comma, one line break per row); None becomes an empty cell."""
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic(path) as temporary, _csv_file(temporary) as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _csv_file(path: Path) -> TextIO:
+    # Names of files may be no UTF-8; their bytes are written as they are.
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -204,9 +304,12 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     Args:
         state: name -> tensor, as of `state_dict()`; the order does not matter.
     """
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        values = tensor.detach().cpu().contiguous().flatten()
+        digest.update(name.encode() + values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 

@@ -12,6 +12,7 @@ from marey.checkpoints.load import load_hf
 from marey.checkpoints.timesformer import load_released, released_stride, sizes_from_shapes
 from marey.checkpoints.vit import initialise_from_vit, read_vit, timm_names
 from marey.errors import UserError, unknown_name
+from marey.files import DAMAGE
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
@@ -32,6 +33,8 @@ def read_class_names(path: str | Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file of class names") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
     if path.suffix != ".json":
         return [line.strip() for line in text.splitlines() if line.strip()]
     try:
@@ -44,7 +47,7 @@ def read_class_names(path: str | Path) -> list[str]:
             )
             names = [by_index[index] for index in range(len(by_index))]
         return [str(name) for name in names]
-    except (ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise UserError(
             f"{path}: expected a JSON list of names, or an object of names and indices 0 to K-1"
         ) from error

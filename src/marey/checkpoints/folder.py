@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from marey.checkpoints.report import load_exactly
 from marey.errors import UserError
-from marey.files import atomic_files, read_json
+from marey.files import atomic_files, read_json, untrusted, weights_digest
 from marey.models import MODELS, create_model, model_class
 from marey.models.timesformer import TimeSformer
 from marey.transforms.pose_clip import PoseSampling
@@ -30,6 +30,8 @@ from marey.transforms.preprocess import Preprocess
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 EXTRA = "extra."
+COUNTS_OF_LAYERS = ("depth", "num_layers", "layers", "units")
+"""Arguments that count parts with weights of their own."""
 STORAGES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """How weights of two or more axes are stored; they are always loaded as float32."""
 
@@ -168,7 +170,6 @@ def save_checkpoint(
             f"{len(class_names)} class names for a model of {num_classes} classes; give one per "
             "logit"
         )
-    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     stored = {
         name: _stored(name, tensor, STORAGES[storage])
         for name, tensor in model.state_dict().items()
@@ -177,8 +178,13 @@ def save_checkpoint(
         EXTRA + name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in (tensors or {}).items()
     }
+    config["weights_digest"] = weights_digest(stored)
+    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+    # The weights carry the configuration too: a kill between the two renames leaves new weights
+    # beside the old config.json, and they are then read with their own.
+    metadata = {"format": "pt", "config": text}
     with atomic_files(Path(folder) / WEIGHTS, Path(folder) / CONFIG) as (weights_file, config_file):
-        save_file(stored, weights_file, metadata={"format": "pt"})
+        save_file(stored, weights_file, metadata=metadata)
         config_file.write_text(text, encoding="utf-8")
 
 
@@ -211,6 +217,14 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
     config = read_json(
         folder / CONFIG, remedy=f"a checkpoint is a folder with {CONFIG} and {WEIGHTS}"
     )
+    with untrusted(folder / CONFIG, "a checkpoint's configuration"):
+        return _load(folder, config, source)
+
+
+def _load(folder: Path, config: dict[str, Any], source: str | None) -> Checkpoint:
+    """Read the weights that a configuration describes."""
+    stored_tensors, embedded = read_with_config(folder / WEIGHTS)
+    config = _of_these_weights(config, embedded, stored_tensors, folder)
     if config.get("format") != FORMAT or "model" not in config:
         raise UserError(
             f"{folder / CONFIG}: expected a marey checkpoint of format {FORMAT}, got format "
@@ -218,8 +232,10 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
         )
     state = {
         key: tensor.float() if tensor.is_floating_point() and not key.startswith(EXTRA) else tensor
-        for key, tensor in read_tensors(folder / WEIGHTS).items()
+        for key, tensor in stored_tensors.items()
     }
+    _check_numbers(state, folder / WEIGHTS)
+    _check_sizes(config.get("arguments", {}), state, folder / CONFIG)
     tensors = {
         key.removeprefix(EXTRA): state.pop(key) for key in list(state) if key.startswith(EXTRA)
     }
@@ -231,6 +247,7 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
         else:
             preprocess = Preprocess.from_dict(stored)
     class_names = config.get("class_names")
+    _check_types(config, folder / CONFIG)
     return Checkpoint(
         model=model.eval(),
         name=config["model"],
@@ -243,6 +260,80 @@ def load_folder(folder: str | Path, source: str | None = None) -> Checkpoint:
         extra=config.get("extra") or {},
         tensors=tensors,
     )
+
+
+def _of_these_weights(
+    config: dict[str, Any],
+    embedded: dict[str, Any] | None,
+    tensors: dict[str, Tensor],
+    folder: Path,
+) -> dict[str, Any]:
+    """Return the configuration these weights were written with.
+
+    Raises:
+        UserError: if the weights are neither those of config.json nor of their own header.
+    """
+    if config.get("weights_digest") is None:
+        return config
+    digest = weights_digest(tensors)
+    if config["weights_digest"] == digest:
+        return config
+    if embedded is not None and embedded.get("weights_digest") == digest:
+        return embedded
+    raise UserError(
+        f"{folder / WEIGHTS}: not the weights that {CONFIG} was written with (digest {digest}, "
+        f"expected {config['weights_digest']}); they are damaged or of another model, copy the "
+        "folder again"
+    )
+
+
+def _check_numbers(state: dict[str, Tensor], path: Path) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"{path}: '{name}' holds NaN or infinite values; the weights are damaged or "
+                "training diverged, take another checkpoint"
+            )
+
+
+def _check_sizes(arguments: Any, state: dict[str, Tensor], path: Path) -> None:
+    """Refuse sizes that the weights cannot have, before anything is built of them.
+
+    A count of layers is at most the number of tensors; no size exceeds a hundred times the longest
+    axis of a tensor.
+    """
+    if not isinstance(arguments, dict):
+        raise UserError(f"{path}: 'arguments' is {type(arguments).__name__}, expected an object")
+    longest = max((size for tensor in state.values() for size in tensor.shape), default=1)
+    for name, value in arguments.items():
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(number, dict):
+                _check_sizes(number, state, path)
+            if not isinstance(number, int) or isinstance(number, bool):
+                continue
+            most = len(state) if name in COUNTS_OF_LAYERS else max(1000, 100 * longest)
+            if abs(number) > most:
+                raise UserError(
+                    f"{path}: {name} is {number}, but the weights have {len(state)} tensors with "
+                    f"axes up to {longest}; the file is damaged, copy it again"
+                )
+
+
+def _check_types(config: dict[str, Any], path: Path) -> None:
+    names = config.get("class_names")
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        raise UserError(f"{path}: 'class_names' is a list of names, one per logit")
+    for key in ("calibration", "extra"):
+        if config.get(key) is not None and not isinstance(config[key], dict):
+            raise UserError(f"{path}: '{key}' is an object, got {type(config[key]).__name__}")
+    count = (config.get("arguments") or {}).get("num_classes")
+    if names is not None and isinstance(count, int) and count and len(names) != count:
+        raise UserError(f"{path}: {len(names)} class names for {count} classes; one per logit")
+    temperature = (config.get("calibration") or {}).get("temperature", 1.0)
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
+        raise UserError(f"{path}: the temperature is a number above 0, got {temperature!r}")
 
 
 def build_and_fill(
@@ -271,14 +362,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: if the file is absent or damaged.
     """
+    return read_with_config(path)[0]
+
+
+def read_with_config(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read a safetensors file as `read_tensors`, and the configuration in its header, if there is
+    one."""
     if not path.is_file():
         raise UserError(
             f"{path}: no such file; a checkpoint is a folder with {CONFIG} and {WEIGHTS}"
         )
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            text = (file.metadata() or {}).get("config")
+        embedded = json.loads(text) if text else None
+        return tensors, embedded if isinstance(embedded, dict) else None
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a readable safetensors file ({error}); it is truncated or damaged, "
             "copy it again"

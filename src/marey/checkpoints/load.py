@@ -19,7 +19,7 @@ from marey.checkpoints.external import load_hf_external, load_torchvision
 from marey.checkpoints.folder import CONFIG, WEIGHTS, Checkpoint, load_folder
 from marey.checkpoints.huggingface import load_hf_timesformer, local_copy
 from marey.errors import UserError, unknown_name
-from marey.files import read_json
+from marey.files import read_json, untrusted
 from marey.layers.transformer_block import fold_temporal_projection
 
 
@@ -109,8 +109,11 @@ def load_hf(source: str) -> Checkpoint:
     """
     folder = local_copy(source)
     config = read_json(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise UserError(f"{folder / CONFIG}: 'model_type' is no text; the file is damaged")
     read = load_hf_timesformer if config.get("model_type") == "timesformer" else load_hf_external
-    return read(folder, config, f"hf:{source}")
+    with untrusted(folder, "a model of transformers"):
+        return read(folder, config, f"hf:{source}")
 
 
 def load_model(source: str | Path, *, compile: bool = False) -> nn.Module:

@@ -13,9 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from marey.errors import UserError
+from marey.files import DAMAGE
 
 CONTAINERS = ("model_state", "state_dict", "model")
 """Keys under which trainers put the weights."""
+
+SMALLEST = 8
+"""Bytes of the smallest file; torch ends the process at an empty one."""
 
 PREFIXES = ("module.", "model.")
 """What parallel wrappers and trainers put before every name."""
@@ -31,6 +35,10 @@ def read_pickled(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    if path.stat().st_size < SMALLEST:
+        raise UserError(
+            f"{path}: {path.stat().st_size} bytes are no file of weights; copy or download it again"
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -41,7 +49,7 @@ def read_pickled(path: str | Path) -> dict[str, Any]:
         RuntimeError,
         EOFError,
         OSError,
-        ValueError,
+        *DAMAGE,
     ) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -7,6 +7,7 @@ standard error.
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -100,6 +101,9 @@ def _options_of_all(
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -82,19 +82,15 @@ def train(
 
 def _configuration(recipe: str, data: str | None, dataset: str | None, split_by: str | None) -> Any:
     import dataclasses
-    import json as json_module
 
+    from marey.files import read_json, untrusted
     from marey.recipes import get_recipe
     from marey.training.config import TrainConfig
 
     if recipe.endswith(".json"):
-        try:
-            values = json_module.loads(Path(recipe).read_text(encoding="utf-8"))
-        except json_module.JSONDecodeError as error:
-            raise UserError(
-                f"{recipe}: not valid JSON ({error}); give a recipe or a run's config.json"
-            ) from error
-        config = TrainConfig.from_dict(values)
+        values = read_json(recipe, remedy="give a recipe or a run's config.json")
+        with untrusted(recipe, "a configuration"):
+            config = TrainConfig.from_dict(values)
     else:
         config = get_recipe(recipe)
     words: dict[str, Any] = {"path": data, "dataset": dataset, "split_by": split_by}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from json import dumps
+from time import monotonic
 from typing import Annotated
 
 import typer
 
 from marey.cli.options import Device, Json, Model
+from marey.cli.output import counted, say
+
+EVERY_SECONDS = 10.0
+"""Frames that were left out are said this often."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,10 +47,11 @@ def watch(
     from marey.video.live import is_live, iterate_live, newest
 
     predictor = load_window_predictor(model, device=device, persons=persons)
-    frames = iterate_live(source, idle_seconds=idle)
+    lost = Dropped()
+    frames = iterate_live(source, idle_seconds=idle, notice=say)
     for answer in answers(
         predictor,
-        newest(frames) if is_live(source) else frames,
+        newest(frames, lost) if is_live(source) else frames,
         window_seconds=window,
         step_seconds=step,
         smoothing=smoothing,
@@ -63,3 +69,18 @@ def watch(
                 f"{clock(answer['seconds']):>8}  {'(unknown) ' if answer['unknown'] else ''}{best}",
                 flush=True,
             )
+
+
+class Dropped:
+    """Says how many frames were left out to keep up, at most every ten seconds."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.said = monotonic()
+
+    def __call__(self, count: int) -> None:
+        """Count frames that were left out."""
+        self.count += count
+        if monotonic() - self.said >= EVERY_SECONDS:
+            say(f"{counted(self.count, 'frame')} left out in the last 10 s, to keep up")
+            self.count, self.said = 0, monotonic()

@@ -31,6 +31,7 @@ from marey.datasets.ava_format import (
     read_timestamps,
 )
 from marey.errors import UserError
+from marey.files import untrusted
 
 FRAMES_FPS, FIRST_SECOND = 30.0, 900.0
 """Frame folders of AVA hold 30 frames a second and start at second 900: key frame of second s is
@@ -118,6 +119,11 @@ def open_ava(root: str | Path, split: str, *, label_map: str | Path | None = Non
             where its frames are not found.
     """
     root = Path(root)
+    with untrusted(root, "data in AVA's format"):
+        return _open(root, split, label_map)
+
+
+def _open(root: Path, split: str, label_map: str | Path | None) -> AvaIndex:
     path = _the_file(root, (f"ava_{split}.csv", f"ava_{split}_v2.2.csv", f"ava_{split}_v2.1.csv"))
     labels = _label_map(root, label_map)
     rows = read_box_rows(path)
@@ -294,6 +300,11 @@ def read_predicted_boxes(
     Raises:
         UserError: naming file and line, for malformed rows and boxes.
     """
+    with untrusted(path, "boxes in AVA's format"):
+        return _predicted(path, min_score)
+
+
+def _predicted(path: str | Path, min_score: float) -> dict[tuple[str, float], Tensor]:
     rows = read_box_rows(path)
     check_box_rows(rows, {number: "" for number in range(1, 10_000)})
     order = np.argsort(-rows.last, kind="stable")

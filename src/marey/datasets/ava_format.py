@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from marey.errors import UserError
-from marey.files import write_csv, write_text
+from marey.files import untrusted, write_csv, write_text
 
 with Path(__file__).with_name("ava_classes.csv").open(encoding="utf-8", newline="") as _file:
     AVA_60_CLASSES = {int(row["id"]): row["name"] for row in csv.DictReader(_file)}
@@ -210,7 +210,9 @@ def read_label_map(path: str | Path) -> dict[int, str]:
     """
     labels: dict[int, str] = {}
     name: str | None = None
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    with untrusted(path, "a label map"):
+        text = Path(path).read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), start=1):
         if match := re.match(r'\s*name:\s*"(.*)"\s*$', line):
             name = match[1]
         elif match := re.match(r"\s*(?:label_)?id:\s*(\d+)\s*$", line):
@@ -242,7 +244,9 @@ def read_timestamps(path: str | Path) -> set[tuple[str, float]]:
         UserError: naming file and line, if a row is not a name and a number.
     """
     found = set()
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    with untrusted(path, "a list of times"):
+        text = Path(path).read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         video, _, seconds = line.rpartition(",")

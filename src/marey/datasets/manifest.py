@@ -21,7 +21,7 @@ def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
         UserError: if a column is missing or a row cannot be read, with file and line.
     """
     try:
-        with manifest.open(newline="", encoding="utf-8-sig") as stream:
+        with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
             columns = reader.fieldnames or []
             missing = [name for name in ("path", "label") if name not in columns]
@@ -32,10 +32,8 @@ def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
                     "a manifest has the columns path,label[,split,group,start_seconds,end_seconds]"
                 )
             samples = tuple(_manifest_row(row, manifest, reader.line_num, frames) for row in reader)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{manifest}: not UTF-8 text ({error.reason}); save the manifest as UTF-8 CSV"
-        ) from error
+    except csv.Error as error:
+        raise UserError(f"{manifest}: not a CSV file ({error}); write it again") from error
     if not samples:
         raise UserError(f"{manifest}: no rows below the header; write one row per video")
     classes = tuple(sorted({sample.label for sample in samples if sample.label is not None}))
@@ -45,6 +43,11 @@ def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
 def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path | None) -> Sample:
     if not row.get("path"):
         raise UserError(f"{manifest}:{line}: empty path; every row names a video")
+    texts = [value for key, value in row.items() if key != "path" and isinstance(value, str)]
+    if any("\udc80" <= letter <= "\udcff" for text in texts for letter in text):
+        raise UserError(f"{manifest}:{line}: not UTF-8 text; save the manifest as UTF-8 CSV")
+    if "\0" in row["path"]:
+        raise UserError(f"{manifest}:{line}: the path holds a zero byte; write the file again")
     base = manifest.parent
     path = base / row["path"]
     if frames is None and not path.exists() and (base.parent / row["path"]).exists():
@@ -59,13 +62,18 @@ def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path |
         raise UserError(
             f"{manifest}:{line}: {error}; start_seconds and end_seconds are numbers"
         ) from error
+    if any(second is not None and not 0 <= second < 1e9 for second in (start, end)):
+        raise UserError(
+            f"{manifest}:{line}: start_seconds and end_seconds are seconds from 0 up, got {start} "
+            f"and {end}"
+        )
     if start is not None and end is not None and end <= start:
         raise UserError(
             f"{manifest}:{line}: end_seconds {end} is not after start_seconds {start}; correct them"
         )
     return Sample(
         path=path,
-        label=row["label"] or None,
+        label=row.get("label") or None,
         split=SPLIT_NAMES.get(spelled.lower(), spelled) or None,
         group=row.get("group") or None,
         start_seconds=start,

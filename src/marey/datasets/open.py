@@ -11,6 +11,7 @@ from marey.datasets.index import DatasetIndex, read_folders, split_by_name
 from marey.datasets.manifest import read_manifest
 from marey.datasets.split import labelled
 from marey.errors import UserError, unknown_name
+from marey.files import untrusted
 
 LAYOUTS: dict[str, Callable[[Path, str, int], DatasetIndex]] = {
     "ucf101": ucf101.read,
@@ -59,18 +60,22 @@ def open_dataset(
             "manifest.csv"
         )
 
-    if dataset is not None:
-        index = read_layout(root, dataset)
-    elif root.is_file():
-        index = read_manifest(root)
-    elif (root / "packed.json").is_file():
-        index = replace(read_manifest(root / "manifest.csv", frames=root), name="packed")
-    elif (root / "manifest.csv").is_file():
-        index = read_manifest(root / "manifest.csv")
-    else:
-        found = recognise(root)
-        index = read_layout(root, found) if found else read_folders(root)
+    with untrusted(root, "a data set"):
+        index = _open(root, dataset)
     return split_by_name(index, split_by) if split_by else index
+
+
+def _open(root: Path, dataset: str | None) -> DatasetIndex:
+    if dataset is not None:
+        return read_layout(root, dataset)
+    if root.is_file():
+        return read_manifest(root)
+    if (root / "packed.json").is_file():
+        return replace(read_manifest(root / "manifest.csv", frames=root), name="packed")
+    if (root / "manifest.csv").is_file():
+        return read_manifest(root / "manifest.csv")
+    found = recognise(root)
+    return read_layout(root, found) if found else read_folders(root)
 
 
 def list_datasets() -> list[str]:

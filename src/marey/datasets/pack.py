@@ -19,7 +19,7 @@ from torch import Tensor
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.manifest import write_manifest
 from marey.errors import UserError, VideoError
-from marey.files import write_json
+from marey.files import read_json, untrusted, write_json
 from marey.transforms.functional import resize_short_side
 from marey.video.decode import VideoReader, open_video
 from marey.video.encode import write_video
@@ -193,7 +193,12 @@ def open_packed(root: Path) -> Packed:
     Raises:
         UserError: if its description or array is missing or of another format.
     """
-    description = json.loads((root / "packed.json").read_text())
+    description = read_json(root / "packed.json")
+    with untrusted(root / "frames.npy", "the frames of a packed folder"):
+        return _packed(root, description)
+
+
+def _packed(root: Path, description: dict[str, Any]) -> Packed:
     if description.get("format") != 1:
         raise UserError(
             f"{root / 'packed.json'}: format {description.get('format')}, expected 1; "

@@ -12,7 +12,7 @@ import torch
 
 from marey.errors import UserError
 from marey.evaluation.classification import Predictions
-from marey.files import finite, write_csv, write_json, write_text
+from marey.files import DAMAGE, finite, write_csv, write_json, write_text
 from marey.metrics.comparison import compare
 
 PREDICTIONS = "predictions.jsonl"
@@ -94,7 +94,7 @@ def load_predictions(source: str | Path) -> Predictions:
             if rows and rows[0].get("seen_in_training") is not None
             else None,
         )
-    except (json.JSONDecodeError, KeyError, IndexError, TypeError, UnicodeDecodeError) as error:
+    except (*DAMAGE, RuntimeError) as error:
         raise UserError(
             f"{path}: not predictions written by 'marey evaluate' ({error!r})"
         ) from error

@@ -46,18 +46,22 @@ def decode_sound(path: str | Path, max_seconds: float = 300.0) -> Tensor | None:
         return None
     parts, count = [], 0
     try:
-        with av.open(str(path)) as container:
+        with av.open("file:" + str(path), metadata_errors="ignore") as container:
             if not container.streams.audio:
                 return None
             resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
             for frame in _frames(container):
-                for part in resampler.resample(frame):
+                try:
+                    resampled = resampler.resample(frame)
+                except ValueError:  # damage: the track goes on at another rate or layout
+                    break
+                for part in resampled:
                     parts.append(part.to_ndarray().reshape(-1))
                     count += parts[-1].size
                 if count >= max_seconds * SAMPLE_RATE:
                     break
             parts += [part.to_ndarray().reshape(-1) for part in resampler.resample(None)]
-    except (av.error.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path}: its sound cannot be read ({error})") from error
     if not parts:
         return None
@@ -68,7 +72,7 @@ def decode_sound(path: str | Path, max_seconds: float = 300.0) -> Tensor | None:
 def _frames(container: Any) -> Any:
     try:
         yield from container.decode(audio=0)
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, IndexError):
         return
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from marey.errors import UserError
-from marey.files import atomic
+from marey.files import DAMAGE, atomic
 
 RESUME_FILE = "resume.safetensors"
 
@@ -62,8 +62,8 @@ def load_resume(
         for name, module in modules.items():
             module.load_state_dict(_below(tensors, f"{name}/"))
         join_optimizer_state(optimizer, _below(tensors, "optimizer/"), state["optimizer"])
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (SafetensorError, RuntimeError, OSError, *DAMAGE) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
             f"{path}: cannot resume: {reason}; resume with the same recipe and settings, "
             "or start again in another --out"

@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError, unknown_name
+from marey.files import untrusted
 from marey.training.data_config import DataConfig
 from marey.training.migrate import migrate
 from marey.training.objective_config import ObjectiveConfig
@@ -190,7 +191,8 @@ class TrainConfig:
             UserError: if a key is unknown (the nearest is named), or a value has another type or
                 range.
         """
-        return _checked(migrate(values))
+        with untrusted("the settings", "a configuration"):
+            return _checked(migrate(values))
 
 
 def _check_together(config: TrainConfig) -> None:
@@ -277,7 +279,7 @@ def _preprocess_of(checkpoint: str | None) -> dict[str, Any]:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {"None": None, "True": True, "False": False}.get(text, text)
 
 
@@ -294,6 +296,10 @@ def _checked(values: Mapping[str, Any]) -> TrainConfig:
         return SCHEMA.validate_json(json.dumps(values))
     except ValidationError as error:
         raise _in_one_line(error) from None
+    except (RecursionError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the settings cannot be read ({error}); write them again") from error
 
 
 def _in_one_line(error: ValidationError) -> UserError:

@@ -143,7 +143,7 @@ class RunLog:
     def _drop_after(self, first_step: int) -> None:
         """Remove the lines of steps that a resumed run will repeat."""
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step_of(line) <= first_step]
             write_text(self.path, "".join(line + "\n" for line in kept))
 
@@ -166,7 +166,7 @@ class RunLog:
 def _step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return sys.maxsize
 
 

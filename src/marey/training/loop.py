@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.features.far_bank import far_clips
+from marey.files import FolderLock
 from marey.metrics.trust import describe_trust
 from marey.training.batches import loader_of, training_parts, without_augmentation
 from marey.training.calibration import calibration_keys, embed, embed_far, fit_run
@@ -84,6 +85,7 @@ class Run:
         self.progress: Progress = (
             progress if progress is not None else (Bar() if self.is_main else Quiet())
         )
+        self.lock = FolderLock(out) if self.is_main else None
         resuming = prepare_folder(out, resume, self.accelerator, self.progress.say)
 
         if settings.threads is not None:
@@ -340,3 +342,5 @@ class Run:
         if self.log is not None:
             self.log.close()
         self.progress.close()
+        if self.lock is not None:
+            self.lock.close()

@@ -15,7 +15,7 @@ from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.index import DatasetIndex
 from marey.datasets.seen import describe_training
 from marey.errors import UserError
-from marey.files import read_json, write_json, write_text
+from marey.files import LOCK, read_json, sweep_partial, write_json, write_text
 from marey.metrics.trust_card import run_card
 from marey.training.checkpoint import RESUME_FILE
 from marey.training.config import TrainConfig, changed_settings
@@ -38,8 +38,12 @@ class RunFolder:
     def changes(self) -> list[str]:
         """Return "key: old -> new" for every setting that differs from the config.json that is
         there."""
-        before = read_json(self.path / "config.json")
-        return changed_settings(TrainConfig.from_dict(before).to_dict(), self.config.to_dict())
+        try:
+            before = TrainConfig.from_dict(read_json(self.path / "config.json"))
+        except UserError:
+            self.write_config()
+            return ["config.json: missing or damaged -> written again"]
+        return changed_settings(before.to_dict(), self.config.to_dict())
 
     def save(
         self,
@@ -104,13 +108,16 @@ def prepare_folder(
     Raises:
         UserError: if the folder holds something and `resume` is not asked for.
     """
-    if not resume and out.exists() and any(out.iterdir()):
+    if not resume and out.exists() and any(path.name != LOCK for path in out.iterdir()):
         raise UserError(
             f"{out}: already holds a run; go on with it by --resume, or choose another --out"
         )
     has_state = (out / RESUME_FILE).exists()
     # no process writes to the folder while another one looks into it
     accelerator.wait_for_everyone()
+    if resume and accelerator.is_main_process:  # the lock is held: nobody else is writing
+        for folder in (out, out / "best", out / "last"):
+            sweep_partial(folder, older_seconds=0.0)
     if resume and not has_state:
         say(f"{out}: nothing to resume, starting fresh")
     out.mkdir(parents=True, exist_ok=True)

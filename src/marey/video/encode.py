@@ -191,7 +191,9 @@ def _audio(
     is no sound."""
     if source is None:
         return iter(())
-    container: Any = stack.enter_context(av.open("file:" + os.fspath(source)))
+    container: Any = stack.enter_context(
+        av.open("file:" + os.fspath(source), metadata_errors="ignore")
+    )
     if not container.streams.audio:
         return iter(())
     sound = container.streams.audio[0]

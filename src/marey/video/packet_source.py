@@ -144,7 +144,7 @@ class PacketSource:
         part."""
         ends_there = self._container.format.name.split(",")[0] in FILE_ENDS_THERE
         try:
-            for packet in self._container.demux(self.stream):
+            for packet in self._demux():
                 if packet.is_corrupt and ends_there:
                     self.note("the file breaks off inside a frame")
                     return
@@ -154,6 +154,16 @@ class PacketSource:
             return
         except av.error.FFmpegError as error:
             self.note(f"reading stops early ({error.strerror})")
+
+    def _demux(self) -> Iterator[Any]:
+        """Packets of the stream; PyAV stops at the first packet of a stream that begins after the
+        file was opened, and goes on when asked again."""
+        while True:
+            try:
+                yield from self._container.demux(self.stream)
+                return
+            except IndexError:
+                continue
 
     def index(self, cache_bytes: int) -> FrameIndex | None:
         """List the shown frames without decoding; None where packets cannot be trusted to tell.
