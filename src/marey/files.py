@@ -304,12 +304,10 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     Args:
         state: name -> tensor, as of `state_dict()`; the order does not matter.
     """
-    import torch
-
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         values = tensor.detach().cpu().contiguous().flatten()
-        digest.update(name.encode() + values.view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode() + values.view(values[:0].byte().dtype).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
