@@ -50,8 +50,14 @@ def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path |
         raise UserError(f"{manifest}:{line}: the path holds a zero byte; write the file again")
     base = manifest.parent
     path = base / row["path"]
-    if frames is None and not path.exists() and (base.parent / row["path"]).exists():
-        path = base.parent / row["path"]
+    try:
+        if frames is None and not path.exists() and (base.parent / row["path"]).exists():
+            path = base.parent / row["path"]
+    except OSError as error:
+        raise UserError(
+            f"{manifest}:{line}: no path of a video ({error.strerror}): "
+            f"'{row['path'][:80]}'; every row names one"
+        ) from error
     spelled = (row.get("split") or "").strip()
     try:
         start, end = (

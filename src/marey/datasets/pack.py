@@ -180,9 +180,20 @@ class Packed:
     array: np.ndarray
     """uint8, (N, T, C, H, W), memory-mapped."""
     fps: float
+    path: Path
+    """The file of the frames."""
 
     def frames(self, row: int) -> Tensor:
-        """Return clip `row`, uint8 (T, C, H, W), as a copy."""
+        """Return clip `row`, uint8 (T, C, H, W), as a copy.
+
+        Raises:
+            VideoError: if there is no such clip.
+        """
+        if not 0 <= row < len(self.array):
+            raise VideoError(
+                f"{self.path}: has clips 0 to {len(self.array) - 1}, the manifest names clip {row}; "
+                "pack the data again"
+            )
         return torch.from_numpy(np.array(self.array[row]))
 
 
@@ -210,4 +221,4 @@ def _packed(root: Path, description: dict[str, Any]) -> Packed:
             f"{root / 'frames.npy'}: {array.dtype} with {array.ndim} axes, expected uint8 (N, T, "
             "C, H, W)"
         )
-    return Packed(array=array, fps=float(description["fps"]))
+    return Packed(array=array, fps=float(description["fps"]), path=root / "frames.npy")

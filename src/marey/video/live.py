@@ -115,6 +115,10 @@ def iterate_live(
 def _decoded(container: Any, notice: Notice) -> Iterator[Any]:
     """Frames of the first video stream; undecodable packets are counted and passed over."""
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoError(
+            f"{container.name}: its codec cannot be decoded here; send H.264, for instance"
+        )
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     lost = good = 0
     demuxed = iter(container.demux(stream))
