@@ -37,7 +37,7 @@ from marey.video.encode import write_video
 
 MODEL = "marey-mini-rgb"
 FEATURES = ["embedding", "stem_embedding"]
-COUNTS = {"train": 300, "val": 230, "test": 230}
+COUNTS = {"train": 300, "val": 230, "test": 69}
 SIZES, QUALITIES = (112, 160, 256), (18, 23, 28)
 EXAMPLES = {"cartwheel": "cartwheel", "spin_kick": "spin kick", "walk": "walk"}
 

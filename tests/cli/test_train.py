@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,18 @@ def test_views_are_read_or_refused() -> None:
     assert parse_views("10x3") == (10, 3)
     with pytest.raises(UserError, match="with 1 or 3 spatial views"):
         parse_views("1x2")
+
+
+def test_evaluate_stores_a_threshold_below_which_nothing_is_answered(
+    trained: Path, videos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(trained / "best", folder)
+    config = json.loads((folder / "config.json").read_text())
+    arguments = ("evaluate", str(folder), "--data", str(videos), "--json")
+    status, stdout, stderr = run(*arguments, "--min-coverage", "0.5")
+    assert status == 0, stderr
+    stored = json.loads((folder / "config.json").read_text())["calibration"]
+    assert stored["rejection"] == json.loads(stdout)["rejection"]
+    assert stored["rejection"]["coverage"] >= 0.5
+    assert {k: v for k, v in stored.items() if k != "rejection"} == (config["calibration"] or {})

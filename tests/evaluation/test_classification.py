@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,16 @@ from marey.checkpoints.load import load_checkpoint
 from marey.datasets.clips import ClipDataset
 from marey.datasets.open import choose_split
 from marey.errors import UserError
-from marey.evaluation.classification import EvaluateOptions, report_of, score_answers
+from marey.evaluation.classification import (
+    EvaluateOptions,
+    report_of,
+    score_answers,
+    store_rejection,
+)
 from marey.evaluation.evaluate import evaluate
 from marey.evaluation.report import compare_predictions, load_predictions, write_report
 from marey.inference.answers import AnswerOptions, answer_videos
+from marey.inference.predictor import Predictor
 from marey.models import create_model
 from marey.recipes.gat import gat_youtube8m_mini
 from marey.synthetic.youtube8m import render_youtube8m_mini
@@ -213,3 +220,28 @@ def test_the_report_says_which_share_is_answered_well(videos: Path, model: Path)
     assert report["aurc"] == pytest.approx((0 + 0 + 0 + 0.25 + 0.4 + 2 / 6) / 6)
     nothing = report_of(replace(stated, labels=[1, 1, 0, 0, 0, 1]))
     assert nothing["answers_at_95"] is None
+
+
+def test_a_stored_threshold_is_said_beside_every_answer(
+    tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path, videos: Path, model: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, folder)
+    _, answers = evaluate(model, videos)
+    assert answers is not None
+    probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.45, 0.55], [0.3, 0.7], [0.4, 0.6]])
+    stated = replace(answers, probs=probs, labels=[0, 0, 1, 1, 1, 0])
+    found = store_rejection(folder, stated, "mine", target_accuracy=1.0)
+    assert found["threshold"] == pytest.approx(0.7)
+    assert found["data"] == "mine"
+
+    prediction = Predictor.load(folder)(day_and_night)
+    sure = prediction.trust["probability"] >= 0.7
+    assert prediction.trust["rejected"] is not sure
+    assert prediction.trust["rejection"]["num_videos"] == 6
+    assert load_checkpoint(folder).temperature == 2.0  # what was there stays
+
+    with pytest.raises(UserError, match="trained on all of these"):
+        store_rejection(folder, replace(stated, seen=[True] * 6), "mine", min_coverage=0.5)
+    with pytest.raises(UserError, match="folder of a checkpoint"):
+        store_rejection(tmp_path, stated, "mine", min_coverage=0.5)

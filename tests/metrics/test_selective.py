@@ -7,11 +7,13 @@ import math
 import pytest
 import torch
 
+from marey.errors import UserError
 from marey.metrics.selective import (
     aurc,
     auroc,
     coverage_at_accuracy,
     fpr_at_tpr,
+    rejection_threshold,
     risk_coverage,
 )
 
@@ -63,3 +65,24 @@ def test_equal_confidences_are_answered_together() -> None:
     found = coverage_at_accuracy(confidence, torch.tensor([True, False, False]), 0.5)
     assert found == pytest.approx({"coverage": 2 / 3, "accuracy": 0.5, "threshold": 0.9})
     assert coverage_at_accuracy(confidence, torch.tensor([True, False, False]), 0.6) is None
+
+
+def test_the_rejection_threshold_by_hand() -> None:
+    confidence = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    correct = torch.tensor([True, True, False, True, False])
+    found = rejection_threshold(confidence, correct, target_accuracy=0.75)
+    assert found["threshold"] == pytest.approx(0.6)
+    assert (found["coverage"], found["accuracy"]) == (pytest.approx(0.8), pytest.approx(0.75))
+    found = rejection_threshold(confidence, correct, min_coverage=0.5)
+    assert found["threshold"] == pytest.approx(0.7)
+    assert (found["coverage"], found["accuracy"]) == (pytest.approx(0.6), pytest.approx(2 / 3))
+
+
+def test_a_threshold_that_cannot_be_is_refused() -> None:
+    confidence, wrong = torch.tensor([0.9, 0.8]), torch.tensor([False, False])
+    with pytest.raises(UserError, match="no share of these 2 videos"):
+        rejection_threshold(confidence, wrong, target_accuracy=0.9)
+    with pytest.raises(UserError, match="not both"):
+        rejection_threshold(confidence, wrong, target_accuracy=0.9, min_coverage=0.5)
+    with pytest.raises(UserError, match="between 0 and 1"):
+        rejection_threshold(confidence, wrong, min_coverage=0.0)

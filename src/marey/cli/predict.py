@@ -253,6 +253,8 @@ def _describe(entry: dict[str, Any]) -> str:
         return "\n".join([*lines, f"  {NO_PERSON.upper()}: {trust['reason']}"])
     if trust.get("unknown"):
         lines.append(f"  UNKNOWN: {_why_unknown(trust)}; its nearest guesses:")
+    elif trust.get("rejected"):
+        lines.append(f"  NOT ANSWERED: {_why_rejected(trust['rejection'])}; its nearest guesses:")
     lines += [
         f"  {answer['probability']:6.1%}  {'#' * round(30 * answer['probability']):<30}  "
         f"{answer['label']}"
@@ -281,6 +283,13 @@ def _persons_lines(persons: Sequence[dict[str, Any]]) -> list[str]:
     if len(persons) > PERSONS_SHOWN:
         lines.append(f"  and {len(persons) - PERSONS_SHOWN} more people (--json lists them)")
     return lines
+
+
+def _why_rejected(rejection: dict[str, Any]) -> str:
+    return (
+        f"too unsure, below {rejection['threshold']:.2f}; above it {rejection['accuracy']:.0%} of "
+        f"{rejection['num_videos']} measured videos are right, {rejection['coverage']:.0%} answered"
+    )
 
 
 def _why_unknown(trust: dict[str, Any]) -> str:

@@ -122,6 +122,17 @@ def evaluate(
     hubness: Annotated[
         bool, typer.Option("--hubness", help="With --unseen: correct for names near to everything.")
     ] = False,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Store in MODEL below which probability not to answer: so many right.",
+        ),
+    ] = None,
+    min_coverage: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The same: so many videos answered at least.")
+    ] = None,
     predictions: Annotated[
         bool,
         typer.Option(
@@ -142,7 +153,8 @@ def evaluate(
     Videos that cannot be read are counted and named, never replaced; exit status 1 where there are
     any.
     """
-    from marey.evaluation.classification import EvaluateOptions, report_of
+    from marey.evaluation.classification import EvaluateOptions, report_of, store_rejection
+    from marey.evaluation.evaluate import checkpoint_of
     from marey.evaluation.evaluate import evaluate as run_evaluation
     from marey.evaluation.report import FOLDER, load_predictions, write_report
 
@@ -166,6 +178,25 @@ def evaluate(
             seed=seed,
         )
         report, answers = _with_progress(run_evaluation, model, data, options)
+    if target_accuracy is not None or min_coverage is not None:
+        if answers is None or predictions:
+            raise UserError(
+                "--target-accuracy and --min-coverage need a model of classes and its videos, not "
+                "stored answers"
+            )
+        rejection = store_rejection(
+            checkpoint_of(model),
+            answers,
+            str(data),
+            target_accuracy=target_accuracy,
+            min_coverage=min_coverage,
+        )
+        report["rejection"] = rejection
+        say(
+            f"stored in {checkpoint_of(model)}: no answer below probability "
+            f"{rejection['threshold']:.3f}; {rejection['coverage']:.0%} of the videos answered, "
+            f"{rejection['accuracy']:.0%} of them rightly"
+        )
     is_run = any((Path(model) / name / "config.json").is_file() for name in ("best", "last"))
     folder = (
         out if out is not None else Path(model) / FOLDER if is_run and not predictions else None

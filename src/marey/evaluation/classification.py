@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marey.checkpoints.folder import Checkpoint
+from marey.checkpoints.folder import CONFIG, Checkpoint
 from marey.datasets.index import DatasetIndex
 from marey.datasets.open import choose_split
 from marey.errors import UserError
+from marey.files import read_json, write_json
 from marey.inference.answers import AnswerOptions, Answers
 from marey.metrics.accuracy import (
     confusion_matrix,
@@ -29,7 +30,7 @@ from marey.metrics.calibration import (
     ood_score,
 )
 from marey.metrics.intervals import interval_unit, proportion_interval
-from marey.metrics.selective import aurc, coverage_at_accuracy
+from marey.metrics.selective import aurc, coverage_at_accuracy, rejection_threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,3 +216,52 @@ def _seen_part(answers: Predictions, first: Tensor) -> dict[str, Any]:
         f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}); {others}"
     )
     return {"num_videos": len(names), "videos": names, "clean": clean, "text": text}
+
+
+def store_rejection(
+    folder: str | Path,
+    answers: Predictions,
+    data: str,
+    *,
+    target_accuracy: float | None = None,
+    min_coverage: float | None = None,
+) -> dict[str, Any]:
+    """Store in a checkpoint below which probability its answers are not to be believed.
+
+    Args:
+        folder: of the checkpoint.
+        answers: to videos that the model was not trained on; training videos among them are left
+            out.
+        data: what they are, for the record.
+        target_accuracy, min_coverage: see `rejection_threshold`.
+
+    Returns:
+        What is stored as `calibration["rejection"]`.
+
+    Raises:
+        UserError: if the checkpoint is no folder of ours, or the target cannot be reached.
+    """
+    config = Path(folder) / CONFIG
+    if not config.is_file():
+        raise UserError(
+            f"{folder}: a threshold is stored in the folder of a checkpoint, which this is not"
+        )
+    new = torch.tensor([not known for known in answers.seen or [False] * len(answers.videos)])
+    if not bool(new.any()):
+        raise UserError(
+            f"{data}: the model was trained on all of these videos; a threshold needs new ones"
+        )
+    right = topk_correct(answers.probs, torch.tensor(answers.labels), 1)
+    found = {
+        "data": data,
+        **rejection_threshold(
+            answers.probs.max(1).values[new],
+            right[new],
+            target_accuracy=target_accuracy,
+            min_coverage=min_coverage,
+        ),
+    }
+    stored = read_json(config)
+    stored["calibration"] = {**(stored.get("calibration") or {}), "rejection": found}
+    write_json(config, stored)
+    return found

@@ -180,6 +180,10 @@ class Predictor:
             # Calibration was measured on videos like those of training, and holds for no others.
             doubtful = "damaged" in trust or trust.get("unknown") or trust.get("warning")
             trust["calibrated"] = trust["calibrated"] and not doubtful
+            rejection = self.calibration.get("rejection")
+            if rejection:
+                trust["rejected"] = float(fused.max()) < rejection["threshold"]
+                trust["rejection"] = rejection
         else:
             trust |= self._zero_shot_trust(outputs, labels)
         seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marey.errors import UserError
+
 
 def auroc(known: Tensor, unknown: Tensor) -> float:
     """Return the probability that an unknown sample scores higher than a known one.
@@ -108,4 +110,53 @@ def coverage_at_accuracy(
         "coverage": float(coverage[place]),
         "accuracy": float(1 - risk[place]),
         "threshold": float(ordered[place]),
+    }
+
+
+def rejection_threshold(
+    confidence: Tensor,
+    correct: Tensor,
+    *,
+    target_accuracy: float | None = None,
+    min_coverage: float | None = None,
+) -> dict[str, Any]:
+    """Return the confidence below which no answer should be given.
+
+    Args:
+        confidence: float, (N,), of answers by a model that never saw the videos.
+        correct: bool, (N,).
+        target_accuracy: share of the given answers that should be right, 0..1; as many as possible
+            are given.
+        min_coverage: share of the videos that should be answered at least, 0..1; the most confident
+            ones.
+
+    Returns:
+        JSON types: what was asked, "threshold", "coverage", "accuracy", "num_videos".
+
+    Raises:
+        UserError: unless exactly one of both is given, within 0..1, and can be reached.
+    """
+    if (target_accuracy is None) == (min_coverage is None):
+        raise UserError("give a target accuracy or a smallest coverage, not both and not neither")
+    asked = target_accuracy if min_coverage is None else min_coverage
+    assert asked is not None
+    if not 0 < asked <= 1:
+        raise UserError(f"a share of answers lies between 0 and 1, got {asked:g}")
+    if min_coverage is None:
+        found = coverage_at_accuracy(confidence, correct, asked)
+        if found is None:
+            raise UserError(
+                f"no share of these {len(correct)} videos is answered with {asked:.0%} right, not "
+                "even the most confident answers; ask for less"
+            )
+        return {"target_accuracy": asked, **found, "num_videos": len(correct)}
+    ordered = confidence.double().sort(descending=True).values
+    threshold = float(ordered[max(0, -int(-asked * len(ordered) // 1) - 1)])
+    given = confidence.double() >= threshold
+    return {
+        "min_coverage": asked,
+        "coverage": float(given.double().mean()),
+        "accuracy": float(correct[given].double().mean()),
+        "threshold": threshold,
+        "num_videos": len(correct),
     }
