@@ -6,7 +6,8 @@
 Renders become MP4 files of several qualities before the model sees them, because users' videos are
 compressed: a detector fitted on raw renders calls compressed ones unknown. Distances are to renders
 of the training split; temperature, thresholds and sets come from the validation split; the measured
-renders are of the test split. The patterns of the far bank, without anybody, choose the far score.
+renders are of the test split. The far bank is drawn by the code that drew the training clips, so it
+is no other footage for this model: the far score is the one that `fit_trust` takes without a bank.
 No real video takes part in the fit; the nine single clips and the examples are measured.
 """
 
@@ -22,7 +23,6 @@ from torch import Tensor
 from marey.checkpoints.folder import save_checkpoint
 from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
 from marey.errors import VideoError
-from marey.features.far_bank import far_bank
 from marey.files import write_json
 from marey.inference.predictor import Predictor
 from marey.metrics.calibration import calibration_noise_floor, expected_calibration_error
@@ -37,7 +37,7 @@ from marey.video.encode import write_video
 
 MODEL = "marey-mini-rgb"
 FEATURES = ["embedding", "stem_embedding"]
-COUNTS = {"train": 300, "val": 230, "test": 69}
+COUNTS = {"train": 300, "val": 230, "test": 46}
 SIZES, QUALITIES = (112, 160, 256), (18, 23, 28)
 EXAMPLES = {"cartwheel": "cartwheel", "spin_kick": "spin kick", "walk": "walk"}
 
@@ -75,8 +75,7 @@ def outputs_of_videos(predictor: Any, paths: list[Path]) -> tuple[Tensor, Tensor
         logits.append(outputs["logits"].mean(0))
         features.append(torch.cat([outputs[name].mean(0) for name in FEATURES]))
     result = {"logits": torch.stack(logits), "features": torch.stack(features)}
-    if "far-bank" not in str(stored):
-        torch.save(result, stored)
+    torch.save(result, stored)
     return result["logits"], result["features"]
 
 
@@ -88,7 +87,6 @@ def fit(predictor: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]
         paths, labels = rendered(folder, split)
         numbers = torch.tensor([names.index(label) for label in labels])
         found[split] = (*outputs_of_videos(predictor, paths), numbers)
-    patterns = [s.path for s in far_bank().samples if s.path.stem.startswith("pattern")]
     logits, features, labels = found["val"]
     blocks = [predictor.model.arguments["embed_dim"]]
     blocks.append(features.shape[1] - blocks[0])
@@ -96,7 +94,6 @@ def fit(predictor: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]
         logits,
         features,
         labels,
-        far=outputs_of_videos(predictor, patterns),
         bank=(found["train"][1], found["train"][2]),
         blocks=blocks,
     )
