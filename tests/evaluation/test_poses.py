@@ -29,7 +29,7 @@ NAMES = ["walk", "run", "jump", OTHER]
 
 def answer(label: str, said: str, known: float, source: str = "cmu/a/b") -> SceneAnswer:
     return SceneAnswer(
-        label=label, source=source, answer=said, probability=known, known_probability=known
+        label=label, source=source, answer=said, probability=known, unnamed_probability=1 - known
     )
 
 

@@ -54,8 +54,8 @@ class SceneAnswer:
     answer: str
     """The most probable known action."""
     probability: float
-    known_probability: float
-    """Of the most probable known action beside the class of all that has no name."""
+    unnamed_probability: float
+    """That none of the known actions is shown."""
     probabilities: Tensor = field(default_factory=lambda: torch.zeros(0))
     """(K,), over the known actions."""
 
@@ -136,7 +136,7 @@ def answers_at(
                 source=scene.source,
                 answer=predictor.class_names[best],
                 probability=float(probabilities[best]),
-                known_probability=float(known[best]),
+                unnamed_probability=predictor.unnamed_probability(every),
                 probabilities=probabilities,
             )
         )
@@ -198,16 +198,16 @@ def fit_unknown(answers: Sequence[SceneAnswer]) -> dict[str, Any]:
         known scenes, rightly named or not, that lie above the limit.
     """
     known = [answer for answer in answers if answer.label != OTHER]
-    scores = np.array([1 - answer.known_probability for answer in known])
+    scores = np.array([answer.unnamed_probability for answer in known])
     right = np.array([answer.answer == answer.label for answer in known])
-    others = np.array([1 - row.known_probability for row in answers if row.label == OTHER])
+    others = np.array([row.unnamed_probability for row in answers if row.label == OTHER])
     every = np.unique(np.concatenate([scores, others]))
     limits = np.concatenate([(every[1:] + every[:-1]) / 2, every[-1:]])
     gains = [(right & (scores <= limit)).mean() + (others > limit).mean() for limit in limits]
     limit = float(limits[int(np.argmax(gains))])
     return {
-        "method": "1 - largest probability of a known action, beside the class of all others; "
-        "the limit has the highest mean of known scenes named and other scenes unknown",
+        "method": "probability of the class of all other motions; the limit has the highest mean "
+        "of known scenes named and other scenes unknown",
         "threshold": limit,
         "false_alarm_rate": round(float((scores > limit).mean()), 4),
         "recognised": round(float((others > limit).mean()), 4),
@@ -229,7 +229,7 @@ def measure(answers: Sequence[SceneAnswer], threshold: float) -> dict[str, Any]:
     other = [answer for answer in answers if answer.label == OTHER]
 
     def is_unknown(answer: SceneAnswer) -> bool:
-        return 1 - answer.known_probability > threshold
+        return answer.unnamed_probability > threshold
 
     def rates(rows: Sequence[SceneAnswer]) -> dict[str, Any]:
         guess = torch.tensor([row.answer == row.label for row in rows], dtype=torch.float)
@@ -256,7 +256,7 @@ def measure(answers: Sequence[SceneAnswer], threshold: float) -> dict[str, Any]:
     confidence = torch.tensor([row.probability for row in known])
     right = torch.tensor([row.answer == row.label for row in known])
     score_known, score_other = (
-        torch.tensor([1 - row.known_probability for row in rows]) for rows in (known, other)
+        torch.tensor([row.unnamed_probability for row in rows]) for rows in (known, other)
     )
     return {
         "known": rates(known),

@@ -82,8 +82,8 @@ class PoseAnswer:
 
     probabilities: Tensor
     """(K,), over the known actions; empty where nobody was found."""
-    known_probability: float
-    """Of the most probable known action, beside the class of all that has no name."""
+    unnamed_probability: float
+    """That none of the known actions is shown."""
     unknown_score: float
     """1 is the stored limit."""
     agreement: float
@@ -276,7 +276,7 @@ class PosePredictor:
         if not len(clips):
             return PoseAnswer(
                 probabilities=torch.zeros(0),
-                known_probability=0.0,
+                unnamed_probability=1.0,
                 unknown_score=float("nan"),
                 agreement=float("nan"),
                 persons=(),
@@ -295,7 +295,7 @@ class PosePredictor:
         meant = outputs.get("label_embedding")
         return PoseAnswer(
             probabilities=fused,
-            known_probability=float(fused_every[self.known].max()),
+            unnamed_probability=self.unnamed_probability(fused_every),
             unknown_score=self.unknown_score(fused_every),
             agreement=float(agree @ clips.weight / clips.weight.sum().clamp_min(1e-9)),
             persons=self._persons(shown, every, clips),
@@ -315,12 +315,23 @@ class PosePredictor:
         """Return probabilities (..., K) of logits (..., K), at the checkpoint's temperature."""
         return (logits / self.checkpoint.temperature).softmax(-1)
 
+    def unnamed_probability(self, probabilities: Tensor) -> float:
+        """Return how probable it is that none of the known actions is shown: that of the class of
+        all others, or, of a model without one, 1 less the largest.
+
+        Args:
+            probabilities: (K,), the class without a name included.
+        """
+        named = probabilities[self.known]
+        if len(named) == len(probabilities):
+            return float(1 - named.max())
+        return float(1 - named.sum())
+
     def unknown_score(self, probabilities: Tensor) -> float:
         """Return how likely none of the known actions is shown: 1 is the limit beyond which the
         answer is "unknown".
 
-        The score is 1 less the largest probability of a known action, beside the class of all that
-        has no name; the stored limit lets a share of known held-out videos through.
+        The score is `unnamed_probability` over the stored limit (`evaluation.poses.fit_unknown`).
 
         Args:
             probabilities: (K,), the class without a name included.
@@ -328,7 +339,7 @@ class PosePredictor:
         stored = (self.checkpoint.calibration or {}).get("unknown")
         if not stored:
             return float("nan")
-        return float((1 - probabilities[self.known].max()) / stored["threshold"])
+        return self.unnamed_probability(probabilities) / float(stored["threshold"])
 
     def _persons(self, shown: Tensor, every: Tensor, clips: PoseClips) -> tuple[PersonAnswer, ...]:
         answers = []
