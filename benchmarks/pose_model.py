@@ -32,7 +32,7 @@ from marey.evaluation.poses import (
 from marey.files import write_json
 from marey.inference.poses import PosePredictor
 from marey.synthetic.poses.render import PosePlan
-from marey.synthetic.poses.vocabulary import OTHER, VOCABULARY
+from marey.synthetic.poses.vocabulary import OTHER, SHOWN_AS, VOCABULARY
 
 
 def main() -> None:
@@ -49,8 +49,9 @@ def main() -> None:
 
     library = PosePlan(cmu=given.cmu).library()
     known = [label for label in VOCABULARY if label != OTHER]
-    labels = [*known, *[OTHER] * (len(known) // 2)]  # a third of the scenes shows no known action
+    labels = [*known, *[OTHER] * (len(known) // 2)]  # a third of the scenes shows no class
     checkpoint = load_checkpoint(given.checkpoint)
+    checkpoint.extra["shown_as"] = SHOWN_AS
     predictor = PosePredictor(checkpoint)
     fitted, tested = (
         ask_scenes(predictor, held_out_scenes(library, labels, split, given.scenes, given.seed))
@@ -79,7 +80,7 @@ def main() -> None:
             class_names=checkpoint.class_names,
             preprocess=checkpoint.pose_sampling,
             calibration=calibration,
-            extra=checkpoint.extra,
+            extra={**checkpoint.extra, "shown_as": SHOWN_AS},
             tensors=checkpoint.tensors,
             storage="float16",
         )

@@ -80,9 +80,16 @@ def interval(hits: int, n: int, level: float = 0.95) -> list[float]:
     return [round(lower, 4), round(upper, 4)]
 
 
-def truth_of(label: str, vocabulary: Sequence[str]) -> str:
-    """Return what a model of this vocabulary should say: the action, "unknown", or "no person"."""
+def truth_of(
+    label: str, vocabulary: Sequence[str], shown_as: Mapping[str, str | None] | None = None
+) -> str:
+    """Return what a model of this vocabulary should say: the action, "unknown", or "no person".
+
+    Args:
+        shown_as: class -> the answer it counts for, of a model whose answers merge classes.
+    """
     name = SAME.get(label, label)
+    name = (shown_as or {}).get(name, name) or "unknown"
     if name == NO_PERSON:
         return NO_PERSON
     return name if name in vocabulary else "unknown"
@@ -158,7 +165,7 @@ def ask_poses(
         prediction = predictor.predict_tracks(poses_of(path, store), span=span_of(window))
         first = prediction.top(1)[0][0]
         answer = "unknown" if prediction.trust["unknown"] else first
-        truth = truth_of(window["label"], predictor.class_names)
+        truth = truth_of(window["label"], predictor.class_names, predictor.shown_as)
         yield Row(window=window, truth=truth, answer=answer, first_guess=first)
 
 

@@ -176,9 +176,9 @@ def test_the_class_without_a_name_is_never_an_answer_but_makes_it_unknown(predic
 
 
 def test_the_score_is_one_at_the_stored_limit(predictor):
-    assert predictor.unknown_score(torch.tensor([0.8, 0.15, 0.05])) == pytest.approx(1.0)
+    assert predictor.unknown_score(torch.tensor([0.15, 0.05, 0.8])) == pytest.approx(1.0)
     predictor.checkpoint.calibration.pop("unknown")
-    assert math.isnan(predictor.unknown_score(torch.tensor([0.7, 0.2, 0.1])))
+    assert math.isnan(predictor.unknown_score(torch.tensor([0.2, 0.1, 0.7])))
 
 
 def test_every_person_has_an_answer_in_the_json(predictor):
@@ -242,3 +242,16 @@ def test_decoded_frames_are_answered_like_the_file(tiny_pose_checkpoint, walkers
     torch.testing.assert_close(frames.probabilities, file.probabilities)
     one = predictor.predict_clip(replace(clip, frames=torch.zeros_like(clip.frames)))
     assert one.headline.startswith(NO_PERSON)
+
+
+def test_classes_that_poses_cannot_tell_apart_count_for_one_answer(predictor):
+    predictor.checkpoint.extra["shown_as"] = {"stand": "stand or wave", "wave": "stand or wave"}
+    merged = PosePredictor(predictor.checkpoint)
+    assert merged.class_names == ("stand or wave",)
+    logits = torch.log(torch.tensor([0.2, 0.5, 0.3]))
+    torch.testing.assert_close(merged.probabilities_at(logits, 1.0), torch.tensor([0.8, 0.2]))
+    predictor.checkpoint.extra["shown_as"] = {"stand": None}
+    dropped = PosePredictor(predictor.checkpoint)
+    assert dropped.class_names == ("wave",)
+    torch.testing.assert_close(dropped.probabilities_at(logits, 1.0), torch.tensor([0.3, 0.7]))
+    assert dropped.unnamed_probability(torch.tensor([0.3, 0.7])) == pytest.approx(0.7)

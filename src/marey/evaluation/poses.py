@@ -50,7 +50,9 @@ class SceneAnswer:
     """What a model said of one scene."""
 
     label: str
+    """Name of the right answer; `OTHER` where it has none."""
     source: str
+    """Where the actor's motion comes from, or which class of the model it is."""
     answer: str
     """The most probable known action."""
     probability: float
@@ -126,14 +128,14 @@ def answers_at(
     """Return what the model says of scenes at a temperature."""
     answers = []
     for scene in asked:
-        every = fuse((scene.logits / temperature).softmax(-1), scene.clips)
+        every = fuse(predictor.probabilities_at(scene.logits, temperature), scene.clips)
         known = every[predictor.known]
         best = int(known.argmax())
         probabilities = known / known.sum()
         answers.append(
             SceneAnswer(
-                label=scene.label,
-                source=scene.source,
+                label=predictor.shown_as[scene.label] or OTHER,
+                source=scene.source if scene.label == OTHER else scene.label,
                 answer=predictor.class_names[best],
                 probability=float(probabilities[best]),
                 unnamed_probability=predictor.unnamed_probability(every),
@@ -153,12 +155,12 @@ def fit_calibration(predictor: PosePredictor, asked: Sequence[SceneLogits]) -> d
         What goes into the checkpoint's calibration. "calibrated" is false: no real video took
         part, and real people move and are seen in other ways.
     """
-    names = predictor.checkpoint.class_names
-    truth = [names.index(scene.label) for scene in asked]
+    columns = [*predictor.class_names, None]
+    truth = [columns.index(predictor.shown_as[scene.label]) for scene in asked]
 
     def loss(temperature: float) -> float:
         chances = [
-            float(fuse((scene.logits / temperature).softmax(-1), scene.clips)[number])
+            float(fuse(predictor.probabilities_at(scene.logits, temperature), scene.clips)[number])
             for scene, number in zip(asked, truth, strict=True)
         ]
         return float(-np.log(np.maximum(chances, 1e-9)).mean())

@@ -127,9 +127,21 @@ class PosePredictor:
         self.device = torch.device(device)
         self._finder = finder
         names = checkpoint.class_names
+        shown = checkpoint.extra.get("shown_as") or {}
         other = checkpoint.extra.get("other_class")
-        self.known = [number for number, name in enumerate(names) if name != other]
-        self.class_names = tuple(names[number] for number in self.known)
+        self.shown_as: dict[str, str | None] = {
+            name: None if name == other else shown.get(name, name) for name in names
+        }
+        """Class of the model -> name of the answer it counts for; None: it has no name."""
+        self.class_names = tuple(
+            dict.fromkeys(name for name in self.shown_as.values() if name is not None)
+        )
+        self.known = list(range(len(self.class_names)))
+        columns = [*self.class_names, None]
+        places = [columns.index(name) for name in self.shown_as.values()]
+        self.merge = torch.zeros(len(names), len(columns)).scatter_(
+            1, torch.tensor(places)[:, None], 1.0
+        )
 
     @property
     def name(self) -> str:
@@ -312,20 +324,24 @@ class PosePredictor:
         return self.outputs(clips)["logits"]
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return probabilities (..., K) of logits (..., K), at the checkpoint's temperature."""
-        return (logits / self.checkpoint.temperature).softmax(-1)
+        """Return probabilities (..., K + 1) of logits of the model's classes, at the checkpoint's
+        temperature: of the K answers, and last of everything without a name."""
+        return self.probabilities_at(logits, self.checkpoint.temperature)
+
+    def probabilities_at(self, logits: Tensor, temperature: float) -> Tensor:
+        """Return the probabilities at a temperature."""
+        return (logits / temperature).softmax(-1) @ self.merge.to(logits)
 
     def unnamed_probability(self, probabilities: Tensor) -> float:
-        """Return how probable it is that none of the known actions is shown: that of the class of
-        all others, or, of a model without one, 1 less the largest.
+        """Return how probable it is that none of the known actions is shown: that of everything
+        without a name, or, of a model where all has a name, 1 less the largest.
 
         Args:
-            probabilities: (K,), the class without a name included.
+            probabilities: (K + 1,).
         """
-        named = probabilities[self.known]
-        if len(named) == len(probabilities):
-            return float(1 - named.max())
-        return float(1 - named.sum())
+        if None not in self.shown_as.values():
+            return float(1 - probabilities.max())
+        return float(probabilities[-1])
 
     def unknown_score(self, probabilities: Tensor) -> float:
         """Return how likely none of the known actions is shown: 1 is the limit beyond which the
@@ -334,7 +350,7 @@ class PosePredictor:
         The score is `unnamed_probability` over the stored limit (`evaluation.poses.fit_unknown`).
 
         Args:
-            probabilities: (K,), the class without a name included.
+            probabilities: (K + 1,), as `probabilities` gives them.
         """
         stored = (self.checkpoint.calibration or {}).get("unknown")
         if not stored:

@@ -90,6 +90,20 @@ VOCABULARY: dict[str, Sources] = {
 }
 """Action -> sources; the order is that of the model's classes."""
 
+SHOWN_AS: dict[str, str | None] = {
+    "wave or signal": "wave, point or signal",
+    "point": "wave, point or signal",
+    "kick": "fight: kick, punch or push",
+    "punch": "fight: kick, punch or push",
+    "push": "fight: kick, punch or push",
+    "fight": "fight: kick, punch or push",
+    "hug": None,
+    "sit": None,
+}
+"""Class of the network -> the answer it counts for, None: "unknown". Chosen after a look at 129
+labelled windows of real video (`results/real_people_labels.json`), on which the network does not
+tell these apart, and never finds the last two. A class that is not named here is its own answer."""
+
 TWO_PEOPLE = ("kick", "punch", "push", "shake hands", "hug", "fight", "point")
 """Actions that are mostly done to somebody, who then stands in the way of some keypoints."""
 
