@@ -25,7 +25,7 @@ def folder(tmp_path):
         )
         write_video(
             tmp_path / "set" / ("run" if k < 5 else "jump") / f"{k}.mp4",
-            frames.repeat(6, 1, 1, 1),
+            torch.cat([frames.roll(2 * shift, 3) for shift in range(6)]),
             10,
         )
     return tmp_path / "set"

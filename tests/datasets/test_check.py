@@ -137,6 +137,24 @@ def test_plain_pictures_are_not_compared():
     assert near_duplicates([black, black, None]) == []
 
 
+def test_stills_single_frames_and_empty_classes_are_found(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 255, (12, 3, 6, 8), generator=generator).to(torch.uint8)
+    moving = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    write_video(tmp_path / "a" / "moving.mp4", moving, 10)
+    write_video(tmp_path / "a" / "still.mp4", moving[:1].repeat(12, 1, 1, 1), 10)
+    write_video(tmp_path / "b" / "one.mp4", moving[5:6], 10)
+    (tmp_path / "empty").mkdir()
+    report = check_dataset(open_dataset(tmp_path), workers=1)
+    found = {(f.kind, f.paths) for f in report.findings if f.kind in ("still", "empty_class")}
+    assert found == {
+        ("still", ("a/still.mp4",)),
+        ("still", ("b/one.mp4",)),
+        ("empty_class", ()),
+    }
+    assert report.seconds == pytest.approx((0.1, 1.2, 1.2))
+
+
 def test_blocks_find_the_same_pairs_as_loops():
     rng = np.random.default_rng(0)
     prints = [rng.normal(128, 40, (3, 16, 16)).astype(np.float32) for _ in range(40)]
@@ -155,5 +173,6 @@ def test_findings_are_written_as_csv(folder, tmp_path):
 
 def test_real_videos_of_one_place_are_not_taken_for_duplicates(shared_dir):
     index = open_dataset(shared_dir / "data" / "ut_interaction")
-    few = replace(index, samples=index.samples[:24])
+    samples = index.samples[:24]
+    few = replace(index, samples=samples, class_names=tuple({s.label for s in samples}))
     assert check_dataset(few, workers=2).findings == []

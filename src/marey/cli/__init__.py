@@ -57,6 +57,8 @@ COMMAND_MODULES = (
 
 
 HELP = "Recognise human actions in video, and know how far to trust the answer."
+LONGEST = 1000
+"""Characters of an error that are printed."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 KEPT = {
@@ -174,5 +176,7 @@ def _remedy(error: OSError) -> str:
 
 def _complain(message: str, status: int) -> int:
     if message:  # `marey` alone has already printed its help
+        if len(message) > LONGEST:  # a damaged file may be quoted whole
+            message = f"{message[: LONGEST - 200]} ... {message[-200:]}"
         print(f"marey: {message}", file=sys.stderr)
     return status

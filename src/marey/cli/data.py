@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from marey.cli.options import DataFolder, Dataset, Json, RenderSeed, SplitBy, Workers
-from marey.cli.output import print_json, progress, say
+from marey.cli.output import counted, print_json, progress, say
 from marey.errors import UserError
 
 
@@ -67,6 +67,11 @@ def check(
     else:
         for finding in report.findings:
             print(f"{finding.kind:<15}{finding.message}")
+        for name, count in index.class_counts.items():
+            print(f"{'class':<15}{name}: {counted(count, 'video')}")
+        if report.seconds is not None:
+            shortest, median, longest = report.seconds
+            print(f"{'durations':<15}{shortest:.1f} to {longest:.1f} s, half below {median:.1f} s")
     counts = report.to_dict()["counts"]
     summary = (
         "; ".join(f"{count} {kind} ({MEANING[kind]})" for kind, count in counts.items())

@@ -3,6 +3,7 @@ tests."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from marey.cli.options import (
     SplitBy,
     TrainingData,
 )
-from marey.cli.output import print_json, say
+from marey.cli.output import counted, print_json, say
 from marey.errors import UserError
 
 
@@ -75,8 +76,9 @@ def train(
     )
     say(f"{result.out}: {result.steps} steps in {result.seconds:.0f} s, {best}")
     say(
-        f"score it: marey evaluate {result.out} --data DATA    use it: marey predict VIDEO "
-        f"--model {result.out}/best"
+        f"score it: {shlex.join(['marey', 'evaluate', str(result.out)])} --data "
+        f"{shlex.quote(config.data.path or 'DATA')}    use it: marey predict VIDEO --model "
+        f"{shlex.quote(str(result.out))}"
     )
 
 
@@ -270,6 +272,7 @@ def _say_report(report: dict[str, Any]) -> None:
             f"mean class accuracy {report['mean_class_accuracy']:.3f}  calibration error "
             f"{report['calibration_error']:.3f}  on {report['num_videos']} videos"
             + (f", {seen['num_videos']} of them trained on" if seen else "")
+            + f"; always the most frequent class: {report['majority']:.3f}"
         )
         if "too few groups" in report["interval"]:
             say(f"interval over {report['interval'].removeprefix('95% over ')}")
@@ -277,7 +280,7 @@ def _say_report(report: dict[str, Any]) -> None:
             accuracy = (
                 "no videos"
                 if row["accuracy"] is None
-                else f"{row['accuracy']:.2f} of {row['videos']}"
+                else f"{row['accuracy']:.0%} of {counted(row['videos'], 'video')}"
             )
             say(
                 f"  {row['class']}: {accuracy}"

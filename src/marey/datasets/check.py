@@ -33,6 +33,8 @@ MEANING = {
     "duplicate": "the same bytes twice",
     "near_duplicate": "the same pictures twice",
     "damaged": "readable in part",
+    "still": "one picture, nothing moves",
+    "empty_class": "a class without a video",
     "unseen_class": "a class of val or test without a training video",
     "unlabelled": "no label",
 }
@@ -63,6 +65,8 @@ class Report:
     index: DatasetIndex
     findings: list[Finding] = field(default_factory=list)
     num_readable: int = 0
+    seconds: tuple[float, float, float] | None = None
+    """Shortest, median and longest duration; None where no video could be read."""
 
     @property
     def errors(self) -> list[Finding]:
@@ -77,6 +81,7 @@ class Report:
             "layout": index.name,
             "num_videos": len(index),
             "readable": self.num_readable,
+            "seconds": self.seconds,
             "classes": index.class_counts,
             "note": index.note,
             "splits": {name: len(index.split(name)) for name in index.splits},
@@ -97,6 +102,8 @@ class _Look:
     damaged: str | None = None
     digest: str | None = None
     print_: np.ndarray | None = None
+    num_frames: int | None = None
+    seconds: float | None = None
 
 
 def check_dataset(
@@ -131,8 +138,15 @@ def check_dataset(
     findings += _same_bytes(index, looks)
     findings += _same_pictures(index, looks)
     findings += _about_splits(index)
+    findings += [
+        Finding("empty_class", (), f"class '{name}' has no video; add some, or remove its folder")
+        for name, count in index.class_counts.items()
+        if not count
+    ]
     readable = sum(look.error is None for look in looks)
-    return Report(index=index, findings=findings, num_readable=readable)
+    seconds = sorted(look.seconds for look in looks if look.seconds is not None)
+    durations = (seconds[0], seconds[len(seconds) // 2], seconds[-1]) if seconds else None
+    return Report(index=index, findings=findings, num_readable=readable, seconds=durations)
 
 
 def _look(sample: Sample, decode_all: bool, pictures: bool) -> _Look:
@@ -151,8 +165,14 @@ def _look(sample: Sample, decode_all: bool, pictures: bool) -> _Look:
             )
             if not pictures:
                 reader.frames_at([first])
-            return _Look(damaged=reader.damaged, digest=_digest(sample), print_=print_)
-    except VideoError as error:
+            return _Look(
+                damaged=reader.damaged,
+                digest=_digest(sample),
+                print_=print_,
+                num_frames=reader.num_frames,
+                seconds=reader.duration_seconds,
+            )
+    except (VideoError, OSError) as error:
         return _Look(error=str(error))
 
 
@@ -172,6 +192,9 @@ def _about_one(index: DatasetIndex, sample: Sample, look: _Look) -> Iterator[Fin
         yield Finding("missing", (name,), f"{name}: is not there; restore it or take its row out")
     elif look.error is not None:
         yield Finding("unreadable", (name,), look.error)
+    if look.num_frames == 1 or (look.print_ is not None and _is_still(look.print_)):
+        frames = "one frame" if look.num_frames == 1 else "three times the same picture"
+        yield Finding("still", (name,), f"{name}: {frames}; nothing moves, so it shows no action")
     if look.damaged:
         yield Finding("damaged", (name,), f"{name}: {look.damaged}; copy or download it again")
     if sample.label is None:
@@ -188,6 +211,11 @@ def _about_one(index: DatasetIndex, sample: Sample, look: _Look) -> Iterator[Fin
             (name,),
             f"{name}: labelled '{sample.label}', but its name says '{told}'; move it or rename it",
         )
+
+
+def _is_still(print_: np.ndarray) -> bool:
+    """Whether the three thumbnails of a video, in grey levels, are one picture."""
+    return bool(np.abs(print_ - print_[:1]).max() < 2.0)
 
 
 def class_in_name(stem: str, class_names: tuple[str, ...]) -> str | None:

@@ -191,8 +191,8 @@ class Packed:
         """
         if not 0 <= row < len(self.array):
             raise VideoError(
-                f"{self.path}: has clips 0 to {len(self.array) - 1}, the manifest names clip {row}; "
-                "pack the data again"
+                f"{self.path}: has clips 0 to {len(self.array) - 1}, the manifest names clip "
+                f"{row}; pack the data again"
             )
         return torch.from_numpy(np.array(self.array[row]))
 

@@ -163,8 +163,9 @@ def report_of(answers: Predictions) -> dict[str, Any]:
     """Compute every number from the answers; calling it on saved answers gives the same numbers.
 
     Intervals are those of `proportion_interval`, over groups where the data names enough of them.
-    "answers_at_95": which share of the videos, the most confident ones, is answered at 95 %
-    accuracy, and from which probability on; None where no share is.
+    "majority": accuracy of always answering the most frequent class. "answers_at_95": which share
+    of the videos, the most confident ones, is answered at 95 % accuracy, and from which probability
+    on; None where no share is.
     """
     labels = torch.tensor(answers.labels)
     first, five = (topk_correct(answers.probs, labels, k) for k in (1, 5))
@@ -175,6 +176,7 @@ def report_of(answers: Predictions) -> dict[str, Any]:
         "top5": five.double().mean().item(),
         "mean_class_accuracy": mean_class_accuracy(confusion),
         "num_videos": len(labels),
+        "majority": labels.bincount().max().item() / len(labels),
         "top1_interval": list(proportion_interval(first, answers.groups)),
         "top5_interval": list(proportion_interval(five, answers.groups)),
         "interval": "95% over " + interval_unit(answers.groups),

@@ -109,7 +109,10 @@ def evaluate(
 def order_part(answers: Answers) -> dict[str, Any]:
     """Return what the report says of the order: mean OrderAcc over the videos x shuffles, and
     chance."""
-    found = measure_order(answers)
+    try:
+        found = measure_order(answers)
+    except UserError as error:  # the other numbers stand
+        return {"order_accuracy": None, "text": f"OrderAcc: {error}"}
     unreadable = [entry["error"] for entry in answers.unreadable]
     return {**found, "unreadable": unreadable, "text": describe_order_accuracy(found)}
 

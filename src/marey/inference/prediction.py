@@ -61,6 +61,14 @@ class Prediction:
             return f"unknown: {reason}; nearest: {label} {probability:.0%}"
         return f"{label} {probability:.0%}"
 
+    def __str__(self) -> str:
+        """Return one line: the video, its first answers, and a doubt, where there is one."""
+        answers = ", ".join(f"{label} {p:.0%}" for label, p in self.top(3))
+        doubts = [word for word in ("unknown", "still", "damaged") if self.trust.get(word)]
+        return f"{self.video}: {answers}" + (f" ({', '.join(doubts)})" if doubts else "")
+
+    __repr__ = __str__
+
     def has_set(self, coverage: float = 0.9) -> bool:
         """Return whether a prediction set of this coverage was fitted."""
         return set_of(self.probabilities, self.calibration, coverage) is not None

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from marey.errors import UserError
 from marey.metrics.trust import fit_trust
 from marey.training.sampler import Key
 from marey.training.task import Batch
@@ -49,7 +50,9 @@ def embed(model: nn.Module, loader: Iterable[Batch], device: torch.device) -> di
         if "clip" not in batch:  # no video of this batch could be read
             continue
         outputs = model(batch["clip"].to(device))
-        deciding = outputs.get("deciding_embedding", outputs["embedding"])
+        deciding = outputs.get("deciding_embedding", outputs.get("embedding"))
+        if deciding is None:
+            raise UserError("the model returns no embedding, which trust is fitted on")
         found["embedding"].append(deciding.float().cpu())
         found["logits"].append(outputs["logits"].float().cpu())
         found["label"].append(batch["label"])

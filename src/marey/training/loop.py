@@ -277,7 +277,11 @@ class Run:
         groups = None if index is None else [sample.group for sample in index.samples]
         for name in ("best", "last"):
             model = load_checkpoint(self.out / name).model.to(device)
-            train, val = embed(model, known, device), embed(model, held_out, device)
+            try:
+                train, val = embed(model, known, device), embed(model, held_out, device)
+            except UserError as error:
+                self.progress.say(f"trust is not fitted: {error}")
+                return
             if len(train["label"]) == 0 or len(val["label"]) == 0:
                 return
             far = None
