@@ -243,15 +243,18 @@ def untrusted(path: str | Path, what: str) -> Iterator[None]:
     """Turn whatever reading a damaged file raises into one line that names the file.
 
     Args:
-        path: the file that is read in the block.
+        path: the file that is read in the block; a text names something that is no file.
         what: what it should hold, for example "a checkpoint's config.json".
 
     Raises:
-        UserError: for every error of `DAMAGE`; a UserError passes as it is.
+        UserError: for every error of `DAMAGE`. A UserError passes, with the path before it where it
+            lacks it.
     """
     try:
         yield
-    except UserError:
+    except UserError as error:
+        if isinstance(path, Path) and str(path) not in str(error):
+            raise type(error)(f"{path}: {error}") from error
         raise
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:160]
