@@ -81,7 +81,11 @@ def main() -> None:
             preprocess=checkpoint.pose_sampling,
             calibration=calibration,
             extra={**checkpoint.extra, "shown_as": SHOWN_AS},
-            tensors=checkpoint.tensors,
+            tensors={
+                name: values
+                for name, values in checkpoint.tensors.items()
+                if not name.startswith("trust_")  # of training's own fit on windows
+            },
             storage="float16",
         )
     if given.out is not None:

@@ -98,8 +98,8 @@ def measure(predictor: PosePredictor, data: Path, name: str, store: Path) -> dic
     baselines: dict[str, list[dict[str, Tensor]]] = {"keypoints": [], "pictures": []}
     coins: dict[str, list[Tensor]] = {"keypoints": [], "pictures": []}
     groups, alone = [], 0
-    for number, sample in enumerate(index.samples):
-        video = index.path(number)
+    for sample in index.samples:
+        video = sample.path
         found = poses_of(video, store)
         clips = cut_tracks(found, predictor.sampling)
         if not len(clips):
