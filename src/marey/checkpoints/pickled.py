@@ -43,8 +43,12 @@ def read_pickled(path: str | Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose text advises to run them
+        raise UserError(
+            f"{path}: holds Python objects besides tensors, which are never run, or is damaged; "
+            "save its state dict alone and try again"
+        ) from error
     except (
-        pickle.UnpicklingError,
         SafetensorError,
         RuntimeError,
         EOFError,

@@ -11,6 +11,7 @@ import io
 import os
 import shlex
 import sys
+from contextlib import nullcontext, redirect_stdout
 from typing import Annotated
 
 import typer
@@ -33,6 +34,7 @@ from marey.cli import (
     trust,
     watch,
 )
+from marey.cli.output import HarmlessText, say
 from marey.errors import UserError
 
 COMMAND_MODULES = (
@@ -112,8 +114,11 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status: 0, 1 (some files failed), 2 (a mistake), 130
     (interrupted)."""
+    is_help = not arguments or "--help" in arguments  # which Typer colours
+    plain = nullcontext() if is_help else redirect_stdout(HarmlessText(sys.stdout))
     try:
-        status = build_app()(args=arguments, prog_name="marey", standalone_mode=False) or 0
+        with plain:
+            status = build_app()(args=arguments, prog_name="marey", standalone_mode=False) or 0
         if status == INTERRUPTED:  # Typer turns Ctrl-C into this status without a word
             return _complain(what_is_kept(arguments), INTERRUPTED)
         return status
@@ -178,5 +183,5 @@ def _complain(message: str, status: int) -> int:
     if message:  # `marey` alone has already printed its help
         if len(message) > LONGEST:  # a damaged file may be quoted whole
             message = f"{message[: LONGEST - 200]} ... {message[-200:]}"
-        print(f"marey: {message}", file=sys.stderr)
+        say(f"marey: {message}")
     return status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,70 @@ from typing import Any, TypeVar
 from marey.files import finite
 
 Item = TypeVar("Item")
+
+
+CONTROLS = (
+    *range(9),
+    *range(11, 32),
+    *range(127, 160),
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+)
+"""Characters that move the cursor, colour or reorder text in a terminal; not tab and line break."""
+ESCAPED = {code: f"\\u{code:04x}" for code in CONTROLS}
+
+
+def harmless(text: str) -> str:
+    """Return a text whose control characters are written out, as JSON writes them.
+
+    Names of files, classes and models come from strangers; a terminal would obey what is in them.
+
+    >>> harmless("a\x1b[2Jb")
+    'a\\\\u001b[2Jb'
+    """
+    return text.translate(ESCAPED)
+
+
+class HarmlessText(io.TextIOBase):
+    """A text stream before another one, that writes control characters out.
+
+    Args:
+        stream: where the text goes.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, made harmless, and return its length."""
+        self.stream.write(harmless(text))
+        return len(text)
+
+    def writable(self) -> bool:
+        """Say that it can be written to."""
+        return True
+
+    def flush(self) -> None:
+        """Send on what is held back."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Return no, so that nothing sends colours through it, which would be written out."""
+        return False
+
+    def fileno(self) -> int:
+        """Return the number of the file below."""
+        return int(self.stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream below."""
+        return str(self.stream.encoding)
+
+    @property
+    def buffer(self) -> Any:
+        """The bytes below."""
+        return self.stream.buffer
 
 
 def print_json(document: Any) -> None:
@@ -21,7 +86,7 @@ def print_json(document: Any) -> None:
 
 def say(text: str) -> None:
     """Print a line for the person at the terminal on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def counted(number: int, noun: str) -> str:

@@ -88,4 +88,5 @@ def create_model(name: str, **arguments: Any) -> nn.Module:
     try:
         return model_type(**arguments)
     except TypeError as error:
-        raise UserError(f"model '{name}': {error}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model '{name}': {reason}") from error

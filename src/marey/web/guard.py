@@ -193,7 +193,7 @@ class WatchedRequest:
             policy = FILE_POLICY
         added = {
             b"content-security-policy": policy.encode(),
-            b"referrer-policy": b"no-referrer",
+            b"referrer-policy": b"same-origin",
             b"x-content-type-options": b"nosniff",
             b"x-frame-options": b"DENY",
             b"cross-origin-opener-policy": b"same-origin",
@@ -208,7 +208,8 @@ class WatchedRequest:
 def is_foreign(headers: dict[bytes, bytes]) -> bool:
     """Return whether a browser sent a request for a page of another site.
 
-    Programs send neither of the two headers that browsers send.
+    Programs send neither of the two headers that browsers send. A browser sends the origin "null"
+    for a form of a page whose policy is "no-referrer", so that is not ours.
     """
     if headers.get(b"sec-fetch-site", b"same-origin") not in (b"same-origin", b"none"):
         return True

@@ -59,8 +59,7 @@ async function askPreview() {
     note.textContent = "A preview made by the server, without sound.";
   } catch (error) {
     if (file !== mine) return;
-    show(note, false);
-    show(byId("screen"), false);
+    clearFile();
     onProblem(error.message);
   }
 }

@@ -58,7 +58,7 @@ function choose(file) {
   const limit = server.limits.megabytes;
   if (file.size > limit * 1e6) { problem(`${file.name} has ${Math.ceil(file.size / 1e6)} MB, this server takes up to ${limit} MB; cut the video or make it smaller.`); return; }
   if (file.size === 0) { problem(`${file.name} is empty; choose another file.`); return; }
-  player.setFile(file, problem);
+  player.setFile(file, (text) => { byId("go").disabled = true; problem(text); });
   byId("go").disabled = false;
 }
 
@@ -134,6 +134,7 @@ function showVerdict({ verdict, predictions, why, warnings }) {
   show(byId("bars-block"), predictions.length > 0);
   bars(byId("bars"), predictions.map(({ label, probability }) => [label, probability]));
   byId("why").replaceChildren(...why.map((text) => make("li", { text })));
+  show(byId("why-title"), why.length > 0);
   show(answer);
   byId("headline").focus({ preventScroll: matchMedia("(min-width: 860px)").matches });
 }
