@@ -45,8 +45,8 @@ def read_pickled(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # whose text advises to run them
         raise UserError(
-            f"{path}: holds Python objects besides tensors, which are never run, or is damaged; "
-            "save its state dict alone and try again"
+            f"{path}: not readable as weights only; the file is damaged or holds Python objects, "
+            "which are never run: save its state dict alone and try again"
         ) from error
     except (
         SafetensorError,

@@ -129,8 +129,10 @@ export function setPeople(found) {
     return make("li", {}, make("button", { type: "button", onclick: () => play(person.from_seconds, person.to_seconds) },
       dot, `Person ${person.track}${says}, ${clock(person.from_seconds)} to ${clock(person.to_seconds)}`));
   }));
-  const count = found.people.length;
-  byId("people-note").textContent = count ? `${count} ${count === 1 ? "person" : "people"} followed.` : "Nobody was found.";
+  const tracks = found.people.length;
+  const most = Math.max(0, ...found.people.map(({ from_seconds: now }) => found.people.filter((other) => other.from_seconds <= now && now <= other.to_seconds).length));
+  const together = `${most} ${most === 1 ? "person" : "people"}${tracks > most ? ` at once, followed in ${tracks} stretches` : " followed"}.`;
+  byId("people-note").textContent = tracks ? together : "Nobody was found.";
 }
 
 export function showPeople() {
