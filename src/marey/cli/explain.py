@@ -32,6 +32,9 @@ def explain(
     label: Annotated[
         str | None, typer.Option(help="Explain this class instead of the first answer.")
     ] = None,
+    random_maps: Annotated[
+        int, typer.Option(min=2, help="Random maps that the map is compared with; fewer is faster.")
+    ] = 100,
     blur: Blur = None,
     json: Json = False,
 ) -> None:
@@ -66,6 +69,7 @@ def explain(
         layer=layer,
         head=head,
         label=label,
+        random_maps=random_maps,
     )
     if json:
         print_json(facts)

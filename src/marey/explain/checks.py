@@ -26,8 +26,10 @@ from marey.explain.faithfulness import Score, blurred_clip
 
 RANDOM_MAPS = 100
 """Half with independent patches, half smooth."""
-STEPS = 5
+STEPS = 4
 """Points of each curve after the first."""
+ORDERS = 40
+"""Most random orders of the frames."""
 LEVEL = 0.05
 SAME_MAP = 0.5
 """Rank correlation from which the map of a model with shuffled weights counts as the same map."""
@@ -104,7 +106,7 @@ def check_map(
     gains = map_gains(score, clip, [relevance, centred_blob(T, h, w), *independent, *smooth])
     frames = relevance.flatten(1).sum(1)
     orders = [frames.argsort(descending=True)]
-    orders += [torch.randperm(T, generator=generator) for _ in range(random_maps)]
+    orders += [torch.randperm(T, generator=generator) for _ in range(min(ORDERS, random_maps))]
     means = temporal_deletions(score, clip, orders)
     return MapChecks(
         gain=gains[0],

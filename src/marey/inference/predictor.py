@@ -198,7 +198,7 @@ class Predictor:
             calibration=None if labels is not None or "damaged" in trust else self.calibration,
             scores=self.scores(outputs),
         )
-        if prediction.has_set():
+        if prediction.has_set() and not trust.get("unknown"):  # none of the classes may be shown
             trust["set"] = prediction.set()
         return prediction
 
