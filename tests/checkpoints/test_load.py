@@ -60,8 +60,9 @@ def test_the_wheel_carries_the_weights_where_they_are_looked_for():
     )
 
 
-def test_the_short_name_loads_a_bundled_model():
-    assert load_checkpoint("marey-mini").source == "marey-mini"
+def test_the_short_name_is_the_model_of_poses_and_rgb_the_one_of_pixels():
+    assert load_checkpoint("marey-mini").task == "poses"
+    assert load_checkpoint("marey-mini-rgb").task == "clips"
 
 
 def test_bundled_checkpoints_load_and_stay_small():

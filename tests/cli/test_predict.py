@@ -166,12 +166,13 @@ def test_calibrated_is_said_only_where_something_was_fitted(
     for model, labels, calibrated in (
         (tiny_checkpoint, (), True),
         (plain, (), False),
-        ("marey-mini", ("--labels", "walk,run"), False),
+        ("marey-mini-rgb", ("--labels", "walk,run"), False),
     ):
         assert run(["predict", str(day_and_night), "--model", str(model), *labels, "--json"]) == 0
         trust = json.loads(capsys.readouterr().out)["results"][0]["trust"]
         assert trust["calibrated"] is calibrated
-    assert run(["predict", str(day_and_night), "--labels", "walk,run"]) == 0
+    named = ["--model", "marey-mini-rgb", "--labels", "walk,run"]
+    assert run(["predict", str(day_and_night), *named]) == 0
     shown = capsys.readouterr().out
     assert "relative to the names given, not calibrated" in shown
     assert "trust: calibrated" not in shown

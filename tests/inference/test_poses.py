@@ -255,3 +255,16 @@ def test_classes_that_poses_cannot_tell_apart_count_for_one_answer(predictor):
     assert dropped.class_names == ("wave",)
     torch.testing.assert_close(dropped.probabilities_at(logits, 1.0), torch.tensor([0.3, 0.7]))
     assert dropped.unnamed_probability(torch.tensor([0.3, 0.7])) == pytest.approx(0.7)
+
+
+def test_without_legs_only_what_arms_do_is_named(predictor):
+    always(predictor, [0.0, 6.0, 0.0])
+    keypoints = standing()
+    keypoints[:, 11:, 2] = 0.05
+    alone = predictor.predict_tracks(tracks(track(1, keypoints)))
+    assert alone.headline.startswith("unknown: neither hips nor legs are seen; nearest: stand")
+    assert alone.persons[0].unknown is True
+    predictor.class_names = ("stand", "wave, point or signal")
+    always(predictor, [0.0, 0.0, 6.0])
+    waves = predictor.predict_tracks(tracks(track(1, keypoints)))
+    assert waves.headline == "wave, point or signal 100%"

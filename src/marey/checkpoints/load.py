@@ -67,8 +67,6 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         return load_folder(WEIGHTS_FOLDER / text, source=text)
     folder = Path(source)
     if not folder.exists():
-        if text in RENAMED:
-            return load_folder(WEIGHTS_FOLDER / RENAMED[text], source=text)
         if "/" in text or "\\" in text or not bundled_names():
             bundled = ", ".join(bundled_names()) or "none"
             raise UserError(

@@ -23,8 +23,8 @@ def register(app: typer.Typer) -> None:
 def detect(
     videos: Videos,
     model: Annotated[
-        str, typer.Option(help="Bundled name or checkpoint folder.")
-    ] = "marey-mini-detect",
+        str, typer.Option(help="Model of poses, or one that detects: a name or a folder.")
+    ] = "marey-mini",
     persons: Persons = "auto",
     every: Annotated[float, typer.Option(help="Seconds between key frames.")] = 1.0,
     min_score: Annotated[
@@ -41,7 +41,7 @@ def detect(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Find every person once a second, name what each does, and follow them through the video."""
+    """Follow every person through the video, and name what each does once a second."""
     from marey.errors import UserError
     from marey.inference.load import load_detector
     from marey.inference.predictor import videos_in

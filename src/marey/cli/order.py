@@ -16,8 +16,12 @@ def order(
         typer.Argument(metavar="VIDEO...", help="Videos, folders of frames or of videos."),
     ],
     model: Annotated[
-        str, typer.Option(help="Model with directed attention: a name or a folder.")
-    ] = "marey-mini-order",
+        str,
+        typer.Option(
+            help="Model with directed attention over a person's moments (marey-mini) or over "
+            "frames (marey-mini-order): a name or a folder."
+        ),
+    ] = "marey-mini",
     shuffle: Annotated[
         int | None, typer.Option(help="Shuffle the frames with this seed first.")
     ] = None,
@@ -26,26 +30,28 @@ def order(
         typer.Option(metavar="START END", help="Part of the video, in seconds."),
     ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="How the order is read: path (the paper's: the heaviest path of the attention), "
             "sort (every pair votes) or oriented (neighbours by appearance, direction by the "
-            "attention; best)."
+            "attention; best). Default: oriented for poses, else path."
         ),
-    ] = "path",
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for a picture per video: matrix, path, strips.")
     ] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Recover the order of a video's frames from a model's directed attention, and say how well."""
+    """Recover the order of a person's moments, or of a video's frames, from a model's directed
+    attention, and say how well."""
     from marey.checkpoints.load import load_checkpoint
     from marey.cli.output import print_json, say
     from marey.inference.order import order_many
     from marey.inference.predictor import videos_in
 
     checkpoint = load_checkpoint(model)
+    method = method or ("oriented" if checkpoint.task == "poses" else "path")
     entries = []
     given = videos_in(videos)
     for found, entry in order_many(

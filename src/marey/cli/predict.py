@@ -295,6 +295,8 @@ def _why_rejected(rejection: dict[str, Any]) -> str:
 def _why_unknown(trust: dict[str, Any]) -> str:
     if trust.get("none_of_these"):
         return f"none of the names given; nearer is '{trust['nearest_other']}'"
+    if trust.get("ood_score") is not None and trust["ood_score"] <= trust["ood_threshold"]:
+        return str(trust["reason"])
     if "far" not in trust:
         return (
             f"{trust.get('reason') or 'unlike the training data'} (OOD score "

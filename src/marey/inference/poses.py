@@ -25,6 +25,7 @@ from marey.models.outputs import outputs_of
 from marey.persons.pose_tracks import PoseTracks, poses_of_frames, read_poses
 from marey.persons.poses import PoseFinder
 from marey.persons.sources import pose_finder
+from marey.transforms.keypoints import NUM_KEYPOINTS, TRUNK
 from marey.transforms.pose_clip import PoseSampling
 from marey.video.clip import Clip
 from marey.video.decode import open_video
@@ -35,6 +36,19 @@ BATCH_SIZE = 64
 
 POSE_FPS = 12.5
 """Frames a second in which people are looked for."""
+
+ARM_ACTIONS = (
+    "fight: kick, punch or push",
+    "hug",
+    "shake hands",
+    "throw or dribble",
+    "wave, point or signal",
+)
+"""Actions that can be named where no leg is seen."""
+
+MIN_LEGS = 0.25
+"""Share of the moments in which something of hips and legs is seen, below which other actions are
+not named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +62,14 @@ class PersonAnswer:
     """1 is the stored limit; NaN where the checkpoint has none."""
     start_seconds: float
     end_seconds: float
+    needs_legs: bool = False
+    """Whether the first action cannot be told without legs, and none were seen."""
 
     @property
     def unknown(self) -> bool | None:
         """Whether no known action is likely enough; None where the checkpoint has no limit."""
+        if self.needs_legs:
+            return True
         return None if math.isnan(self.unknown_score) else self.unknown_score > 1
 
     def caption(self, class_names: Sequence[str]) -> str:
@@ -88,11 +106,21 @@ class PoseAnswer:
     """1 is the stored limit."""
     agreement: float
     """Share of the windows, by their say, whose own answer is the video's."""
+    needs_legs: bool
+    """Whether the first action cannot be told without legs, and none were seen."""
     persons: tuple[PersonAnswer, ...]
     """The person with most to say first."""
     clips: PoseClips
     label_embedding: Tensor | None = None
     """(E,), the mean over windows, by their say; None where the model predicts none."""
+
+    @property
+    def unknown(self) -> bool | None:
+        """Whether no known action is likely enough, or it cannot be told without legs; None where
+        the checkpoint has no limit."""
+        if self.needs_legs:
+            return True
+        return None if math.isnan(self.unknown_score) else self.unknown_score > 1
 
     @property
     def somebody(self) -> bool:
@@ -291,6 +319,7 @@ class PosePredictor:
                 unnamed_probability=1.0,
                 unknown_score=float("nan"),
                 agreement=float("nan"),
+                needs_legs=False,
                 persons=(),
                 clips=clips,
             )
@@ -310,7 +339,8 @@ class PosePredictor:
             unnamed_probability=self.unnamed_probability(fused_every),
             unknown_score=self.unknown_score(fused_every),
             agreement=float(agree @ clips.weight / clips.weight.sum().clamp_min(1e-9)),
-            persons=self._persons(shown, every, clips),
+            needs_legs=labels is None and self.needs_legs(fused, clips, range(len(clips))),
+            persons=self._persons(shown, every, clips, named=labels is not None),
             clips=clips,
             label_embedding=None if meant is None else fuse(F.normalize(meant, dim=-1), clips),
         )
@@ -343,6 +373,16 @@ class PosePredictor:
             return float(1 - probabilities.max())
         return float(probabilities[-1])
 
+    def needs_legs(self, fused: Tensor, clips: PoseClips, rows: Sequence[int]) -> bool:
+        """Return whether the first action of fused probabilities (K,) cannot be told without legs,
+        and none were seen in these windows."""
+        if self.class_names[int(fused.argmax())] in ARM_ACTIONS:
+            return False
+        chosen = list(rows)
+        legs = (clips.clips[chosen][:, :, TRUNK[2] : NUM_KEYPOINTS, 2] > 0).any(-1)  # (W, T)
+        share = clips.weight[chosen] / clips.weight[chosen].sum().clamp_min(1e-9)
+        return float(share @ legs.to(share).mean(-1)) < MIN_LEGS
+
     def unknown_score(self, probabilities: Tensor) -> float:
         """Return how likely none of the known actions is shown: 1 is the limit beyond which the
         answer is "unknown".
@@ -357,7 +397,9 @@ class PosePredictor:
             return float("nan")
         return self.unnamed_probability(probabilities) / float(stored["threshold"])
 
-    def _persons(self, shown: Tensor, every: Tensor, clips: PoseClips) -> tuple[PersonAnswer, ...]:
+    def _persons(
+        self, shown: Tensor, every: Tensor, clips: PoseClips, *, named: bool
+    ) -> tuple[PersonAnswer, ...]:
         answers = []
         whole = fuse_by_track(every, clips)
         length = self.sampling.seconds
@@ -371,6 +413,7 @@ class PosePredictor:
                 unknown_score=self.unknown_score(whole[number]),
                 start_seconds=max(0.0, min(starts)),
                 end_seconds=max(starts) + length,
+                needs_legs=not named and self.needs_legs(probabilities, clips, mine),
             )
             answers.append((say, person))
         answers.sort(key=lambda pair: -pair[0])
@@ -385,6 +428,15 @@ class PosePredictor:
         if labels is not None:
             return {**trust, "relative_to_labels": True, **self._none_of_these(answer, labels)}
         score = answer.unknown_score
+        if answer.needs_legs:
+            shown = None if math.isnan(score) else round(score, 4)
+            return {
+                **trust,
+                "ood_score": shown,
+                "ood_threshold": 1.0,
+                "unknown": True,
+                "reason": "neither hips nor legs are seen",
+            }
         if math.isnan(score):
             return {**trust, "ood_score": None, "unknown": None}
         return {

@@ -4,7 +4,6 @@ memory."""
 from __future__ import annotations
 
 import csv
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -241,13 +240,12 @@ def pose_timeline(
     windows = []
     for start, end in windows_of(duration, window_seconds, step_seconds):
         answer = predictor.answer(found, (start, end))
-        score = answer.unknown_score
         windows.append(
             Window(
                 start_seconds=start,
                 end_seconds=end,
                 probabilities=answer.probabilities,
-                unknown=None if math.isnan(score) else score > 1,
+                unknown=answer.unknown,
             )
         )
     return merge_windows(windows, predictor.class_names)

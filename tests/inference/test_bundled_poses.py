@@ -1,0 +1,112 @@
+"""What the bundled model of poses says of a rendered walk, and of what it should be careful with.
+
+`walk_poses.npz` holds the poses that `marey pose` finds in examples/walk.mp4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
+from marey.inference.poses import PosePredictor
+from marey.persons.pose_tracks import PoseTracks
+from marey.transforms.keypoints import MIRRORED
+
+Keypoints = np.ndarray
+CAREFUL = 0.5
+"""A wrong action may be named below this probability, never above."""
+
+
+@pytest.fixture(scope="module")
+def predictor() -> PosePredictor:
+    return PosePredictor(load_checkpoint("marey-mini"))
+
+
+@pytest.fixture(scope="module")
+def walk() -> PoseTracks:
+    return PoseTracks.load(Path(__file__).with_name("walk_poses.npz"))
+
+
+def changed(found: PoseTracks, change: Callable[[Keypoints], Keypoints]) -> PoseTracks:
+    """Return the poses with every person's keypoints (F, 17, 3) changed."""
+    tracks = tuple(
+        replace(track, keypoints=change(track.keypoints.copy())) for track in found.tracks
+    )
+    return replace(found, tracks=tracks)
+
+
+def mirrored(keypoints: Keypoints) -> Keypoints:
+    keypoints = keypoints[:, list(MIRRORED)]
+    keypoints[..., 0] = 1 - keypoints[..., 0]
+    return keypoints
+
+
+def upside_down(keypoints: Keypoints) -> Keypoints:
+    keypoints[..., 1] = 1 - keypoints[..., 1]
+    return keypoints
+
+
+def torso_only(keypoints: Keypoints) -> Keypoints:
+    keypoints[:, 11:, 2] = 0.05
+    return keypoints
+
+
+def tiny_and_shaky(keypoints: Keypoints) -> Keypoints:
+    """Somebody of 16 pixels in a frame of 720: keypoints are off by a seventh of the height."""
+    random = np.random.default_rng(0)
+    keypoints[..., :2] *= 0.03
+    keypoints[..., :2] += random.normal(0, 0.003, keypoints[..., :2].shape)
+    keypoints[..., 2] *= 0.6
+    return keypoints
+
+
+def noise(keypoints: Keypoints) -> Keypoints:
+    keypoints[..., :2] = np.random.default_rng(0).uniform(0, 1, keypoints[..., :2].shape)
+    return keypoints
+
+
+def test_it_is_small():
+    folder = WEIGHTS_FOLDER / "marey-mini"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 10 * 2**20
+
+
+@pytest.mark.parametrize("change", [lambda keypoints: keypoints, mirrored])
+def test_a_walk_is_a_walk_in_a_mirror_too(predictor, walk, change):
+    prediction = predictor.predict_tracks(changed(walk, change))
+    assert prediction.top(1)[0][0] == "walk"
+    assert prediction.trust["unknown"] is False
+
+
+@pytest.mark.parametrize("change", [upside_down, torso_only, tiny_and_shaky, noise])
+def test_what_cannot_be_seen_well_is_no_confident_action(predictor, walk, change):
+    prediction = predictor.predict_tracks(changed(walk, change))
+    assert prediction.trust["unknown"] or prediction.top(1)[0][1] < CAREFUL
+
+
+def test_a_still_picture_of_a_walk_stands(predictor, walk):
+    def still(keypoints: Keypoints) -> Keypoints:
+        return np.repeat(keypoints[:1], len(keypoints), axis=0)
+
+    prediction = predictor.predict_tracks(changed(walk, still))
+    assert prediction.trust["unknown"] or prediction.top(1)[0][0] == "stand"
+
+
+def test_thirty_walkers_walk(predictor, walk):
+    (track,) = walk.tracks
+    crowd = tuple(
+        replace(
+            track,
+            number=number,
+            keypoints=track.keypoints + np.array([0.1 * number, 0, 0], np.float32),
+            boxes_xyxy=track.boxes_xyxy + np.array([0.1 * number, 0] * 2, np.float32),
+        )
+        for number in range(30)
+    )
+    prediction = predictor.predict_tracks(replace(walk, tracks=crowd))
+    assert prediction.top(1)[0][0] == "walk"
+    assert len(prediction.persons) == 30
