@@ -116,7 +116,7 @@ def test_files_that_are_something_else(tmp_path):
         UserError, match=r"1 missing \(blocks.1.temporal_fc.bias\), 1 unexpected \(surprise\)"
     ):
         load_released(tmp_path / "part.pyth", num_heads=3)
-    (tmp_path / "noise.pyth").write_bytes(b"noise")
+    (tmp_path / "noise.pyth").write_bytes(b"noise" * 100)
     with pytest.raises(UserError, match="noise.pyth: not readable as weights only"):
         load_released(tmp_path / "noise.pyth")
     with pytest.raises(UserError, match=r"absent.pyth: no such file"):
