@@ -41,7 +41,7 @@ def test_agreement_is_the_share_of_views_with_the_answer(
 
 def test_the_json_entry_has_the_documented_keys(tiny_checkpoint: Path, day_and_night: Path) -> None:
     entry = marey.Predictor.load(tiny_checkpoint)(day_and_night).to_dict()
-    assert list(entry) == ["video", "predictions", "frame_seconds", "trust", "error"]
+    assert list(entry) == ["video", "headline", "predictions", "frame_seconds", "trust", "error"]
     assert entry["error"] is None
     assert sum(answer["probability"] for answer in entry["predictions"]) == pytest.approx(
         1, abs=1e-4
