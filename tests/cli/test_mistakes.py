@@ -224,3 +224,39 @@ def test_an_interrupted_evaluation_goes_on_behind_what_it_answered(
     assert json.loads(done.stdout)["num_videos"] == 24
     assert json.loads(done.stdout) == json.loads(plain.stdout)
     assert not list(parts.rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["empty", "garbage"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "check", "pack", "corrupt", "features"])
+def test_one_bad_file_is_named_and_the_others_are_done(
+    command: str,
+    damage: str,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "data"
+    for label in ("bright", "dark"):
+        write_video(data / label / "good.mp4", noise(12, len(label)), 10)
+    bad = data / "dark" / "bad.mp4"
+    bad.write_bytes(b"" if damage == "empty" else b"no video" * 99)
+    words = {
+        "predict": ["predict", str(data), "--model", str(tiny_checkpoint)],
+        "evaluate": ["evaluate", str(tiny_checkpoint), "--data", str(data)],
+        "check": ["data", "check", str(data)],
+        "pack": ["data", "pack", str(data), "--out", str(tmp_path / "out"), "--workers", "1"],
+        "corrupt": ["corrupt", str(data), "--out", str(tmp_path / "out"), "--workers", "1"],
+        "features": [
+            "features",
+            str(data),
+            "--out",
+            str(tmp_path / "out"),
+            "--encoder",
+            str(tiny_checkpoint),
+        ],
+    }[command]
+    assert run(words) == 1
+    printed = capsys.readouterr()
+    assert "bad.mp4" in printed.out + printed.err
+    assert "Traceback" not in printed.err

@@ -93,7 +93,7 @@ def iterate_live(
         with _open(source, growing, idle_seconds) as container:
             if not container.streams.video:
                 raise VideoError(f"{source}: no video stream; watch needs a source with pictures")
-            for last, frame in _in_time(_decoded(container, notice), notice):
+            for last, frame in _in_time(_decoded(source, container, notice), notice):
                 yield last, _rgb(frame)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, VideoError):
@@ -112,12 +112,12 @@ def iterate_live(
         )
 
 
-def _decoded(container: Any, notice: Notice) -> Iterator[Any]:
+def _decoded(source: str, container: Any, notice: Notice) -> Iterator[Any]:
     """Frames of the first video stream; undecodable packets are counted and passed over."""
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise VideoError(
-            f"{container.name}: its codec cannot be decoded here; send H.264, for instance"
+            f"{source}: its codec cannot be decoded here; send H.264, for instance"
         )
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     lost = good = 0
