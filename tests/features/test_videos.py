@@ -75,7 +75,7 @@ def test_other_weights_and_a_changed_file_have_other_keys(encoder, index, tmp_pa
 
 def test_encoders_that_do_not_go_together_are_named():
     for source in ("frames+frames", "frames+hf:x/y", "poses+poses"):
-        with pytest.raises(UserError, match="one encoder of clips, one of poses or both"):
+        with pytest.raises(UserError, match="one encoder of clips and any of motion, crops, poses"):
             VideoEncoder(source)
 
 

@@ -151,11 +151,11 @@ def walking(video, **_):
     )
 
 
-@pytest.mark.parametrize("encoder", ["poses", "frames+poses"])
+@pytest.mark.parametrize("encoder", ["poses", "frames+motion+poses"])
 def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatch, capsys, encoder):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("marey.features.videos.read_poses", walking)
-    monkeypatch.setattr("marey.inference.predictor.read_poses", walking)
+    for module in ("video_vectors", "pose_cache"):
+        monkeypatch.setattr(f"marey.features.{module}.read_poses", walking)
     words = ["--encoder", encoder, "--views", "1", "--folds", "3", "--json"]
     assert run(["teach", str(folder), "--out", str(tmp_path / "m"), *words]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -168,7 +168,7 @@ def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatc
     assert predictor(folder / "stand" / "1.mp4", trust="full").trust["stability"] is None
     run(["evaluate", str(tmp_path / "m"), "--data", str(folder), "--json"])
     assert json.loads(capsys.readouterr().out)["top1"] > 0.9
-    with pytest.raises(UserError, match="reads poses"):
+    with pytest.raises(UserError, match="poses of the video"):
         predictor.outputs(torch.zeros(1, 8, 3, 160, 160))
 
 

@@ -14,7 +14,10 @@ from marey.cli.output import print_json, say
 
 Encoder = Annotated[
     str,
-    typer.Option(help="auto, frames, poses, frames+poses, hf:ID, torchvision:NAME, hf:ID+poses."),
+    typer.Option(
+        help="auto; frames, hf:ID or torchvision:NAME; motion, crops, poses; sums such as "
+        "frames+motion+poses."
+    ),
 ]
 Shots = Annotated[
     int | None, typer.Option(min=2, help="Use this many videos of each class, drawn at random.")

@@ -4,6 +4,7 @@ changes."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +24,16 @@ def cached_poses(
     fps: float = 12.5,
     max_people: int = 10,
     finder: PoseFinder | None = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    **limits: Any,
 ) -> PoseTracks:
     """Return `read_poses` of a video, found now where they are not stored.
 
     Args:
         cache: where they are stored, under the file's path, size and time and every setting. With
             boxes from elsewhere (`PoseFinder.trust_detector`) nothing is stored.
-        fps, max_people, finder: as of `read_poses`.
+        fps, max_people, finder, start_seconds, end_seconds, limits: as of `read_poses`.
 
     Raises:
         VideoError: if the video cannot be read.
@@ -37,7 +41,15 @@ def cached_poses(
     finder = pose_finder("auto") if finder is None else finder
 
     def find() -> PoseTracks:
-        return read_poses(video, fps=fps, max_people=max_people, finder=finder)
+        return read_poses(
+            video,
+            fps=fps,
+            max_people=max_people,
+            finder=finder,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            **limits,
+        )
 
     if finder.trust_detector or not Path(video).exists():
         return find()
@@ -48,6 +60,7 @@ def cached_poses(
         fps=fps,
         max_people=max_people,
         finder=finder.settings(),
+        stretch=[start_seconds, end_seconds],
     )
     stored = cache.get_or_make(key, lambda: to_tensors(find()))
     return from_tensors(stored)

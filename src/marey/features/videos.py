@@ -2,7 +2,7 @@
 
     encoded = encode_videos("frames+poses", index, views=3)
     encoded.features            # (N, V, E): N readable videos, V temporal views
-    encoded.blocks              # [E of frames, E of poses]
+    encoded.blocks              # [E of frames, E of poses]: widths of the parts
 
 Interrupted, the next call goes on: what is stored in the cache is not computed again.
 """
@@ -11,25 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from marey.checkpoints.encoders import LoadedEncoder, load_encoder
 from marey.datasets.clips import VideoViews
 from marey.datasets.index import DatasetIndex, Sample, subset
+from marey.datasets.pack import open_packed
 from marey.errors import UserError, VideoError
 from marey.features.cache import FeatureCache, cache_key
-from marey.features.poses import pose_vector
+from marey.features.video_vectors import VECTOR_DIMS, VERSION, VideoVectors, joined
 from marey.files import file_identity, weights_digest
-from marey.persons.pose_tracks import read_poses
+from marey.persons.poses import PoseFinder
+from marey.video.clip import Clip
 
 Tick = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
-
-
-POSES = "poses"
-"""The encoder that describes people's poses (`features.poses`); it reads the file, not a clip."""
 
 
 @dataclass(kw_only=True)
@@ -62,12 +61,14 @@ class VideoEncoder:
     """One or several encoders side by side.
 
     Args:
-        source: names joined by "+": what `load_encoder` takes, and at most one "poses".
+        source: names joined by "+": at most one that `load_encoder` takes, and any of
+            `VECTOR_DIMS`, which are measured of the video and not of a clip.
         device: where the network runs.
         loaded: the encoder of clips, where it is already loaded.
+        finder: who finds the people.
 
     Raises:
-        UserError: if a name is unknown, or two encoders of clips are named.
+        UserError: if a name is unknown or given twice, or two encoders of clips are named.
     """
 
     def __init__(
@@ -76,22 +77,38 @@ class VideoEncoder:
         *,
         device: str | torch.device = "cpu",
         loaded: LoadedEncoder | None = None,
+        finder: PoseFinder | None = None,
     ) -> None:
-        names = source.split("+")
-        clip_names = [name for name in names if name != POSES]
+        names = parts_of(source)
+        clip_names = [name for name in names if name not in VECTOR_DIMS]
         if len(clip_names) > 1 or len(set(names)) < len(names):
             raise UserError(
-                f"encoder '{source}': one encoder of clips, one of poses or both, such as "
-                f"frames+{POSES}"
+                f"encoder '{source}': one encoder of clips and any of {', '.join(VECTOR_DIMS)}, "
+                "each once, such as frames+motion+poses"
             )
         self.source, self.device = source, device
-        self.poses = POSES in names
+        self.vectors = VideoVectors([name for name in names if name in VECTOR_DIMS], finder=finder)
         self.clips = loaded
         if loaded is None and clip_names:
             self.clips = load_encoder(clip_names[0])
         if self.clips is not None:
             self.clips.encoder.to(device).eval()
             self._weights = weights_digest(self.clips.encoder.state_dict())
+
+
+def parts_of(source: str) -> list[str]:
+    """Return the names in a sum of encoders; a "+" inside a path or a hub id stays there.
+
+    >>> parts_of("hf:me/a+b+poses")
+    ['hf:me/a+b', 'poses']
+    """
+    names: list[str] = []
+    for part in source.split("+"):
+        if names and ":" in names[-1] and part not in VECTOR_DIMS:
+            names[-1] += f"+{part}"
+        else:
+            names.append(part)
+    return names
 
 
 def encode_videos(
@@ -106,7 +123,7 @@ def encode_videos(
 
     Args:
         encoder: or its source.
-        views: temporal views per video; poses are the same in all of them.
+        views: temporal views per video; what is measured of the video is the same in all.
         cache: where embeddings are stored; None takes the user's.
         tick: called after each video.
     """
@@ -118,8 +135,8 @@ def encode_videos(
     for position, sample in enumerate(index.samples):
         try:
             parts = [] if encoder.clips is None else [_clips(encoder, index, sample, views, cache)]
-            if encoder.poses:
-                parts.append(stored_poses(sample, cache).expand(views, -1))
+            measured = stored_vectors(encoder.vectors, sample, cache, index.root)
+            parts += [vector.expand(views, -1) for vector in measured.values()]
             rows.append(parts)
             kept.append(position)
         except VideoError as error:
@@ -136,30 +153,68 @@ def encode_videos(
     )
 
 
-def stored_poses(sample: Sample, cache: FeatureCache) -> Tensor:
-    """Return `pose_vector` of a video, (E,), computed now where it is not stored.
+def stored_vectors(
+    vectors: VideoVectors, sample: Sample, cache: FeatureCache, root: Path | None = None
+) -> dict[str, Tensor]:
+    """Return what is measured of a video, measured now where it is not stored.
+
+    Args:
+        root: of the data set, for packed rows.
 
     Raises:
         VideoError: if the video cannot be read.
-        UserError: if the sample is a stretch of a longer video or packed, which poses cannot be
-            read of.
     """
-    stretch = (sample.row, sample.start_seconds, sample.end_seconds)
-    if stretch != (None, None, None):
-        raise UserError(
-            f"{sample.path}: poses are read of whole files, not of stretches or packed rows; cut "
-            "the file, or take --encoder frames"
-        )
-    if not sample.path.exists():
+    if sample.row is None and not sample.path.exists():
         raise VideoError(f"{sample.path}: no such file")
-    key = cache_key(video=file_identity(sample.path), encoder=POSES)
-    made = cache.get_or_make(key, lambda: {"poses": pose_vector(read_poses(sample.path))})
-    return made["poses"]
+    stretch = [sample.row, sample.start_seconds, sample.end_seconds]
+    source = sample.path if sample.row is None or root is None else root / "packed.json"
+    found: dict[str, Tensor] = {}
+    missing: list[str] = []
+    for name in vectors.names:
+        stored = cache.get(_vector_key(name, source, stretch))
+        if stored is None:
+            missing.append(name)
+        else:
+            found[name] = stored[name]
+    if missing:
+        for name, vector in _measured(vectors.only(missing), sample, cache, root).items():
+            cache.put(_vector_key(name, source, stretch), {name: vector})
+            found[name] = vector
+    return {name: found[name] for name in vectors.names}
 
 
-def reads_poses(model: nn.Module) -> bool:
-    """Return whether a model reads the pose vector of a video beside its clips."""
-    return bool(getattr(model, "pose_dim", 0))
+def stored_vector(
+    vectors: VideoVectors, sample: Sample, cache: FeatureCache, root: Path | None = None
+) -> Tensor:
+    """Return `stored_vectors` side by side, (E,)."""
+    return joined(stored_vectors(vectors, sample, cache, root))
+
+
+def _vector_key(name: str, source: Path, stretch: list[float | int | None]) -> str:
+    return cache_key(video=file_identity(source), encoder=name, stretch=stretch, measures=VERSION)
+
+
+def _measured(
+    vectors: VideoVectors, sample: Sample, cache: FeatureCache, root: Path | None = None
+) -> dict[str, Tensor]:
+    if sample.row is None or root is None:
+        return vectors.of_file(
+            sample.path,
+            start_seconds=sample.start_seconds,
+            end_seconds=sample.end_seconds,
+            cache=cache,
+        )
+    packed = open_packed(root)
+    frames = packed.frames(sample.row)
+    return vectors.of_clip(
+        Clip(
+            frames=frames,
+            frame_indices=tuple(range(len(frames))),
+            frame_seconds=tuple(place / packed.fps for place in range(len(frames))),
+            fps=packed.fps,
+            path=f"{root}, row {sample.row}",
+        )
+    )
 
 
 def _clips(

@@ -25,9 +25,10 @@ from torch.utils.data import DataLoader
 from marey.checkpoints.folder import Checkpoint
 from marey.datasets.clips import VideoViews
 from marey.datasets.index import DatasetIndex, Sample, subset
-from marey.errors import UserError
+from marey.errors import UserError, VideoError
 from marey.features.cache import FeatureCache, cache_key
-from marey.features.videos import reads_poses, stored_poses
+from marey.features.video_vectors import VideoVectors, vectors_of
+from marey.features.videos import stored_vector
 from marey.files import atomic_files, file_identity, weights_digest
 from marey.inference.answer_parts import AnswerParts, Part
 from marey.models.outputs import outputs_of
@@ -180,10 +181,10 @@ def answer_videos(
     views = DataLoader(
         VideoViews(rest, preprocess, options.views), batch_size=None, num_workers=options.workers
     )
-    with_poses = reads_poses(checkpoint.model)
+    vectors = VideoVectors(vectors_of(checkpoint.model))
     items = (
         {
-            **(item_with_poses(item, sample) if with_poses else item),
+            **(item_with_vectors(item, vectors, index, sample) if vectors.names else item),
             "video": index.relative_path(sample),
             "label": sample.label,
             "group": sample.group,
@@ -228,9 +229,16 @@ def _pass_key(checkpoint: Checkpoint, index: DatasetIndex, options: AnswerOption
     )
 
 
-def item_with_poses(item: dict[str, Any], sample: Sample) -> dict[str, Any]:
-    """Return the item of a video with "poses" (E,), stored in the user's feature cache."""
-    return item if "error" in item else {**item, "poses": stored_poses(sample, FeatureCache())}
+def item_with_vectors(
+    item: dict[str, Any], vectors: VideoVectors, index: DatasetIndex, sample: Sample
+) -> dict[str, Any]:
+    """Return the item of a video with "vectors" (E,), stored in the user's feature cache."""
+    if "error" in item:
+        return item
+    try:
+        return {**item, "vectors": stored_vector(vectors, sample, FeatureCache(), index.root)}
+    except VideoError as error:
+        return {"error": str(error)}
 
 
 def answer_clips(
@@ -338,11 +346,11 @@ def _view_outputs(
 ) -> dict[str, Tensor]:
     """Return the kept outputs of the views of some videos, each (videos, V, ...)."""
     clips = torch.cat([item["views"] for item in items])
-    poses = None
-    if "poses" in items[0]:
-        poses = torch.cat([item["poses"].expand(len(item["views"]), -1) for item in items])
+    vectors = None
+    if "vectors" in items[0]:
+        vectors = torch.cat([item["vectors"].expand(len(item["views"]), -1) for item in items])
     outputs = outputs_of(
-        model, clips, batch_size=options.batch_size, device=options.device, poses=poses
+        model, clips, batch_size=options.batch_size, device=options.device, vectors=vectors
     )
     return {name: outputs[name].unflatten(0, (len(items), -1)) for name in KEPT if name in outputs}
 

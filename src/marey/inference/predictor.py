@@ -14,8 +14,7 @@ from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.datasets.index import is_frame_folder, videos_below
 from marey.errors import UserError, VideoError
-from marey.features.poses import pose_vector
-from marey.features.videos import reads_poses
+from marey.features.video_vectors import VideoVectors, joined, vectors_of
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.features import FeaturePredictor
 from marey.inference.none_of_these import NONE_OF_THESE, none_of_these
@@ -33,7 +32,6 @@ from marey.metrics.trust import (
     trust_features,
 )
 from marey.models.outputs import outputs_of
-from marey.persons.pose_tracks import read_poses
 from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
 from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
@@ -64,6 +62,7 @@ class Predictor:
         self.class_names = tuple(checkpoint.class_names)
         self.views = views
         self.device = torch.device(device)
+        self.vectors = VideoVectors(vectors_of(checkpoint.model))
 
     @classmethod
     def load(
@@ -118,11 +117,15 @@ class Predictor:
             video, max_pixels=max_pixels or MAX_PIXELS, max_seconds=max_seconds or MAX_SECONDS
         ) as reader:
             views, clips = self.preprocess.views(reader, num_temporal=self.views)
-        poses = pose_vector(read_poses(video)) if reads_poses(self.model) else None
-        outputs = self.outputs(views, poses)
+        vectors = None
+        if self.vectors.names:
+            vectors = joined(
+                self.vectors.of_file(video, max_pixels=max_pixels, max_seconds=max_seconds)
+            )
+        outputs = self.outputs(views, vectors)
         prediction = self._answer(str(video), outputs, tuple(clips), labels)
-        if trust == "full" and reads_poses(self.model):
-            prediction.trust["stability"] = None  # poses are read of the file, not of changed clips
+        if trust == "full" and self.vectors.names:
+            prediction.trust["stability"] = None  # measured of the file, not of changed clips
         elif trust == "full":
             first = int(prediction.probabilities.argmax()) if labels is None else None
             prediction.trust["stability"] = stability(
@@ -132,18 +135,31 @@ class Predictor:
         return with_condition(prediction, condition)
 
     def predict_clip(self, clip: Clip) -> Prediction:
-        """Recognise what happens in frames that are already decoded and sampled, as one view."""
-        outputs = self.outputs(self.preprocess.clip(clip.frames))
-        return self._answer(clip.path, outputs, (clip,), None)
+        """Recognise what happens in frames that are already decoded, as one view.
 
-    def outputs(self, views: Tensor, poses: Tensor | None = None) -> dict[str, Tensor]:
+        Args:
+            clip: the model's number of frames; for a model that measures motion or poses, frames
+                as dense as `features.video_vectors` asks, of which it is shown some.
+        """
+        if not self.vectors.names:
+            outputs = self.outputs(self.preprocess.clip(clip.frames))
+            return self._answer(clip.path, outputs, (clip,), None)
+        wanted = self.preprocess.sampling.num_frames
+        last = clip.num_frames - 1
+        shown = clip.take(torch.linspace(0, last, wanted).round().long().tolist())
+        outputs = self.outputs(
+            self.preprocess.clip(shown.frames), joined(self.vectors.of_clip(clip))
+        )
+        return self._answer(clip.path, outputs, (shown,), None)
+
+    def outputs(self, views: Tensor, vectors: Tensor | None = None) -> dict[str, Tensor]:
         """Run the model on preprocessed views, float (V, T, C, S, S), see `outputs_of`.
 
         Args:
-            poses: (E,), the pose vector of the video, for a model that reads it.
+            vectors: (E,), what is measured of the video, for a model that reads it.
         """
-        per_view = None if poses is None else poses.expand(len(views), -1)
-        return outputs_of(self.model, views, device=self.device, poses=per_view)
+        per_view = None if vectors is None else vectors.expand(len(views), -1)
+        return outputs_of(self.model, views, device=self.device, vectors=per_view)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return probabilities, (..., K), of logits (..., K), at the checkpoint's temperature or,

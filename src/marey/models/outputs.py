@@ -15,7 +15,7 @@ def outputs_of(
     *,
     batch_size: int | None = None,
     device: str | torch.device = "cpu",
-    poses: Tensor | None = None,
+    vectors: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return every tensor of the model's output dict, float32 on the CPU, in the order of the
     clips.
@@ -24,7 +24,7 @@ def outputs_of(
         model: in eval mode, on `device`.
         clips: float (B, T, C, S, S), normalised for the model.
         batch_size: clips of one forward pass; None takes all at once.
-        poses: (B, E), the pose vector of each clip's video, for a `Probe` that reads it.
+        vectors: (B, E), what is measured of each clip's video, for a taught model that reads it.
 
     Returns:
         What the model returns with one row per clip ("logits" (B, K), "embedding" (B, D), ...), and
@@ -37,10 +37,10 @@ def outputs_of(
         part = clips[start : start + step]
         # A pretrained stem runs once: its features take the clip's place, and their mean is kept.
         shown, stem_embedding = with_stem(model, part.to(device))
-        if poses is None:
+        if vectors is None:
             outputs = model(shown)
         else:
-            outputs = model(shown, poses[start : start + step].to(device))
+            outputs = model(shown, vectors[start : start + step].to(device))
         if stem_embedding is not None:
             outputs = {**outputs, "stem_embedding": stem_embedding}
         parts.append(

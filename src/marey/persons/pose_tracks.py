@@ -237,15 +237,18 @@ def read_poses(
     fps: float = 12.5,
     max_people: int = 10,
     finder: PoseFinder | None = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
     **limits: Any,
 ) -> PoseTracks:
-    """Find and follow everyone in a video.
+    """Find and follow everyone in a video, or in a stretch of it.
 
     Args:
         video: file or frame folder.
         fps: frames per second to look at; at most the video's own are.
         max_people: how many tracks to keep, the most present ones.
         finder: who finds the people; None: `pose_finder("auto")`.
+        start_seconds, end_seconds: the stretch; None: from the start, to the end.
         limits: "max_pixels" and "max_seconds" of `open_video`; None is its own.
 
     Raises:
@@ -259,7 +262,9 @@ def read_poses(
     finder = pose_finder("auto") if finder is None else finder
     given = {name: value for name, value in limits.items() if value is not None}
     with open_video(video, **given) as reader:
-        indices = sorted(set(frames_at_rate(reader.frame_seconds, fps)))
+        first, stop = reader.frame_range(start_seconds, end_seconds)
+        every = sorted(set(frames_at_rate(reader.frame_seconds, fps)))
+        indices = [index for index in every if first <= index < stop] or [first]
         moments = list(follow(reader, indices, finder))
         found = gathered(
             moments,

@@ -16,14 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marey.checkpoints.encoders import LoadedEncoder, bundled_frames, frames_preprocess
+from marey.checkpoints.encoders import (
+    LoadedEncoder,
+    bundled_frames,
+    frames_preprocess,
+    load_encoder,
+)
 from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.seen import describe_training
-from marey.errors import UserError
+from marey.errors import UserError, VideoError
 from marey.evaluation.trust import fit_trust_of_answers
 from marey.features.cache import FeatureCache
 from marey.features.far_bank import far_bank
-from marey.features.videos import EncodedVideos, VideoEncoder, encode_videos
+from marey.features.pose_cache import cached_poses
+from marey.features.video_vectors import OF_PEOPLE, POSE_FPS, VECTOR_DIMS, VideoVectors
+from marey.features.videos import EncodedVideos, VideoEncoder, encode_videos, parts_of
 from marey.files import finite, write_json, write_text
 from marey.metrics.comparison import compare
 from marey.models.encoders import encoder_name
@@ -36,8 +43,20 @@ from marey.teaching.page import model_card, page
 from marey.teaching.ridge import Ridge
 
 METHODS = ("auto", "probe")
-AUTO_ENCODERS = ("frames", "poses", "frames+poses")
-"""What `encoder="auto"` compares."""
+PICTURES = ("frames", "motion", "frames+motion")
+PEOPLE = (
+    "poses",
+    "frames+poses",
+    "motion+poses",
+    "frames+motion+poses",
+    "frames+crops+motion+poses",
+)
+"""What `encoder="auto"` compares, without and with finding the people; of equal accuracies the one
+named first wins."""
+LOOKED_AT = 12
+"""Videos in which `encoder="auto"` looks for people before it does so in all of them."""
+MIN_PEOPLED = 0.2
+"""Share of moments with a person below which it does not."""
 
 Tick = Callable[[str, int, int], None]
 """Called with (what is being done, videos done, videos in all)."""
@@ -81,7 +100,8 @@ def teach(
     Args:
         data: folder of class folders, manifest or official layout.
         out: folder of the checkpoint, with "report.html", "README.md" and "teach.json".
-        encoder: "auto" compares frames, poses and both; or what `VideoEncoder` takes.
+        encoder: "auto" compares frames, motion, crops, poses and their sums; or what
+            `VideoEncoder` takes.
         method: "auto" or "probe".
         shots: use this many videos of each class.
         views: temporal views per video.
@@ -158,8 +178,26 @@ def measure(
         What was found, and the embeddings and encoders by name.
     """
     opened = open_teaching_data(data, dataset=dataset, shots=shots, seed=seed)
-    names = AUTO_ENCODERS if encoder == "auto" else (encoder,)
-    encoders = {name: VideoEncoder(name, device=device) for name in names}
+    cache = FeatureCache() if cache is None else cache
+    names: tuple[str, ...] = (encoder,)
+    if encoder == "auto":
+        share = peopled(opened, cache, seed)
+        names = PICTURES if share < MIN_PEOPLED else PICTURES + PEOPLE
+        opened.notes.append(
+            f"somebody is seen in {share:.0%} of the moments of {min(LOOKED_AT, len(opened.index))}"
+            f" videos, so poses were {'left out' if share < MIN_PEOPLED else 'compared too'}"
+        )
+    finder = VideoVectors(OF_PEOPLE).finder if any_people(names) else None
+    frames = load_encoder("frames") if len(names) > 1 else None
+    encoders = {
+        name: VideoEncoder(
+            name,
+            device=device,
+            loaded=frames if "frames" in parts_of(name) else None,
+            finder=finder,
+        )
+        for name in names
+    }
 
     def ticker(what: str) -> Callable[[int, int], None] | None:
         return None if tick is None else lambda done, total: tick(what, done, total)
@@ -219,6 +257,38 @@ def crossval(data: str | Path, **options: Any) -> Taught:
     return measure(data, **options)[0]
 
 
+def any_people(names: Sequence[str]) -> bool:
+    """Return whether any of some encoders finds the people first."""
+    return any(part in OF_PEOPLE for name in names for part in parts_of(name))
+
+
+def peopled(data: TeachingData, cache: FeatureCache, seed: int) -> float:
+    """Return the share of moments with a person, of a few videos drawn at random; their poses are
+    kept."""
+    order = torch.randperm(len(data.index), generator=torch.Generator().manual_seed(seed))
+    shares = []
+    finder = None
+    for position in order[:LOOKED_AT].tolist():
+        sample = data.index.samples[position]
+        if sample.row is not None:
+            continue
+        finder = VideoVectors(OF_PEOPLE).finder if finder is None else finder
+        try:
+            found = cached_poses(
+                sample.path,
+                cache,
+                fps=POSE_FPS,
+                finder=finder,
+                start_seconds=sample.start_seconds,
+                end_seconds=sample.end_seconds,
+            )
+        except VideoError:
+            continue
+        seen = {index for track in found.tracks for index in track.frame_indices.tolist()}
+        shares.append(len(seen) / max(1, len(found.frame_indices)))
+    return sum(shares) / len(shares) if shares else 1.0
+
+
 def _fitted(
     found: Taught, encoded: EncodedVideos, encoder: VideoEncoder, strength: float
 ) -> tuple[Probe, LoadedEncoder]:
@@ -233,15 +303,15 @@ def _fitted(
         None if network is None else encoder_name(network),
         {} if network is None else network.arguments,
         len(names),
-        pose_dim=encoded.blocks[-1] if encoder.poses else 0,
+        vectors={name: VECTOR_DIMS[name] for name in encoder.vectors.names},
     )
     if network is not None:
         probe.encoder.load_state_dict(network.state_dict())
     with torch.no_grad():
         probe.head.weight.copy_(weight)
         probe.head.bias.copy_(bias)
-    if loaded is None:  # poses alone: clips are only shown, not read
-        loaded = LoadedEncoder(encoder=probe, preprocess=frames_preprocess(), source="poses")
+    if loaded is None:  # vectors decide alone: clips are only shown, not read
+        loaded = LoadedEncoder(encoder=probe, preprocess=frames_preprocess(), source=encoder.source)
     return probe.eval(), loaded
 
 
