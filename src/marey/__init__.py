@@ -18,6 +18,7 @@ _HOME_OF = {
     "list_recipes": "marey.recipes",
     "list_corruptions": "marey.corruptions",
     "list_attacks": "marey.attacks",
+    "VideoClassifier": "marey.teaching.classifier",
     "teach": "marey.teaching.teach",
     "crossval": "marey.teaching.teach",
     "corrupt": "marey.corruptions",

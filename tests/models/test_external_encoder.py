@@ -41,6 +41,9 @@ MASKED = {
 }
 
 
+PRISM = ("hidden_size", "num_attention_heads", "intermediate_size", "image_size", "num_frames")
+
+
 def vjepa2(kind: Any) -> nn.Module:
     return kind(
         transformers.VJEPA2Config(
@@ -93,6 +96,12 @@ def reference(name: str) -> tuple[nn.Module, Any]:
             transformers.VideoMAEConfig(**video, tubelet_size=2)
         )
         return net, lambda clip: net.videomae(clip).last_hidden_state.mean(1)
+    if name == "videoprism":
+        sizes = {"num_spatial_layers": 1, "num_temporal_layers": 1, "tubelet_size": [1, 16, 16]}
+        small = {key: value for key, value in video.items() if key in PRISM}
+        config = transformers.VideoPrismVisionConfig(**small, **sizes)
+        net = transformers.VideoPrismVisionModel(config)
+        return net, lambda clip: net(clip).last_hidden_state.mean(1)
     if name == "vjepa2":
         net = vjepa2(transformers.VJEPA2Model)
         return net, lambda clip: net.get_vision_features(clip).mean(1)
@@ -143,6 +152,7 @@ KINDS = (
     "videomae fine-tuned",
     "vjepa2",
     "vjepa2 fine-tuned",
+    "videoprism",
     "vivit",
     "timesformer",
     "xclip",

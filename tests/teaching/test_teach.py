@@ -172,12 +172,11 @@ def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatc
         predictor.outputs(torch.zeros(1, 8, 3, 160, 160))
 
 
-@pytest.mark.parametrize(
-    ("method", "message"), [("lora", "method 'lora' is not built"), ("full", "not built")]
-)
-def test_methods_that_are_not_built_are_refused(folder, tmp_path, method, message):
-    with pytest.raises(UserError, match=message):
-        marey.teach(folder, tmp_path, method=method)
+def test_methods_that_do_not_fit_are_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="unknown method 'bayes'"):
+        marey.teach(folder, tmp_path, method="bayes")
+    with pytest.raises(UserError, match="trains on clips, and 'motion' reads none"):
+        marey.teach(folder, tmp_path, method="full", encoder="motion")
 
 
 def small(root, names):

@@ -17,6 +17,7 @@ from torch import nn
 from marey.checkpoints.external import STRIDE_FRAMES, load_torchvision
 from marey.checkpoints.huggingface import local_copy, preprocess_from_hf
 from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.recommended import SHORT_NAMES, long_name
 from marey.errors import UserError, import_extra, unknown_name
 from marey.files import read_json
 from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
@@ -50,11 +51,13 @@ def load_encoder(source: str) -> LoadedEncoder:
     """Load a clip encoder with its preprocessing. All weights of its body must be found.
 
     Args:
-        source: "frames", "hf:<hub id or folder>", or "torchvision:<model>[@FILE]".
+        source: "frames", a short name of `PUBLIC_MODELS`, "hf:<hub id or folder>", or
+            "torchvision:<model>[@FILE]".
 
     Raises:
         UserError: if there is no such encoder, or weights are missing.
     """
+    source = long_name(source)
     if source.startswith("hf:"):
         return _load_hf(source)
     if source.startswith("torchvision:"):
@@ -66,7 +69,9 @@ def load_encoder(source: str) -> LoadedEncoder:
     if Path(source).is_dir() and "model_type" in read_json(Path(source) / "config.json"):
         return _load_hf(f"hf:{source}")
     raise unknown_name(
-        "encoder", source, (*BUNDLED, "hf:<hub id or folder>", "torchvision:<model>")
+        "encoder",
+        source,
+        (*BUNDLED, *SHORT_NAMES, "hf:<hub id or folder>", "torchvision:<model>"),
     )
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from marey.checkpoints.external import load_hf_external, load_torchvision
 from marey.checkpoints.folder import CONFIG, WEIGHTS, Checkpoint, load_folder
 from marey.checkpoints.huggingface import load_hf_timesformer, local_copy
+from marey.checkpoints.recommended import SHORT_NAMES, long_name
 from marey.errors import UserError, unknown_name
 from marey.files import read_json, untrusted
 from marey.layers.transformer_block import fold_temporal_projection
@@ -52,13 +53,14 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """Load a model with its class names, preprocessing and calibration, ready to predict.
 
     Args:
-        source: a bundled name, a checkpoint folder, the folder of a training run (its best
-            checkpoint), "hf:<hub id or folder>", or "torchvision:<model>".
+        source: a bundled name, a short name of `PUBLIC_MODELS`, a checkpoint folder, the folder of
+            a training run (its best checkpoint), "hf:<hub id or folder>", or
+            "torchvision:<model>".
 
     Raises:
         UserError: if there is no such checkpoint or it does not fit.
     """
-    text = str(source)
+    text = long_name(str(source))
     if text.startswith("hf:"):
         return load_hf(text.removeprefix("hf:"))
     if text.startswith("torchvision:"):
@@ -73,7 +75,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
                 f"{text}: no such checkpoint folder; bundled names: {bundled}; hub models are "
                 f"written 'hf:{text}'"
             )
-        raise unknown_name("model", text, bundled_names())
+        raise unknown_name("model", text, (*bundled_names(), *SHORT_NAMES))
     if not folder.is_dir():
         raise UserError(
             f"{text}: a file, but a checkpoint is a folder; bring a file in with "

@@ -53,13 +53,19 @@ def list_names(
 
 
 def names_of(what: str) -> list[str]:
-    """Return the names of one of `LISTS`; of models, the bundled weights come first."""
+    """Return the names of one of `LISTS`; of models, the bundled weights come first,
+    then public ones by short name."""
     import marey
 
     if what == "models":
         from marey.checkpoints.load import bundled_names
+        from marey.checkpoints.recommended import PUBLIC_MODELS
 
-        return [*(f"{name}  (bundled weights)" for name in bundled_names()), *marey.list_models()]
+        return [
+            *(f"{name}  (bundled weights)" for name in bundled_names()),
+            *(model.line() for model in PUBLIC_MODELS),
+            *(f"{name}  (architecture)" for name in marey.list_models()),
+        ]
     if what == "datasets":
         from marey.datasets.open import list_datasets
 

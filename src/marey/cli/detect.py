@@ -31,7 +31,7 @@ def detect(
         float, typer.Option(help="With own boxes: smallest person score, 0 to 1.")
     ] = 0.3,
     top: Annotated[int, typer.Option(min=1, help="Actions per person.")] = 3,
-    device: Device = "cpu",
+    device: Device = "auto",
     save_annotated: Annotated[
         Path | None, typer.Option(help="Write the video with boxes, skeletons and actions.")
     ] = None,

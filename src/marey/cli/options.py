@@ -8,11 +8,20 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
-Model = Annotated[str, typer.Option(help="Bundled name, folder, hf:ID or torchvision:NAME.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Bundled or short name (marey list models), folder, hf:ID, torchvision:NAME."
+    ),
+]
 
 
 def _usable(device: str) -> str:
-    """Refuse a device that is not there before any work begins."""
+    """Choose the best device for "auto"; refuse one that is not there before any work begins."""
+    if device == "auto":
+        from marey.models.device import best_device
+
+        return best_device()
     if device != "cpu":
         from marey.models.device import check_device
 
@@ -20,7 +29,7 @@ def _usable(device: str) -> str:
     return device
 
 
-Device = Annotated[str, typer.Option(callback=_usable, help="Torch device: cpu, cuda, mps ...")]
+Device = Annotated[str, typer.Option(callback=_usable, help="Torch device: auto, cpu, cuda, mps.")]
 
 Videos = Annotated[
     list[str], typer.Argument(help="Video files, frame folders, or folders of videos.")

@@ -40,7 +40,7 @@ def order(
     out: Annotated[
         Path | None, typer.Option(help="Folder for a picture per video: matrix, path, strips.")
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Recover the order of a person's moments, or of a video's frames, from a model's directed
@@ -106,7 +106,7 @@ def reliance(
     shuffles: Annotated[int, typer.Option(min=1, help="Shuffles per video.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the shuffles, the same for every model.")] = 0,
     limit: Limit = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare accuracy on ordered, shuffled, and shuffled-then-corrected clips: does a model use

@@ -53,7 +53,7 @@ def predict(
         str, typer.Option(help="basic, or full: also stability under mild corruptions.")
     ] = "basic",
     views: Annotated[int, typer.Option(min=1, help="Temporal views averaged per video.")] = 3,
-    device: Device = "cpu",
+    device: Device = "auto",
     max_pixels: Annotated[
         int | None, typer.Option(help="Refuse frames with more pixels than this.")
     ] = None,

@@ -35,7 +35,7 @@ def reproduce(
     budget_minutes: Annotated[
         float | None, typer.Option(min=0, help="Start no cell beyond this.")
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     cache: Annotated[
         Path | None, typer.Option(help="Folder for shared renders and features [OUT/cache].")
     ] = None,

@@ -176,7 +176,7 @@ def robustness(
     ] = 300,
     batch_size: BatchSize = 16,
     seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
-    device: Device = "cpu",
+    device: Device = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew where --out holds another report.")
     ] = False,

@@ -59,7 +59,7 @@ def serve(
     teach: Annotated[
         bool, typer.Option("--teach/--no-teach", help="Let visitors teach models by upload.")
     ] = True,
-    device: Device = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Serve the web page and the HTTP API (POST /api/predict, documented at /docs)."""
     import signal

@@ -38,14 +38,15 @@ def teach(
     out: Annotated[Path, typer.Option(help="Folder of the model, its card and its page.")],
     encoder: Encoder = "auto",
     method: Annotated[
-        str, typer.Option(help="auto or probe: ridge regression on a frozen encoder.")
+        str,
+        typer.Option(help="auto, probe (a linear map), attentive, lora (extra 'lora') or full."),
     ] = "auto",
     shots: Shots = None,
     dataset: Dataset = None,
     views: Views = 3,
     folds: Folds = 10,
     seed: Seed = 0,
-    device: Device = "cpu",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Learn your own actions from labelled videos; writes a model, its card and an honest page.
@@ -82,7 +83,7 @@ def crossval(
     views: Views = 3,
     folds: Folds = 10,
     seed: Seed = 0,
-    device: Device = "cpu",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Measure what teaching on these videos would reach: grouped folds, interval, controls."""

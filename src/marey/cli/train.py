@@ -143,7 +143,7 @@ def evaluate(
     ] = False,
     batch_size: BatchSize = 8,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
-    device: Device = "cpu",
+    device: Device = "auto",
     seed: Annotated[
         int, typer.Option(help="Seed of what the task draws, for example shuffled frames.")
     ] = 0,

@@ -40,7 +40,7 @@ def trust(
     limit: Limit = None,
     views: Annotated[int, typer.Option(min=1, help="Temporal views averaged per video.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the corruptions.")] = 0,
-    device: Device = "cpu",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Measure how far a model's answers can be trusted: known videos that it was not trained on,

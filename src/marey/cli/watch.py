@@ -37,7 +37,7 @@ def watch(
     persons: Annotated[
         str, typer.Option(help="With poses: auto, or movenet: faster, misses small people.")
     ] = "auto",
-    device: Device = "cpu",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Answer a camera, a network stream or a growing file continuously."""

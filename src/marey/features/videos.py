@@ -217,10 +217,37 @@ def _measured(
     )
 
 
-def _clips(
-    encoder: VideoEncoder, index: DatasetIndex, sample: Sample, views: int, cache: FeatureCache
+def video_tokens(
+    encoder: VideoEncoder,
+    index: DatasetIndex,
+    *,
+    cache: FeatureCache | None = None,
+    tick: Tick | None = None,
 ) -> Tensor:
-    """Return (V, E) of one video, computed now where it is not stored."""
+    """Return the tokens (N, L, D) of the middle view of every video, in half precision.
+
+    Raises:
+        VideoError: if a video cannot be read.
+    """
+    cache = FeatureCache() if cache is None else cache
+    rows = []
+    for position, sample in enumerate(index.samples):
+        rows.append(_clips(encoder, index, sample, 1, cache, what="tokens")[0])
+        if tick is not None:
+            tick(position + 1, len(index))
+    return torch.stack(rows)
+
+
+def _clips(
+    encoder: VideoEncoder,
+    index: DatasetIndex,
+    sample: Sample,
+    views: int,
+    cache: FeatureCache,
+    what: str = "embedding",
+) -> Tensor:
+    """Return (V, E) of one video, or its tokens (V, L, D), computed now where they are not
+    stored."""
     loaded = encoder.clips
     assert loaded is not None
     if not sample.path.exists() and sample.row is None:
@@ -232,10 +259,12 @@ def _clips(
         if "error" in item:
             raise VideoError(item["error"])
         with torch.inference_mode():
-            found = loaded.encoder(item["views"].to(encoder.device))["embedding"]
-        return {"embedding": found.float().cpu()}
+            found = loaded.encoder(item["views"].to(encoder.device))[what].cpu()
+        return {what: found.float() if what == "embedding" else found.half()}
 
+    kind = {} if what == "embedding" else {"what": what}
     key = cache_key(
+        **kind,
         weights=encoder._weights,
         arguments=getattr(loaded.encoder, "arguments", {}),
         preprocess=preprocess.to_dict(),
@@ -243,4 +272,4 @@ def _clips(
         video=file_identity(sample.path if sample.row is None else index.root / "packed.json"),
         stretch=[sample.row, sample.start_seconds, sample.end_seconds],
     )
-    return cache.get_or_make(key, make)["embedding"]
+    return cache.get_or_make(key, make)[what]

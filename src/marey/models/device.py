@@ -7,6 +7,13 @@ import torch
 from marey.errors import UserError
 
 
+def best_device() -> str:
+    """Return "cuda", "mps" or "cpu", the first that this machine has."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def check_device(name: str) -> torch.device:
     """Return the torch device of a name.
 

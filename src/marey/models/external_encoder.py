@@ -41,6 +41,12 @@ def vjepa2_tokens(net: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
     return tokens, tokens.mean(1)
 
 
+def videoprism_tokens(net: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
+    """VideoPrism: the tokens after its temporal blocks, frame-major, and their mean."""
+    tokens = net(pixel_values_videos=clip).last_hidden_state
+    return tokens, tokens.mean(1)
+
+
 def xclip_tokens(net: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor]:
     """X-CLIP: the patch tokens of its frames, and the video vector that texts are compared with.
 
@@ -75,6 +81,7 @@ READERS: dict[str, Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]] = {
     "vjepa2": vjepa2_tokens,
     "vivit": class_token,
     "timesformer": class_token,
+    "videoprism_vision_model": videoprism_tokens,
     "xclip": xclip_tokens,
     "vit": image_class_token,
     "dinov2": image_class_token,

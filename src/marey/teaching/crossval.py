@@ -9,20 +9,24 @@ penalty.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from marey.features.videos import parts_of
 from marey.inference.answers import Answers
 from marey.metrics.accuracy import confusion_matrix
 from marey.metrics.intervals import interval_unit, proportion_interval
 from marey.teaching.folds import MAX_FOLDS, folds_of
-from marey.teaching.ridge import STRENGTHS, Ridge
+from marey.teaching.logistic import LOGISTIC_STRENGTHS, KernelLogistic
+from marey.teaching.ridge import STRENGTHS, KernelRidge, Ridge, kernels
 
 INNER_FOLDS = 5
+KINDS = ("ridge", "logistic")
+"""Regressions that `method="probe"` compares."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,40 @@ class Candidate:
     """Features that a probe may read."""
 
     name: str
-    """Of the encoder."""
+    """Of the encoder; the names of the parts of a sum are joined by "+"."""
     features: Tensor
     """(N, V, Q)."""
     blocks: list[int]
     """Widths of its parts, see `ridge.standardise`."""
+
+    def parts(self) -> list[tuple[str, Tensor]]:
+        """Return name and features of each part; candidates of one data set share what has one
+        name."""
+        names = parts_of(self.name)
+        if len(names) != len(self.blocks):
+            names = [f"{self.name}, part {number}" for number in range(len(self.blocks))]
+        return list(zip(names, self.features.split(self.blocks, dim=2), strict=True))
+
+
+def candidate_kernels(
+    candidates: Sequence[Candidate], known: Tensor, asked: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield `ridge.kernels` of every candidate; those of a part are made once.
+
+    Args:
+        known, asked: int64, rows of the features.
+    """
+    views = {candidate.features.shape[1] for candidate in candidates}
+    made: dict[str, tuple[Tensor, Tensor]] = {}
+    for candidate in candidates:
+        found = []
+        for name, part in candidate.parts():
+            shared = name if len(views) == 1 else f"{name}, {part.shape[1]} views"
+            if shared not in made:
+                made[shared] = kernels(part[known], part[asked])
+            found.append(made[shared])
+        grams, crosses = zip(*found, strict=True)
+        yield sum(grams) / len(grams), sum(crosses) / len(crosses)
 
 
 @dataclass(frozen=True)
@@ -44,6 +77,8 @@ class Choice:
     candidate: int
     strength: float
     accuracy: float
+    kind: str = "ridge"
+    """"ridge" or "logistic"."""
 
 
 @dataclass(kw_only=True)
@@ -91,6 +126,7 @@ class CrossValidated:
             "num_groups": len(set(groups)),
             "encoder": self.encoder,
             "strength": self.choice.strength,
+            "kind": self.choice.kind,
             "candidates": self.tried,
             "confusion": {
                 "classes": names,
@@ -107,14 +143,17 @@ def choose(
     groups: Sequence[str],
     class_names: Sequence[str],
     *,
+    kinds: Sequence[str] = KINDS,
     seed: int = 0,
 ) -> tuple[Choice, list[float]]:
     """Choose candidate and strength by the accuracy of held-out groups among some videos.
 
-    Of equal accuracies the candidate named first and the stronger penalty win.
+    Of equal accuracies the candidate named first and the stronger penalty win. The candidate is
+    chosen by ridge regression; logistic regression of it is taken where it is better.
 
     Args:
         rows: int64, the videos that may be used.
+        kinds: "ridge", and "logistic" where that is to be compared.
 
     Returns:
         The choice, and the best accuracy of each candidate.
@@ -130,11 +169,9 @@ def choose(
     correct = torch.zeros(len(candidates), len(STRENGTHS))
     for fold in range(num_folds if num_folds > 1 else 0):
         known, held = rows[part != fold], rows[part == fold]
-        for number, candidate in enumerate(candidates):
-            ridge = Ridge(
-                candidate.features[known], numbers[known], len(class_names), candidate.blocks
-            )
-            for s, logits in enumerate(ridge.logits(candidate.features[held])):
+        for number, (gram, cross) in enumerate(candidate_kernels(candidates, known, held)):
+            ridge = KernelRidge(gram, numbers[known], len(class_names))
+            for s, logits in enumerate(ridge.logits_of(cross)):
                 correct[number, s] += int((logits.argmax(1) == numbers[held]).sum())
     accuracy = correct / len(rows)
     best = accuracy.flip(1).max(1)  # the last of equal strengths
@@ -143,6 +180,18 @@ def choose(
     if num_folds == 1:  # nothing can be held out
         strength = STRENGTHS.index(0.1)
     choice = Choice(candidate_number, STRENGTHS[strength], float(best.values[candidate_number]))
+    if "logistic" in kinds and num_folds > 1:
+        right = torch.zeros(len(LOGISTIC_STRENGTHS))
+        for fold in range(num_folds):
+            known, held = rows[part != fold], rows[part == fold]
+            (gram, cross), *_ = candidate_kernels([candidates[candidate_number]], known, held)
+            logistic = KernelLogistic(gram, numbers[known], len(class_names))
+            for s, logits in enumerate(logistic.logits_of(cross)):
+                right[s] += int((logits.argmax(1) == numbers[held]).sum())
+        s = len(right) - 1 - int(right.flip(0).argmax())
+        if float(right[s]) / len(rows) > choice.accuracy:
+            accuracy_there = float(right[s]) / len(rows)
+            choice = Choice(candidate_number, LOGISTIC_STRENGTHS[s], accuracy_there, "logistic")
     return choice, best.values.tolist()
 
 
@@ -155,6 +204,7 @@ def cross_validate(
     videos: Sequence[str] | None = None,
     folds: Tensor | None = None,
     num_folds: int = MAX_FOLDS,
+    kinds: Sequence[str] = KINDS,
     seed: int = 0,
     name: str = "probe",
 ) -> CrossValidated:
@@ -167,6 +217,7 @@ def cross_validate(
         videos: names; None numbers them.
         folds: int64 (N,), the outer fold of every video; None deals the groups out.
         num_folds: outer folds, where they are dealt out.
+        kinds: see `choose`.
     """
     names = list(class_names)
     numbers = torch.tensor([names.index(label) for label in labels])
@@ -176,10 +227,15 @@ def cross_validate(
     for fold in sorted(set(folds.tolist())):
         known = (folds != fold).nonzero()[:, 0]
         held = (folds == fold).nonzero()[:, 0]
-        choice, _ = choose(candidates, known, labels, groups, names, seed=seed)
+        choice, _ = choose(candidates, known, labels, groups, names, kinds=kinds, seed=seed)
         candidate = candidates[choice.candidate]
-        ridge = Ridge(candidate.features[known], numbers[known], len(names), candidate.blocks)
-        logits[held] = ridge.logits(candidate.features[held], [choice.strength])[0].float()
+        (gram, cross), *_ = candidate_kernels([candidate], known, held)
+        regression: KernelRidge | KernelLogistic
+        if choice.kind == "ridge":
+            regression = KernelRidge(gram, numbers[known], len(names))
+        else:
+            regression = KernelLogistic(gram, numbers[known], len(names))
+        logits[held] = regression.logits_of(cross, [choice.strength])[0].float()
         table.append(
             {
                 "fold": fold,
@@ -188,10 +244,13 @@ def cross_validate(
                 "accuracy": (logits[held].argmax(1) == numbers[held]).double().mean().item(),
                 "encoder": candidate.name,
                 "strength": choice.strength,
+                "kind": choice.kind,
             }
         )
     everything = torch.arange(len(labels))
-    choice, accuracies = choose(candidates, everything, labels, groups, names, seed=seed)
+    choice, accuracies = choose(
+        candidates, everything, labels, groups, names, kinds=kinds, seed=seed
+    )
     chosen = candidates[choice.candidate]
     answers = Answers(
         model=name,

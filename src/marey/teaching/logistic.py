@@ -18,31 +18,25 @@ LOGISTIC_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 MAX_STEPS = 60
 
 
-class Logistic:
+class KernelLogistic:
     """Logistic regression with an L2 penalty, by L-BFGS.
 
     The penalised weights lie in the span of the rows, so rows are replaced by their coordinates in
     it, which changes nothing but the cost.
 
     Args:
-        values: (M, V, Q), every view is a row.
+        gram: (M * V, M * V), products of the rows.
         labels: int64 (M,).
         num_classes: K.
-        blocks: see `standardise`.
     """
 
-    def __init__(
-        self, values: Tensor, labels: Tensor, num_classes: int, blocks: Sequence[int]
-    ) -> None:
-        V = values.shape[1]
-        self.standard = standardise(values.flatten(0, 1), blocks)
-        rows = self.standard(values.flatten(0, 1))  # (M * V, Q)
-        eigenvalues, vectors = torch.linalg.eigh(rows @ rows.T)
+    def __init__(self, gram: Tensor, labels: Tensor, num_classes: int) -> None:
+        eigenvalues, vectors = torch.linalg.eigh(gram)
         kept = eigenvalues > 1e-8 * eigenvalues.max().clamp(min=1e-12)
         roots = eigenvalues[kept].sqrt()
         self.coordinates = vectors[:, kept] * roots  # (M * V, R)
-        self.basis = rows.T @ (vectors[:, kept] / roots)  # (Q, R), orthonormal columns
-        self.labels = labels.repeat_interleave(V)
+        self.to_coordinates = vectors[:, kept] / roots  # of products with the rows
+        self.labels = labels.repeat_interleave(len(gram) // len(labels))
         self.num_classes = num_classes
 
     def weights(self, strength: float) -> tuple[Tensor, Tensor]:
@@ -66,16 +60,40 @@ class Logistic:
         search.step(loss)
         return weight.detach(), bias.detach()
 
+    def logits_of(
+        self, cross: Tensor, strengths: Sequence[float] = LOGISTIC_STRENGTHS
+    ) -> list[Tensor]:
+        """Return the logits (N, K) for each strength, of products (N, M * V) with the rows."""
+        asked = cross @ self.to_coordinates
+        found = [self.weights(strength) for strength in strengths]
+        return [asked @ weight + bias for weight, bias in found]
+
+
+class Logistic(KernelLogistic):
+    """Logistic regression on features.
+
+    Args:
+        values: (M, V, Q), every view is a row.
+        labels: int64 (M,).
+        num_classes: K.
+        blocks: see `standardise`.
+    """
+
+    def __init__(
+        self, values: Tensor, labels: Tensor, num_classes: int, blocks: Sequence[int]
+    ) -> None:
+        self.standard = standardise(values.flatten(0, 1), blocks)
+        self.rows = self.standard(values.flatten(0, 1))  # (M * V, Q)
+        super().__init__(self.rows @ self.rows.T, labels, num_classes)
+
     def logits(
         self, values: Tensor, strengths: Sequence[float] = LOGISTIC_STRENGTHS
     ) -> list[Tensor]:
         """Return the logits (N, K), mean over views, of values (N, V, Q) for each strength."""
-        asked = self.standard(values).mean(1) @ self.basis
-        found = [self.weights(strength) for strength in strengths]
-        return [asked @ weight + bias for weight, bias in found]
+        return self.logits_of(self.standard(values).mean(1) @ self.rows.T, strengths)
 
     def linear(self, strength: float) -> tuple[Tensor, Tensor]:
         """Return weight (K, Q) and bias (K,) for features as they are."""
         weight, bias = self.weights(strength)
-        full = (self.basis @ weight).T * self.standard.scale
+        full = (self.rows.T @ (self.to_coordinates @ weight)).T * self.standard.scale
         return full, bias - full @ self.standard.mean

@@ -56,8 +56,11 @@ def p_value(gain: dict[str, Any]) -> str:
 
 def decided_by(report: dict[str, Any]) -> str:
     """Return what decides the answer, in one sentence."""
+    if report["kind"] not in ("ridge", "logistic"):
+        return f"The answer is that of {report['method']} ('{report['encoder']}')."
     return (
-        f"The answer is a linear map (ridge regression, strength {report['strength']}) of the "
+        f"The answer is a linear map ({report['kind']} regression, strength "
+        f"{report['strength']}) of the "
         f"frozen encoder '{report['encoder']}'."
     )
 
@@ -77,6 +80,7 @@ def model_card(report: dict[str, Any]) -> str:
         f"- Videos: {report['num_videos']} in {report['num_groups']} groups; unreadable: "
         f"{len(report['unreadable'])}",
         f"- Encoders compared by inner cross-validation over all videos: {tried}",
+        f"- Method: {report['method_choice']}.",
         "- The stated accuracy is that of outer folds, whose videos took no part in any choice.",
         f"- Trust: {describe_trust(report['calibration'])}.",
         *(f"- Note: {note}." for note in report["notes"]),
@@ -102,6 +106,7 @@ def page(report: dict[str, Any], index: DatasetIndex) -> str:
         f"<style>{STYLE}</style><h1>A taught model</h1>",
         f"<p><strong>{html.escape(headline(report))}</strong></p>",
         f"<p>{html.escape(decided_by(report))}</p>",
+        f"<p>Method: {html.escape(report['method_choice'])}.</p>",
         f"<p>Trust: {html.escape(describe_trust(report['calibration']))}.</p>",
         "<h2>To record next</h2>",
         _list(report["record_more"]),

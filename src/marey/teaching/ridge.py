@@ -48,8 +48,56 @@ def standardise(values: Tensor, blocks: Sequence[int]) -> Standardised:
     return Standardised(values.mean(0), scale / (widths * len(blocks)).sqrt())
 
 
-class Ridge:
+def kernels(known: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the products of standardised rows with one another and of asked videos with them.
+
+    Those of a sum of encoders are the mean of those of its parts.
+
+    Args:
+        known: (M, V, Q) of one encoder.
+        asked: (N, V, Q).
+
+    Returns:
+        (M * V, M * V) and, mean over the views of a video, (N, M * V).
+    """
+    standard = standardise(known.flatten(0, 1), [known.shape[2]])
+    rows = standard(known.flatten(0, 1))
+    return rows @ rows.T, standard(asked).mean(1) @ rows.T
+
+
+class KernelRidge:
     """Ridge regression fitted for every one of `STRENGTHS` at once.
+
+    Args:
+        gram: (M * V, M * V), products of the rows.
+        labels: int64 (M,).
+        num_classes: K.
+    """
+
+    def __init__(self, gram: Tensor, labels: Tensor, num_classes: int) -> None:
+        V = len(gram) // len(labels)
+        targets = F.one_hot(labels, num_classes).double().repeat_interleave(V, dim=0)
+        self.target_mean = targets.mean(0)
+        # (R R' + s I) a = Y, with R R' = U diag(e) U', for every strength s.
+        eigenvalues, self.vectors = torch.linalg.eigh(gram)
+        self.eigenvalues = eigenvalues.clamp(min=0)
+        self.projected = self.vectors.T @ (targets - self.target_mean)
+
+    def dual(self, strength: float) -> Tensor:
+        """Return the dual coefficients (M * V, K)."""
+        # A row's squared length is about one, whatever the encoder, so strengths are comparable.
+        return self.vectors @ (self.projected / (self.eigenvalues + strength)[:, None])
+
+    def logits_of(self, cross: Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Tensor]:
+        """Return the logits (N, K) for each strength, of products (N, M * V) with the rows."""
+        return [
+            LOGITS_PER_SCORE * (cross @ self.dual(strength) + self.target_mean)
+            for strength in strengths
+        ]
+
+
+class Ridge(KernelRidge):
+    """Ridge regression on features.
 
     Args:
         values: (M, V, Q), every view is a row.
@@ -61,28 +109,13 @@ class Ridge:
     def __init__(
         self, values: Tensor, labels: Tensor, num_classes: int, blocks: Sequence[int]
     ) -> None:
-        V = values.shape[1]
         self.standard = standardise(values.flatten(0, 1), blocks)
         self.rows = self.standard(values.flatten(0, 1))  # (M * V, Q)
-        targets = F.one_hot(labels, num_classes).double().repeat_interleave(V, dim=0)
-        self.target_mean = targets.mean(0)
-        # (R R' + s I) a = Y, with R R' = U diag(e) U', for every strength s.
-        eigenvalues, self.vectors = torch.linalg.eigh(self.rows @ self.rows.T)
-        self.eigenvalues = eigenvalues.clamp(min=0)
-        self.projected = self.vectors.T @ (targets - self.target_mean)
-
-    def dual(self, strength: float) -> Tensor:
-        """Return the dual coefficients (M * V, K)."""
-        # A row's squared length is about one, whatever the encoder, so strengths are comparable.
-        return self.vectors @ (self.projected / (self.eigenvalues + strength)[:, None])
+        super().__init__(self.rows @ self.rows.T, labels, num_classes)
 
     def logits(self, values: Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Tensor]:
         """Return the logits (N, K), mean over views, of values (N, V, Q) for each strength."""
-        cross = self.standard(values).mean(1) @ self.rows.T
-        return [
-            LOGITS_PER_SCORE * (cross @ self.dual(strength) + self.target_mean)
-            for strength in strengths
-        ]
+        return self.logits_of(self.standard(values).mean(1) @ self.rows.T, strengths)
 
     def linear(self, strength: float) -> tuple[Tensor, Tensor]:
         """Return weight (K, Q) and bias (K,) for features as they are."""

@@ -24,25 +24,47 @@ from marey.checkpoints.encoders import (
 )
 from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.seen import describe_training
-from marey.errors import UserError, VideoError
+from marey.errors import UserError, VideoError, unknown_name
 from marey.evaluation.trust import fit_trust_of_answers
 from marey.features.cache import FeatureCache
 from marey.features.far_bank import far_bank
 from marey.features.pose_cache import cached_poses
 from marey.features.video_vectors import OF_PEOPLE, POSE_FPS, VECTOR_DIMS, VideoVectors
-from marey.features.videos import EncodedVideos, VideoEncoder, encode_videos, parts_of
+from marey.features.videos import EncodedVideos, VideoEncoder, encode_videos, parts_of, video_tokens
 from marey.files import finite, write_json, write_text
 from marey.metrics.comparison import compare
+from marey.models.device import best_device
 from marey.models.encoders import encoder_name
+from marey.models.outputs import outputs_of
 from marey.models.probe import Probe
 from marey.teaching.controls import majority, metadata_of, metadata_predictions
-from marey.teaching.crossval import Candidate, CrossValidated, cross_validate, learning_curve
+from marey.teaching.crossval import (
+    Candidate,
+    Choice,
+    CrossValidated,
+    cross_validate,
+    learning_curve,
+)
 from marey.teaching.data import TeachingData, kept, open_teaching_data
 from marey.teaching.folds import MAX_FOLDS, folds_of
+from marey.teaching.logistic import Logistic
+from marey.teaching.networks import (
+    NETWORKS,
+    PLANS,
+    builder,
+    clips_of,
+    cross_validate_network,
+    tokens_of,
+    train_probe,
+)
 from marey.teaching.page import model_card, page
 from marey.teaching.ridge import Ridge
 
-METHODS = ("auto", "probe")
+METHODS = ("auto", "probe", *NETWORKS)
+ATTENTIVE_FROM = 40
+"""Examples of the rarest class from which `method="auto"` also tries attentive pooling."""
+CLEARLY = 0.05
+"""Largest p-value of a paired test with which it takes the place of the linear map."""
 PICTURES = ("frames", "motion", "frames+motion")
 PEOPLE = (
     "poses",
@@ -53,6 +75,11 @@ PEOPLE = (
 )
 """What `encoder="auto"` compares, without and with finding the people; of equal accuracies the one
 named first wins."""
+DESCRIBED = {
+    "attentive": "a learned query over the tokens of a frozen encoder",
+    "lora": "low-rank adapters in the encoder and a linear map",
+    "full": "the whole encoder fine-tuned with layer decay, and a linear map",
+}
 LOOKED_AT = 12
 """Videos in which `encoder="auto"` looks for people before it does so in all of them."""
 MIN_PEOPLED = 0.2
@@ -87,7 +114,7 @@ def teach(
     views: int = 3,
     num_folds: int = MAX_FOLDS,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
     cache: FeatureCache | None = None,
     tick: Tick | None = None,
 ) -> Taught:
@@ -102,7 +129,10 @@ def teach(
         out: folder of the checkpoint, with "report.html", "README.md" and "teach.json".
         encoder: "auto" compares frames, motion, crops, poses and their sums; or what
             `VideoEncoder` takes.
-        method: "auto" or "probe".
+        method: "probe": ridge or logistic regression; "attentive": a learned query over the
+            encoder's tokens; "lora": low-rank adapters in a transformer encoder; "full":
+            fine-tuning with layer decay; "auto": probe, and attentive beside it where every class
+            has enough examples, taken where it is clearly better.
         shots: use this many videos of each class.
         views: temporal views per video.
         num_folds: of the outer cross-validation.
@@ -112,9 +142,13 @@ def teach(
         UserError: if the data cannot be learned from, or a name is unknown.
     """
     if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    if method in NETWORKS and encoder == "auto":
+        encoder = "frames"
+    if method in NETWORKS and all(part in VECTOR_DIMS for part in parts_of(encoder)):
         raise UserError(
-            f"method '{method}' is not built; {' and '.join(METHODS)} are: ridge regression on a "
-            "frozen encoder"
+            f"method '{method}' trains on clips, and '{encoder}' reads none; add an encoder of "
+            f"clips, such as frames+{encoder}, or take --method probe"
         )
     started = time.monotonic()
     found, encoded, encoders = measure(
@@ -131,12 +165,16 @@ def teach(
     )
     choice = found.crossval.choice
     name = found.crossval.encoder
-    model, loaded = _fitted(found, encoded[name], encoders[name], choice.strength)
-
+    tried, why = _method(method, found, encoders[name])
+    found.report["method_choice"] = why
+    model, loaded = _fitted(found, encoded[name], encoders[name], choice)
+    trained = None
+    if tried is not None:
+        trained = _trained(tried, found, encoded[name], encoders[name], model, seed, cache, tick)
+    far = _far(model, encoders[name], views, cache) if trained is None else None
+    model = model if trained is None else trained
     calibration, tensors = fit_trust_of_answers(
-        found.crossval.answers,
-        far=_far(model, encoders[name], views, cache),
-        blocks=encoded[name].blocks,
+        found.crossval.answers, far=far, blocks=encoded[name].blocks
     )
     found.report["calibration"] = calibration
     found.report["seconds"] = time.monotonic() - started
@@ -168,7 +206,7 @@ def measure(
     views: int = 3,
     num_folds: int = MAX_FOLDS,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
     cache: FeatureCache | None = None,
     tick: Tick | None = None,
 ) -> tuple[Taught, dict[str, EncodedVideos], dict[str, VideoEncoder]]:
@@ -178,6 +216,7 @@ def measure(
         What was found, and the embeddings and encoders by name.
     """
     opened = open_teaching_data(data, dataset=dataset, shots=shots, seed=seed)
+    device = best_device() if device == "auto" else device
     cache = FeatureCache() if cache is None else cache
     names: tuple[str, ...] = (encoder,)
     if encoder == "auto":
@@ -232,7 +271,8 @@ def measure(
         "grouped": chosen.grouped,
         "notes": chosen.notes,
         "unreadable": list(unreadable.values()),
-        "method": "probe: ridge regression on a frozen encoder",
+        "method": f"probe: {found.choice.kind} regression on a frozen encoder",
+        "method_choice": "cross-validation of a linear map of a frozen encoder",
         **found.summary(),
         "controls": _controls(chosen, found, folds, views, seed, cache, ticker("one picture")),
         "learning_curve": learning_curve(
@@ -255,6 +295,134 @@ def crossval(data: str | Path, **options: Any) -> Taught:
     """Return what `teach` would state of some videos, without writing a model; arguments as
     `measure`."""
     return measure(data, **options)[0]
+
+
+def _method(method: str, found: Taught, encoder: VideoEncoder) -> tuple[str | None, str]:
+    """Return the network to train, None for the linear map alone, and why."""
+    if method == "probe":
+        return None, "asked for: a linear map of a frozen encoder"
+    if method != "auto":
+        return method, f"asked for: {method}"
+    fewest = min(count for count in found.data.index.class_counts.values() if count)
+    why = (
+        "adapters and fine-tuning are not tried unasked: --method lora or full, with a "
+        "transformer encoder and better with a GPU"
+    )
+    if encoder.clips is None:
+        return None, f"a linear map: '{encoder.source}' has no tokens to attend to; {why}"
+    if fewest < ATTENTIVE_FROM:
+        return None, (
+            f"a linear map: attentive pooling is tried from {ATTENTIVE_FROM} examples a class, the "
+            f"rarest class has {fewest}; {why}"
+        )
+    return "try attentive", why
+
+
+def _trained(
+    method: str,
+    found: Taught,
+    encoded: EncodedVideos,
+    encoder: VideoEncoder,
+    fitted: Probe,
+    seed: int,
+    cache: FeatureCache | None,
+    tick: Tick | None,
+) -> Probe | None:
+    """Cross-validate a network on the folds of the probe, and train it on all videos.
+
+    The report and the out-of-fold answers become those of the network; a network that was only
+    tried has to be clearly better than the probe.
+
+    Returns:
+        The network; None where the probe stays.
+    """
+    asked, method = not method.startswith("try "), method.removeprefix("try ")
+    assert encoder.clips is not None
+    data, before = found.data, found.crossval
+    pooler = None
+    vectors = _vectors(encoded, encoder)
+    if method == "attentive":
+        encoder.clips.encoder.to(encoder.device)
+        tokens = video_tokens(encoder, data.index, cache=cache)
+        pooler = {"dim": tokens.shape[2]}
+        batch_of = tokens_of(tokens)
+    else:
+        batch_of = clips_of(data.index, encoder.clips.preprocess)
+    network: Any = encoder.clips.encoder.cpu()
+    torch.manual_seed(seed)
+    probe = Probe(
+        encoder_name(network),
+        network.arguments,
+        len(data.class_names),
+        vectors=fitted.vectors,
+        pooler=pooler,
+    )
+    probe.encoder.load_state_dict(network.state_dict())
+    labels, plan = before.targets, PLANS[method]
+    folds = before.answers.outputs["fold"]
+    logits = cross_validate_network(
+        builder(probe),
+        method,
+        batch_of,
+        vectors,
+        labels,
+        folds,
+        plan=plan,
+        device=str(encoder.device),
+        seed=seed,
+        tick=None if tick is None else lambda done, total: tick(f"{method}, folds", done, total),
+    )
+    correct = logits.argmax(1) == labels
+    compared = compare(before.correct, correct, data.labels, groups=data.groups)
+    p = compared["group_test_p"] if compared["group_test_p"] is not None else compared["mcnemar_p"]
+    beside = f"{method} {compared['top1_b']:.2f} beside the linear map's {compared['top1_a']:.2f}"
+    found.report["methods"] = {"probe": compared["top1_a"], method: compared["top1_b"], "p": p}
+    better = compared["difference"] > 0 and p < CLEARLY
+    found.report["method_choice"] = f"{beside} on the same folds (p = {p:.3f}); " + (
+        found.report["method_choice"]
+        if asked
+        else f"{'it is' if better else 'it is not'} clearly better; "
+        + found.report["method_choice"]
+    )
+    if not asked and not better:
+        return None
+    trained = train_probe(
+        probe,
+        method,
+        batch_of,
+        vectors,
+        labels,
+        list(range(len(labels))),
+        plan=plan,
+        device=str(encoder.device),
+        seed=seed,
+    )
+    before.answers.outputs["logits"] = logits[:, None]
+    if method != "attentive":  # the encoder has changed, and with it what distances are measured in
+        embedding = [
+            outputs_of(
+                trained, batch_of([row]), vectors=None if vectors is None else vectors[[row]]
+            )
+            for row in range(len(labels))
+        ]
+        before.answers.outputs["embedding"] = torch.stack([o["embedding"] for o in embedding])
+    found.report |= {
+        key: value for key, value in before.summary().items() if key not in ("folds", "candidates")
+    }
+    found.report["method"] = f"{method}: {DESCRIBED[method]}"
+    found.report["kind"] = method
+    found.report["errors"] = _worst_errors(before)
+    for control in ("metadata", "single_frame"):
+        stored = found.report["controls"][control]
+        right = torch.tensor(stored["correct"])
+        found.report["controls"][control] = {**stored, **_beside(right, before, data)}
+    return trained
+
+
+def _vectors(encoded: EncodedVideos, encoder: VideoEncoder) -> Tensor | None:
+    """Return what is measured of every video, (N, E), or None."""
+    width = sum(VECTOR_DIMS[name] for name in encoder.vectors.names)
+    return encoded.features[:, 0, -width:].float() if width else None
 
 
 def any_people(names: Sequence[str]) -> bool:
@@ -290,13 +458,14 @@ def peopled(data: TeachingData, cache: FeatureCache, seed: int) -> float:
 
 
 def _fitted(
-    found: Taught, encoded: EncodedVideos, encoder: VideoEncoder, strength: float
+    found: Taught, encoded: EncodedVideos, encoder: VideoEncoder, choice: Choice
 ) -> tuple[Probe, LoadedEncoder]:
     """Return the probe fitted on all videos, and the encoder whose preprocessing it needs."""
     names = found.data.class_names
     labels = torch.tensor([names.index(label) for label in found.data.labels])
-    ridge = Ridge(encoded.features, labels, len(names), encoded.blocks)
-    weight, bias = ridge.linear(strength)
+    kind = Ridge if choice.kind == "ridge" else Logistic
+    fitted = kind(encoded.features, labels, len(names), encoded.blocks)
+    weight, bias = fitted.linear(choice.strength)
     loaded = encoder.clips
     network: Any = None if loaded is None else loaded.encoder.cpu()
     probe = Probe(
@@ -319,6 +488,8 @@ def _far(
     model: Probe, encoder: VideoEncoder, views: int, cache: FeatureCache | None
 ) -> tuple[Tensor, Tensor]:
     """Return what the model says of the bank of other footage: logits (M, K), embeddings (M, D)."""
+    if encoder.clips is not None:
+        encoder.clips.encoder.to(encoder.device)
     encoded = encode_videos(encoder, far_bank(), views=views, cache=cache)
     embedding = encoded.features.mean(1)
     with torch.inference_mode():
@@ -374,7 +545,11 @@ def _beside(correct: Tensor, found: CrossValidated, data: TeachingData) -> dict[
     """Return a control's accuracy, and the probe's gain over it with paired tests."""
     compared = compare(correct, found.correct, data.labels, groups=data.groups)
     keys = ("difference", "low", "high", "interval", "mcnemar_p", "group_test_p")
-    return {"accuracy": compared["top1_a"], "gain": {key: compared[key] for key in keys}}
+    return {
+        "accuracy": compared["top1_a"],
+        "gain": {key: compared[key] for key in keys},
+        "correct": correct.tolist(),
+    }
 
 
 def _worst_errors(found: CrossValidated, most: int = 10) -> list[dict[str, Any]]:
