@@ -42,5 +42,5 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
 def test_list_models_shows_them(capsys):
     assert run(["list", "models"]) == 0
     shown = capsys.readouterr().out
-    assert "marey-mini  (bundled weights)" in shown
+    assert "marey-mini-rgb  (bundled weights)" in shown
     assert "kinetics400  hf:MCG-NJU/videomae-base-finetuned-kinetics  (400 actions" in shown

@@ -15,10 +15,13 @@ from marey.datasets.index import read_folders
 from marey.errors import UserError, VideoError
 from marey.features.cache import FeatureCache
 from marey.inference.answers import Answers
+from marey.inference.live import watch
 from marey.inference.predictor import Predictor
+from marey.inference.timeline import timeline
 from marey.persons.pose_tracks import PoseTrack, PoseTracks
 from marey.teaching.controls import metadata_predictions
 from marey.teaching.data import few_shots, open_teaching_data
+from marey.video.decode import open_video
 from marey.video.encode import write_video
 
 
@@ -168,8 +171,31 @@ def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatc
     assert predictor(folder / "stand" / "1.mp4", trust="full").trust["stability"] is None
     run(["evaluate", str(tmp_path / "m"), "--data", str(folder), "--json"])
     assert json.loads(capsys.readouterr().out)["top1"] > 0.9
+    segments = timeline(predictor, folder / "slide" / "0.mp4", window_seconds=1.0)
+    assert segments[0].label == "slide"
+    monkeypatch.setattr(
+        "marey.features.video_vectors.poses_of_frames", lambda clip, **_: walking("slide")
+    )
+    with open_video(folder / "slide" / "0.mp4") as reader:
+        frames = list(zip(reader.frame_seconds, reader.frames_at(range(16)).frames, strict=True))
+    answers = list(watch(predictor, frames, window_seconds=1.0, step_seconds=0.5))
+    assert answers[-1]["predictions"][0]["label"] == "slide"
     with pytest.raises(UserError, match="poses of the video"):
         predictor.outputs(torch.zeros(1, 8, 3, 160, 160))
+
+
+def test_an_attentive_model_is_taught_and_opened_again(folder, tmp_path):
+    cache = FeatureCache(tmp_path / "cache")
+    arguments = {"views": 1, "num_folds": 2, "cache": cache, "device": "cpu"}
+    taught = marey.teach(folder, tmp_path / "m", encoder="frames", method="attentive", **arguments)
+    report = taught.report
+    assert report["kind"] == "attentive"
+    assert set(report["methods"]) == {"probe", "attentive", "p"}
+    assert "beside the linear map's" in report["method_choice"]
+    assert "a learned query" in (tmp_path / "m" / "report.html").read_text()
+    outputs = Predictor.load(tmp_path / "m", views=1).outputs(torch.zeros(1, 8, 3, 160, 160))
+    assert outputs["embedding"].shape == (1, 192)
+    assert outputs["deciding_embedding"].shape == (1, 9216)
 
 
 def test_methods_that_do_not_fit_are_refused(folder, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from marey.errors import UserError
+from marey.features.motion import MOTION_FPS
 from marey.inference.poses import PosePredictor
 from marey.inference.prediction import NO_PERSON, Prediction
 from marey.inference.predictor import Predictor
@@ -104,7 +105,8 @@ class RecentFrames:
         self.predictor = predictor
         self.window_seconds = window_seconds
         self.num_frames = predictor.preprocess.sampling.num_frames
-        self.spacing = window_seconds / (2 * self.num_frames)
+        self.dense = bool(predictor.vectors.names)
+        self.spacing = 1 / MOTION_FPS if self.dense else window_seconds / (2 * self.num_frames)
         self.kept: deque[tuple[float, Tensor]] = deque()
 
     def add(self, seconds: float, frame: Tensor) -> None:
@@ -115,8 +117,10 @@ class RecentFrames:
             self.kept.popleft()
 
     def predict(self) -> Prediction:
-        """Answer frames spread evenly over those kept."""
-        return self.predictor.predict_clip(_evenly(self.kept, self.num_frames))
+        """Answer frames spread evenly over those kept; a taught model that measures motion or poses
+        gets all of them."""
+        count = len(self.kept) if self.dense else self.num_frames
+        return self.predictor.predict_clip(_evenly(self.kept, count))
 
 
 class RecentPoses:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from marey.errors import UserError
+from marey.features.video_vectors import joined
 from marey.inference.poses import PosePredictor
 from marey.inference.prediction import NO_PERSON
 from marey.inference.predictor import Predictor
+from marey.models.outputs import outputs_of
 from marey.persons.pose_tracks import PoseTracks
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import VideoReader, open_video
@@ -118,7 +120,17 @@ def iterate_windows(
         else:
             frames = [torch.stack([kept[index] for index in indices]) for indices in chosen]
             clips = [predictor.preprocess.normalise(window) for window in frames]
-        outputs = predictor.outputs(torch.stack(clips))
+        measured = [
+            joined(predictor.vectors.of_file(reader.path, start_seconds=start, end_seconds=end))
+            for start, end in batch
+            if predictor.vectors.names
+        ]
+        outputs = outputs_of(
+            predictor.model,
+            torch.stack(clips),
+            device=predictor.device,
+            vectors=torch.stack(measured) if measured else None,
+        )
         for row, (start, end) in enumerate(batch):
             alone = {
                 key: value[row : row + 1]

@@ -117,7 +117,8 @@ class VideoClassifier:
 
     def predict(self, videos: Videos) -> NDArray[Any]:
         """Return the most probable label of each video."""
-        return self.classes_[self.decision_function(videos).argmax(1)]
+        best = self.decision_function(videos).argmax(1)
+        return self.classes_[best]
 
     def score(self, videos: Videos, labels: Sequence[Any]) -> float:
         """Return the accuracy."""

@@ -159,27 +159,11 @@ def choose(
         The choice, and the best accuracy of each candidate.
     """
     numbers = torch.tensor([class_names.index(label) for label in labels])
-    part = folds_of(
-        [labels[row] for row in rows.tolist()],
-        [groups[row] for row in rows.tolist()],
-        INNER_FOLDS,
-        seed,
-    )
+    part = _inner_folds(rows, labels, groups, seed)
     num_folds = int(part.max()) + 1
-    correct = torch.zeros(len(candidates), len(STRENGTHS))
-    for fold in range(num_folds if num_folds > 1 else 0):
-        known, held = rows[part != fold], rows[part == fold]
-        for number, (gram, cross) in enumerate(candidate_kernels(candidates, known, held)):
-            ridge = KernelRidge(gram, numbers[known], len(class_names))
-            for s, logits in enumerate(ridge.logits_of(cross)):
-                correct[number, s] += int((logits.argmax(1) == numbers[held]).sum())
-    accuracy = correct / len(rows)
-    best = accuracy.flip(1).max(1)  # the last of equal strengths
-    candidate_number = int(best.values.argmax())
-    strength = len(STRENGTHS) - 1 - int(best.indices[candidate_number])
-    if num_folds == 1:  # nothing can be held out
-        strength = STRENGTHS.index(0.1)
-    choice = Choice(candidate_number, STRENGTHS[strength], float(best.values[candidate_number]))
+    choices = best_strengths(candidates, rows, labels, groups, class_names, seed=seed)
+    choice = max(choices, key=lambda found: found.accuracy)  # the first of equal ones
+    candidate_number = choice.candidate
     if "logistic" in kinds and num_folds > 1:
         right = torch.zeros(len(LOGISTIC_STRENGTHS))
         for fold in range(num_folds):
@@ -192,7 +176,46 @@ def choose(
         if float(right[s]) / len(rows) > choice.accuracy:
             accuracy_there = float(right[s]) / len(rows)
             choice = Choice(candidate_number, LOGISTIC_STRENGTHS[s], accuracy_there, "logistic")
-    return choice, best.values.tolist()
+    return choice, [found.accuracy for found in choices]
+
+
+def best_strengths(
+    candidates: Sequence[Candidate],
+    rows: Tensor,
+    labels: Sequence[str],
+    groups: Sequence[str],
+    class_names: Sequence[str],
+    *,
+    seed: int = 0,
+) -> list[Choice]:
+    """Return the best strength of ridge regression for each candidate, arguments as `choose`."""
+    numbers = torch.tensor([class_names.index(label) for label in labels])
+    part = _inner_folds(rows, labels, groups, seed)
+    num_folds = int(part.max()) + 1
+    correct = torch.zeros(len(candidates), len(STRENGTHS))
+    for fold in range(num_folds if num_folds > 1 else 0):
+        known, held = rows[part != fold], rows[part == fold]
+        for number, (gram, cross) in enumerate(candidate_kernels(candidates, known, held)):
+            ridge = KernelRidge(gram, numbers[known], len(class_names))
+            for s, logits in enumerate(ridge.logits_of(cross)):
+                correct[number, s] += int((logits.argmax(1) == numbers[held]).sum())
+    best = (correct / len(rows)).flip(1).max(1)  # the last of equal strengths
+    places = [len(STRENGTHS) - 1 - place for place in best.indices.tolist()]
+    if num_folds == 1:  # nothing can be held out
+        places = [STRENGTHS.index(0.1)] * len(candidates)
+    return [
+        Choice(number, STRENGTHS[place], accuracy)
+        for number, (place, accuracy) in enumerate(zip(places, best.values.tolist(), strict=True))
+    ]
+
+
+def _inner_folds(rows: Tensor, labels: Sequence[str], groups: Sequence[str], seed: int) -> Tensor:
+    return folds_of(
+        [labels[row] for row in rows.tolist()],
+        [groups[row] for row in rows.tolist()],
+        INNER_FOLDS,
+        seed,
+    )
 
 
 def cross_validate(
