@@ -174,7 +174,8 @@ def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatc
     segments = timeline(predictor, folder / "slide" / "0.mp4", window_seconds=1.0)
     assert segments[0].label == "slide"
     monkeypatch.setattr(
-        "marey.features.video_vectors.poses_of_frames", lambda clip, **_: walking("slide")
+        "marey.features.video_vectors.poses_of_frames",
+        lambda clip, **_: walking(folder / "slide" / "0.mp4"),
     )
     with open_video(folder / "slide" / "0.mp4") as reader:
         frames = list(zip(reader.frame_seconds, reader.frames_at(range(16)).frames, strict=True))
