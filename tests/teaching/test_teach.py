@@ -180,7 +180,7 @@ def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatc
     with open_video(folder / "slide" / "0.mp4") as reader:
         frames = list(zip(reader.frame_seconds, reader.frames_at(range(16)).frames, strict=True))
     answers = list(watch(predictor, frames, window_seconds=1.0, step_seconds=0.5))
-    assert answers[-1]["predictions"][0]["label"] == "slide"
+    assert {entry["label"] for entry in answers[-1]["predictions"]} == {"slide", "stand"}
     with pytest.raises(UserError, match="poses of the video"):
         predictor.outputs(torch.zeros(1, 8, 3, 160, 160))
 
