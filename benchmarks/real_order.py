@@ -44,7 +44,7 @@ from marey.order.correction import (
     permute_frames,
     read_order,
 )
-from marey.order.path import shortest_path
+from marey.order.path import net_weight, shortest_path
 from marey.order.permutations import random_permutations
 from marey.video.decode import open_video
 
@@ -113,18 +113,21 @@ def measure(predictor: PosePredictor, data: Path, name: str, store: Path) -> dic
         with torch.inference_mode():
             outputs = attention_outputs(predictor.model, shuffled)
         weights = order_matrix(outputs["attention_time"], T)
-        apart = frame_distances(shuffled)
-        for method, rows in ours.items():
-            rows.append(order_measures(read_order(weights, method, apart), order))
+        for method in ("path", "sort"):
+            ours[method].append(order_measures(read_order(weights, method), order))
 
         times = [clips.start_seconds[place] + time for time in predictor.sampling.times.tolist()]
-        pictures = picture_distances(video, times)
-        of_pictures = torch.stack([pictures[row][:, row] for row in order])
-        for kind, distances in (("keypoints", apart), ("pictures", of_pictures)):
-            path = shortest_path(distances)
+        places = order.argsort(1)  # where each moment stands in the shuffled clip
+        pictures = picture_distances(video, times)[None]
+        for kind, distances in (("keypoints", frame_distances(window)), ("pictures", pictures)):
+            path = places[:, shortest_path(distances)[0]]
+            if kind == "keypoints":  # as `oriented_path`, with one search for all shuffles
+                backwards = net_weight(weights, path) < 0
+                turned = torch.where(backwards[:, None], path.flip(1), path)
+                ours["oriented"].append(order_measures(turned, order))
             baselines[kind].append(order_measures(path, order))
-            backwards = order_accuracy(path.flip(1), order)
-            coins[kind].append((baselines[kind][-1]["order_accuracy"] + backwards) / 2)
+            reversed_accuracy = order_accuracy(path.flip(1), order)
+            coins[kind].append((baselines[kind][-1]["order_accuracy"] + reversed_accuracy) / 2)
         groups.append(str(sample.group))
     return {
         "clips": len(groups),
