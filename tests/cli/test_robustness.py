@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from marey.cli import build_app
-from marey.cli.robustness import _attack_options, _kinds, _severities
+from marey.cli.robustness import _attack_options, parse_kinds, parse_severities
 from marey.corruptions import KINDS, PROFILES
 from marey.errors import UserError
 from marey.evaluation.robustness import BenchmarkConfig
@@ -28,16 +28,16 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_lists_of_kinds_and_severities() -> None:
-    assert _kinds("all", "rose") == list(KINDS)
-    assert _kinds("profile", "rose") == list(PROFILES["rose"])
-    assert _kinds("weather,fog,jumble", "rose") == ["fog", "rain", "jumble"]
-    assert _kinds("none", "rose") == []
+    assert parse_kinds("all", "rose") == list(KINDS)
+    assert parse_kinds("profile", "rose") == list(PROFILES["rose"])
+    assert parse_kinds("weather,fog,jumble", "rose") == ["fog", "rain", "jumble"]
+    assert parse_kinds("none", "rose") == []
     with pytest.raises(UserError, match="did you mean 'freeze'"):
-        _kinds("freze", "rose")
-    assert _severities("5,1,5") == [1, 5]
+        parse_kinds("freze", "rose")
+    assert parse_severities("5,1,5") == [1, 5]
     for wrong in ("0", "6", "", "x"):
         with pytest.raises(UserError, match=r"severity is one of|--severities is a list"):
-            _severities(wrong)
+            parse_severities(wrong)
 
 
 def test_options_of_attacks() -> None:

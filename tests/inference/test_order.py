@@ -219,7 +219,7 @@ def test_the_bundled_model_puts_rendered_frames_in_better_order_than_chance():
     assert found["interval"][0] > found["chance"] + 0.02
 
 
-def test_the_default_model_orders_a_video_after_install(video):
-    result = invoke("order", video, "--shuffle", 0, "--json")
+def test_the_bundled_model_of_pictures_orders_a_video_after_install(video):
+    result = invoke("order", video, "--model", "marey-mini-order", "--shuffle", 0, "--json")
     assert result.exit_code == 0, result.output
     assert sorted(json.loads(result.stdout)["results"][0]["order"]) == list(range(8))

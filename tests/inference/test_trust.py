@@ -61,7 +61,11 @@ def test_trust_goes_from_answers_through_the_checkpoint_to_the_prediction(
     trust = json.loads(json.dumps(prediction.to_dict()))["trust"]
     assert trust["unknown"] in (True, False)
     assert (trust["reason"] is None) == (not trust["unknown"])
-    assert trust["set"] == prediction.set()
+    assert trust.get("set") == (None if trust["unknown"] else prediction.set())
+    calibration, tensors = fitted
+    calibration["trust"]["unknown"] |= {"near_threshold": 1e9, "far_threshold": 1e9}
+    known = predictor_of(checkpoint, tmp_path / "known", calibration, tensors)(day_and_night)
+    assert known.trust["set"] == known.set()
     assert prediction.top(1)[0][0] in prediction.set(coverage=0.95)
     with pytest.raises(UserError, match=r"no prediction sets of coverage 0\.5"):
         prediction.set(coverage=0.5)

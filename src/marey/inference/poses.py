@@ -301,7 +301,7 @@ class PosePredictor:
             poses=found,
             main_window=(max(0.0, start), start + self.sampling.seconds),
         )
-        if prediction.has_set():
+        if prediction.has_set() and not prediction.trust["unknown"]:
             prediction.trust["set"] = prediction.set()
         return prediction
 

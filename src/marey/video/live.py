@@ -116,9 +116,7 @@ def _decoded(source: str, container: Any, notice: Notice) -> Iterator[Any]:
     """Frames of the first video stream; undecodable packets are counted and passed over."""
     stream = container.streams.video[0]
     if stream.codec_context is None:
-        raise VideoError(
-            f"{source}: its codec cannot be decoded here; send H.264, for instance"
-        )
+        raise VideoError(f"{source}: its codec cannot be decoded here; send H.264, for instance")
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     lost = good = 0
     demuxed = iter(container.demux(stream))

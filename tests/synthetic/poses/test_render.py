@@ -44,7 +44,7 @@ def test_the_folder_opens_as_a_data_set_with_its_splits(tmp_path, cmu_folder):
     assert len(index.split("train")) == 120 * SPLITS.count("train") // len(SPLITS)
     windows = PoseWindows(index.split("val"))
     item = windows[(0, 3)]
-    assert item["clip"].shape == (16, 17, 3)
+    assert item["clip"].shape == (16, 34, 3)
     assert index.class_names[item["label"]] == windows.index.samples[3].label
 
 
