@@ -312,7 +312,7 @@ def _check_sizes(arguments: Any, state: dict[str, Tensor], path: Path) -> None:
             if not isinstance(number, int) or isinstance(number, bool):
                 continue
             most = len(state) if name in COUNTS_OF_LAYERS else max(1000, 100 * longest)
-            if abs(number) > most:
+            if not 0 <= number <= most:
                 raise UserError(
                     f"{path}: {name} is {number}, but the weights have {len(state)} tensors with "
                     f"axes up to {longest}; the file is damaged, copy it again"

@@ -29,7 +29,7 @@ function chooseFolder(given) {
   const counts = new Map();
   for (const [, path] of files) { const parts = path.split("/"); if (parts.length > 1) counts.set(parts.at(-2), (counts.get(parts.at(-2)) || 0) + 1); }
   if (!files.length) { problem("There are no videos in this folder."); return; }
-  found([...counts].map(([name, count]) => `${name}: ${count}`), `${files.length} files, ${megabytes()} MB.`);
+  found([...counts].sort().map(([name, count]) => `${name}: ${count}`), `${files.length} files, ${megabytes()} MB.`);
 }
 
 function chooseZip(file) {
