@@ -1,4 +1,4 @@
-"""Fixtures every room shares: where the real videos are, and one thread a test."""
+"""Fixtures every room shares: where the real videos are, one thread and one seed a test."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ People = list[tuple[float, float, float]]
 """Per person x of the left side, y of the top and height, in pixels."""
 
 torch.set_num_threads(int(os.environ.get("MAREY_TEST_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True)
+def same_draws_in_every_order() -> None:
+    """Seed torch's global generator, which corruptions draw from where no generator is given."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
