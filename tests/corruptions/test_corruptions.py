@@ -97,7 +97,9 @@ def test_fog_grows_except_from_three_to_four_where_only_its_roughness_changes() 
     assert amounts == [1.5, 2.0, 2.5, 2.5, 3.0]
     clip = moving_clip(4, 96, 96)
     distances = [
-        (marey.corrupt(clip, "fog", severity, generator=seeded()).float() - clip.float()).abs().mean()
+        (marey.corrupt(clip, "fog", severity, generator=seeded()).float() - clip.float())
+        .abs()
+        .mean()
         for severity in range(1, 6)
     ]
     assert distances[0] < distances[1] < distances[2] < distances[4]
