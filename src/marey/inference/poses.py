@@ -301,7 +301,8 @@ class PosePredictor:
             poses=found,
             main_window=(max(0.0, start), start + self.sampling.seconds),
         )
-        if prediction.has_set() and not prediction.trust["unknown"]:
+        # fitted on motion without video, sets would promise too much beside an answer
+        if self.checkpoint.calibrated and prediction.has_set() and not prediction.trust["unknown"]:
             prediction.trust["set"] = prediction.set()
         return prediction
 
