@@ -208,22 +208,25 @@ def test_an_interrupted_evaluation_goes_on_behind_what_it_answered(
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    parts = tmp_path / "cache" / "marey" / "answers"
+
+    def parts() -> list[Path]:
+        found = (tmp_path / "cache" / "marey" / "answers").rglob("*.safetensors")
+        return [path for path in found if ".partial" not in path.name]  # whole files
+
     for _ in range(2400):
-        if len(list(parts.rglob("*.safetensors"))) >= 1:
+        if parts():
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the videos that were answered are kept; go on with: marey evaluate" in error
-    kept = len(list(parts.rglob("*.safetensors")))
-    assert kept >= 1
+    assert parts()
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     plain = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["num_videos"] == 24
     assert json.loads(done.stdout) == json.loads(plain.stdout)
-    assert not list(parts.rglob("*.safetensors"))
+    assert not parts()
 
 
 @pytest.mark.slow
