@@ -325,7 +325,7 @@ class PosePredictor:
                 clips=clips,
             )
         outputs = self.outputs(clips)
-        every = self.probabilities(outputs["logits"])  # (W, K with "other")
+        every = self.probabilities(outputs["logits"])  # (W, K + 1)
         shown = (
             every[:, self.known]
             if labels is None

@@ -121,10 +121,11 @@ moments."""
 
 
 def mini_pose() -> TrainConfig:
-    """Train `marey-mini` on windows of keypoints: about 20 minutes on one core.
+    """Train a model such as `marey-mini` on windows of keypoints: about 30 minutes on one core.
 
     The windows: `marey data render poses --cmu DIR --out DIR --windows 60000`. Class, order and
-    meaning of the label are learned together, the order in the last fourth of the steps.
+    meaning of the label are learned together, the order in the last fourth of the steps, where its
+    losses did not fall. What the bundled weights were trained with: `docs/poses.md`.
     """
     return TrainConfig(
         recipe="mini_pose",
