@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from marey.cli import build_app
 from marey.datasets.youtube8m import FrameExample, write_examples
-from marey.papers import action_transformer, direcformer, gat, gat_study, hmdb_study, sevitar
+from marey.papers import action_transformer, gat, gat_study, hmdb_study, sevitar
 from marey.papers.cells import Cell, ReproduceOptions
 from marey.papers.run import run_cells
 from marey.training.config import TrainConfig, override
@@ -88,23 +91,42 @@ def options(data: Path, tmp_path: Path) -> ReproduceOptions:
     ("prefix", "folder", "count"),
     [("Jester", "jester", 10), ("SSv2", "something_v2", 4), ("K400", "kinetics400", 4)],
 )
-def test_direcformer(
-    prefix: str,
-    folder: str,
-    count: int,
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_direcformer_from_the_command_to_the_table(
+    prefix: str, folder: str, count: int, data: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(direcformer, "train", narrowed(SMALL + DENSE + NARROW))
-    cells = [
-        cell
-        for cell in direcformer.cells(options(data / folder, tmp_path))
-        if cell.name.startswith(prefix)
-    ]
-    found = run_all(cells, tmp_path / "out")
-    assert len(found) == count
-    assert all(0 <= values["top1"][0] <= 100 for values in found.values())
+    """Every cell, started from an image ViT, on the official lists (whose test parts have no labels
+    for Jester and SSv2)."""
+    vit = tiny_vit(tmp_path / "vit")
+    jitter = ["augment.short_side_range=[32,40]"]
+    settings = [*SHORT, *SMALL, *DENSE, *NARROW, *jitter]
+    words = ["reproduce", "direcformer", "--scale", "full", "--data", str(data / folder)]
+    words += ["--cells", f"{prefix} *", "--seeds", "1", "--device", "cpu", "--init", str(vit)]
+    words += [word for setting in settings for word in ("--set", setting)]
+    result = CliRunner().invoke(build_app(), [*words, "--out", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 0, result.output
+    rows = [row for row in json.loads(result.stdout)["rows"] if row["cell"].startswith(prefix)]
+    assert len(rows) == count
+    assert all(row["status"] == "run" and row["paper"] for row in rows)
+    assert all(0 <= row["ours"]["top1"]["mean"] <= 100 for row in rows)
+
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert f"--init {vit}" in table["command"]
+    kept = {path.name for run in (tmp_path / "out/cache/runs").iterdir() for path in run.iterdir()}
+    assert not {name for name in kept if "cache" in name or "epoch" in name}
+
+
+def tiny_vit(folder: Path) -> Path:
+    """Write an image ViT of `NARROW`'s size in the layout of transformers."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=192,
+        image_size=32,
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_the_paper_s_optimiser_and_attention(recipe):
     optim = config.optim
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 0.005, 0.9, 1e-4)
     assert (optim.schedule, optim.milestones, optim.gamma) == ("step", (11, 14), 0.1)
-    assert (config.train.epochs, config.train.batch_size) == (15, 64)
+    assert (config.train.epochs, config.train.batch_size) == (30, 64)
     assert config.model.arguments == {"time_attention": "cosine", "space_attention": "cosine"}
     assert config.objective.weights == {"class": 1.0, "order": 1.0, "guided": 1.0}
     assert config.data.preprocess.crops == 3

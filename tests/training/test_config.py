@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from marey.errors import UserError
+from marey.recipes.direcformer import direcformer_jester
 from marey.training.config import OptimConfig, RunConfig, TrainConfig, override
 from marey.training.data_config import DataConfig
 from marey.transforms.augment import Augment
@@ -140,3 +141,13 @@ def test_the_rate_in_force_is_the_optimisers_own_where_none_is_given() -> None:
     assert OptimConfig(name="sgd").peak_lr == 0.005
     assert OptimConfig(name="adam").peak_lr == 1e-4
     assert OptimConfig(lr=0.5).peak_lr == 0.5
+
+
+def test_a_smaller_clip_and_its_augmentation_change_together():
+    small = override(
+        direcformer_jester(),
+        ["data.preprocess.image_size=32", "augment.short_side_range=[32,40]"],
+    )
+    assert small.augment.preprocess.image_size == 32
+    with pytest.raises(UserError, match="short_side_range starts at 32, below the crop of 224"):
+        override(direcformer_jester(), ["augment.short_side_range=[32,40]"])

@@ -18,6 +18,7 @@ from marey.checkpoints.huggingface import local_copy, read_hf_tensors
 from marey.checkpoints.pickled import read_pickled, state_of
 from marey.checkpoints.report import LoadReport, load_exactly
 from marey.errors import UserError
+from marey.files import read_json
 from marey.layers.position import resize_position_embedding
 from marey.models.timesformer import TimeSformer
 
@@ -116,6 +117,51 @@ def initialise_from_vit(
     fresh = ("head.", "order.", "order_norm.", "semantic_mlp.", "class_mlp.", "time_embed")
     blocks = tuple(f"blocks.{index}.temporal_fc." for index in range(len(model.blocks)))
     return load_exactly(model, state, where, allow_missing=fresh + blocks)
+
+
+IMAGENET_VIT = "hf:google/vit-base-patch16-224"
+"""What "vit" stands for: ViT-B/16 of ImageNet-21K and -1K, the start of the released DirecFormer
+and TimeSformer."""
+
+
+def is_image_vit(source: str) -> bool:
+    """Tell whether a checkpoint's name means an image ViT in the layout of `transformers`: "vit",
+    a folder, or "hf:<hub id or folder>".
+
+    Raises:
+        UserError: if a hub id can neither be found here nor be fetched.
+    """
+    if source == "vit":
+        return True
+    is_hub = source.startswith("hf:")
+    folder = local_copy(source.removeprefix("hf:")) if is_hub else Path(source)
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == "vit"
+
+
+def start_from_vit(source: str) -> nn.Module:
+    """Return a TimeSformer of an image ViT's size with its weights, to start a video model from.
+
+    Args:
+        source: for which `is_image_vit` holds.
+
+    Raises:
+        UserError: if the weights are missing or of another layout.
+    """
+    folder = local_copy((IMAGENET_VIT if source == "vit" else source).removeprefix("hf:"))
+    config, state = read_json(folder / "config.json"), timm_names(read_hf_tensors(folder))
+    model = TimeSformer(
+        num_classes=0,
+        image_size=config.get("image_size", 224),
+        patch_size=config.get("patch_size", 16),
+        embed_dim=config.get("hidden_size", 768),
+        depth=config.get("num_hidden_layers", 12),
+        num_heads=config.get("num_attention_heads", 12),
+        mlp_ratio=config.get("intermediate_size", 3072) / config.get("hidden_size", 768),
+        qkv_bias=config.get("qkv_bias", True),
+    )
+    initialise_from_vit(model, state)
+    return model
 
 
 def read_vit(source: str | Path) -> dict[str, Tensor]:

@@ -28,6 +28,17 @@ def reproduce(
     data: Annotated[
         str | None, typer.Option(help="Data set to use in place of what the study makes itself.")
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Full scale: start from these weights: a hub id (hf:ID), a folder, or vit, the "
+            "public ViT-B/16 of ImageNet."
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Full scale: change a setting in every cell: train.epochs=15"),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds per cell, counted from 0.")] = 3,
     cells: Annotated[
         str | None, typer.Option(help="Only these cells: names or patterns, comma-separated.")
@@ -51,11 +62,18 @@ def reproduce(
     from marey.papers.tables import stored_reading, text_table
 
     options = ReproduceOptions(
-        scale=scale, data=data, seeds=seeds, device=device, cache=cache or out / "cache"
+        scale=scale,
+        data=data,
+        seeds=seeds,
+        device=device,
+        cache=cache or out / "cache",
+        init=init,
+        set=tuple(settings or ()),
     )
     given = {
         "--scale": scale,
         "--data": data,
+        "--init": init,
         "--seeds": seeds,
         "--cells": cells,
         "--budget-minutes": budget_minutes,
@@ -64,6 +82,7 @@ def reproduce(
     flags = [
         f"{flag} {shlex.quote(str(value))}" for flag, value in given.items() if value is not None
     ]
+    flags += [f"--set {shlex.quote(setting)}" for setting in settings or ()]
     results = run(
         name,
         options,

@@ -29,6 +29,10 @@ class ReproduceOptions:
     """Torch device the cells train on."""
     cache: Path = Path("cache")
     """Folder for what cells share (renders, features); made on demand."""
+    init: str | None = None
+    """Full scale: the weights that the cells start from, as `model.init_from` takes them."""
+    set: tuple[str, ...] = ()
+    """Full scale: settings changed in every cell, as `marey train --set` takes them."""
 
     @property
     def train_device(self) -> Literal["cpu", "auto"]:
@@ -42,10 +46,23 @@ class ReproduceOptions:
         return Path(str(self.data)).resolve().name
 
     def at_full_scale(self, config: TrainConfig, seed: int) -> TrainConfig:
-        """Return a configuration on the user's data, at a seed, on `device` in its precision."""
+        """Return a configuration on the user's data, at a seed, on `device` in its precision, with
+        `init` and `set` applied last.
+
+        Raises:
+            UserError: if a setting is unknown or its value has another type.
+        """
         precision: Literal["fp32", "bf16"] = "fp32" if self.device == "cpu" else "bf16"
         train = replace(config.train, seed=seed, precision=precision, device=self.train_device)
-        return replace(config, data=replace(config.data, path=self.data), train=train)
+        config = replace(config, data=replace(config.data, path=self.data), train=train)
+        start = [] if self.init is None else [f"model.init_from={json.dumps(self.init)}"]
+        return override(config, [*start, *self.set])
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Return what `init` and `set` change, for the settings of a cell; empty without them."""
+        given = {"init": self.init, "set": list(self.set)}
+        return {name: value for name, value in given.items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import torch
 from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions
 from marey.evaluation.evaluate import evaluate
+from marey.features.cache import cache_key
 from marey.models import create_model
 from marey.papers.cells import Cell, ReproduceOptions, Row, cells_of, read_tables, rows_of
 from marey.papers.direcformer_mini import (
@@ -131,7 +132,7 @@ def full_cells(options: ReproduceOptions) -> list[Cell]:
                     name=table.prefix + row.name,
                     estimate_seconds=videos / FULL_CLIPS_PER_SECOND,
                     table=table.title,
-                    settings={"data": options.data_name},
+                    settings={"data": options.data_name, **options.changes},
                 )
     return found
 
@@ -141,7 +142,10 @@ def run_full(recipe: TrainConfig, row: Row, options: ReproduceOptions, seed: int
     percent."""
     config = row.configure(recipe)
     config = options.at_full_scale(config, seed)
-    out = options.cache / "runs" / f"{recipe.recipe}-{row.name.replace(' ', '_')}-seed{seed}"
+    name = f"{recipe.recipe}-{row.name.replace(' ', '_')}-seed{seed}"
+    if options.changes:  # a run of other settings is another run
+        name += "-" + cache_key(**options.changes)[:8]
+    out = options.cache / "runs" / name
     train(config, out, resume=out.exists())
 
     # The test lists of all three data sets come without labels.

@@ -70,6 +70,8 @@ def reproduce(
     if options.scale not in SCALES:
         raise unknown_name("scale", options.scale, SCALES)
     study = get_study(name)
+    if options.scale != "full" and options.changes:
+        raise UserError("--init and --set change the full scale; add --scale full")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file, expected a folder; name a folder")
     if not dry_run:

@@ -20,12 +20,13 @@ ALL_LOSSES = {"class": 1.0, "order": 1.0, "guided": 1.0}
 def direcformer_jester() -> TrainConfig:
     """Train DirecFormer-B (C-C, all losses) on Jester: 27 gestures, 8 frames of 224 pixels.
 
-    SGD 0.005, momentum 0.9, weight decay 1e-4, rate x 0.1 at epochs 11 and 14, batch 64 (released
-    code). No mirroring: "Swiping Left" is not "Swiping Right". Departure from the paper's "sampled
-    at a rate of 1/32": a Jester video has about 37 frames, so 8 frames 32 apart do not exist in it;
-    one frame is taken from each of 8 equal segments, as the released loader does. Evaluation: one
-    clip x three crops. Start from a public image transformer with `marey convert FILE --from vit
-    --out vit` and `--set model.init_from=vit`.
+    SGD 0.005, momentum 0.9, weight decay 1e-4, rate x 0.1 at epochs 11 and 14 of 30, batch 64
+    (released YAML). No mirroring: "Swiping Left" is not "Swiping Right". Departure from the paper's
+    "sampled at a rate of 1/32": a Jester video has about 37 frames, so 8 frames 32 apart do not
+    exist in it; one frame is taken from each of 8 equal segments, as the released loader does,
+    which also leaves the channels in OpenCV's order (`--set data.preprocess.channel_order=bgr`).
+    Evaluation: one clip x three crops. The paper starts from an image transformer of ImageNet:
+    `--set model.init_from=vit`, or another hub id or folder.
     """
     preprocess = paper_preprocess(ClipSampling(kind="segments", num_frames=8))
     return TrainConfig(
@@ -49,7 +50,7 @@ def direcformer_jester() -> TrainConfig:
         objective=ObjectiveConfig(
             weights=dict(ALL_LOSSES), order=OrderConfig(num_permutations=1000, rule="closest")
         ),
-        train=RunConfig(epochs=15, batch_size=64, workers=8),
+        train=RunConfig(epochs=30, batch_size=64, workers=8),
     )
 
 
@@ -69,7 +70,9 @@ def direcformer_kinetics400() -> TrainConfig:
     """Train DirecFormer-B on Kinetics-400, 8 frames at stride 32, from ImageNet-21K (section 4.4).
 
     The middle clip and three crops (top-left, centre, bottom-right) in evaluation; mirroring in
-    training.
+    training. The released code's single clip starts at frame 0 and is spaced evenly over its 256
+    frames: `--set data.preprocess.sampling.view_start=spread --set
+    data.preprocess.sampling.spacing=linspace`.
     """
     base = direcformer_jester()
     preprocess = paper_preprocess(

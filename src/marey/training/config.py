@@ -45,7 +45,8 @@ class ModelConfig:
     """Keyword arguments of the model; what the task infers (num_classes, ...) is filled in."""
     init_from: str | None = None
     """A checkpoint (bundled name, folder, "hf:...") whose weights are the start; parts of another
-    shape start fresh."""
+    shape start fresh. An image ViT ("vit": the public ViT-B/16 of ImageNet; a folder or "hf:...")
+    starts a model of TimeSformer's family."""
     freeze: Several[str] = ()
     """Parameters whose name starts with one of these do not train: ("patch_embed", "blocks.0");
     "*": all but heads."""
@@ -266,6 +267,9 @@ def override(config: TrainConfig, assignments: Sequence[str]) -> TrainConfig:
                     f"'{[*path, name][depth + 1]}'"
                 )
         node[name] = _parse(text)
+    if values["augment"] is not None and values["data"]["preprocess"] is not None:
+        # Training clips end in the data's preprocessing: sizes are checked against that one.
+        values["augment"]["preprocess"] = values["data"]["preprocess"]
     return _checked(values)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.vit import is_image_vit, start_from_vit
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.models import MODELS, argument_names, create_model
@@ -32,9 +33,12 @@ def initial_model(
         UserError: if neither a model nor a checkpoint is named, or nothing of the checkpoint fits.
     """
     settings = config.model
-    start = None
+    start, image_start = None, None
     if settings.init_from is not None:
-        start = load_checkpoint(settings.init_from)
+        if is_image_vit(settings.init_from):
+            image_start = start_from_vit(settings.init_from)
+        else:
+            start = load_checkpoint(settings.init_from)
     name = settings.name or (start.name if start is not None else None)
     if name is None:
         raise UserError(
@@ -66,6 +70,8 @@ def initial_model(
                 skip_classes=len(start.class_names or ()) if other_classes else None,
             )
         )
+    if image_start is not None and fresh:
+        say(copy_weights(image_start, model, settings.init_from or ""))
     return model
 
 
