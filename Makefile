@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_EXTRAS := plots
-TEST_EXTRAS := mocap,web,text,hf,train,plots,explain,yt8m,export,quant,scale,tracking,dev
+TEST_EXTRAS := mocap,web,text,hf,train,plots,explain,yt8m,export,quant,scale,tracking,lora,dev
 VIDEO ?= $(firstword $(wildcard examples/*.mp4))
 
 .PHONY: demo test test-slow lint types clean

@@ -1,21 +1,31 @@
-"""How often a map of `marey explain` deserves to be believed, per model and data set.
+"""How often a map of `marey explain` deserves to be believed, per model and data set:
+results/explanations.json.
 
-    python -m benchmarks.explanations --out results/explanations.json
+    python -m benchmarks.explanations --data ../shared [--poses POSES]
 
-Every map is compared with 100 random maps, a blob, the map of shuffled weights and random orders of
-the frames (`marey.explain.checks`); "passed" is the share of videos whose map passes all but the
-frames' order, which stands beside it.
+Every map is compared with 100 random maps (half of them smooth), a map of the middle, the map of
+the same model with shuffled weights, and random orders of the frames (`marey.explain.checks`,
+`marey.explain.pose_checks`). "passed" is the share of videos whose map passes all but the frames'
+order, which stands beside it. `--poses` takes stored poses (`PoseTracks.save`), one file per video.
+The table is written after each part.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import time
 from pathlib import Path
 from typing import Any
 
+from marey.checkpoints.load import load_checkpoint
+from marey.explain.checks import MapChecks
+from marey.explain.poses import explain_poses
 from marey.explain.report import explain
-from marey.files import read_json, write_json
+from marey.files import write_json
+from marey.inference.poses import PosePredictor
 from marey.inference.predictor import Predictor
+from marey.persons.pose_tracks import PoseTracks
 from marey.video.decode import open_video
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -24,50 +34,85 @@ CLIPS = (
     "archery_ucf101_paddlevideo_example.avi",
     "arm_wrestling_k400_mmaction2_demo.mp4",
 )
+MAPS = (("marey-mini", "occlusion"), ("marey-mini-rgb", "rollout"))
+"""The map that `marey explain` shows for each bundled model of clips."""
 
 
-def rows_of(predictor: Any, videos: list[Path], kind: str) -> list[dict[str, Any]]:
-    """Return the checks of the map of every video."""
-    rows = []
-    for path in videos:
-        with open_video(path) as reader:
-            clip = predictor.preprocess.sample(reader)
-        found = explain(predictor, clip, kind=kind)
-        row = {"video": path.name, "label": found.label, **found.checks.to_dict()}
-        print(row, flush=True)
-        rows.append(row)
-    return rows
+def videos_of(root: Path) -> dict[str, list[Path]]:
+    """Return the videos of every data set: UT-Interaction's first of each class."""
+    folder = root / "data" / "ut_interaction"
+    with (folder / "manifest.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    first: dict[str, Path] = {}
+    for row in rows:
+        path = folder / row["path"]
+        first.setdefault(row["label"], path if path.exists() else folder.parent / row["path"])
+    return {
+        "examples (renders)": sorted(EXAMPLES.glob("*.mp4")),
+        "clips (real)": [root / "clips" / name for name in CLIPS],
+        "UT-Interaction (real), the first of each class": list(first.values()),
+    }
+
+
+def pose_checks(
+    predictor: PosePredictor, video: Path, poses: Path | None
+) -> tuple[str, MapChecks] | None:
+    """Return the first answer of a model of poses and the checks of its map; None for nobody."""
+    stored = None if poses is None else next(poses.rglob(f"{video.name}.npz"), None)
+    tracks = predictor.read(video) if stored is None else PoseTracks.load(stored)
+    found = explain_poses(predictor, tracks)
+    return None if found is None else (found.label, found.checks)
+
+
+def clip_checks(predictor: Predictor, video: Path, kind: str) -> tuple[str, MapChecks]:
+    """Return the first answer of a model of clips and the checks of its map."""
+    with open_video(video) as reader:
+        clip = predictor.preprocess.sample(reader)
+    found = explain(predictor, clip, kind=kind)
+    return found.label, found.checks
 
 
 def main() -> None:
     """Explain, check, and write the table."""
     parser = argparse.ArgumentParser(description="Pass rates of maps.")
-    parser.add_argument("--model", default="marey-mini-rgb")
-    parser.add_argument("--kind", default="rollout")
-    parser.add_argument("--data", type=Path, default=Path("../shared/clips"))
+    parser.add_argument("--data", type=Path, default=Path("../shared"))
+    parser.add_argument("--poses", type=Path)
     parser.add_argument("--out", type=Path, default=Path("results/explanations.json"))
     arguments = parser.parse_args()
-
-    predictor = Predictor.load(arguments.model, views=1)
-    report: dict[str, Any] = read_json(arguments.out) if arguments.out.exists() else {"tables": []}
-    sets = {
-        "examples (renders)": sorted(EXAMPLES.glob("*.mp4")),
-        "clips (real)": [arguments.data / name for name in CLIPS],
+    started = time.monotonic()
+    report: dict[str, Any] = {
+        "command": "python -m benchmarks.explanations --data ../shared --poses POSES",
+        "what": (__doc__ or "").split("\n\n")[0].replace("\n", " "),
+        "tables": [],
     }
-    for name, videos in sets.items():
-        rows = rows_of(predictor, videos, arguments.kind)
-        table = {
-            "model": arguments.model,
-            "map": arguments.kind,
-            "videos": name,
-            "passed": sum(row["passed"] for row in rows) / len(rows),
-            "frames_order_matters": sum(row["p_temporal"] <= 0.05 for row in rows) / len(rows),
-            "rows": rows,
-        }
-        report["tables"].append(table)
-        report["command"] = "python -m benchmarks.explanations"
-        report["what"] = (__doc__ or "").split("\n\n")[0]
-        write_json(arguments.out, report)
+    for model, kind in MAPS:
+        checkpoint = load_checkpoint(model)
+        predictor: Any = (
+            PosePredictor(checkpoint)
+            if checkpoint.task == "poses"
+            else Predictor(checkpoint, views=1)
+        )
+        for name, videos in videos_of(arguments.data).items():
+            rows: list[dict[str, Any]] = []
+            nobody = 0
+            for video in videos:
+                if checkpoint.task == "poses":
+                    checked = pose_checks(predictor, video, arguments.poses)
+                else:
+                    checked = clip_checks(predictor, video, kind)
+                if checked is None:
+                    nobody += 1
+                    continue
+                rows.append({"video": video.name, "label": checked[0], **checked[1].to_dict()})
+                print(model, rows[-1], round(time.process_time()), flush=True)
+            table = {"model": model, "map": kind, "videos": name, "without_people": nobody}
+            if rows:
+                table["passed"] = sum(row["passed"] for row in rows) / len(rows)
+                order = sum(row["p_temporal"] <= 0.05 for row in rows)
+                table["frames_order_matters"] = order / len(rows)
+            report["tables"].append({**table, "rows": rows})
+            report["seconds"] = round(time.monotonic() - started)
+            write_json(arguments.out, report, indent=1)
 
 
 if __name__ == "__main__":

@@ -380,7 +380,6 @@ RUNS: dict[str, Run] = {
     "mini_mocap": Run("mocap", STEM),
     "mini_order": Run("mocap", STEM),
     "direcformer_mini": Run("mocap"),
-    "finetune_folder": Run("folder"),
     "sevitar_folder": Run("folder"),
     "gat_youtube8m_mini": Run("youtube8m_mini", batch=16),
     "gat_features": Run("features.tfrecord"),

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from marey.checkpoints.folder import load_folder
 from marey.errors import UserError
+from marey.explain.pose_checks import PARTS, check_window_map, window_gains
 from marey.explain.poses import draw_sheet, explain_pose_video, explain_poses
 from marey.inference.poses import PosePredictor
 from marey.persons.pose_tracks import PoseTrack, PoseTracks
 from marey.transforms.keypoints import KEYPOINT_NAMES, PART_NAMES
 from marey.video.encode import write_video
 
+LIMBS = ("wrist", "knee", "ankle")
 WRIST = KEYPOINT_NAMES.index("left_wrist")
 
 
@@ -77,6 +79,43 @@ def test_the_joint_and_the_moments_that_decide_are_named(predictor):
     assert float(found.relevance[:8, column].min()) > 0
     assert float(found.relevance[:, [n for n in range(13) if n != column]].abs().max()) < 1e-6
     assert found.faithfulness.better_than_random
+    assert found.checks.p_independent <= 0.05
+    assert found.checks.gain > found.checks.blob_gain
+    # This model has no weights to shuffle, so its map cannot depend on what was learned.
+    assert found.checks.weights_correlation == pytest.approx(1)
+    assert not found.checks.passed
+
+
+def test_a_map_of_other_joints_does_not_pass():
+    window = torch.ones(16, 17, 3)
+    right = torch.zeros(16, 13)
+    decisive = [PART_NAMES.index(f"{side} {part}") for side in ("left", "right") for part in LIMBS]
+    right[:8, decisive] = 1
+    keypoints = [PARTS[number][0] for number in decisive]
+    for relevance, passed in ((right, True), (1 - right, False)):
+        checks = check_window_map(
+            lambda windows: (windows[:, :8][:, :, keypoints, 2] > 0).float().mean((1, 2)),
+            window,
+            relevance + 0.01 * torch.rand(16, 13, generator=torch.Generator().manual_seed(1)),
+            generator=torch.Generator().manual_seed(0),
+        )
+        assert checks.passed == passed
+        assert (checks.p_temporal <= 0.05) == passed
+
+
+def test_gains_are_the_areas_worked_by_hand():
+    """A score that is the share of all parts and moments seen: every map deletes and inserts along
+    the same line, so the gain is that of the diagonal."""
+    window = torch.ones(4, 17, 3)
+    head = len(PARTS[0])
+
+    def share(windows):
+        weights = torch.ones(17)
+        weights[:head] = 1 / head
+        return ((windows[:, :, :, 2] > 0) * weights).sum((1, 2)) / 52
+
+    gains = window_gains(share, window, [torch.rand(4, 13), torch.rand(4, 13)])
+    assert gains == pytest.approx([0.0, 0.0], abs=1e-5)
 
 
 def test_another_label_is_explained_on_request_and_an_unknown_one_named(predictor):

@@ -149,6 +149,12 @@ def test_sets_are_fitted_and_hold_the_first_answer(fitted) -> None:
     assert inside is not None
     assert bool(inside[1])
     assert set_of(torch.tensor([0.5, 0.5]), calibration, 0.5) is None
+    # RAPS: each rank after the first costs the penalty, so the same threshold holds fewer classes.
+    sizes = []
+    for penalty in (0.0, 0.3):
+        stored = {"trust": {"set": {"thresholds": {"0.9": 0.9}, "penalty": penalty}}}
+        sizes.append(int(set_of(torch.tensor([0.1, 0.6, 0.2, 0.1]), stored, 0.9).sum()))
+    assert sizes == [3, 1]
     assert set_of(torch.tensor([0.5, 0.5]), None, 0.9) is None
 
 

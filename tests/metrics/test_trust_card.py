@@ -57,6 +57,6 @@ def test_what_was_not_fitted_is_said() -> None:
 
 
 def test_the_card_of_a_run_names_its_facts() -> None:
-    text = run_card("A run", {"recipe": "finetune_folder"}, FITTED)
-    assert text.startswith("# A run\n\n- recipe: finetune_folder\n")
+    text = run_card("A run", {"recipe": "sevitar_folder"}, FITTED)
+    assert text.startswith("# A run\n\n- recipe: sevitar_folder\n")
     assert "120 videos of 20 groups" in text

@@ -24,6 +24,6 @@ def test_a_setting_changes_a_recipe() -> None:
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(
-        UserError, match="unknown recipe 'finetune'; did you mean 'finetune_folder'"
+        UserError, match="unknown recipe 'sevitar_foldr'; did you mean 'sevitar_folder'"
     ):
-        get_recipe("finetune")
+        get_recipe("sevitar_foldr")

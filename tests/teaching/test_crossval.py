@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from marey.teaching.crossval import Candidate, choose, cross_validate, learning_curve
+from marey.teaching.crossval import (
+    Candidate,
+    Choice,
+    averaged_choice,
+    choose,
+    cross_validate,
+    learning_curve,
+    linear_map,
+    union_of,
+)
 from marey.teaching.folds import folds_of
 from marey.teaching.ridge import LOGITS_PER_SCORE, Ridge, standardise
 
@@ -116,10 +125,70 @@ def test_the_better_encoder_is_chosen():
     assert accuracies[1] > accuracies[0] + 0.3
 
 
+def test_candidates_within_one_standard_error_answer_together():
+    """At 0.8 of 100 videos a standard error is 0.04."""
+    choices = [
+        Choice(0, 1.0, 0.75),
+        Choice(1, 0.1, 0.80),
+        Choice(2, 0.3, 0.77),
+        Choice(3, 3.0, 0.80),
+    ]
+    found = averaged_choice(choices, 100)
+    assert found.members == ((1, 0.1), (2, 0.3), (3, 3.0))
+    assert averaged_choice(choices, 10_000).members == ((1, 0.1), (3, 3.0))
+    perfect = [Choice(0, 1.0, 0.99), Choice(1, 1.0, 1.0)]
+    assert averaged_choice(perfect, 30).members == ((1, 1.0),)
+
+
+def test_the_mean_of_regressions_is_one_linear_map_of_their_parts():
+    features, labels, _ = problem(1.0, width=9)
+    numbers = torch.tensor([NAMES.index(label) for label in labels])
+    frames, poses, motion = features.split([4, 3, 2], dim=2)
+    first = Candidate("poses+motion", torch.cat((poses, motion), 2), [3, 2])
+    second = Candidate("frames+poses", torch.cat((frames, poses), 2), [4, 3])
+    union = union_of([first, second])
+    assert (union.name, union.blocks) == ("frames+poses+motion", [4, 3, 2])  # clips come first
+    assert_close(union.features, torch.cat((frames, poses, motion), 2))
+
+    weight, bias = linear_map([(first, 0.3), (second, 1.0)], numbers, 3)
+    each = [
+        Ridge(one.features, numbers, 3, one.blocks).logits(one.features, [strength])[0]
+        for one, strength in ((first, 0.3), (second, 1.0))
+    ]
+    logits = (union.features.double() @ weight.T + bias).mean(1)
+    assert_close(logits, (each[0] + each[1]) / 2)
+
+
+def test_out_of_fold_answers_are_those_of_the_mean():
+    """Two candidates that are hardly different."""
+    features, labels, groups = problem(0.3, width=60)
+    folds = folds_of(labels, groups, 4)
+    noise = 0.05 * torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
+    two = [Candidate("a", features, [60]), Candidate("b", features + noise, [60])]
+    found = cross_validate(two, labels, groups, NAMES, folds=folds)
+    assert {row["encoder"] for row in found.averaged} == {"a", "b"}
+    assert set(found.encoder.split("+")) == {"a", "b"}
+    held, known = folds == 1, folds != 1
+    numbers = torch.tensor([NAMES.index(label) for label in labels])
+    row = next(row for row in found.folds if row["fold"] == 1)
+    members = [
+        (
+            Candidate(m["encoder"], two["ab".index(m["encoder"])].features[known], [60]),
+            m["strength"],
+        )
+        for m in row["averaged"]
+    ]
+    weight, bias = linear_map(members, numbers[known], 3, kind=row["kind"])
+    order = union_of([candidate for candidate, _ in members]).name.split("+")
+    asked = torch.cat([two["ab".index(name)].features[held] for name in order], 2)
+    expected = (asked.double() @ weight.T + bias).mean(1)
+    assert_close(found.answers.logits[held, 0].double(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_the_learning_curve_rises_with_signal_and_stops_where_examples_do():
     features, labels, groups = problem(0.4)
     folds = folds_of(labels, groups, 6)
-    rows = learning_curve(Candidate("x", features, [30]), 0.1, labels, folds, NAMES)
+    rows = learning_curve([(Candidate("x", features, [30]), 0.1)], labels, folds, NAMES)
     assert [row["shots"] for row in rows] == [1, 2, 5, 10]
     assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.1
     assert all(row["lowest"] <= row["accuracy"] for row in rows)

@@ -21,6 +21,7 @@ from marey.inference.timeline import timeline
 from marey.persons.pose_tracks import PoseTrack, PoseTracks
 from marey.teaching.controls import metadata_predictions
 from marey.teaching.data import few_shots, open_teaching_data
+from marey.teaching.teach import crossval
 from marey.video.decode import open_video
 from marey.video.encode import write_video
 
@@ -168,7 +169,39 @@ def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatc
 
     predictor = Predictor.load(tmp_path / "m", views=2)
     assert predictor(folder / "slide" / "0.mp4").top(1)[0][0] == "slide"
-    assert predictor(folder / "stand" / "1.mp4", trust="full").trust["stability"] is None
+    assert (
+        run(
+            [
+                "predict",
+                str(folder / "stand" / "1.mp4"),
+                "--model",
+                str(tmp_path / "m"),
+                "--trust",
+                "full",
+            ]
+        )
+        == 0
+    )
+    assert "stability not measured: " in " ".join(capsys.readouterr().out.split())
+    assert (
+        run(
+            [
+                "robustness",
+                str(tmp_path / "m"),
+                "--data",
+                str(folder),
+                "--corruptions",
+                "fog",
+                "--out",
+                str(tmp_path / "r"),
+            ]
+        )
+        == 2
+    )
+    assert "write changed files with `marey corrupt`" in capsys.readouterr().err
+    out = ["--format", "onnx", "--out", str(tmp_path / "m.onnx")]
+    assert run(["export", str(tmp_path / "m"), *out]) == 2
+    assert "teach with --encoder frames" in " ".join(capsys.readouterr().err.split())
     run(["evaluate", str(tmp_path / "m"), "--data", str(folder), "--json"])
     assert json.loads(capsys.readouterr().out)["top1"] > 0.9
     segments = timeline(predictor, folder / "slide" / "0.mp4", window_seconds=1.0)
@@ -197,6 +230,53 @@ def test_an_attentive_model_is_taught_and_opened_again(folder, tmp_path):
     outputs = Predictor.load(tmp_path / "m", views=1).outputs(torch.zeros(1, 8, 3, 160, 160))
     assert outputs["embedding"].shape == (1, 192)
     assert outputs["deciding_embedding"].shape == (1, 9216)
+
+
+def test_the_recipe_of_earlier_versions_teaches(folder, tmp_path, monkeypatch, capsys):
+    called = {}
+    monkeypatch.setattr(
+        "marey.cli.teach.teach",
+        lambda *args, **words: called.update(data=args[0], out=args[1], **words),
+    )
+    words = ["train", "finetune_folder", "--data", str(folder), "--out", str(tmp_path / "m")]
+    assert run(words) == 0
+    assert called == {"data": str(folder), "out": tmp_path / "m", "dataset": None, "json": False}
+    assert "is now `marey teach`" in capsys.readouterr().err
+    assert run([*words, "--set", "train.epochs=1"]) == 2
+    assert "take another recipe, such as sevitar_folder" in capsys.readouterr().err
+
+
+def test_answers_below_a_target_accuracy_are_held_back(folder, tmp_path):
+    arguments = {"encoder": "frames", "views": 1, "num_folds": 3, "device": "cpu"}
+    cache = FeatureCache(tmp_path / "cache")
+    taught = marey.teach(folder, tmp_path / "m", target_accuracy=1.0, cache=cache, **arguments)
+    rejection = taught.report["calibration"]["rejection"]
+    assert rejection["accuracy"] == 1.0
+    assert Predictor.load(tmp_path / "m").calibration["rejection"] == rejection
+    assert any("the model does not answer" in note for note in taught.report["notes"])
+    with pytest.raises(UserError, match=r"lies between 0 and 1, got 95"):
+        marey.teach(folder, tmp_path / "n", target_accuracy=95, cache=cache, **arguments)
+
+
+def test_a_class_that_leaks_by_size_is_named_with_the_remedy(tmp_path):
+    """Both classes show the same; one was recorded at another size."""
+    for number in range(12):
+        kind = ("wave", "bow")[number % 2]
+        (tmp_path / "videos" / kind).mkdir(parents=True, exist_ok=True)
+        clip = moving("stand", number)
+        clip = clip if kind == "wave" else clip[..., :48]
+        write_video(tmp_path / "videos" / kind / f"{number}.mp4", clip, fps=8)
+    found = crossval(
+        tmp_path / "videos",
+        encoder="frames",
+        views=1,
+        num_folds=3,
+        cache=FeatureCache(tmp_path / "cache"),
+    )
+    assert found.report["controls"]["metadata"]["accuracy"] == 1.0
+    advice = " ".join(found.report["record_more"])
+    assert "size, length and rate alone name the class in 100% of the videos" in advice
+    assert "one camera, at one size" in advice
 
 
 def test_methods_that_do_not_fit_are_refused(folder, tmp_path):

@@ -15,7 +15,6 @@ from marey.errors import UserError
 from marey.models import create_model
 from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from marey.training.data_config import DataConfig, FeatureCacheConfig
-from marey.training.feature_cache import prepare_model
 from marey.training.loop import train
 from marey.training.tasks import build_task
 from marey.transforms.augment import Augment
@@ -68,13 +67,6 @@ def configuration(packed, tmp_path, **more):
         optim=OptimConfig(lr=3e-3),
         train=RunConfig(epochs=2, batch_size=4, tensorboard=False),
     )
-
-
-class Fitted(torch.nn.Module):
-    """Keeps what it is given to fit."""
-
-    def fit_head(self, features, labels):
-        self.features, self.labels = features, labels
 
 
 pytest.importorskip(
@@ -144,12 +136,6 @@ def test_a_stored_clip_bears_the_name_that_fits_its_augmentation(packed, tmp_pat
         torch.testing.assert_close(
             item["clip"], clip.flip(0) if turned else clip, atol=2e-2, rtol=2e-2
         )
-    with pytest.raises(UserError, match="is fitted to one label per clip, but some change"):
-        prepare_model(task.train_data, False, Fitted())
-    fitted = Fitted()
-    prepare_model(plain.train_data, False, fitted)
-    assert fitted.labels.tolist() == [0, 1] * 4
-    assert fitted.features.shape == (8, 4, 3, 4, 80)
 
 
 def test_a_model_without_a_trunk_is_refused(packed, tmp_path):

@@ -19,6 +19,7 @@ from marey.checkpoints.report import load_exactly
 from marey.errors import UserError, import_extra, unknown_name
 from marey.files import read_json
 from marey.models.external import TORCHVISION_CLIPS, ExternalClassifier
+from marey.models.text_video import TextVideoModel
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
@@ -78,7 +79,42 @@ def load_hf_external(folder: Path, config: dict[str, Any], source: str) -> Check
     )
 
 
-def _hf_preprocess(folder: Path, model: ExternalClassifier, kind: str) -> Preprocess:
+def load_hf_text_video(folder: Path, config: dict[str, Any], source: str) -> Checkpoint:
+    """Load an X-CLIP folder with its tokenizer, to rank names for videos.
+
+    Raises:
+        UserError: if weights or the tokenizer are missing.
+    """
+    library = import_extra("transformers", "hf", f"loading {source}")
+    try:
+        net, report = library.AutoModel.from_pretrained(
+            folder, output_loading_info=True, dtype=torch.float32
+        )
+        tokenizer = library.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{source}: transformers cannot load it: {str(error).splitlines()[0]}"
+        ) from error
+    missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if missing:
+        raise UserError(
+            f"{source}: missing keys ({len(missing)}): {', '.join(missing[:3])}; the folder is "
+            "incomplete, fetch it again"
+        )
+    model = TextVideoModel(net, tokenizer)
+    return Checkpoint(
+        model=model.eval(),
+        name="text_video",
+        source=source,
+        arguments=model.arguments,
+        class_names=[],
+        preprocess=_hf_preprocess(folder, model, str(config["model_type"])),
+    )
+
+
+def _hf_preprocess(
+    folder: Path, model: ExternalClassifier | TextVideoModel, kind: str
+) -> Preprocess:
     """Translate the folder's processor: ViViT's offset (x * scale - 1 before mean and std) becomes
     part of the mean."""
     T, S = model.num_frames, model.arguments["image_size"]

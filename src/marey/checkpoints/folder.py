@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from marey.checkpoints.report import load_exactly
 from marey.errors import UserError
 from marey.files import atomic_files, read_json, untrusted, weights_digest
-from marey.models import MODELS, create_model, model_class
+from marey.models import MODELS, READ_ONLY, create_model, model_class
 from marey.models.timesformer import TimeSformer
 from marey.transforms.pose_clip import PoseSampling
 from marey.transforms.preprocess import Preprocess
@@ -109,7 +109,7 @@ def architecture_name(model: nn.Module) -> str:
     Raises:
         UserError: if the model's class is not registered.
     """
-    for name, model_type in MODELS.items():
+    for name, model_type in {**MODELS, **READ_ONLY}.items():
         if model_type is type(model):
             return name
     raise UserError(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from marey.checkpoints.external import load_hf_external, load_torchvision
+from marey.checkpoints.external import load_hf_external, load_hf_text_video, load_torchvision
 from marey.checkpoints.folder import CONFIG, WEIGHTS, Checkpoint, load_folder
 from marey.checkpoints.huggingface import load_hf_timesformer, local_copy
 from marey.checkpoints.recommended import SHORT_NAMES, long_name
@@ -98,8 +98,8 @@ def best_of_run(folder: Path) -> Path | None:
 
 
 def load_hf(source: str) -> Checkpoint:
-    """Load a video classifier of the `transformers` layout: TimeSformer as our own model, others as
-    they are.
+    """Load a video classifier of the `transformers` layout: TimeSformer as our own model, X-CLIP to
+    rank given names, others as they are.
 
     Args:
         source: hub id, or a local folder.
@@ -111,7 +111,8 @@ def load_hf(source: str) -> Checkpoint:
     config = read_json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise UserError(f"{folder / CONFIG}: 'model_type' is no text; the file is damaged")
-    read = load_hf_timesformer if config.get("model_type") == "timesformer" else load_hf_external
+    readers = {"timesformer": load_hf_timesformer, "xclip": load_hf_text_video}
+    read = readers.get(config["model_type"], load_hf_external)
     with untrusted(folder, "a model of transformers"):
         return read(folder, config, f"hf:{source}")
 

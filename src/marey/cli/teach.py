@@ -46,6 +46,12 @@ def teach(
     views: Views = 3,
     folds: Folds = 10,
     seed: Seed = 0,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Answer only where so many are right; the rest is not answered."
+        ),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -68,6 +74,7 @@ def teach(
             views=views,
             num_folds=folds,
             seed=seed,
+            target_accuracy=target_accuracy,
             device=device,
             tick=tick,
         )
@@ -87,6 +94,7 @@ def crossval(
     json: Json = False,
 ) -> None:
     """Measure what teaching on these videos would reach: grouped folds, interval, controls."""
+    from marey.teaching.page import members_of
     from marey.teaching.teach import crossval as run
 
     with _progress(data) as tick:
@@ -106,7 +114,7 @@ def crossval(
         groups = ", ".join(row["groups"][:4]) + (" ..." if len(row["groups"]) > 4 else "")
         say(
             f"  fold {row['fold']}: {row['accuracy']:.2f} of {row['videos']} videos, "
-            f"{row['encoder']}, strength {row['strength']} ({groups})"
+            f"{members_of(row)} ({groups})"
         )
 
 

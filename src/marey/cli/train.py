@@ -21,6 +21,9 @@ from marey.cli.options import (
 from marey.cli.output import counted, print_json, say
 from marey.errors import UserError
 
+TEACHES = "finetune_folder"
+"""A recipe of earlier versions that is now what `marey teach` does by default."""
+
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
@@ -56,6 +59,9 @@ def train(
     """
     from marey.training.config import override
 
+    if recipe == TEACHES:
+        _teach(data, out, settings, dataset, split_by, resume or show, json)
+        return
     config = _configuration(recipe, data, dataset, split_by)
     config = override(config, settings or [])
     if show:
@@ -80,6 +86,29 @@ def train(
         f"{shlex.quote(config.data.path or 'DATA')}    use it: marey predict VIDEO --model "
         f"{shlex.quote(str(result.out))}"
     )
+
+
+def _teach(
+    data: str | None,
+    out: Path | None,
+    settings: list[str] | None,
+    dataset: str | None,
+    split_by: str | None,
+    other: bool,
+    json: bool,
+) -> None:
+    """Do what `marey teach` does by default, under the name of the recipe it replaces."""
+    from marey.cli.teach import teach
+
+    if data is None:
+        raise UserError("name the folder of videos with --data DIR")
+    if settings or split_by or other:
+        raise UserError(
+            f"{TEACHES} is `marey teach` and takes --data, --out and --dataset only; for a "
+            "network with settings of its own take another recipe, such as sevitar_folder"
+        )
+    say(f"{TEACHES} is now `marey teach`, with more to choose from: marey teach --help")
+    teach(data, Path("runs") / TEACHES if out is None else out, dataset=dataset, json=json)
 
 
 def _configuration(recipe: str, data: str | None, dataset: str | None, split_by: str | None) -> Any:

@@ -155,7 +155,7 @@ def check_labels(labels: Iterable[str | None], class_names: Sequence[str], *, mo
         raise UserError(
             f"labels the model {model} was not trained on: {listed} (it knows: "
             f"{', '.join(list(class_names)[:10])}{', ...' if len(class_names) > 10 else ''}); "
-            "train on them with 'marey train finetune_folder', or rank them with --unseen"
+            "teach them with 'marey teach', or rank them with --unseen"
         )
 
 

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from marey.errors import unknown_name
+from marey.explain.checks import MapChecks, shuffled_weights
 from marey.explain.faithfulness import Faithfulness
-from marey.explain.report import STYLE, bars, picture_tag, png
+from marey.explain.pose_checks import PARTS, check_window_map, with_parts
+from marey.explain.report import STYLE, bars, describe_checks, picture_tag, png
 from marey.files import write_bytes, write_json, write_text
 from marey.inference.annotate import enlarged
 from marey.inference.pose_windows import PoseClips, fuse
@@ -30,7 +32,7 @@ from marey.inference.prediction import Prediction
 from marey.models.outputs import outputs_of
 from marey.persons.blur import Blur
 from marey.persons.pose_tracks import Pose, PoseTracks
-from marey.transforms.keypoints import BONES, HEAD, NUM_KEYPOINTS, PART_NAMES
+from marey.transforms.keypoints import BONES, NUM_KEYPOINTS, PART_NAMES
 from marey.video.decode import open_video
 from marey.video.draw import clock, contact_sheet, draw_joint_weights
 
@@ -51,9 +53,6 @@ FRAMES = 8
 
 MARGIN = 0.35
 """Around the person in the frames shown, in heights of the box."""
-
-PARTS = (HEAD, *((number,) for number in range(len(HEAD), NUM_KEYPOINTS)))
-"""Keypoints of each part."""
 
 OTHER_PERSON = "other person"
 
@@ -80,6 +79,8 @@ class PoseExplanation:
     a moment."""
     faithfulness: Faithfulness
     """Of `relevance`, beside random maps."""
+    checks: MapChecks
+    """Whether `relevance` deserves to be believed."""
 
 
 def explain_poses(
@@ -125,6 +126,15 @@ def explain_poses(
     window = clips.clips[main]  # (T, P * 17, 3)
     relevance = window_relevance(predictor, window, target)
     start = max(0.0, clips.start_seconds[main])
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = shuffled_weights(predictor.model, generator)
+    checks = check_window_map(
+        lambda windows: _window_probabilities(predictor, windows, target),
+        window,
+        relevance,
+        shuffled_map=window_relevance(predictor, window, target, shuffled),
+        generator=generator,
+    )
     return PoseExplanation(
         label=predictor.class_names[target],
         probability=float(answer.probabilities[target]),
@@ -135,6 +145,7 @@ def explain_poses(
         moments=tuple(moments),
         relevance=relevance,
         faithfulness=window_faithfulness(predictor, window, target, relevance, seed=seed),
+        checks=checks,
     )
 
 
@@ -171,9 +182,15 @@ def without_stretch(clips: PoseClips, fps: float, start: float, end: float) -> T
     return hidden
 
 
-def window_relevance(predictor: PosePredictor, window: Tensor, target: int) -> Tensor:
+def window_relevance(
+    predictor: PosePredictor, window: Tensor, target: int, model: nn.Module | None = None
+) -> Tensor:
     """Return by how much the probability of a window (T, P * 17, 3) falls where a part of the
-    person is not seen around a moment, (T, 13)."""
+    person is not seen around a moment, (T, 13).
+
+    Args:
+        model: in place of the predictor's own.
+    """
     T = len(window)
     changed = []
     for moment in range(T):
@@ -182,7 +199,8 @@ def window_relevance(predictor: PosePredictor, window: Tensor, target: int) -> T
             hidden = window.clone()
             hidden[near, list(keypoints)] = 0
             changed.append(hidden)
-    probabilities = _window_probabilities(predictor, torch.stack([window, *changed]), target)
+    shown = torch.stack([window, *changed])
+    probabilities = _window_probabilities(predictor, shown, target, model)
     return (probabilities[0] - probabilities[1:]).view(T, len(PARTS))
 
 
@@ -213,7 +231,7 @@ def window_faithfulness(
             shown = []
             for step in range(steps + 1):
                 first = (rank < round(step / steps * len(rank))).view(relevance.shape)
-                shown.append(_with_parts(window, ~first if first_out else first))
+                shown.append(with_parts(window, ~first if first_out else first))
             probabilities = _window_probabilities(predictor, torch.stack(shown), target)
             curves.append(float(torch.trapezoid(probabilities.double(), dx=1 / steps)))
         areas.append(curves)
@@ -226,19 +244,12 @@ def window_faithfulness(
     )
 
 
-def _with_parts(window: Tensor, seen: Tensor) -> Tensor:
-    """Return a window (T, P * 17, 3) of which only the parts `seen`, bool (T, 13), are left of the
-    person."""
-    hidden = window.clone()
-    for number, keypoints in enumerate(PARTS):
-        for keypoint in keypoints:
-            hidden[:, keypoint] = hidden[:, keypoint] * seen[:, number, None]
-    return hidden
-
-
-def _window_probabilities(predictor: PosePredictor, windows: Tensor, target: int) -> Tensor:
+def _window_probabilities(
+    predictor: PosePredictor, windows: Tensor, target: int, model: nn.Module | None = None
+) -> Tensor:
     """Return the probability of a known action for each window, (W,)."""
-    logits = outputs_of(predictor.model, windows, batch_size=64, device=predictor.device)["logits"]
+    network = predictor.model if model is None else model
+    logits = outputs_of(network, windows, batch_size=64, device=predictor.device)["logits"]
     known = predictor.probabilities(logits)[:, predictor.known]
     return known[:, target] / known.sum(-1)
 
@@ -303,6 +314,8 @@ def explain_pose_video(
             for start, end, fall in explanation.moments
         ],
         "faithfulness": explanation.faithfulness.to_dict(),
+        "checks": explanation.checks.to_dict(),
+        "verdict": describe_checks(explanation.checks, middle="a map of the middle moments"),
     }
     sheet = draw_sheet(video, found, explanation, predictor.sampling.fps, blur)
     write_bytes(out / "joints.png", png(sheet))
@@ -386,12 +399,8 @@ def _page(
     facts: dict[str, Any], found: PoseExplanation, prediction: Prediction, sheet: Image.Image
 ) -> str:
     scores = facts["faithfulness"]
-    verdict = (
-        "<b class='good'>It beats random maps on both scores.</b>"
-        if scores["better_than_random"]
-        else "<b class='bad'>It does not beat random maps on both scores: this map says little "
-        "about the answer.</b>"
-    )
+    kind = "good" if found.checks.passed else "bad"
+    verdict = f"<b class='{kind}'>{html.escape(facts['verdict'])}</b>"
     names = sorted(found.parts, key=lambda name: -found.parts[name])
     return _document(
         f"Why “{found.label}”?",

@@ -235,8 +235,14 @@ def _page(
 <h2>The frames</h2>{picture_tag(sheets["frames.png"], "frames")}</html>"""
 
 
-def describe_checks(checks: MapChecks, decides: bool = True) -> str:
-    """Say in words whether a map deserves to be believed, and why not."""
+def describe_checks(
+    checks: MapChecks, decides: bool = True, *, middle: str = "a blob in the middle of the picture"
+) -> str:
+    """Say in words whether a map deserves to be believed, and why not.
+
+    Args:
+        middle: what the map of the middle is.
+    """
     against = []
     if not decides:
         against.append("it shows attention that does not decide the answer")
@@ -245,7 +251,7 @@ def describe_checks(checks: MapChecks, decides: bool = True) -> str:
             f"random maps do as well (p = {checks.p_value:.2f} of {checks.random_maps} maps)"
         )
     if checks.gain <= checks.blob_gain:
-        against.append("a blob in the middle of the picture does as well")
+        against.append(f"{middle} does as well")
     if checks.weights_correlation is not None and checks.weights_correlation >= SAME_MAP:
         against.append(
             "a model that learned nothing gives nearly the same map (rank correlation "
@@ -261,7 +267,7 @@ def describe_checks(checks: MapChecks, decides: bool = True) -> str:
         return f"This map says little about the answer: {'; '.join(against)}. {frames}"
     return (
         f"Changing what it marks changes the answer more than {checks.random_maps} random maps and "
-        f"a blob in the middle do (p = {checks.p_value:.2f}), and it depends on what the model "
+        f"{middle} do (p = {checks.p_value:.2f}), and it depends on what the model "
         f"learned. {frames}"
     )
 

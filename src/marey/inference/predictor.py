@@ -21,6 +21,7 @@ from marey.inference.none_of_these import NONE_OF_THESE, none_of_these
 from marey.inference.poses import PosePredictor
 from marey.inference.prediction import Prediction
 from marey.inference.stability import stability
+from marey.inference.text_video import TextVideoPredictor
 from marey.inference.zero_shot import label_vectors, rank_labels
 from marey.metrics.calibration import ood_score, stem_distance
 from marey.metrics.trust import (
@@ -40,6 +41,7 @@ OTHER_COMMANDS = {
     "features": ", it answers 'marey predict --features'",
     "detection": ", it answers 'marey detect'",
     "poses": ", it reads poses",
+    "texts": ", it ranks names given to it: marey predict VIDEO --labels 'a,b'",
 }
 """Task of a model that takes no clips -> the command that runs it."""
 
@@ -125,7 +127,11 @@ class Predictor:
         outputs = self.outputs(views, vectors)
         prediction = self._answer(str(video), outputs, tuple(clips), labels)
         if trust == "full" and self.vectors.names:
-            prediction.trust["stability"] = None  # measured of the file, not of changed clips
+            prediction.trust["stability"] = None
+            prediction.trust["stability_reason"] = (
+                f"not measured: {' and '.join(self.vectors.names)} are read of the whole file, and "
+                "only sampled frames are changed here"
+            )
         elif trust == "full":
             first = int(prediction.probabilities.argmax()) if labels is None else None
             prediction.trust["stability"] = stability(
@@ -285,7 +291,7 @@ class Predictor:
         return judge(outputs["logits"], deciding, self.calibration, self.checkpoint.tensors)
 
 
-VideoPredictor = Predictor | PosePredictor | FeaturePredictor
+VideoPredictor = Predictor | PosePredictor | FeaturePredictor | TextVideoPredictor
 """What names the action of whole videos."""
 
 
@@ -293,7 +299,8 @@ def predictor_of(
     checkpoint: Checkpoint, *, views: int = 3, device: str | torch.device = "cpu"
 ) -> VideoPredictor:
     """Return what answers with a checkpoint: a `PosePredictor` for a model of keypoints, a
-    `FeaturePredictor` for one of features by second, else a `Predictor` of clips.
+    `FeaturePredictor` for one of features by second, a `TextVideoPredictor` for one that ranks
+    given names, else a `Predictor` of clips.
 
     Raises:
         UserError: if the model finds persons.
@@ -302,6 +309,8 @@ def predictor_of(
         return PosePredictor(checkpoint, device=device)
     if checkpoint.task == "features":
         return FeaturePredictor(checkpoint, device=device)
+    if checkpoint.task == "texts":
+        return TextVideoPredictor(checkpoint, views=views, device=device)
     return Predictor(checkpoint, views=views, device=device)
 
 

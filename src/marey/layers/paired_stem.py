@@ -1,7 +1,7 @@
 """Two networks side by side: convolutions that are trained, and a frozen image network.
 
 The tokens of the transformer come from the trained convolutions alone. The image network's features
-are used by the OOD detector and by the linear map of `GridSeViTAR`.
+are used by the OOD detector (and by older checkpoints, see `models.grid_sevitar`).
 """
 
 from __future__ import annotations

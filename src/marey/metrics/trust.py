@@ -390,6 +390,7 @@ def fit_trust(
     bank: tuple[Tensor, Tensor] | None = None,
     refit: Refit | None = None,
     blocks: Sequence[int] = (),
+    set_penalty: float = 0.0,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Fit temperature, unknown test and prediction sets from out-of-fold answers.
 
@@ -405,6 +406,7 @@ def fit_trust(
         refit: fits a head on embeddings without one class, for the near scores; None takes
             `ridge_head`.
         blocks: widths of the parts of D, where several encoders stand side by side, see `spread`.
+        set_penalty: of prediction sets by RAPS, see `aps_scores`; 0: APS.
 
     Returns:
         The checkpoint's calibration (JSON types) and its tensors; with too few videos or groups
@@ -424,11 +426,13 @@ def fit_trust(
         calibration["temperature"] = temperature
     trust["calibration"] = measured
     probs = (logits.double() / temperature).softmax(-1)
-    own = aps_scores(probs).gather(1, labels[:, None])[:, 0]
+    own = aps_scores(probs, penalty=set_penalty).gather(1, labels[:, None])[:, 0]
     thresholds = {str(share): conformal_threshold(own, share, names) for share in COVERAGES}
     finite = {share: value for share, value in thresholds.items() if math.isfinite(value)}
-    trust["set"] = {"method": "aps", "thresholds": finite}
-    trust["set"]["measured"] = _measured_sets(probs, labels, names, fold)
+    trust["set"] = {"method": "raps" if set_penalty else "aps", "thresholds": finite}
+    if set_penalty:
+        trust["set"]["penalty"] = set_penalty
+    trust["set"]["measured"] = _measured_sets(probs, labels, names, fold, set_penalty)
 
     tensors = fit_axes(*(bank or (embedding, labels)), blocks)
     own_bank = None if bank is None else tensors
@@ -574,16 +578,16 @@ def joint_thresholds(scores: Tensor, already: Tensor | None = None) -> tuple[lis
 
 
 def _measured_sets(
-    probs: Tensor, labels: Tensor, groups: Sequence[Any], fold: Tensor
+    probs: Tensor, labels: Tensor, groups: Sequence[Any], fold: Tensor, penalty: float
 ) -> dict[str, Any]:
     """Return the measures of sets of 90 % whose threshold comes from the other folds."""
     inside = torch.zeros(probs.shape, dtype=torch.bool)
-    own = aps_scores(probs).gather(1, labels[:, None])[:, 0]
+    own = aps_scores(probs, penalty=penalty).gather(1, labels[:, None])[:, 0]
     for number in fold.unique().tolist():
         test = fold == number
         others = [name for name, held in zip(groups, test.tolist(), strict=True) if not held]
         threshold = conformal_threshold(own[~test], 0.9, others)
-        inside[test] = prediction_sets(probs[test], threshold)
+        inside[test] = prediction_sets(probs[test], threshold, penalty=penalty)
     return set_measures(inside, labels)
 
 
@@ -663,7 +667,10 @@ def set_of(probs: Tensor, calibration: Mapping[str, Any] | None, coverage: float
     """
     stored = ((calibration or {}).get("trust") or {}).get("set") or {}
     threshold = stored.get("thresholds", {}).get(str(coverage))
-    return None if threshold is None else prediction_sets(probs[None], float(threshold))[0]
+    if threshold is None:
+        return None
+    penalty = float(stored.get("penalty", 0.0))
+    return prediction_sets(probs[None], float(threshold), penalty=penalty)[0]
 
 
 def describe_trust(calibration: Mapping[str, Any]) -> str:

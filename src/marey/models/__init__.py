@@ -29,7 +29,6 @@ MODELS: dict[str, type[nn.Module]] = {
     "timesformer": TimeSformer,
     "direcformer": DirecFormer,
     "sevitar": SeViTAR,
-    "grid_sevitar": GridSeViTAR,
     "gat": GAT,
     "i3d": I3D,
     "stem_classifier": StemClassifier,
@@ -37,6 +36,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "external": ExternalClassifier,
     "probe": Probe,
 }
+READ_ONLY: dict[str, type[nn.Module]] = {"grid_sevitar": GridSeViTAR}
+"""Models of older checkpoints, which load and answer but are not offered for training."""
 
 
 def list_models() -> list[str]:
@@ -50,6 +51,8 @@ def model_class(name: str) -> type[nn.Module]:
     Raises:
         UserError: if the name is unknown.
     """
+    if name in READ_ONLY:
+        return READ_ONLY[name]
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     return MODELS[name]

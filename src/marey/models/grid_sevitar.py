@@ -1,29 +1,20 @@
 """SeViTAR with a linear map of the stem's features beside it: appearance and change of every patch.
 
-From a few dozen clips a transformer overfits; a strongly regularised linear map of a pretrained
-stem's features generalises better (`ut_interaction`, set1 -> set2:
-results/finetune_ut_interaction.json). This model adds the two: the map's logits and SeViTAR's. The
-map has a closed-form fit, see `fit_head`.
+Nothing trains it any more: `marey teach` fits such a map alone. Checkpoints of
+`marey train finetune_folder`, as it was, keep loading and answering.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marey.errors import UserError
 from marey.models.sevitar import SeViTAR, SeViTARConfig
 from marey.models.timesformer_config import TimeSformerConfig
-
-RIDGES = (0.03, 0.1, 0.3, 1.0)
-"""Strengths of the ridge penalty that `fit_head` chooses from."""
-
-SCALES = (2.0, 4.0, 6.0, 9.0, 13.0)
-"""Logits per unit of score that `fit_head` chooses from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,37 +83,6 @@ class GridSeViTAR(SeViTAR):
         assert self.feature_stem is not None
         return grid_statistics(self.feature_stem.image_features(features))
 
-    @torch.no_grad()
-    def fit_head(self, features: Tensor, labels: Tensor, *, folds: int = 5) -> dict[str, float]:
-        """Set the linear map by ridge regression on one-hot labels, and silence the class MLP until
-        it is trained.
-
-        Strength and scale (logits per unit of score) are chosen by cross-validation over clips, by
-        cross-entropy.
-
-        Args:
-            features: float, (M, V, T, N, C), stem features of V augmentations of each of M clips.
-            labels: int64, (M,).
-            folds: parts of the cross-validation.
-
-        Returns:
-            "ridge", "scale", and "cross_validated", the accuracy of held-out clips.
-        """
-        M, V = features.shape[:2]
-        K = self.config.num_classes
-        values = self._grid_values(features.flatten(0, 1)).double().unflatten(0, (M, V))
-        targets = F.one_hot(labels, K).double()[:, None].expand(-1, V, -1)
-
-        best = choose_ridge(values, targets, labels, folds)
-        weight, bias = ridge(values.flatten(0, 1), targets.flatten(0, 1), best.strength)
-        self.grid_head.weight.copy_(best.scale * weight)
-        self.grid_head.bias.copy_(best.scale * bias)
-
-        last = cast(nn.Linear, self.class_mlp[-1])
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        return {"ridge": best.strength, "scale": best.scale, "cross_validated": best.accuracy}
-
 
 def grid_statistics(features: Tensor) -> Tensor:
     """Return mean, mean absolute change and standard deviation over time (B, 3*N*C) of features (B,
@@ -136,66 +96,3 @@ def grid_statistics(features: Tensor) -> Tensor:
     return torch.cat(
         [part.flatten(1) for part in (features.mean(1), change, features.std(1))], dim=1
     )
-
-
-def ridge(values: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """Fit targets (M, K) linearly from values (M, Q), Q larger than M: the dual form of ridge
-    regression.
-
-    Values are standardised first, and the penalty is `strength` times Q.
-
-    Returns:
-        weight (K, Q) and bias (K,) for values before standardisation.
-    """
-    mean, std = values.mean(0), values.std(0) + 1e-5
-    standard = (values - mean) / std  # (M, Q)
-
-    # Dual form: an M x M system instead of a Q x Q one.
-    kernel = standard @ standard.T / values.shape[1]
-    dual = torch.linalg.solve(
-        kernel + strength * torch.eye(len(kernel), dtype=kernel.dtype), targets - targets.mean(0)
-    )
-    weight = (standard.T @ dual).T / values.shape[1] / std  # back to the scale of `values`
-    return weight, targets.mean(0) - weight @ mean
-
-
-class RidgeChoice(NamedTuple):
-    """A setting of the linear map, with its cross-validated measures."""
-
-    cross_entropy: float
-    strength: float
-    scale: float
-    accuracy: float
-
-
-def choose_ridge(values: Tensor, targets: Tensor, labels: Tensor, folds: int) -> RidgeChoice:
-    """Choose strength and scale by the cross-entropy of held-out clips.
-
-    Args:
-        values: float64, (M, V, Q), V augmentations of each of M clips.
-        targets: float64, (M, V, K), one-hot.
-        labels: int64, (M,).
-        folds: parts of the cross-validation; every class is in every fold where it has as many
-            clips.
-    """
-    M, K = len(labels), targets.shape[-1]
-    by_label = torch.argsort(torch.argsort(labels, stable=True), stable=True)
-    part = (torch.arange(M) % folds)[by_label]
-
-    choices = []
-    for strength in RIDGES:
-        scores = torch.zeros(M, K, dtype=torch.double)
-        for fold in range(folds):
-            known, held_out = part != fold, part == fold
-            weight, bias = ridge(
-                values[known].flatten(0, 1), targets[known].flatten(0, 1), strength
-            )
-            scores[held_out] = (values[held_out] @ weight.T + bias).mean(1)
-        accuracy = float((scores.argmax(1) == labels).double().mean())
-        for scale in SCALES:
-            choices.append(
-                RidgeChoice(
-                    float(F.cross_entropy(scale * scores, labels)), strength, scale, accuracy
-                )
-            )
-    return min(choices, key=lambda choice: choice.cross_entropy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from marey.errors import unknown_name
-from marey.recipes import action_transformer, direcformer, finetune, gat, hmdb_study, mini, sevitar
+from marey.recipes import action_transformer, direcformer, gat, hmdb_study, mini, sevitar
 from marey.training.config import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -19,7 +19,6 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         mini.mini_stem,
         mini.mini_mocap,
         mini.mini_order,
-        finetune.finetune_folder,
         gat.gat_youtube8m,
         gat.gat_youtube8m_mini,
         gat.gat_features,

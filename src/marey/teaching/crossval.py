@@ -3,25 +3,28 @@
     found = cross_validate([candidate], labels, groups, class_names)
     found.answers.logits        # (N, 1, K), by the fold that never saw a video's group
 
-In every outer fold, inner folds of the other groups choose the encoder and the strength of the
-penalty.
+In every outer fold, inner folds of the other groups choose the encoders and the strength of the
+penalty. Encoders whose inner accuracy is within one standard error of the best one answer together,
+by the mean of their logits, which is again one linear map of all of them side by side (the rule of
+one standard error: Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from marey.features.video_vectors import VECTOR_DIMS
 from marey.features.videos import parts_of
 from marey.inference.answers import Answers
 from marey.metrics.accuracy import confusion_matrix
 from marey.metrics.intervals import interval_unit, proportion_interval
 from marey.teaching.folds import MAX_FOLDS, folds_of
-from marey.teaching.logistic import LOGISTIC_STRENGTHS, KernelLogistic
+from marey.teaching.logistic import LOGISTIC_STRENGTHS, KernelLogistic, Logistic
 from marey.teaching.ridge import STRENGTHS, KernelRidge, Ridge, kernels
 
 INNER_FOLDS = 5
@@ -72,13 +75,41 @@ def candidate_kernels(
 
 @dataclass(frozen=True)
 class Choice:
-    """A candidate and a strength, with the accuracy they were chosen by."""
+    """The best candidate and its strength, with the accuracy they were chosen by."""
 
     candidate: int
     strength: float
     accuracy: float
     kind: str = "ridge"
     """"ridge" or "logistic"."""
+    others: tuple[tuple[int, float], ...] = ()
+    """Number and strength of candidates about as good, whose logits are averaged with its own."""
+
+    @property
+    def members(self) -> tuple[tuple[int, float], ...]:
+        """Number and strength of every candidate that answers, the best first."""
+        return ((self.candidate, self.strength), *self.others)
+
+    def named(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+        """Return "encoder" and "strength" of every member, as JSON types."""
+        return [
+            {"encoder": candidates[number].name, "strength": strength}
+            for number, strength in self.members
+        ]
+
+
+def union_of(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the candidate of all parts of some candidates, each once, an encoder of clips first,
+    as `VideoEncoder` puts them together."""
+    if len(candidates) == 1:
+        return candidates[0]
+    parts = {name: part for candidate in candidates for name, part in candidate.parts()}
+    names = sorted(parts, key=lambda name: name in VECTOR_DIMS)  # stable
+    return Candidate(
+        "+".join(names),
+        torch.cat([parts[name] for name in names], dim=2),
+        [parts[name].shape[2] for name in names],
+    )
 
 
 @dataclass(kw_only=True)
@@ -86,14 +117,16 @@ class CrossValidated:
     """What cross-validation found."""
 
     answers: Answers
-    """Out-of-fold: "logits" (N, 1, K), "embedding" (N, 1, Q) of the candidate chosen on all
-    videos, "fold" (N,)."""
+    """Out-of-fold: "logits" (N, 1, K), "embedding" (N, 1, Q) of the candidates chosen on all
+    videos side by side, "fold" (N,)."""
     choice: Choice
     """On all videos."""
     tried: dict[str, float]
     """Candidate -> accuracy of its best strength, on all videos."""
     encoder: str
-    """Name of the candidate chosen on all videos."""
+    """Name of the candidates chosen on all videos, side by side."""
+    averaged: list[dict[str, Any]] = field(default_factory=list)
+    """"encoder" and "strength" of each of them."""
     folds: list[dict[str, Any]] = field(default_factory=list)
     """One row per outer fold: groups, videos, accuracy, what was chosen in it."""
 
@@ -126,6 +159,7 @@ class CrossValidated:
             "num_groups": len(set(groups)),
             "encoder": self.encoder,
             "strength": self.choice.strength,
+            "averaged": self.averaged,
             "kind": self.choice.kind,
             "candidates": self.tried,
             "confusion": {
@@ -146,10 +180,11 @@ def choose(
     kinds: Sequence[str] = KINDS,
     seed: int = 0,
 ) -> tuple[Choice, list[float]]:
-    """Choose candidate and strength by the accuracy of held-out groups among some videos.
+    """Choose candidates and strengths by the accuracy of held-out groups among some videos.
 
-    Of equal accuracies the candidate named first and the stronger penalty win. The candidate is
-    chosen by ridge regression; logistic regression of it is taken where it is better.
+    Of equal accuracies the candidate named first and the stronger penalty win. Candidates are
+    chosen by ridge regression; where one stands alone, logistic regression of it is taken if it is
+    better.
 
     Args:
         rows: int64, the videos that may be used.
@@ -162,9 +197,9 @@ def choose(
     part = _inner_folds(rows, labels, groups, seed)
     num_folds = int(part.max()) + 1
     choices = best_strengths(candidates, rows, labels, groups, class_names, seed=seed)
-    choice = max(choices, key=lambda found: found.accuracy)  # the first of equal ones
+    choice = averaged_choice(choices, len(rows))
     candidate_number = choice.candidate
-    if "logistic" in kinds and num_folds > 1:
+    if "logistic" in kinds and num_folds > 1 and not choice.others:
         right = torch.zeros(len(LOGISTIC_STRENGTHS))
         for fold in range(num_folds):
             known, held = rows[part != fold], rows[part == fold]
@@ -177,6 +212,24 @@ def choose(
             accuracy_there = float(right[s]) / len(rows)
             choice = Choice(candidate_number, LOGISTIC_STRENGTHS[s], accuracy_there, "logistic")
     return choice, [found.accuracy for found in choices]
+
+
+def averaged_choice(choices: Sequence[Choice], num_videos: int) -> Choice:
+    """Return the best choice, the first of equal ones, with all others within one standard error of
+    its accuracy beside it.
+
+    Args:
+        choices: of each candidate, by ridge regression.
+        num_videos: that the accuracies rest on.
+    """
+    best = max(choices, key=lambda found: found.accuracy)
+    least = best.accuracy - (best.accuracy * (1 - best.accuracy) / num_videos) ** 0.5
+    others = tuple(
+        (found.candidate, found.strength)
+        for found in choices
+        if found.candidate != best.candidate and found.accuracy >= least
+    )
+    return replace(best, others=others)
 
 
 def best_strengths(
@@ -207,6 +260,37 @@ def best_strengths(
         Choice(number, STRENGTHS[place], accuracy)
         for number, (place, accuracy) in enumerate(zip(places, best.values.tolist(), strict=True))
     ]
+
+
+def linear_map(
+    members: Sequence[tuple[Candidate, float]],
+    labels: Tensor,
+    num_classes: int,
+    *,
+    kind: str = "ridge",
+) -> tuple[Tensor, Tensor]:
+    """Fit a regression for each candidate on all videos and return the mean of their logits as one
+    linear map: weight (K, Q) and bias (K,) for the features of `union_of` the candidates.
+
+    Args:
+        members: candidates of the same N videos, each with its strength.
+        labels: int64 (N,).
+        kind: "ridge" or "logistic".
+    """
+    regression = Ridge if kind == "ridge" else Logistic
+    union = union_of([candidate for candidate, _ in members])
+    ends = torch.tensor(union.blocks).cumsum(0).tolist()
+    first_of = dict(zip([name for name, _ in union.parts()], [0, *ends], strict=False))
+    weight = torch.zeros(num_classes, union.features.shape[2], dtype=torch.double)
+    bias = torch.zeros(num_classes, dtype=torch.double)
+    for candidate, strength in members:
+        fitted = regression(candidate.features, labels, num_classes, candidate.blocks)
+        own_weight, own_bias = fitted.linear(strength)
+        own_parts = own_weight.split(candidate.blocks, dim=1)
+        for (name, _), part in zip(candidate.parts(), own_parts, strict=True):
+            weight[:, first_of[name] : first_of[name] + part.shape[1]] += part / len(members)
+        bias += own_bias / len(members)
+    return weight, bias
 
 
 def _inner_folds(rows: Tensor, labels: Sequence[str], groups: Sequence[str], seed: int) -> Tensor:
@@ -251,22 +335,22 @@ def cross_validate(
         known = (folds != fold).nonzero()[:, 0]
         held = (folds == fold).nonzero()[:, 0]
         choice, _ = choose(candidates, known, labels, groups, names, kinds=kinds, seed=seed)
-        candidate = candidates[choice.candidate]
-        (gram, cross), *_ = candidate_kernels([candidate], known, held)
-        regression: KernelRidge | KernelLogistic
-        if choice.kind == "ridge":
-            regression = KernelRidge(gram, numbers[known], len(names))
-        else:
-            regression = KernelLogistic(gram, numbers[known], len(names))
-        logits[held] = regression.logits_of(cross, [choice.strength])[0].float()
+        members = [candidates[number] for number, _ in choice.members]
+        kernels = candidate_kernels(members, known, held)
+        for (_, strength), (gram, cross) in zip(choice.members, kernels, strict=True):
+            regression: KernelRidge | KernelLogistic
+            if choice.kind == "ridge":
+                regression = KernelRidge(gram, numbers[known], len(names))
+            else:
+                regression = KernelLogistic(gram, numbers[known], len(names))
+            logits[held] += regression.logits_of(cross, [strength])[0].float() / len(members)
         table.append(
             {
                 "fold": fold,
                 "groups": sorted({groups[row] for row in held.tolist()}),
                 "videos": len(held),
                 "accuracy": (logits[held].argmax(1) == numbers[held]).double().mean().item(),
-                "encoder": candidate.name,
-                "strength": choice.strength,
+                "averaged": choice.named(candidates),
                 "kind": choice.kind,
             }
         )
@@ -274,7 +358,7 @@ def cross_validate(
     choice, accuracies = choose(
         candidates, everything, labels, groups, names, kinds=kinds, seed=seed
     )
-    chosen = candidates[choice.candidate]
+    chosen = union_of([candidates[number] for number, _ in choice.members])
     answers = Answers(
         model=name,
         class_names=names,
@@ -291,6 +375,7 @@ def cross_validate(
         answers=answers,
         choice=choice,
         encoder=chosen.name,
+        averaged=choice.named(candidates),
         tried={
             candidate.name: accuracy
             for candidate, accuracy in zip(candidates, accuracies, strict=True)
@@ -300,8 +385,7 @@ def cross_validate(
 
 
 def learning_curve(
-    candidate: Candidate,
-    strength: float,
+    members: Sequence[tuple[Candidate, float]],
     labels: Sequence[str],
     folds: Tensor,
     class_names: Sequence[str],
@@ -313,6 +397,9 @@ def learning_curve(
     """Return the accuracy on held-out folds after some examples a class, drawn at random.
 
     Sizes that any class of any training part cannot give are left out.
+
+    Args:
+        members: candidates with their strengths, whose logits are averaged.
 
     Returns:
         Rows of "shots", "accuracy" (mean over draws), "std", "lowest".
@@ -335,10 +422,12 @@ def learning_curve(
                 known = known[torch.randperm(len(known), generator=generator)]
                 drawn = torch.cat([known[numbers[known] == k][:count] for k in range(len(names))])
                 held = (folds == fold).nonzero()[:, 0]
-                ridge = Ridge(
-                    candidate.features[drawn], numbers[drawn], len(names), candidate.blocks
-                )
-                logits = ridge.logits(candidate.features[held], [strength])[0]
+                logits = torch.zeros(len(held), len(names), dtype=torch.double)
+                for candidate, strength in members:
+                    ridge = Ridge(
+                        candidate.features[drawn], numbers[drawn], len(names), candidate.blocks
+                    )
+                    logits += ridge.logits(candidate.features[held], [strength])[0]
                 correct += int((logits.argmax(1) == numbers[held]).sum())
             accuracies.append(correct / len(labels))
         values = torch.tensor(accuracies, dtype=torch.double)

@@ -58,11 +58,22 @@ def decided_by(report: dict[str, Any]) -> str:
     """Return what decides the answer, in one sentence."""
     if report["kind"] not in ("ridge", "logistic"):
         return f"The answer is that of {report['method']} ('{report['encoder']}')."
+    if len(report["averaged"]) > 1:
+        return (
+            f"The answer is a linear map of the frozen encoder '{report['encoder']}': the mean of "
+            f"ridge regressions of {members_of(report)}, which are equally good within one "
+            "standard error."
+        )
     return (
         f"The answer is a linear map ({report['kind']} regression, strength "
         f"{report['strength']}) of the "
         f"frozen encoder '{report['encoder']}'."
     )
+
+
+def members_of(row: dict[str, Any]) -> str:
+    """Return the encoders whose regressions are averaged, with their strengths."""
+    return ", ".join(f"'{one['encoder']}' ({one['strength']})" for one in row["averaged"])
 
 
 def model_card(report: dict[str, Any]) -> str:
@@ -132,14 +143,13 @@ def page(report: dict[str, Any], index: DatasetIndex) -> str:
         ),
         "<h2>Folds</h2>",
         _table(
-            ("groups held out", "videos", "accuracy", "encoder", "strength"),
+            ("groups held out", "videos", "accuracy", "encoder (strength)"),
             [
                 (
                     _few(row["groups"]),
                     row["videos"],
                     f"{row['accuracy']:.2f}",
-                    row["encoder"],
-                    row["strength"],
+                    members_of(row),
                 )
                 for row in report["folds"]
             ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from marey.features.video_vectors import OF_PEOPLE, POSE_FPS, VECTOR_DIMS, Video
 from marey.features.videos import EncodedVideos, VideoEncoder, encode_videos, parts_of, video_tokens
 from marey.files import finite, write_json, write_text
 from marey.metrics.comparison import compare
+from marey.metrics.selective import rejection_threshold
 from marey.models.device import best_device
 from marey.models.encoders import encoder_name
 from marey.models.outputs import outputs_of
@@ -40,14 +41,14 @@ from marey.models.probe import Probe
 from marey.teaching.controls import majority, metadata_of, metadata_predictions
 from marey.teaching.crossval import (
     Candidate,
-    Choice,
     CrossValidated,
     cross_validate,
     learning_curve,
+    linear_map,
+    union_of,
 )
 from marey.teaching.data import TeachingData, kept, open_teaching_data
 from marey.teaching.folds import MAX_FOLDS, folds_of
-from marey.teaching.logistic import Logistic
 from marey.teaching.networks import (
     NETWORKS,
     PLANS,
@@ -58,7 +59,6 @@ from marey.teaching.networks import (
     train_probe,
 )
 from marey.teaching.page import model_card, page
-from marey.teaching.ridge import Ridge
 
 METHODS = ("auto", "probe", *NETWORKS)
 ATTENTIVE_FROM = 40
@@ -115,14 +115,15 @@ def teach(
     num_folds: int = MAX_FOLDS,
     seed: int = 0,
     device: str = "auto",
+    target_accuracy: float | None = None,
     cache: FeatureCache | None = None,
     tick: Tick | None = None,
 ) -> Taught:
     """Learn the classes of some labelled videos and write a model, its card and a page.
 
     Ridge regression on the embedding of a frozen encoder. Encoder and strength are chosen by
-    cross-validation over groups; the accuracy that is stated comes from videos that took no part
-    in either.
+    cross-validation over groups; encoders that are about as good as the best one answer together.
+    The accuracy that is stated comes from videos that took no part in either.
 
     Args:
         data: folder of class folders, manifest or official layout.
@@ -136,11 +137,16 @@ def teach(
         shots: use this many videos of each class.
         views: temporal views per video.
         num_folds: of the outer cross-validation.
+        target_accuracy: share of the given answers that should be right, 0..1: the probability
+            below which the model does not answer is stored with it, chosen on the out-of-fold
+            answers. Where no share of them is that accurate, nothing is stored and a note says so.
         cache: of the embeddings; interrupted, the next call goes on from it.
 
     Raises:
         UserError: if the data cannot be learned from, or a name is unknown.
     """
+    if target_accuracy is not None and not 0 < target_accuracy <= 1:
+        raise UserError(f"a target accuracy lies between 0 and 1, got {target_accuracy:g}")
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     if method in NETWORKS and encoder == "auto":
@@ -163,11 +169,10 @@ def teach(
         cache=cache,
         tick=tick,
     )
-    choice = found.crossval.choice
     name = found.crossval.encoder
     tried, why = _method(method, found, encoders[name])
     found.report["method_choice"] = why
-    model, loaded = _fitted(found, encoded[name], encoders[name], choice)
+    model, loaded = _fitted(_linear(found, encoded), encoders[name])
     trained = None
     if tried is not None:
         trained = _trained(tried, found, encoded[name], encoders[name], model, seed, cache, tick)
@@ -176,6 +181,8 @@ def teach(
     calibration, tensors = fit_trust_of_answers(
         found.crossval.answers, far=far, blocks=encoded[name].blocks
     )
+    if target_accuracy is not None:
+        _reject(found, calibration, target_accuracy)
     found.report["calibration"] = calibration
     found.report["seconds"] = time.monotonic() - started
 
@@ -265,6 +272,16 @@ def measure(
         name=str(data),
     )
     found.answers.unreadable = list(unreadable.values())
+    if found.encoder not in encoded:
+        chosen_ones = [candidates[number] for number, _ in found.choice.members]
+        union, any_part = union_of(chosen_ones), encoded[names[0]]
+        encoded[union.name] = replace(any_part, features=union.features, blocks=union.blocks)
+        encoders[union.name] = VideoEncoder(
+            union.name,
+            device=device,
+            loaded=frames if "frames" in parts_of(union.name) else None,
+            finder=finder,
+        )
     report = {
         "data": str(data),
         "classes": chosen.index.class_counts,
@@ -276,8 +293,7 @@ def measure(
         **found.summary(),
         "controls": _controls(chosen, found, folds, views, seed, cache, ticker("one picture")),
         "learning_curve": learning_curve(
-            candidates[found.choice.candidate],
-            found.choice.strength,
+            [(candidates[number], strength) for number, strength in found.choice.members],
             chosen.labels,
             folds,
             chosen.class_names,
@@ -289,6 +305,27 @@ def measure(
         report["interval_over"] = "videos"
     report["record_more"] = _record_more(report, chosen)
     return Taught(report=report, crossval=found, data=chosen), encoded, encoders
+
+
+def _reject(found: Taught, calibration: dict[str, Any], target_accuracy: float) -> None:
+    """Store the probability below which the model does not answer, or note why there is none."""
+    cross = found.crossval
+    probs = (cross.answers.logits[:, 0].double() / calibration.get("temperature", 1.0)).softmax(-1)
+    try:
+        rejection = rejection_threshold(
+            probs.max(1).values, cross.correct, target_accuracy=target_accuracy
+        )
+    except UserError as error:
+        found.report["notes"] = [*found.report["notes"], f"no answer is held back: {error}"]
+        return
+    measured_on = "out-of-fold answers about the training videos"
+    calibration["rejection"] = {**rejection, "data": measured_on}
+    found.report["notes"] = [
+        *found.report["notes"],
+        f"below a probability of {rejection['threshold']:.2f} the model does not answer: "
+        f"{rejection['coverage']:.0%} of the videos are answered, {rejection['accuracy']:.0%} of "
+        f"them right ({measured_on})",
+    ]
 
 
 def crossval(data: str | Path, **options: Any) -> Taught:
@@ -457,21 +494,26 @@ def peopled(data: TeachingData, cache: FeatureCache, seed: int) -> float:
     return sum(shares) / len(shares) if shares else 1.0
 
 
-def _fitted(
-    found: Taught, encoded: EncodedVideos, encoder: VideoEncoder, choice: Choice
-) -> tuple[Probe, LoadedEncoder]:
-    """Return the probe fitted on all videos, and the encoder whose preprocessing it needs."""
+def _linear(found: Taught, encoded: dict[str, EncodedVideos]) -> tuple[Tensor, Tensor]:
+    """Return weight (K, Q) and bias (K,) of what was chosen, fitted on all videos."""
+    members = []
+    for row in found.crossval.averaged:
+        own = encoded[row["encoder"]]
+        members.append((Candidate(row["encoder"], own.features, own.blocks), row["strength"]))
     names = found.data.class_names
     labels = torch.tensor([names.index(label) for label in found.data.labels])
-    kind = Ridge if choice.kind == "ridge" else Logistic
-    fitted = kind(encoded.features, labels, len(names), encoded.blocks)
-    weight, bias = fitted.linear(choice.strength)
+    return linear_map(members, labels, len(names), kind=found.crossval.choice.kind)
+
+
+def _fitted(linear: tuple[Tensor, Tensor], encoder: VideoEncoder) -> tuple[Probe, LoadedEncoder]:
+    """Return the probe of a weight and a bias, and the encoder whose preprocessing it needs."""
+    weight, bias = linear
     loaded = encoder.clips
     network: Any = None if loaded is None else loaded.encoder.cpu()
     probe = Probe(
         None if network is None else encoder_name(network),
         {} if network is None else network.arguments,
-        len(names),
+        len(bias),
         vectors={name: VECTOR_DIMS[name] for name in encoder.vectors.names},
     )
     if network is not None:

@@ -76,20 +76,6 @@ class StoredFeatures(torch.utils.data.Dataset[dict[str, Any]]):
             for name, array in arrays.items()
         }
 
-    def all_clips(self) -> tuple[Tensor, Tensor]:
-        """Return all variants of all clips, float32 (M, V, T, N, C), and labels, int64 (M, V)."""
-        items = [
-            [self.variant(i, number) for number in range(len(keys))]
-            for i, keys in enumerate(self.keys)
-        ]
-        clips = torch.stack(
-            [torch.stack([item["clip"] for item in variants]) for variants in items]
-        )
-        labels = torch.stack(
-            [torch.stack([item["label"] for item in variants]) for variants in items]
-        )
-        return clips, labels
-
 
 def store_items(
     cache: FeatureCache,
@@ -138,7 +124,7 @@ def store_clip_features(config: TrainConfig, task: Task) -> Task:
         task,
         train_data=train_data,
         val_data=val_data,
-        prepare_model=functools.partial(prepare_model, train_data, config.model.init_from is None),
+        prepare_model=functools.partial(prepare_model, config.model.init_from is None),
         build_model=functools.partial(build_model, architecture_name(model), stem),
     )
 
@@ -172,28 +158,15 @@ def build_model(name: str, stem: nn.Module, arguments: dict[str, Any]) -> nn.Mod
     return model
 
 
-def prepare_model(data: StoredFeatures, fresh: bool, model: nn.Module) -> None:
-    """Draw fresh narrow blocks wider, and fit what the model can fit in closed form.
+def prepare_model(fresh: bool, model: nn.Module) -> None:
+    """Draw fresh narrow blocks wider.
 
     Args:
-        data: training features.
         fresh: no weights were loaded.
         model: about to be trained.
-
-    Raises:
-        UserError: if the model needs one label per clip, and augmentation changes it.
     """
     if fresh:
         widen_start(model)
-    if hasattr(model, "fit_head"):
-        clips, labels = data.all_clips()
-        if (labels != labels[:, :1]).any():
-            raise UserError(
-                "the linear map of the stem's grid is fitted to one label per clip, but some "
-                "change when clips are mirrored or reversed; set augment.reverse=0 and "
-                "augment.flip=0"
-            )
-        model.fit_head(clips, labels[:, 0])
 
 
 class ClipStem:
