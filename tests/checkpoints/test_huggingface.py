@@ -77,6 +77,7 @@ def test_a_folder_of_transformers_gives_its_logits(tmp_path, reference, layout, 
     assert (answer - reversed_answer).abs().max() > 0.1  # the temporal path matters
     assert checkpoint.class_names == ["a", "b", "c", "d"]
     assert (checkpoint.preprocess.short_side, checkpoint.preprocess.mean) == (40, (0.45,) * 3)
+    assert checkpoint.preprocess.sampling.spacing == "linspace"  # as the released code decodes
     notices = [
         str(warning.message) for warning in recwarn if "weights only" in str(warning.message)
     ]

@@ -63,6 +63,7 @@ def test_every_container_and_prefix_gives_the_logits(tmp_path, container, attent
     assert (model(clip().flip(1))["logits"] - model(clip())["logits"]).abs().max() > 0.05
     assert checkpoint.preprocess.mean == (0.45, 0.45, 0.45)
     assert checkpoint.preprocess.image_size == 32
+    assert checkpoint.preprocess.sampling.spacing == "linspace"  # as the released code decodes
 
 
 def test_a_released_direcformer_gives_both_heads(tmp_path):

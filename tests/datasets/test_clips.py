@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,37 @@ def test_longer_packed_clips_are_sampled(tmp_path: Path) -> None:
     chosen = pixel(dataset[0]["clip"])
     assert len(chosen) == 4
     assert chosen == sorted(set(chosen))
+
+
+def test_the_random_sampler_draws_per_seed_epoch_and_video_without_augmentation(
+    tmp_path: Path,
+) -> None:
+    index = packed(tmp_path, num_frames=30)
+    preprocess = replace(PREPROCESS, sampling=ClipSampling(kind="random", num_frames=4))
+
+    def frames(seed: int, epoch: int, clip: int, draw: bool = True) -> list[int]:
+        data = ClipDataset(index, preprocess, seed=seed, draw=draw)
+        return [value - 40 * clip for value in pixel(data[epoch, clip]["clip"])]
+
+    first = frames(0, 0, 0)
+    assert frames(0, 0, 0) == first == sorted(set(first))
+    assert first not in (frames(1, 0, 0), frames(0, 1, 0), frames(0, 0, 1))
+
+    # Validation: the same frames in every epoch, others in another video.
+    assert frames(0, 0, 0, draw=False) == frames(1, 5, 0, draw=False)
+    assert frames(0, 0, 0, draw=False) != frames(0, 0, 1, draw=False)
+
+
+def test_short_packed_clips_are_extended_before_or_after_sampling(tmp_path: Path) -> None:
+    index = packed(tmp_path, num_frames=5)
+
+    def frames(short: str) -> list[int]:
+        sampling = ClipSampling(num_frames=4, stride_frames=3, short=short)
+        data = ClipDataset(index, replace(PREPROCESS, sampling=sampling))
+        return pixel(data[0]["clip"])
+
+    assert frames("extend") == [0, 1, 3, 4]  # 0 0 1 1 2 2 3 3 4 4 3 3: every third
+    assert frames("extend_after") == [0, 1, 3, 3]  # 0 and 3, their average, and back
 
 
 def test_randomness_depends_on_seed_epoch_and_sample_alone(tmp_path: Path) -> None:

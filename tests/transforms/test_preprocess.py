@@ -167,9 +167,10 @@ def test_extension_before_sampling_takes_frames_of_the_extended_video():
 
 
 def test_extension_after_sampling_extends_the_few_frames_there_are():
-    reader = FakeReader(5)  # stride 3: frames 0, 3 and the last again
+    reader = FakeReader(5)  # stride 3: frames 0 and 3; 6 and 9 do not exist
     clip = spec_with("extend_after").sample(reader)
-    assert torch.equal(clip.frames, extend_frames(reader.frames[[0, 3, 4]], 4))
+    assert torch.equal(clip.frames, extend_frames(reader.frames[[0, 3]], 4))
+    assert clip.frames.shape[0] == len(clip.frame_indices) == 4
 
 
 def test_a_long_video_is_never_extended():

@@ -16,6 +16,7 @@ from marey.video.sampling import (
     frames_at_rate,
     random_indices,
     segment_indices,
+    video_name,
     view_start,
 )
 
@@ -124,6 +125,20 @@ def test_random_evaluation_is_fixed_and_views_differ():
     assert sampling.indices(100, view=0, num_views=2) != sampling.indices(100, view=1, num_views=2)
 
 
+def test_random_evaluation_takes_other_frames_of_other_videos_of_one_length():
+    sampling = ClipSampling(kind="random")
+    first = sampling.indices(100, name="hug/a.avi")
+    assert sampling.indices(100, name="hug/a.avi") == first
+    assert sampling.indices(100, name="kick/a.avi") != first
+    assert video_name("/data/set/hug/a.avi") == "hug/a.avi"
+
+
+def test_the_released_decoding_takes_eight_points_of_256_frames():
+    released = ClipSampling(spacing="linspace")
+    assert released.indices(300) == [0, 36, 72, 109, 145, 182, 218, 255]
+    assert ClipSampling().indices(300) == [0, 32, 64, 96, 128, 160, 192, 224]
+
+
 def test_segments_round_half_to_even_by_hand():
     # L = 5, N = 8: seg = 0.5, edges round(0, .5, 1, 1.5, 2, 2.5, 3, 3.5, 4) = 0 0 1 2 2 2 3 4 4
     # (half to even)
@@ -168,6 +183,8 @@ def test_short_policies_by_hand():
     assert take("loop") == [0, 2, 4, 1]
     assert take("extend") == [0, 2, 4, 6]  # of the video extended to 8 frames
     assert take("extend", L=8) == [0, 2, 4, 6]
+    assert take("extend_after") == [0, 2, 4]  # those it has; the clip of them is extended
+    assert ClipSampling(short="extend_after").indices(110) == [0, 32, 64, 96]
     with pytest.raises(UserError, match="has 5 frames and the sampler needs 8"):
         take("error")
 

@@ -153,7 +153,12 @@ def read_hf_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def preprocess_from_hf(
-    folder: Path, *, num_frames: int, stride_frames: int, image_size: int
+    folder: Path,
+    *,
+    num_frames: int,
+    stride_frames: int,
+    image_size: int,
+    spacing: str = "stride",
 ) -> Preprocess:
     """Translate `preprocessor_config.json`; without one, take TimeSformer's mean .45 and std .225,
     with a notice.
@@ -162,8 +167,11 @@ def preprocess_from_hf(
         folder: of the checkpoint.
         num_frames, stride_frames: sampling, which that file does not hold.
         image_size: crop of the model, in pixels.
+        spacing: as of `ClipSampling`; "linspace" for what TimeSformer's released code decodes.
     """
-    sampling = ClipSampling(num_frames=num_frames, stride_frames=stride_frames, target_fps=30.0)
+    sampling = ClipSampling(
+        num_frames=num_frames, stride_frames=stride_frames, target_fps=30.0, spacing=spacing
+    )
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         warnings.warn(
@@ -220,6 +228,7 @@ def load_hf_timesformer(folder: Path, config: dict[str, Any], source: str) -> Ch
         num_frames=arguments["num_frames"],
         image_size=arguments["image_size"],
         stride_frames=released_stride(arguments["num_frames"]),
+        spacing="linspace",
     )
     return Checkpoint(
         model=model,

@@ -16,6 +16,7 @@ from marey.datasets.pack import open_packed
 from marey.errors import VideoError
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import open_video
+from marey.video.extension import extend_frames
 
 
 class Augmentation(Protocol):
@@ -33,8 +34,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
     nothing else.
 
     Items are asked for as `(epoch, i)`, so that worker processes need no state. With `augment` the
-    clip is sampled and transformed at random; without it, sampling and preprocessing are those of
-    evaluation, one view.
+    clip is sampled and transformed at random; without it, preprocessing is that of evaluation, one
+    view.
+
+    Args:
+        draw: sample the frames at random also without `augment`: the sampler "random" draws other
+            frames in every epoch, "uniform" another start, "segments" another frame of each.
     """
 
     def __init__(
@@ -43,11 +48,14 @@ class ClipDataset(Dataset[dict[str, Any]]):
         preprocess: Preprocess,
         augment: Augmentation | None = None,
         seed: int = 0,
+        *,
+        draw: bool = False,
     ) -> None:
         self.index = index
         self.preprocess = preprocess
         self.augment = augment
         self.seed = seed
+        self.draw = draw or augment is not None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -61,9 +69,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         """
         epoch, position = key if isinstance(key, tuple) else (0, key)
         sample = self.index.samples[position]
-        generator = (
-            sample_generator(self.seed, epoch, position) if self.augment is not None else None
-        )
+        generator = sample_generator(self.seed, epoch, position) if self.draw else None
         try:
             frames = read_frames(self.index, sample, self.preprocess, generator)
         except VideoError as error:
@@ -111,8 +117,14 @@ def _packed_frames(
     frames = packed.frames(row)
     if frames.shape[0] == preprocess.sampling.num_frames:
         return frames
-    chosen = preprocess.sampling.indices(frames.shape[0], fps=packed.fps, generator=generator)
-    return frames[list(chosen)]
+    chosen = preprocess.sampling.indices(
+        frames.shape[0], fps=packed.fps, generator=generator, name=f"row {row}"
+    )
+    if max(chosen) >= len(frames):  # only `short="extend"` looks past the end
+        return extend_frames(frames, max(chosen) + 1)[chosen]
+    if len(chosen) < preprocess.sampling.num_frames:  # `short="extend_after"`
+        return extend_frames(frames[chosen], preprocess.sampling.num_frames)
+    return frames[chosen]
 
 
 def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -68,6 +68,11 @@ def augment_of(config: TrainConfig, preprocess: Preprocess) -> Any:
     return None if config.augment is None else replace(config.augment, preprocess=preprocess)
 
 
+def draws_frames(config: DataConfig, preprocess: Preprocess) -> bool:
+    """Return whether the frames of training clips are drawn anew in every epoch."""
+    return config.draw_frames or preprocess.sampling.kind == "random"
+
+
 def clip_arguments(preprocess: Preprocess) -> dict[str, Any]:
     """Return the model arguments that follow from the preprocessing."""
     return {"num_frames": preprocess.sampling.num_frames, "image_size": preprocess.image_size}

@@ -90,6 +90,9 @@ class DataConfig:
     the checkpoint."""
     preprocess: Preprocess | None = None
     """Frames, size, mean and std; None takes those of the checkpoint in `model.init_from`."""
+    draw_frames: bool = False
+    """Draw the frames of a training clip anew per seed, epoch and video, also without `augment`
+    (with it they always are, and those of the sampler "random" too)."""
     feature_cache: FeatureCacheConfig | None = None
     """Train on stored features of the frozen stem; None runs the stem in every step."""
     pose_augment: PoseAugment | None = None

@@ -188,7 +188,7 @@ class ClipStem:
     ) -> None:
         self.stem, self.whole, self.data = stem, whole, data
         self.variants, self.views = variants, views
-        self.clips = ClipDataset(whole, data.preprocess, data.augment, seed=0)
+        self.clips = ClipDataset(whole, data.preprocess, data.augment, seed=0, draw=data.draw)
         position_of = {identify(sample): position for position, sample in enumerate(whole.samples)}
         self.positions = [position_of[identify(sample)] for sample in data.index.samples]
 
@@ -215,7 +215,7 @@ class ClipStem:
                 "row": sample.row,
                 "seconds": [sample.start_seconds, sample.end_seconds],
                 "label": self.whole.label_index(sample),
-                "draw": position if self.data.augment is not None else None,
+                "draw": position if self.data.draw else None,
             }
             keys.append(
                 [

@@ -14,7 +14,7 @@ from marey.transforms import functional
 from marey.video.clip import Clip
 from marey.video.decode import VideoReader
 from marey.video.extension import extend_frames
-from marey.video.sampling import ClipSampling
+from marey.video.sampling import ClipSampling, video_name
 
 LONG = 8
 """Longer side over shorter side from which on only the crops of a picture are resized."""
@@ -183,13 +183,18 @@ class Preprocess:
         """
         sampling = self.sampling
         first, stop = reader.frame_range(start_seconds, end_seconds)
-        L = stop - first
+        L, name = stop - first, video_name(reader.path)
         wanted = []
         for view in views:
             if sampling.unit == "seconds" and sampling.short != "extend":
                 begin, end = reader.frame_seconds[first], reader.end_seconds(stop - 1)
                 times = sampling.seconds(
-                    end - begin, fps=reader.fps, generator=generator, view=view, num_views=num_views
+                    end - begin,
+                    fps=reader.fps,
+                    generator=generator,
+                    view=view,
+                    num_views=num_views,
+                    name=name,
                 )
                 wanted.append(
                     [i - first for i in reader.indices_at_seconds([begin + t for t in times])]
@@ -197,7 +202,12 @@ class Preprocess:
             else:
                 wanted.append(
                     sampling.indices(
-                        L, fps=reader.fps, generator=generator, view=view, num_views=num_views
+                        L,
+                        fps=reader.fps,
+                        generator=generator,
+                        view=view,
+                        num_views=num_views,
+                        name=name,
                     )
                 )
         highest = max(max(indices) for indices in wanted)
@@ -215,13 +225,14 @@ class Preprocess:
                 for indices in wanted
             ]
         if sampling.short == "extend_after" and sampling.span_frames(reader.fps) > L:
-            return [self._extend_after(reader, sorted(set(indices)), first) for indices in wanted]
+            return [self._extend_after(reader, indices, first) for indices in wanted]
         union = sorted({first + i for indices in wanted for i in indices})
         decoded = reader.frames_at(union, held=len(union))
         position = {index: k for k, index in enumerate(union)}
         return [decoded.take([position[first + i] for i in indices]) for indices in wanted]
 
     def _extend_after(self, reader: VideoReader, indices: list[int], first: int) -> Clip:
+        """Extend the few frames that the sampler found in a short video (the study's Table 5)."""
         clip = reader.frames_at([first + i for i in indices], held=len(indices))
         frames = extend_frames(clip.frames, self.sampling.num_frames)
         at = [min(i * len(indices) // len(frames), len(indices) - 1) for i in range(len(frames))]

@@ -5,9 +5,12 @@ Legend: L source frames, N frames of the clip, v of V temporal views.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,8 +27,8 @@ class ClipSampling:
     and export."""
 
     kind: str = "uniform"
-    """`uniform` (fixed stride), `equidistant` (whole video), `random` (no repetition, sorted) or
-    `segments` (SSv2, Jester)."""
+    """`uniform` (fixed stride), `equidistant` (whole video), `random` (no repetition, sorted; drawn
+    per seed, epoch and video in training, per video in evaluation) or `segments` (SSv2, Jester)."""
     num_frames: int = 8
     """Frames per clip (N)."""
     stride_frames: int = 32
@@ -91,6 +94,7 @@ class ClipSampling:
         generator: torch.Generator | None = None,
         view: int = 0,
         num_views: int = 1,
+        name: str = "",
     ) -> list[int]:
         """Choose the N frames of one clip.
 
@@ -99,11 +103,14 @@ class ClipSampling:
             fps: its frame rate in frames per second, needed where `target_fps` is set.
             generator: given, the choice is random (training); None, it is fixed (evaluation).
             view, num_views: temporal view v of V, 0-based.
+            name: of the video. Without a generator, kind "random" draws from (name, view): other
+                frames in other videos of one length, the same ones whenever a video is asked about.
 
         Returns:
             N indices in [0, L), never decreasing except under `short="loop"`. Under
             `short="extend"` a video shorter than `span_frames` gives indices into the video
-            extended to that length (see `video.extension`).
+            extended to that length (see `video.extension`). Under `short="extend_after"` such a
+            video gives only those of its N frames that it has, so fewer than N.
 
         Raises:
             UserError: if L < 1, the view does not exist, or the video is too short and
@@ -130,13 +137,15 @@ class ClipSampling:
         elif self.kind == "equidistant":
             chosen = equidistant_indices(L, N, view=view, num_views=num_views)
         elif self.kind == "random":
-            chosen = random_indices(L, N, generator or torch.Generator().manual_seed(view))
+            chosen = random_indices(L, N, generator or video_generator(name, view))
         else:
             chosen = segment_indices(L, N, generator=generator, view=view, num_views=num_views)
 
         # Indices beyond the end exist only in a video that is too short.
         if self.short == "loop":
             return [index % L for index in chosen]
+        if self.short == "extend_after" and need > L:
+            return sorted({index for index in chosen if index < L})
         return [min(index, L - 1) for index in chosen]
 
     def _uniform(
@@ -171,6 +180,7 @@ class ClipSampling:
         generator: torch.Generator | None = None,
         view: int = 0,
         num_views: int = 1,
+        name: str = "",
     ) -> list[float]:
         """Choose the N times of one clip, for sources whose frames are not equally spaced.
 
@@ -183,7 +193,9 @@ class ClipSampling:
         """
         rate = self.target_fps or fps
         length = max(1, round(duration_seconds * rate))
-        chosen = self.indices(length, fps=rate, generator=generator, view=view, num_views=num_views)
+        chosen = self.indices(
+            length, fps=rate, generator=generator, view=view, num_views=num_views, name=name
+        )
         return [min((index + 0.5) / rate, max(0.0, duration_seconds - 1e-6)) for index in chosen]
 
 
@@ -239,6 +251,18 @@ def random_indices(
     if L < N:
         return list(range(N))
     return sorted(torch.randperm(L, generator=generator)[:N].tolist())
+
+
+def video_name(path: str | os.PathLike[str]) -> str:
+    """Return what tells a video from the others of its data set: its file's and its folder's
+    name."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def video_generator(name: str, view: int) -> torch.Generator:
+    """Return a generator that depends on a video's name and the temporal view alone."""
+    digest = hashlib.sha256(f"{view} {name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
 def segment_indices(

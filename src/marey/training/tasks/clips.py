@@ -11,7 +11,13 @@ from marey.datasets.clips import ClipDataset, collate_clips
 from marey.errors import UserError
 from marey.losses.classification import soft_targets
 from marey.training.config import TrainConfig
-from marey.training.data import augment_of, clip_arguments, open_splits, preprocess_of
+from marey.training.data import (
+    augment_of,
+    clip_arguments,
+    draws_frames,
+    open_splits,
+    preprocess_of,
+)
 from marey.training.distributed import zero_gradient
 from marey.training.feature_cache import store_clip_features
 from marey.training.objective_config import ClassificationConfig
@@ -46,7 +52,11 @@ def build(config: TrainConfig) -> Task:
     )
     return Task(
         train_data=ClipDataset(
-            train, preprocess, augment_of(config, preprocess), seed=config.train.seed
+            train,
+            preprocess,
+            augment_of(config, preprocess),
+            seed=config.train.seed,
+            draw=draws_frames(config.data, preprocess),
         ),
         val_data=ClipDataset(val, preprocess) if val is not None else None,
         objective=objective,
