@@ -207,29 +207,97 @@ ENTRIES: dict[str, list[Entry]] = {
         ),
         ("Algorithm 1", "training", ("training/terms/adversarial.py:AdversarialTraining",)),
         (
+            "Section 3.2.1",
+            "local maps regularised too",
+            (
+                "training/objective_config.py:AdversarialConfig",
+                "$ marey reproduce gat --cells 'GAT-AdvFr, local maps too' --out DIR",
+            ),
+        ),
+        (
+            "Section 4.1",
+            "64,000 videos of the validate partition choose, the rest is the test set",
+            ("papers/gat_study.py:Study.videos", "recipes/gat.py:gat_youtube8m"),
+        ),
+        (
+            "Section 4.2",
+            "five equal parts of the test set",
+            ("metrics/youtube8m.py:YouTube8MEvaluator.partitions",),
+        ),
+        (
             "Table 1",
             "ablation",
-            ("$ marey reproduce gat --out DIR", "recipes/gat.py:gat_youtube8m"),
+            (
+                "$ marey reproduce gat --out DIR",
+                "papers/gat.py:measure",
+                "metrics/youtube8m.py:paired_gap_difference",
+            ),
         ),
-        ("Table 2", "listing", ("$ marey reproduce gat --cells listing --out DIR",)),
         (
-            "Figs. 1, 4, 6",
+            "Table 2",
+            "listing",
+            ("papers/gat_figures.py:listing", "$ marey reproduce gat --cells listing --out DIR"),
+        ),
+        (
+            "Figs. 1a, 4",
             "attention profiles",
             (
                 "layers/gated_attention.py:global_profile",
                 "layers/gated_attention.py:local_profile",
+                "papers/gat_figures.py:profiles",
                 "$ marey reproduce gat --cells profiles --out DIR",
             ),
         ),
+        (
+            "Figs. 1b, 6",
+            "attention under attack",
+            (
+                "papers/gat_figures.py:attention_under_attack",
+                "$ marey reproduce gat --cells 'attention under attack' --out DIR",
+            ),
+        ),
         ("Fig. 2", "architecture", ("models/gat.py:GAT",)),
-        ("Fig. 3", "windows and experts", ("$ marey reproduce gat --cells 'Fig3*' --out DIR",)),
-        ("Fig. 5", "epsilon and alpha", ("$ marey reproduce gat --out DIR",)),
+        (
+            "Fig. 3",
+            "windows and experts",
+            (
+                "papers/gat.py:measure_on_validation",
+                "$ marey reproduce gat --cells 'SA-CE,GMSA-CE,S (*,T[0-9]*' --out DIR",
+            ),
+        ),
+        (
+            "Fig. 5",
+            "epsilon and alpha",
+            (
+                "papers/gat.py:measure_on_validation",
+                "$ marey reproduce gat --cells 'GMSA-*,eps *,alpha *' --out DIR",
+            ),
+        ),
         (
             "Fig. 7",
             "under attack",
-            ("training/terms/adversarial.py:perturb", "$ marey reproduce gat --out DIR"),
+            (
+                "training/terms/adversarial.py:perturb",
+                "papers/gat_study.py:measure_under_attack",
+                "$ marey reproduce gat --cells '*, attacked' --out DIR",
+            ),
         ),
-        ("Fig. 8", "best and worst classes", ("$ marey reproduce gat --cells classes --out DIR",)),
+        (
+            "Section 4.3.2",
+            "maps move by 1.23, regularised by 0.02",
+            (
+                "losses/attention_regularisation.py:attention_regularisation",
+                "$ marey reproduce gat --cells '*, attacked' --out DIR",
+            ),
+        ),
+        (
+            "Fig. 8",
+            "best and worst classes",
+            (
+                "metrics/youtube8m.py:best_and_worst_classes",
+                "$ marey reproduce gat --cells classes --out DIR",
+            ),
+        ),
         ("Section 5", "hierarchy of windows", ("layers/gated_attention.py:window_hierarchy",)),
     ],
     ACTION: [

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
+import marey.evaluation.evaluate as evaluation
 from marey.checkpoints.folder import save_checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.datasets.clips import ClipDataset
@@ -29,6 +31,7 @@ from marey.inference.predictor import Predictor
 from marey.models import create_model
 from marey.recipes.gat import gat_youtube8m_mini
 from marey.synthetic.youtube8m import render_youtube8m_mini
+from marey.training.config import TrainConfig
 from marey.training.loop import train
 from marey.transforms.preprocess import Preprocess
 from marey.video.encode import write_video
@@ -191,7 +194,9 @@ def test_a_run_that_was_not_evaluated_says_what_to_do(tmp_path: Path) -> None:
         load_predictions(tmp_path)
 
 
-def test_a_model_of_frame_features_is_scored_by_its_own_task(tmp_path: Path) -> None:
+def test_a_model_of_frame_features_is_scored_by_its_own_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = gat_youtube8m_mini()
     render_youtube8m_mini(tmp_path / "data", shards=1, videos={"train": 8, "validate": 6})
     config = replace(
@@ -200,12 +205,33 @@ def test_a_model_of_frame_features_is_scored_by_its_own_task(tmp_path: Path) -> 
         train=replace(base.train, max_steps=1, batch_size=4, device="cpu", tensorboard=False),
     )
     result = train(config, tmp_path / "run", quiet=True)
-    report, answers = evaluate(tmp_path / "run", tmp_path / "data")
+    devices = []
+    real = evaluation.make_accelerator
+
+    def noted(config: TrainConfig) -> Accelerator:
+        devices.append(config.train.device)
+        return real(config)
+
+    monkeypatch.setattr(evaluation, "make_accelerator", noted)
+    report, answers = evaluate(
+        tmp_path / "run", tmp_path / "data", EvaluateOptions(device="cuda:0")
+    )
+    assert devices == ["auto"]
     assert answers is None
     assert (report["task"], report["main"], report["num_samples"]) == ("features", "gap", 6)
     assert report["gap"] == pytest.approx(result.metrics["gap"])
     write_report(tmp_path / "out", report, answers)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["task"] == "features"
+
+    # One damaged record is left out and named.
+    shard = tmp_path / "data" / "validate0000.tfrecord"
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    shard.write_bytes(damaged)
+    report, _ = evaluate(tmp_path / "run", tmp_path / "data")
+    assert (report["num_samples"], report["num_unreadable"]) == (5, 1)
+    assert "validate0000.tfrecord" in report["unreadable"][0]
+    assert devices == ["auto", "cpu"]
 
 
 def test_the_report_says_which_share_is_answered_well(videos: Path, model: Path) -> None:

@@ -9,12 +9,14 @@ import torch
 
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
+from marey.checkpoints.encoders import bundled_frames
 from marey.checkpoints.folder import save_checkpoint
 from marey.datasets.youtube8m import read_examples
 from marey.datasets.youtube8m_shards import open_feature_set
 from marey.errors import UserError
 from marey.features.extract import FeatureExtractor, write_features
 from marey.features.frames import ClipEncoder, whole_seconds
+from marey.features.weights import PCA
 from marey.inference.features import FeaturePredictor, predict_features, predict_files
 from marey.inference.load import load_clip_predictor
 from marey.inference.predictor import Predictor
@@ -231,3 +233,23 @@ def test_real_clips_give_their_sound_or_silence(encoder, shared_dir):
     assert (len(with_sound["rgb"]), len(without["rgb"])) == (5, 5)
     assert (without["audio"] == without["audio"][0]).all()
     assert (with_sound["audio"] != without["audio"][0]).any()
+
+
+def test_the_bundled_image_network_gives_a_vector_a_second(videos, tmp_path):
+    extractor = FeatureExtractor("frames")
+    dark, light = (extractor(videos / label / "1.mp4")["rgb"] for label in ("dark", "light"))
+    assert dark.shape == light.shape == (2, 768)
+    assert not np.array_equal(dark, light)
+    assert np.array_equal(dark, extractor(videos / "dark" / "1.mp4")["rgb"])
+    own, shared = (model.state_dict() for model in (extractor.frames.model, bundled_frames()))
+    assert all(torch.equal(own[key], shared[key]) for key in shared)  # no second copy of weights
+
+
+def test_a_pca_inside_the_checkpoint_is_found(tmp_path):
+    features = torch.randn(40, 768, generator=torch.Generator().manual_seed(0))
+    PCA.fit(features, tmp_path / "model" / "pca", 8)
+    description = {**FeatureExtractor("frames").description, "frames_pca": "pca"}
+    extractor = FeatureExtractor.from_description(description, tmp_path / "model")
+    assert extractor.frames_pca.vectors.shape == (768, 8)
+    with pytest.raises(UserError, match="no PCA here"):
+        FeatureExtractor.from_description(description, tmp_path)

@@ -55,3 +55,15 @@ def test_a_pickle_of_something_else_is_refused(tmp_path):
     torch.save(nn.Linear(3, 2), tmp_path / "whole.pth")
     with pytest.raises(UserError, match="not readable as weights only"):
         load_weights(nn.Linear(3, 2), tmp_path / "whole.pth")
+
+
+def test_a_fitted_pca_whitens_and_is_read_back(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    features = 3 + torch.randn(500, 6, generator=generator) * torch.tensor([9.0, 4, 2, 1, 0.1, 0.1])
+    projected = PCA.fit(features, tmp_path / "pca", 3)(features)
+    assert torch.allclose(projected.mean(0), torch.zeros(3), atol=0.02)
+    assert torch.allclose(projected.std(0), torch.ones(3), atol=0.02)
+    assert torch.corrcoef(projected.T).fill_diagonal_(0).abs().max() < 0.02
+    assert torch.equal(PCA.load(tmp_path / "pca")(features), projected)
+    with pytest.raises(UserError, match="7 components need as many features and values"):
+        PCA.fit(features, tmp_path / "more", 7)

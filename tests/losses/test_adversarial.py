@@ -76,3 +76,21 @@ def test_an_input_the_loss_does_not_use_is_refused():
     used, unused = torch.ones(1, 1, 1, requires_grad=True), torch.ones(1, 1, 1, requires_grad=True)
     with pytest.raises(UserError, match="does not depend on every input"):
         adversarial_perturbation(used.sum(), [used, unused], 0.5)
+
+
+def test_a_relative_length_is_a_share_of_the_mean_frame_norm_worked_by_hand():
+    features = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [9.0, 9.0]]], requires_grad=True)
+    loss = features[:, :2].sum()  # the last frame is padding: no gradient
+    (moved,) = adversarial_perturbation(loss, [features], 0.1, relative=True)
+    assert moved[0].norm(dim=1).tolist() == pytest.approx([0.3, 0.3, 0.0])  # norms 5 and 1
+    whole = features.detach()[:, :2].requires_grad_()
+    (moved,) = adversarial_perturbation(whole.sum(), [whole], 0.1, "clip", relative=True)
+    assert float(moved.norm()) == pytest.approx(0.1 * 26**0.5)
+
+
+def test_a_relative_perturbation_follows_the_scale_of_the_features():
+    one = gradient(2, 4, 3).requires_grad_()
+    scaled = (100 * one.detach()).requires_grad_()
+    (moved,) = adversarial_perturbation((one**2).sum(), [one], 0.02, relative=True)
+    (other,) = adversarial_perturbation((scaled**2).sum(), [scaled], 0.02, relative=True)
+    assert torch.allclose(other, 100 * moved, rtol=1e-4)

@@ -11,6 +11,7 @@ from marey.metrics.youtube8m import (
     YouTube8MEvaluator,
     average_precision,
     best_and_worst_classes,
+    paired_gap_difference,
     top_k_classes,
     youtube8m_metrics,
 )
@@ -180,3 +181,56 @@ def test_the_official_evaluators_numbers(case, shared_dir):
         assert list(evaluator.per_class_average_precision().values()) == pytest.approx(
             expected["aps"], abs=1e-9
         )
+
+
+def test_videos_without_any_label_are_refused():
+    with pytest.raises(UserError, match="none of the 3 videos has a label"):
+        youtube8m_metrics(TOY_SCORES, np.zeros_like(TOY_LABELS))
+    some = np.array([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0]])
+    assert youtube8m_metrics(TOY_SCORES, some)["num_videos"] == 3
+
+
+def test_numbers_may_choose_videos_several_times():
+    evaluator = YouTube8MEvaluator(4)
+    evaluator.update(TOY_SCORES, TOY_LABELS)
+    twice = YouTube8MEvaluator(4)
+    rows = np.array([2, 0, 2])
+    twice.update(TOY_SCORES[rows], TOY_LABELS[rows])
+    assert evaluator.compute(rows) == twice.compute()
+
+
+def paired(strength, seeds=2, videos=60):
+    """Evaluators of two kinds of models; `strength` is how much more the first ones know."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random((videos, 6)) < 0.3).astype(int)
+    labels[:, 0] |= labels.sum(1) == 0
+    found = []
+    for more in (strength, 0.0):
+        models = []
+        for _ in range(seeds):
+            evaluator = YouTube8MEvaluator(6)
+            evaluator.update(generator.random(labels.shape) + (0.3 + more) * labels, labels)
+            models.append(evaluator)
+        found.append(models)
+    return found
+
+
+def test_models_of_equal_strength_do_not_differ():
+    found = paired_gap_difference(*paired(0.0), repeats=200)
+    assert found["low"] < 0 < found["high"]
+    assert found["p_value"] > 0.05
+
+
+def test_a_stronger_model_is_told_apart():
+    found = paired_gap_difference(*paired(0.5), repeats=200)
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    assert found["p_value"] < 0.02
+    same = paired(0.5)[0]
+    nothing = paired_gap_difference(same, same, repeats=50)
+    assert (nothing["difference"], nothing["p_value"]) == (0.0, 1.0)
+
+
+def test_paired_models_must_have_the_same_videos():
+    ours, _ = paired(0.0)
+    with pytest.raises(UserError, match="must have answered the same videos"):
+        paired_gap_difference(ours, paired(0.0, videos=50)[1])

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 
 import pytest
 
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
 from marey.errors import UserError
+from marey.metrics.youtube8m import METRICS
 from marey.papers import gat as study
 from marey.papers.cells import ReproduceOptions
 from marey.papers.run import run_cells, select_cells
+from marey.papers.tables import Result
 from marey.recipes.gat import VARIANTS, gat_youtube8m_mini
 from marey.synthetic.youtube8m import render_youtube8m_mini
+from marey.training.config import override
 
 
 @pytest.fixture(scope="module")
@@ -23,34 +26,73 @@ def folder(tmp_path_factory):
     )
 
 
-def test_the_paper_has_a_number_for_every_column():
-    assert list(VARIANTS) == list(study.PAPER)
+@pytest.mark.parametrize("scale", ["mini", "full"])
+def test_table_1_has_every_column_of_the_paper_with_its_numbers(scale):
+    rows = study.rows_at(scale, "table1")
+    assert {row.name for row in rows if row.paper} == set(VARIANTS)
+    assert all(set(row.paper) == set(METRICS) for row in rows if row.paper)
+    assert {row.base for row in rows} <= set(VARIANTS)
+    assert "S (two global heads)" in {row.name for row in rows}
+
+
+@pytest.mark.parametrize("scale", ["mini", "full"])
+def test_every_row_configures_a_model_of_its_own(scale):
+    options = ReproduceOptions(scale=scale, seeds=1)
+    shared = study.Study(
+        options=options,
+        config=study.recipe_of(scale),
+        rows={
+            row.name: row for key in ("table1", "fig3", "fig5") for row in study.rows_at(scale, key)
+        },
+    )
+    configured = [json.dumps(shared.configure(name).to_dict()) for name in shared.rows]
+    assert len(set(configured)) == len(configured)
+    assert len({cell.name for cell in study.cells(options)}) == len(study.cells(options))
 
 
 def test_cells_cover_tables_and_figures():
     found = {cell.table for cell in study.cells(ReproduceOptions(seeds=1))}
-    assert found == {"Table 1", "Table 2", "Fig. 3", "Fig. 5", "Fig. 6", "Figs. 1b, 6", "Fig. 8"}
+    assert found == {
+        "Table 1",
+        "Table 2",
+        "Fig. 3",
+        "Fig. 5",
+        "Fig. 7",
+        "Figs. 1a, 4",
+        "Figs. 1b, 6",
+        "Fig. 8",
+        "Paired differences of GAP, points",
+    }
     with pytest.raises(UserError, match="give the folder of its shards as --data"):
         study.check_data(ReproduceOptions(scale="full"))
 
 
-def test_a_small_run_fills_the_table_and_the_figures(folder, tmp_path, monkeypatch):
-    short = gat_youtube8m_mini()
-    short = replace(short, train=replace(short.train, max_steps=2, eval_every=2))
+def test_contrasts_name_models_of_table_1():
+    for scale in ("mini", "full"):
+        models = {row.name for row in study.rows_at(scale, "table1")}
+        for contrast in study.rows_at(scale, "contrasts", study.Contrast):
+            assert {contrast.ours, contrast.baseline} <= models
+
+
+def test_a_small_run_fills_tables_figures_and_page(folder, tmp_path, monkeypatch):
+    short = override(gat_youtube8m_mini(), ["train.max_steps=2", "train.eval_every=2"])
     monkeypatch.setattr(study, "gat_youtube8m_mini", lambda: short)
+    monkeypatch.setattr(study, "PGD_STEPS", 2)
     options = ReproduceOptions(seeds=1, data=str(folder), cache=tmp_path / "cache")
-    chosen = select_cells(
-        study.cells(options), ["SA-CE", "GMSA-CE", "GAT-AdvFr", "profiles", "classes", "listing"]
-    )
-    rows = {row.name: row for row in run_cells(chosen, tmp_path / "out", say=lambda line: None)}
+    wanted = ["SA-CE", "GAT-AdvFr", "GMSA-CE, attacked", "profiles", "classes", "listing"]
+    chosen = select_cells(study.cells(options), [*wanted, "GAT against the baseline"])
+    out = tmp_path / "out"
+    results = run_cells(chosen, out, say=lambda line: None)
+    rows: dict[str, Result] = {row.name: row for row in results}
     assert not any(row.errors for row in rows.values()), [row.errors for row in rows.values()]
-    assert set(rows["SA-CE"].values) >= {
-        "gap",
-        "map",
-        "perr",
-        "hit_at_1",
-        "gap_attacked",
-        "map_distance",
-    }
-    assert 0 < rows["profiles"].values["GMSA-CE overlap"][0] <= 1
-    assert "GMSA-CE" in (tmp_path / "out" / "table.txt").read_text()
+    assert set(rows["SA-CE"].values) >= {*METRICS, "val_gap", "gap_std_of_5_parts"}
+    assert rows["GAT-AdvFr"].values["eps_percent"] == [2.0]
+    assert rows["profiles"].values["peak_gated_local"][0] >= 1
+    counts = [rows["listing"].values[name][0] for name in ("both right", "neither")]
+    assert sum(counts) <= 10
+    contrast = rows["GAT against the baseline"].values
+    assert contrast["low"][0] <= contrast["difference"][0] <= contrast["high"][0]
+
+    page = study.page(out, results, options.cache)
+    assert "Table 2" in page.read_text()
+    assert (out / "fig1a_4.png").stat().st_size > 1000

@@ -24,7 +24,7 @@ def features(
         Path, typer.Option(help="One FILE.tfrecord, or a folder for one shard a split.")
     ],
     encoder: Annotated[
-        str, typer.Option(help="Frame encoder: a checkpoint that reads clips, or inception:FILE.")
+        str, typer.Option(help="frames (ImageNet), a checkpoint of clips, or inception:FILE.")
     ] = "marey-mini-rgb",
     sound: Annotated[str, typer.Option(help="Sound encoder: log-mel, or vggish:FILE.")] = "log-mel",
     pca: Annotated[

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -154,7 +154,7 @@ def evaluate_by_task(
     `data`.
 
     `--split all` takes every sample where the task holds validation samples out by itself; a
-    detection task takes the split of that name.
+    detection task takes the split of that name. Damaged feature records are left out and named.
 
     Raises:
         UserError: if the checkpoint does not say how it was trained, or the data has other classes.
@@ -175,6 +175,7 @@ def evaluate_by_task(
             config.data,
             path=str(data),
             detection=detection,
+            features=replace(config.data.features, on_corrupt="skip"),
             preprocess=config.data.preprocess or checkpoint.preprocess,
             val_fraction=1.0 if options.split == "all" else config.data.val_fraction,
         ),
@@ -186,7 +187,8 @@ def evaluate_by_task(
             f"{len(checkpoint.class_names)} of "
             f"{checkpoint.source}; evaluate on data with the same label list"
         )
-    accelerator = make_accelerator(replace(config, train=replace(config.train, device="cpu")))
+    device: Literal["cpu", "auto"] = "cpu" if options.device == "cpu" else "auto"
+    accelerator = make_accelerator(replace(config, train=replace(config.train, device=device)))
     evaluator = validate.evaluate(
         checkpoint.model.to(accelerator.device),
         task,
@@ -194,10 +196,13 @@ def evaluate_by_task(
         batch_size=options.batch_size,
         workers=options.workers,
     )
+    skipped = list(getattr(task.val_data, "skipped", ()))
     return {
         "task": checkpoint.task,
         "main": evaluator.main,
         "num_samples": len(task.val_data or ()),
+        "unreadable": skipped,
+        "num_unreadable": len(skipped),
         **{
             key: value
             for key, value in evaluator.compute().items()

@@ -46,7 +46,8 @@ class FeatureExtractor:
         """Load the encoders.
 
         Args:
-            frames: "marey-mini-rgb" or another checkpoint that reads clips, or "inception:FILE".
+            frames: "frames" (EfficientNet-Lite0 with ImageNet weights, bundled), "marey-mini-rgb"
+                or another checkpoint that reads clips, or "inception:FILE".
             sound: "log-mel" (no weights), or "vggish:FILE".
             frames_pca, sound_pca: PCA files, see `PCA.load`.
             max_seconds: later seconds are left out (the data set: 300).
@@ -75,8 +76,8 @@ class FeatureExtractor:
 
         Args:
             description: the `description` of the extractor that made the features.
-            folder: a checkpoint's folder, which may hold the frame encoder ("frames" is then a path
-                inside it).
+            folder: a checkpoint's folder, which may hold the frame encoder and its PCA ("frames"
+                and "frames_pca" are then paths inside it).
 
         Raises:
             UserError: if the frame encoder has other weights than the one the features were made
@@ -88,6 +89,9 @@ class FeatureExtractor:
             values["frames"] = str(folder / values["frames"])
         else:
             values["frames"] = RENAMED.get(values["frames"], values["frames"])
+        pca = values.get("frames_pca")
+        if folder is not None and pca and (folder / pca).is_dir():
+            values["frames_pca"] = str(folder / pca)
         extractor = cls(**values)
         if digest not in (None, extractor.description["frames_digest"]):
             raise UserError(

@@ -1,5 +1,5 @@
-"""Frame encoders, one vector per second: a Marey classifier, or Inception v3 with weights from a
-file."""
+"""Frame encoders, one vector per second: the bundled EfficientNet-Lite0 (ImageNet), a Marey
+classifier, or Inception v3 with weights from a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import inception_v3
 
+from marey.checkpoints.encoders import bundled_frames, frames_preprocess
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.features.weights import load_weights
@@ -105,10 +106,39 @@ class ClipEncoder:
             raise UserError(
                 f"{self.source}: gives no embedding, so it cannot encode frames; use marey-mini-rgb"
             )
-        embedding = outputs["embedding"].float()
-        return (
-            UNIT_SCALE * embedding / embedding.pow(2).mean(1, keepdim=True).sqrt().clamp(min=1e-6)
-        )
+        return scaled(outputs["embedding"].float())
+
+
+class ImageEncoder:
+    """EfficientNet-Lite0 with ImageNet weights on one frame a second, as YouTube-8M has one.
+
+    The maps of its sixth stage for the whole picture, stretched to 160 x 160, are averaged over 2 x
+    2 cells: 4 x 192 values, scaled to a root mean square of 0.8. The weights are those inside
+    marey-mini-rgb, which the package carries once.
+    """
+
+    GRID = 2
+
+    def __init__(self) -> None:
+        self.source = "frames"
+        self.model: nn.Module = bundled_frames(num_frames=1, grid=self.GRID, statistics=["mean"])
+        self.preprocess = frames_preprocess(num_frames=1)
+
+    def offsets(self) -> list[float]:
+        """Return the middle of the second: a first frame is often black."""
+        return [0.5]
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor, rows: Tensor) -> Tensor:
+        """Return (S, 768)."""
+        prepared = self.preprocess.clip(frames)[0]  # (U, 3, s, s)
+        embedding = self.model(prepared[rows])["embedding"].float()
+        return scaled(embedding)
+
+
+def scaled(embedding: Tensor) -> Tensor:
+    """Scale vectors (S, dim) to a root mean square of `UNIT_SCALE`."""
+    return UNIT_SCALE * embedding / embedding.pow(2).mean(1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
 class InceptionEncoder:
@@ -142,7 +172,10 @@ class InceptionEncoder:
 
 
 def load_frame_encoder(source: str) -> FrameEncoder:
-    """Load a frame encoder: "inception:FILE", or any Marey checkpoint that reads clips."""
+    """Load a frame encoder: "frames" (ImageNet, bundled), "inception:FILE", or any Marey checkpoint
+    that reads clips."""
+    if source == "frames":
+        return ImageEncoder()
     if source.startswith("inception:"):
         return InceptionEncoder(source.partition(":")[2])
     return ClipEncoder(source)

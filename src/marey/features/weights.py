@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from marey.checkpoints.pickled import read_pickled
 from marey.errors import UserError
+from marey.files import atomic
 
 PCA_FLOOR = 1e-4
 """Added to the eigenvalues before whitening, as in the data set's feature extractor."""
@@ -105,6 +106,32 @@ class PCA:
                 "and "
                 "eigenvecs.npy, or vggish_pca_params.npz"
             ) from error
+
+    @staticmethod
+    def fit(features: Tensor, folder: str | Path, components: int) -> PCA:
+        """Fit a whitening PCA to features (N, dim) and write the files that `load` reads; the
+        vectors are stored in half precision.
+
+        Raises:
+            UserError: if there are fewer features or values than components.
+        """
+        values = features.double().numpy()
+        if min(values.shape) < components:
+            raise UserError(
+                f"{components} components need as many features and values, got {values.shape}"
+            )
+        mean = values.mean(0)
+        _, lengths, vectors = np.linalg.svd(values - mean, full_matrices=False)
+        variances = lengths[:components] ** 2 / max(1, len(values) - 1)
+        arrays = {
+            "mean": mean.astype(np.float32),
+            "eigenvals": variances.astype(np.float32),
+            "eigenvecs": vectors[:components].astype(np.float16),
+        }
+        for name, array in arrays.items():
+            with atomic(Path(folder) / f"{name}.npy") as temporary:
+                np.save(temporary, array)
+        return PCA.load(folder, components)
 
     def __call__(self, features: Tensor) -> Tensor:
         """Project (T, dim) features to (T, n)."""

@@ -49,6 +49,7 @@ def adversarial_perturbation(
     eps: float,
     norm: Norm = "frame",
     *,
+    relative: bool = False,
     retain_graph: bool = True,
 ) -> list[Tensor]:
     """Return R for every input (modality) of a loss, by one backward pass without parameter
@@ -58,6 +59,8 @@ def adversarial_perturbation(
         loss: scalar.
         inputs: tensors (B, T, ...) with `requires_grad` that the loss was computed from.
         eps, norm: see `perturbation_from_gradient`.
+        relative: eps is a share of `frame_norms` of each input, so that one eps means the same for
+            features of any scale.
         retain_graph: keep the graph, to train on the same loss afterwards.
 
     Raises:
@@ -72,4 +75,29 @@ def adversarial_perturbation(
             "the loss does not depend on every input that adversarial training should perturb; "
             "give it the inputs that the model reads"
         ) from error
-    return [perturbation_from_gradient(gradient, eps, norm) for gradient in gradients]
+    perturbations = [perturbation_from_gradient(gradient, eps, norm) for gradient in gradients]
+    if not relative:
+        return perturbations
+    return [
+        perturbation * frame_norms(values.detach(), gradient, norm)
+        for perturbation, values, gradient in zip(perturbations, inputs, gradients, strict=True)
+    ]
+
+
+def frame_norms(values: Tensor, gradient: Tensor, norm: Norm = "frame") -> Tensor:
+    """Return the mean L2 norm of the frames of each video, or with norm="clip" that of the clip.
+
+    Frames without gradient are padding and do not count.
+
+    Args:
+        values, gradient: float (B, T, ...), an input and the loss's gradient with respect to it.
+
+    Returns:
+        (B, 1, ...), which broadcasts with `values`.
+    """
+    start = 2 if norm == "frame" and values.dim() > 2 else 1
+    rows = torch.linalg.vector_norm(values.flatten(start).float(), dim=-1)  # (B, T) or (B,)
+    real = gradient.detach().flatten(start).ne(0).any(-1)
+    if rows.dim() > 1:
+        rows = (rows * real).sum(1) / real.sum(1).clamp(min=1)
+    return rows.to(values.dtype).view(-1, *[1] * (values.dim() - 1))

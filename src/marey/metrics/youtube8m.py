@@ -197,7 +197,16 @@ class YouTube8MEvaluator:
 
     def compute(self, videos: NDArray | slice | None = None) -> dict[str, float]:
         """Return `gap`, `map`, `perr`, `hit_at_1`, `num_videos` and `num_classes`, over all or some
-        videos."""
+        videos (a slice, a mask, or numbers, which may repeat).
+
+        Raises:
+            UserError: if no video has a label.
+        """
+        if not self.state()["num_labels"].any():
+            raise UserError(
+                f"none of the {self.num_videos} videos has a label, so nothing can be scored (the "
+                "official test shards are unlabelled); evaluate on labelled videos"
+            )
         state = self._select(videos)
         positives = np.bincount(state["labels"], minlength=self.num_classes)
         gap = average_precision(
@@ -240,10 +249,14 @@ class YouTube8MEvaluator:
         state = self.state()
         if videos is None:
             return state
-        chosen = np.zeros(len(state["hit"]), dtype=bool)
-        chosen[videos] = True
-        labels = state["labels"][np.repeat(chosen, state["num_labels"])]
-        return {key: labels if key == "labels" else values[chosen] for key, values in state.items()}
+        chosen = np.arange(len(state["hit"]))[videos]
+        ends = np.cumsum(state["num_labels"])
+        starts = ends - state["num_labels"]
+        labels = [state["labels"][starts[row] : ends[row]] for row in chosen]
+        return {
+            key: np.concatenate([values[:0], *labels]) if key == "labels" else values[chosen]
+            for key, values in state.items()
+        }
 
     def _per_class(self, state: Mapping[str, NDArray], positives: NDArray) -> dict[int, float]:
         order = np.argsort(state["classes"], axis=None, kind="stable")
@@ -319,3 +332,82 @@ def best_and_worst_classes(
         for k in order
     ]
     return {"best": ranked[:count], "worst": ranked[::-1][:count]}
+
+
+def paired_gap_difference(
+    ours: Sequence[YouTube8MEvaluator],
+    baseline: Sequence[YouTube8MEvaluator],
+    *,
+    repeats: int = 1000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Compare the GAP of two kinds of models on the same videos, one model of each a seed.
+
+    The interval is a percentile bootstrap over videos and seeds together. The p-value is that of a
+    permutation test over videos: under no difference, which of two models gave a video's answers
+    does not matter; the exchange is the same at every seed.
+
+    Args:
+        ours, baseline: evaluators filled with the same videos in the same order, one a seed.
+        repeats: of the bootstrap and of the test.
+        seed: of both.
+
+    Returns:
+        "difference": mean over seeds, a fraction; "low" and "high": 95 % interval; "p_value",
+        two-sided.
+
+    Raises:
+        UserError: if the numbers of seeds or of videos differ.
+    """
+    sizes = {one.num_videos for one in (*ours, *baseline)}
+    if len(ours) != len(baseline) or len(sizes) != 1:
+        raise UserError(
+            f"paired models must have answered the same videos: {len(ours)} and {len(baseline)} "
+            f"seeds, {', '.join(map(str, sorted(sizes)))} videos"
+        )
+    pairs = [(one.state(), other.state()) for one, other in zip(ours, baseline, strict=True)]
+    N, S = sizes.pop(), len(pairs)
+    every = np.arange(N)
+    differences = np.array([_gap(a, every) - _gap(b, every) for a, b in pairs])
+    generator = np.random.default_rng(seed)
+
+    drawn = []
+    for _ in range(repeats):
+        rows = generator.integers(N, size=N)
+        seeds = generator.integers(S, size=S)
+        drawn.append(np.mean([_gap(pairs[s][0], rows) - _gap(pairs[s][1], rows) for s in seeds]))
+
+    as_extreme = 0
+    for _ in range(repeats):
+        swapped = generator.random(N) < 0.5
+        exchanged = [
+            _gap(_mixed(b, a, swapped), every) - _gap(_mixed(a, b, swapped), every)
+            for a, b in pairs
+        ]
+        as_extreme += abs(np.mean(exchanged)) >= abs(differences.mean()) - 1e-12
+
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {
+        "difference": float(differences.mean()),
+        "low": float(low),
+        "high": float(high),
+        "p_value": (as_extreme + 1) / (repeats + 1),
+    }
+
+
+def _gap(state: Mapping[str, NDArray], rows: NDArray) -> float:
+    """Return the GAP over some videos, which may repeat."""
+    return average_precision(
+        state["scores"][rows].ravel(),
+        state["positive"][rows].ravel(),
+        int(state["num_labels"][rows].sum()),
+    )
+
+
+def _mixed(
+    ours: Mapping[str, NDArray], theirs: Mapping[str, NDArray], take: NDArray
+) -> dict[str, NDArray]:
+    """Return one model's answers where `take` (N,) is True, the other's elsewhere."""
+    return {
+        key: np.where(take[:, None], ours[key], theirs[key]) for key in ("scores", "positive")
+    } | {"num_labels": ours["num_labels"]}

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from marey.errors import UserError
 from marey.labels.embed import DEFAULT_MODEL
 from marey.losses.adversarial import Norm
+from marey.losses.attention_regularisation import Levels
 from marey.training.settings import CHECKED, Several, Share
 
 
@@ -103,10 +104,15 @@ class AdversarialConfig:
     eps: PositiveFloat = 0.5
     """Length of the perturbation, in units of the input the model reads (for clips: after
     normalisation)."""
+    relative: bool = False
+    """`eps` is a share of the mean norm of a video's frames, of each input its own: 0.02 moves
+    every frame by 2 % of that. The paper's 0.5 is about 2 % of a whitened YouTube-8M frame."""
     norm: Norm = "frame"
     """One length a frame, or one for the whole clip."""
     distance: Literal["frobenius", "js"] = "frobenius"
     """Distance between the attention maps of clean and perturbed inputs: term "attention"."""
+    levels: Levels = "global"
+    """Which maps of GAT are compared: "global" (the paper), or "global+local"."""
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
 from marey.checkpoints.load import load_checkpoint
+from marey.datasets.youtube8m import FrameExample, read_examples, write_examples
 from marey.errors import UserError
 from marey.recipes.gat import gat_youtube8m_mini, variant_of
 from marey.synthetic.youtube8m import render_youtube8m_mini
@@ -126,3 +128,13 @@ def test_wrong_settings_are_named(folder):
 def test_no_data_says_where_to_get_some():
     with pytest.raises(UserError, match="render youtube8m-mini"):
         build_task(gat_youtube8m_mini())
+
+
+def test_unlabelled_validation_shards_are_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for path in copy.glob("validate*"):
+        videos = list(read_examples(path, {"rgb": 32, "audio": 16}))
+        unlabelled = (FrameExample(id=one.id, labels=(), features=one.features) for one in videos)
+        write_examples(path, unlabelled)
+    with pytest.raises(UserError, match="has a label of the vocabulary, so nothing can be scored"):
+        build_task(config(copy))

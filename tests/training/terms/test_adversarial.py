@@ -195,3 +195,35 @@ def test_a_batch_without_inputs_is_refused():
         UserError, match="perturbs the inputs clip, features, but a batch of this task has label"
     ):
         objective(ClipClassifier(), {"label": torch.zeros(1)})
+
+
+def lengths(batch, moved):
+    return {
+        name: (moved["features"][name] - x).norm(dim=2) for name, x in batch["features"].items()
+    }
+
+
+def test_several_steps_stay_within_the_radius_and_raise_the_loss_further():
+    model, batch, _ = setting()
+    model.eval()
+    objective = plain()
+
+    def loss(one):
+        with torch.no_grad():
+            return float(objective(model, one)[1]["class"])
+
+    single = perturb(objective, model, batch, 0.5, relative=True)
+    several = perturb(objective, model, batch, 0.5, relative=True, steps=10)
+    for name, radius in lengths(batch, single).items():
+        assert (lengths(batch, several)[name] <= radius + 1e-5).all()
+        assert (lengths(batch, several)[name][~batch["mask"]] == 0).all()
+    assert loss(batch) < loss(single) <= loss(several) + 1e-4
+    assert not any(p.grad is not None for p in model.parameters())
+
+
+def test_local_maps_are_regularised_on_request():
+    model, batch, objective = setting("frobenius")
+    _, only_global = objective(model, batch)
+    model, batch, objective = setting("frobenius", levels="global+local")
+    _, both = objective(model, batch)
+    assert both["attention"].item() > only_global["attention"].item()

@@ -76,6 +76,10 @@ def open_records(data: FeatureSet, settings: FeaturesData, config: TrainConfig) 
         "on_corrupt": settings.on_corrupt,
     }
     train_shards, val_shards = data.shards("train", ""), data.shards("validate", "val", "train", "")
+    separate = val_shards != train_shards
+    held_out = IndexedExamples(val_shards, data.space, **options) if separate else None
+    if held_out is not None:
+        check_labelled(held_out, data.root)
     if settings.stream:
         train = StreamedTraining(
             StreamedExamples(
@@ -87,32 +91,33 @@ def open_records(data: FeatureSet, settings: FeaturesData, config: TrainConfig) 
             ),
             config.train.workers,
         )
-        if val_shards == train_shards:
+        if held_out is None:
             raise UserError(
                 f"{data.root}: data.features.stream needs validation shards of their own "
                 "(validate*.tfrecord)"
             )
-        return train, first_videos(
-            IndexedExamples(val_shards, data.space, **options), settings.max_val_videos
-        )
+        return train, first_videos(held_out, settings.max_val_videos)
     whole = IndexedExamples(train_shards, data.space, **options)
     if not len(whole):
         raise UserError(f"{data.root}: no training record could be read")
-    if val_shards != train_shards:
+    if held_out is not None:
         return (
             Keyed(whole, range(len(whole))),
-            first_videos(
-                IndexedExamples(val_shards, data.space, **options), settings.max_val_videos
-            ),
+            first_videos(held_out, settings.max_val_videos),
         )
-    held_out = round(len(whole) * config.data.val_fraction)
+    num_val = round(len(whole) * config.data.val_fraction)
     order = np.random.default_rng(config.train.seed).permutation(len(whole)).tolist()
-    train_places, val_places = sorted(order[held_out:]), sorted(order[:held_out])
+    train_places, val_places = sorted(order[num_val:]), sorted(order[:num_val])
     return Keyed(whole, train_places), Keyed(whole, val_places) if val_places else None
 
 
 class Keyed(Subset):
     """Some records of a data set, asked for as (epoch, i); an item's "sample" is i."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """One line for each damaged record that was left out."""
+        return self.dataset.report.skipped
 
     def __getitem__(self, key: Any) -> dict[str, Any]:
         """Return record i."""
@@ -127,6 +132,25 @@ class Keyed(Subset):
 def first_videos(data: IndexedExamples, count: int | None) -> Keyed:
     """Return the first `count` records, all where it is None."""
     return Keyed(data, range(len(data) if count is None else min(count, len(data))))
+
+
+LABELS_LOOKED_AT = 200
+"""Records that are read to tell a partition with labels from one without."""
+
+
+def check_labelled(data: IndexedExamples, place: str) -> None:
+    """Refuse a partition without labels, such as the official test partition of YouTube-8M.
+
+    Raises:
+        UserError: if none of the first `LABELS_LOOKED_AT` records has a label.
+    """
+    count = min(len(data), LABELS_LOOKED_AT)
+    if count and not any(bool(data[i]["targets"].any()) for i in range(count)):
+        raise UserError(
+            f"{place}: none of the first {count} videos of {data.locations[0].path} has a label of "
+            "the vocabulary, so nothing can be scored; the official test shards are unlabelled: "
+            "test on a part of the validate shards"
+        )
 
 
 def collate_videos(samples: Sequence[dict[str, Any]]) -> Batch:

@@ -65,7 +65,11 @@ class AdversarialTraining:
 
         # Eq. 3. The graph is kept: the clean loss is also trained on.
         perturbations = adversarial_perturbation(
-            total(terms), list(inputs.values()), self.config.eps, self.config.norm
+            total(terms),
+            list(inputs.values()),
+            self.config.eps,
+            self.config.norm,
+            relative=self.config.relative,
         )
         perturbed = perturb_inputs(inputs, perturbations)
         adversarial, adversarial_terms = losses(
@@ -75,7 +79,11 @@ class AdversarialTraining:
         terms = {**terms, "adversarial": total(adversarial_terms)}
         if self.compare_attention:
             terms["attention"] = attention_regularisation(
-                outputs, adversarial, batch.get("mask"), kind=self.config.distance
+                outputs,
+                adversarial,
+                batch.get("mask"),
+                kind=self.config.distance,
+                levels=self.config.levels,
             )
         return outputs, terms
 
@@ -124,19 +132,78 @@ def same_randomness(device: torch.device) -> Any:
 
 
 def perturb(
-    objective: Objective, model: nn.Module, batch: Batch, eps: float, norm: Norm = "frame"
+    objective: Objective,
+    model: nn.Module,
+    batch: Batch,
+    eps: float,
+    norm: Norm = "frame",
+    *,
+    relative: bool = False,
+    steps: int = 1,
 ) -> Batch:
-    """Return the batch with every input perturbed by eps against the model (Eq. 3, for Fig. 7).
+    """Return the batch with every input perturbed by at most eps against the model (for Fig. 7).
+
+    One step is Eq. 3. Several steps are projected gradient ascent (Madry et al., "Towards deep
+    learning models resistant to adversarial attacks", 2018): each moves every frame by
+    2.5 eps / steps along its gradient and projects the whole move back to length eps.
 
     Labels of the batch are those the loss is raised for; the model's mode and gradients are left as
     they are.
+
+    Args:
+        eps, norm, relative: as `AdversarialConfig`.
+        steps: 1 or more.
     """
+    clean = {path: tensor.detach() for path, tensor in input_tensors(batch).items()}
+    if steps == 1:
+        moves = ascend(objective, model, batch, clean, eps, norm, relative)
+        return with_inputs(batch, perturb_inputs(clean, moves))
+
+    # The radius of every frame: that of one whole step, which has exactly this length.
+    first = ascend(objective, model, batch, clean, eps, norm, relative)
+    radii = [_lengths(move, norm) for move in first]
+    moves = [torch.zeros_like(move) for move in first]
+    for _ in range(steps):
+        there = perturb_inputs(clean, moves)
+        directions = ascend(objective, model, batch, there, 1.0, norm, False)
+        moves = [
+            _project(move + 2.5 / steps * radius * direction, radius, norm)
+            for move, direction, radius in zip(moves, directions, radii, strict=True)
+        ]
+    return with_inputs(batch, perturb_inputs(clean, moves))
+
+
+def ascend(
+    objective: Objective,
+    model: nn.Module,
+    batch: Batch,
+    inputs: Inputs,
+    eps: float,
+    norm: Norm,
+    relative: bool,
+) -> list[Tensor]:
+    """Return the step of Eq. 3 for every input, from where the inputs are."""
     with torch.enable_grad():
-        inputs = {
-            path: tensor.detach().requires_grad_() for path, tensor in input_tensors(batch).items()
-        }
+        inputs = {path: tensor.detach().requires_grad_() for path, tensor in inputs.items()}
         _, terms = objective(model, with_inputs(batch, inputs))
-        perturbations = adversarial_perturbation(
-            objective.total(terms), list(inputs.values()), eps, norm, retain_graph=False
+        return adversarial_perturbation(
+            objective.total(terms),
+            list(inputs.values()),
+            eps,
+            norm,
+            relative=relative,
+            retain_graph=False,
         )
-    return with_inputs(batch, perturb_inputs(inputs, perturbations))
+
+
+def _lengths(move: Tensor, norm: Norm) -> Tensor:
+    """Return the L2 norm of every frame (or clip) of a move (B, T, ...), shaped to broadcast."""
+    start = 2 if norm == "frame" and move.dim() > 2 else 1
+    length = torch.linalg.vector_norm(move.flatten(start), dim=-1)
+    return length.view(*length.shape, *[1] * (move.dim() - length.dim()))
+
+
+def _project(move: Tensor, radius: Tensor, norm: Norm) -> Tensor:
+    """Shorten every frame (or clip) of a move to at most its radius."""
+    length = _lengths(move, norm)
+    return move * (radius / length.clamp(min=1e-12)).clamp(max=1.0)
