@@ -29,7 +29,7 @@ from marey.papers.gat_study import PGD_STEPS, GATRow, Study, measure_under_attac
 from marey.papers.stored_models import code_digest, data_digest
 from marey.papers.tables import Result
 from marey.recipes.gat import PAPER_SHARE, gat_youtube8m, gat_youtube8m_mini
-from marey.training.config import TrainConfig
+from marey.training.config import TrainConfig, override
 
 TABLES = read_tables("gat")
 FULL_SECONDS = 40 * 3600.0
@@ -80,17 +80,18 @@ def cells(options: ReproduceOptions) -> list[Cell]:
     rows = {key: rows_at(options.scale, key) for key in keys}
     study = Study(
         options=options,
-        config=recipe_of(options.scale),
+        config=override(recipe_of(options.scale), options.set),
         rows={row.name: row for trained in rows.values() for row in trained},
     )
     depends_on = {
         "code": code_digest(),
         "data": "youtube8m-mini" if options.data is None else data_digest(options.data),
+        **options.changes,
     }
     found: list[Cell] = []
 
     def add(row: Row, run: Callable[[int], dict[str, Any]], **fields: Any) -> None:
-        settings = {"set": dict(row.set), "base": row.base, **depends_on}
+        settings = {"row": dict(row.set), "base": row.base, **depends_on}
         found.extend(cells_of(options, row, run, settings=settings, **fields))
 
     for key, table in keys.items():

@@ -39,7 +39,8 @@ def profiles(study: Study, seed: int) -> dict[str, Any]:
     """
     baseline, gated = study.model(BASELINE, seed), study.model(GATED, seed)
     peaks: dict[str, list[Tensor]] = {}
-    wanted, others = [], []
+    wanted: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     for batch in study.batches("test"):
         with torch.no_grad():
             both = [

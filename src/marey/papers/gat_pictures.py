@@ -178,10 +178,10 @@ def draw_attacks(figure: Any, cells: Cells) -> None:
     metrics = [
         ("clean", "clean"),
         ("step_2", "one step, 2 %"),
-        ("pgd_2", "ten steps, 2 %"),
+        ("pgd_2", "five steps, 2 %"),
         ("transfer_2", "transfer, 2 %"),
         ("step_14", "one step, 14 %"),
-        ("pgd_14", "ten steps, 14 %"),
+        ("pgd_14", "five steps, 14 %"),
         ("transfer_14", "transfer, 14 %"),
     ]
     names = [name for name in cells if name.endswith(", attacked")]

@@ -38,7 +38,7 @@ from marey.training.terms.classification import MultilabelTerm
 Part = Literal["validate", "test"]
 BATCH = 50
 """Videos of one forward pass in evaluation."""
-PGD_STEPS = 10
+PGD_STEPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +92,14 @@ class Study:
         """Return a model of the tables at a seed in evaluation mode, trained now where it is not
         stored."""
         config = self.configure(name)
-        config = replace(
-            config,
-            data=replace(config.data, path=str(self.data())),
-            train=replace(config.train, seed=seed, device=self.options.train_device),
-        )
+        if self.options.scale == "full":
+            config = self.options.at_full_scale(config, seed)
+        else:
+            config = replace(
+                config,
+                data=replace(config.data, path=str(self.data())),
+                train=replace(config.train, seed=seed, device=self.options.train_device),
+            )
         best = trained_model(config, self.options.cache / "models", train, quiet=True)
         return load_checkpoint(best).model.to(self.options.device).eval()
 
