@@ -160,8 +160,12 @@ def test_the_command_prints_one_json_document_and_draws_the_figure(
         "chance",
         "shuffle",
         "frame_seconds",
+        "method",
+        "direction",
+        "note",
         "error",
     ]
+    assert document["results"][0]["method"] == "oriented"
     assert (tmp_path / "out" / "moving-order.png").stat().st_size > 5000
 
 

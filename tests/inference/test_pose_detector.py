@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from marey.checkpoints.folder import load_folder
+from marey.checkpoints.folder import load_folder, save_checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.inference.annotate import persons_at
 from marey.inference.detector import Detector
+from marey.inference.direction import Direction, check_direction_model, direction_of
 from marey.inference.load import load_detector
-from marey.inference.order import order_many, order_poses
+from marey.inference.order import order_many, order_people, order_poses
 from marey.inference.pose_detector import PoseDetector
+from marey.inference.pose_windows import windows_at
 from marey.inference.poses import PosePredictor
+from marey.models.arrow_of_time import DIRECTIONS, ArrowOfTime
 from marey.persons.pose_tracks import PoseTrack, PoseTracks
+from marey.transforms.pose_clip import PoseSampling
 from marey.video.encode import write_video
 
 
@@ -119,6 +123,88 @@ def test_the_moments_of_a_person_are_put_in_order(tiny_pose_checkpoint, tmp_path
 
     nobody = people()
     monkeypatch.setattr(PosePredictor, "read", lambda self, video, **limits: nobody)
-    entries = [entry for _, entry in order_many(load_checkpoint(tiny_pose_checkpoint), [video] * 2)]
+    checkpoint = load_checkpoint(tiny_pose_checkpoint)
+    entries = [entry for _, entry in order_many(checkpoint, [video] * 2, method="sort")]
     assert "nobody was found" in entries[0]["error"]
     assert entries[0]["chance"] > 0
+
+
+@pytest.fixture
+def arrow(tmp_path):
+    """An untrained model of the direction."""
+    torch.manual_seed(1)
+    save_checkpoint(
+        tmp_path / "arrow",
+        ArrowOfTime(),
+        class_names=DIRECTIONS,
+        preprocess=PoseSampling(),
+        extra={"told_from": 0.9},
+    )
+    return tmp_path / "arrow"
+
+
+def sliding(num_frames: int) -> torch.Tensor:
+    """A bright bar that moves to the right, uint8 (T, 3, 80, 160)."""
+    frames = torch.zeros(num_frames, 3, 80, 160, dtype=torch.uint8)
+    for t in range(num_frames):
+        frames[t, :, :, 2 * t : 2 * t + 40] = 220
+    return frames
+
+
+def test_neighbours_come_from_the_pictures_and_the_direction_from_the_people(
+    tiny_pose_checkpoint, arrow, tmp_path
+):
+    write_video(tmp_path / "clip.mp4", sliding(50), fps=12.5)
+    predictor = PosePredictor(load_folder(tiny_pose_checkpoint))
+    found = people(person(1, 0, 50, 0.4))
+    model = load_folder(arrow)
+    answers = [
+        order_people(predictor, model, tmp_path / "clip.mp4", found=found, shuffle=seed)
+        for seed in (None, 1, 2, 3)
+    ]
+    chronological = [answer.order[answer.path].tolist() for answer in answers]
+    assert chronological[0] in (list(range(16)), list(range(16))[::-1])
+    assert chronological == [chronological[0]] * 4  # the start of the search does not decide
+    assert all(answer.direction.forwards >= 0.5 for answer in answers)
+    assert answers[1].direction.forwards == pytest.approx(answers[0].direction.forwards, abs=1e-5)
+
+    # with the opposite weights the same frames run the other way
+    with torch.no_grad():
+        for parameter in model.model.head[-1].parameters():
+            parameter.neg_()
+    other = order_people(predictor, model, tmp_path / "clip.mp4", found=found, shuffle=1)
+    assert other.order[other.path].tolist() == chronological[0][::-1]
+    assert (
+        other.weights[other.path[0], other.path[1]]
+        > 0
+        > other.weights[other.path[1], other.path[0]]
+    )
+
+
+def test_the_direction_is_not_told_below_the_limit(tiny_pose_checkpoint, arrow):
+    still = windows_at(people(person(1, 0, 50, 0.4)), 0.0, PoseSampling())
+    still.clips[:] = still.clips[:, :1]
+    asked = direction_of(load_folder(arrow), still)
+    assert asked.forwards == pytest.approx(0.5, abs=1e-5)
+    assert (asked.told, asked.to_dict()["told_from"]) == (False, 0.9)
+    sure = Direction(forwards=0.05, told_from=0.9)
+    assert (sure.told, sure.probability) == (True, 0.95)
+    assert sure.reversed().forwards == pytest.approx(0.95)
+    with pytest.raises(UserError, match="tells no direction of time; give marey-arrow"):
+        check_direction_model(load_folder(tiny_pose_checkpoint))
+
+
+def test_without_people_the_frames_are_ordered_and_the_note_says_so(
+    tiny_pose_checkpoint, arrow, tmp_path, monkeypatch
+):
+    write_video(tmp_path / "clip.mp4", sliding(50), fps=12.5)
+    monkeypatch.setattr(PosePredictor, "read", lambda self, video, **limits: people())
+    checkpoint = load_checkpoint(tiny_pose_checkpoint)
+    [(found, entry)] = order_many(
+        checkpoint, [tmp_path / "clip.mp4"], direction=str(arrow), shuffle=0
+    )
+    assert found.method == "oriented"
+    assert "nobody was found for long enough: 8 frames of the clip" in entry["note"]
+    assert entry["direction"] is None
+    with pytest.raises(UserError, match="nobody was found"):
+        list(order_many(checkpoint, [tmp_path / "clip.mp4"], direction=str(arrow), method="arrow"))

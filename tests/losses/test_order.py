@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from marey.errors import UserError
-from marey.losses.order import guided_loss, order_loss, order_signs, position_shortcut
+from marey.losses.order import (
+    graded_loss,
+    graded_order,
+    guided_loss,
+    order_loss,
+    order_signs,
+    position_shortcut,
+)
+from marey.order.path import hamiltonian_path
 from marey.order.permutations import all_permutations, make_permutation_set, random_permutations
 
 
@@ -127,3 +135,32 @@ def test_bad_attention_is_named():
         order_loss(torch.zeros(2, 31), torch.tensor([3, 31]))
     with pytest.raises(UserError, match="unknown sign matrix 'papers'"):
         order_signs(torch.tensor([0, 1]), "papers")
+
+
+def test_the_graded_target_falls_with_the_distance_and_its_only_heaviest_path_is_the_order():
+    target = graded_order(torch.tensor([2, 0, 1]))
+    hand = [[0.0, -0.5, -1.0], [0.5, 0.0, 1.0], [1.0, -1.0, 0.0]]
+    assert target.tolist() == hand
+    order = random_permutations(20, 8, torch.Generator().manual_seed(0))
+    graded, signs = graded_order(order), order_signs(order)
+    path, total = hamiltonian_path(graded)
+    assert torch.equal(order.gather(1, path), torch.arange(8).expand(20, 8))
+    # of the paper's signs the order is one of many: a longer step weighs as much
+    neighbours_apart = order.argsort(1)[:, [0, 2, 4, 6, 7]]
+    steps = signs[torch.arange(20)[:, None], neighbours_apart[:, :-1], neighbours_apart[:, 1:]]
+    assert bool((steps == 1).all())
+    assert total.tolist() == pytest.approx([7.0] * 20)
+
+
+def test_the_graded_loss_is_0_at_its_target_and_the_gradient_leads_there():
+    order = random_permutations(4, 8, torch.Generator().manual_seed(1))
+    target = graded_order(order)[:, None, None].expand(-1, 3, 2, -1, -1)
+    cls = torch.full((4, 3, 2, 8, 1), 9.0)
+    assert graded_loss([target, torch.cat((cls, target), -1)], order) == 0
+    zero = torch.zeros(4, 3, 2, 8, 8, requires_grad=True)
+    loss = graded_loss([zero], order)
+    assert float(loss) == pytest.approx(0.5714, abs=1e-4)
+    loss.backward()
+    assert bool((zero.grad * target <= 0).all())
+    with pytest.raises(UserError, match="needs temporal attention, got none"):
+        graded_loss([], order)

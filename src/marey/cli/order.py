@@ -32,30 +32,42 @@ def order(
     method: Annotated[
         str | None,
         typer.Option(
-            help="How the order is read: path (the paper's: the heaviest path of the attention), "
-            "sort (every pair votes) or oriented (neighbours by appearance, direction by the "
-            "attention; best). Default: oriented for poses, else path."
+            help="How the order is read: arrow (neighbours by appearance, direction by the "
+            "people's poses; the default where there are people), path (the paper's: the heaviest "
+            "path of the attention), sort (every pair votes) or oriented (neighbours by "
+            "appearance, direction by the attention; the default for frames)."
         ),
     ] = None,
+    direction: Annotated[
+        str,
+        typer.Option(
+            help="Model of the direction: marey-arrow, or a run of 'marey train arrow_tune --data "
+            "VIDEOS', which learns from your own videos without labels."
+        ),
+    ] = "marey-arrow",
     out: Annotated[
         Path | None, typer.Option(help="Folder for a picture per video: matrix, path, strips.")
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Recover the order of a person's moments, or of a video's frames, from a model's directed
-    attention, and say how well."""
+    """Recover the order of a video's frames, and in which direction they were played."""
     from marey.checkpoints.load import load_checkpoint
     from marey.cli.output import print_json, say
     from marey.inference.order import order_many
     from marey.inference.predictor import videos_in
 
     checkpoint = load_checkpoint(model)
-    method = method or ("oriented" if checkpoint.task == "poses" else "path")
     entries = []
     given = videos_in(videos)
     for found, entry in order_many(
-        checkpoint, given, shuffle=shuffle, window_seconds=window, method=method, device=device
+        checkpoint,
+        given,
+        shuffle=shuffle,
+        window_seconds=window,
+        method=method,
+        direction=direction,
+        device=device,
     ):
         entries.append(entry)
         if found is None:
@@ -85,6 +97,12 @@ def order(
                 f"{found.video}:{shuffled}  recovered {found.path.tolist()}  {score} (chance "
                 f"{found.chance:.1%})"
             )
+            if found.direction is not None:
+                sure = f"{found.direction.probability:.0%}"
+                told = f"told, {sure}" if found.direction.told else f"cannot tell ({sure})"
+                print(f"  direction of time: {told}")
+        if found.note:
+            say(f"{found.video}: {found.note}")
     if as_json:
         print_json({"results": entries})
     if any(entry["error"] for entry in entries):

@@ -83,6 +83,40 @@ def cut_tracks(
     )
 
 
+def windows_at(found: PoseTracks, start_seconds: float, sampling: PoseSampling) -> PoseClips:
+    """Return one window of everyone who is seen at the same T moments, the first person alone in
+    each.
+
+    Args:
+        found: people with poses.
+        start_seconds: of the window.
+    """
+    moments = start_seconds + sampling.times
+    numbers, windows = [], []
+    for track in found.tracks:
+        window = at_moments(track.seconds, track.keypoints, moments)
+        if (window[..., 2].max(-1) > 0).mean() >= sampling.min_seen:
+            numbers.append(track.number)
+            windows.append(torch.from_numpy(window))
+    if not windows:
+        nobody = torch.zeros(0, sampling.num_frames, NUM_KEYPOINTS, 3)
+        return PoseClips(clips=nobody, tracks=(), start_seconds=(), weight=torch.zeros(0))
+    together = torch.stack(windows)
+    clips = normalise_pose(together, sampling.min_score)
+    return PoseClips(
+        clips=clips,
+        tracks=tuple(numbers),
+        start_seconds=(start_seconds,) * len(numbers),
+        weight=window_weight(together, clips, sampling.fps),
+    )
+
+
+def main_window(clips: PoseClips) -> int:
+    """Return the number of the window with most to say, people who are seen longer first."""
+    seen = (clips.clips[..., 2] > 0).any(-1).float().mean(-1)
+    return int((clips.weight * seen).argmax())
+
+
 def others_at(
     found: PoseTracks, person: PoseTrack, starts: Sequence[float], sampling: PoseSampling
 ) -> Tensor:

@@ -80,11 +80,6 @@ def guided_loss(
     Raises:
         UserError: if there is no attention, or its T is not that of `order`.
     """
-    if len(attention_time) == 0:
-        raise UserError(
-            "the guided loss needs temporal attention, got none; call the model with "
-            "return_attention=True"
-        )
     T = order.shape[-1]
     sigma = order_signs(order, signs)[:, None, None]  # (B, 1, 1, T, T)
     if mask_diagonal:
@@ -93,18 +88,78 @@ def guided_loss(
     # Eq. 13: the mean of (1 - a) sigma over blocks, patches, t and t'.
     entries = T * (T - 1) if mask_diagonal else T * T
     total = torch.zeros((), device=order.device)
+    for frames_only in frames_of_attention(attention_time, T):
+        mean = frames_only.mean(
+            dim=(1, 2), keepdim=True
+        )  # over patches and heads: the loss is linear in a
+        total = total + ((1 - mean) * sigma).sum() / (len(order) * entries)
+    return total / len(attention_time)
+
+
+def graded_order(order: Tensor) -> Tensor:
+    """Return for every pair of frames how near and in which direction they follow each other.
+
+    Not in the paper: with d = o_t' - o_t, sign(d) (1 - (|d| - 1) / (T - 1)), so 1 for the next
+    frame, falling to 1 / (T - 1) for the last, negative backwards, 0 on the diagonal. Eq. 13 asks
+    +1 of every later frame alike; the heaviest path then has no reason to visit neighbours, while
+    here the true order is the only heaviest path.
+
+    Args:
+        order: int64, (..., T), permutations of 0..T-1, T of 2 or more.
+
+    Returns:
+        float32, (..., T, T), antisymmetric.
+    """
+    T = order.shape[-1]
+    ahead = (order[..., None, :] - order[..., :, None]).float()
+    return ahead.sign() * (1 - (ahead.abs() - 1) / (T - 1))
+
+
+def graded_loss(attention_time: Sequence[Tensor], order: Tensor) -> Tensor:
+    """Return the mean squared difference of the temporal attention of a permuted clip from
+    `graded_order`, without the diagonal: in place of Eq. 13, whose linear form grading would not
+    change (its least is a = sign(target) wherever the target is not 0).
+
+    Args:
+        attention_time, order: as of `guided_loss`.
+
+    Returns:
+        Scalar, at least float32, 0 or more; .571 for attention that is 0 everywhere (T = 8).
+
+    Raises:
+        UserError: as `guided_loss`.
+    """
+    T = order.shape[-1]
+    target = graded_order(order)
+    off_diagonal = 1 - torch.eye(T, device=order.device)
+    total = torch.zeros((), device=order.device)
+    for weights in frames_of_attention(attention_time, T):
+        mean = weights.mean(dim=(1, 2))  # over patches and heads, as the order is read
+        squared = (mean - target).square() * off_diagonal
+        total = total + squared.sum() / (len(order) * T * (T - 1))
+    return total / len(attention_time)
+
+
+def frames_of_attention(attention_time: Sequence[Tensor], num_frames: int) -> list[Tensor]:
+    """Return the attention of every block among the frames alone, float (B, N, heads, T, T),
+    without the CLS column.
+
+    Raises:
+        UserError: if there is no attention, or it is over another number of frames.
+    """
+    T = num_frames
+    if len(attention_time) == 0:
+        raise UserError(
+            "the guided loss needs temporal attention, got none; call the model with "
+            "return_attention=True"
+        )
     for weights in attention_time:
         if weights.ndim != 5 or weights.shape[-2] != T or weights.shape[-1] not in (T, T + 1):
             raise UserError(
                 f"temporal attention of shape {tuple(weights.shape)} does not fit permutations of "
                 f"{T} frames; expected (B, N, heads, {T}, {T}) or (B, N, heads, {T}, {T + 1})"
             )
-        frames_only = weights[..., -T:].float()  # without the CLS column
-        mean = frames_only.mean(
-            dim=(1, 2), keepdim=True
-        )  # over patches and heads: the loss is linear in a
-        total = total + ((1 - mean) * sigma).sum() / (len(order) * entries)
-    return total / len(attention_time)
+    return [weights[..., -T:].float() for weights in attention_time]
 
 
 def position_shortcut(permutations: Tensor) -> float:

@@ -15,6 +15,7 @@ from torch import nn
 
 from marey.errors import UserError, unknown_name
 from marey.models.action_transformer import ActionTransformer
+from marey.models.arrow_of_time import ArrowOfTime
 from marey.models.direcformer import DirecFormer
 from marey.models.external import ExternalClassifier
 from marey.models.gat import GAT
@@ -35,6 +36,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "action_transformer": ActionTransformer,
     "external": ExternalClassifier,
     "probe": Probe,
+    "arrow_of_time": ArrowOfTime,
 }
 READ_ONLY: dict[str, type[nn.Module]] = {"grid_sevitar": GridSeViTAR}
 """Models of older checkpoints, which load and answer but are not offered for training."""

@@ -16,6 +16,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         direcformer.direcformer_kinetics400,
         direcformer.direcformer_mini,
         mini.mini_pose,
+        mini.arrow_of_time,
+        mini.arrow_tune,
         mini.mini_stem,
         mini.mini_mocap,
         mini.mini_order,

@@ -159,6 +159,48 @@ def mini_pose() -> TrainConfig:
     )
 
 
+def arrow_of_time() -> TrainConfig:
+    """Train `marey-arrow`, which tells whether a person's moments are played forwards or backwards.
+
+    The windows: `marey data render poses --cmu DIR --out DIR --windows 60000`. No label is read:
+    every window is its own example of "forwards", and played backwards of "backwards".
+    """
+    return TrainConfig(
+        recipe="arrow_of_time",
+        model=ModelConfig(name="arrow_of_time"),
+        data=DataConfig(pose_augment=PoseAugment()),
+        optim=replace(ONE_CYCLE, lr=2e-3),
+        objective=ObjectiveConfig(task="arrow_of_time"),
+        train=RunConfig(
+            max_steps=1000,
+            batch_size=128,
+            eval_batch_size=256,
+            eval_every=250,
+            select="last",
+            calibrate=False,
+            threads=1,
+        ),
+    )
+
+
+def arrow_tune() -> TrainConfig:
+    """Adapt `marey-arrow` to a folder of your own videos, without labels: minutes on one core once
+    the people are found.
+
+    `marey train arrow_tune --data VIDEOS --out RUN`, then `marey order VIDEO --direction RUN`. The
+    videos must be played forwards. Class folders or a manifest are read as for any recipe, and
+    their labels are not looked at; groups are held out whole.
+    """
+    base = arrow_of_time()
+    return replace(
+        base,
+        recipe="arrow_tune",
+        model=ModelConfig(init_from="marey-arrow"),
+        optim=replace(base.optim, lr=7e-4),
+        train=replace(base.train, max_steps=250, batch_size=128, eval_every=50),
+    )
+
+
 def mini_stem() -> TrainConfig:
     """Train the convolutions of `marey-mini-rgb` below a plain head (`models/stem_classifier.py`).
 

@@ -56,6 +56,9 @@ class OrderConfig:
     """Sign matrix of the guided loss, see `marey.losses.order.order_signs`."""
     mask_diagonal: bool = False
     """Leave the diagonal out of the guided loss."""
+    guided_target: Literal["signs", "graded"] = "signs"
+    """What the guided loss asks of the attention: "signs" (Eq. 13) or "graded", falling with the
+    distance of two frames (`marey.losses.order.graded_loss`)."""
     backwards: Several[str] = ()
     """Classes whose clips are recordings played backwards. For the order terms they are flipped in
     time first, so that "before" means before in the recording: where every action also exists
@@ -128,14 +131,14 @@ class DetectionConfig:
 class ObjectiveConfig:
     """What is minimised: the sum of weight * term over the terms that have a weight."""
 
-    task: Literal["clips", "poses", "features", "detection"] = "clips"
+    task: Literal["clips", "poses", "arrow_of_time", "features", "detection"] = "clips"
     """Which data is read, and which terms there are."""
     weights: dict[str, float] = field(default_factory=lambda: {"class": 1.0})
     """Factor of each term by name. Task "clips": "class", "order", "guided", "label", "teacher";
-    "poses": the same without "teacher"; "features": "class"; "detection": "class", "box",
-    "rpn_objectness", "rpn_box" (without "class" and "box" only the proposals are trained); every
-    task: "adversarial", "attention". A term of weight 0 is left out of the sum, but its head is
-    built."""
+    "poses": the same without "teacher"; "features" and "arrow_of_time": "class"; "detection":
+    "class", "box", "rpn_objectness", "rpn_box" (without "class" and "box" only the proposals are
+    trained); every task: "adversarial", "attention". A term of weight 0 is left out of the sum,
+    but its head is built."""
     start: dict[str, Share] = field(default_factory=dict)
     """Share of the steps after which a term is added, by name; 0 where none is given. A step of
     "clips" without "order" and "guided" costs half."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from marey.errors import UserError
 from marey.training.config import TrainConfig
 from marey.training.task import Task
-from marey.training.tasks import clips, detection, features, poses
+from marey.training.tasks import arrow_of_time, clips, detection, features, poses
 from marey.training.terms.adversarial import AdversarialTraining
 
 TASKS: dict[str, Callable[[TrainConfig], Task]] = {
@@ -15,6 +15,7 @@ TASKS: dict[str, Callable[[TrainConfig], Task]] = {
     "features": features.build,
     "detection": detection.build,
     "poses": poses.build,
+    "arrow_of_time": arrow_of_time.build,
 }
 """`objective.task` -> the function that builds it."""
 

@@ -90,7 +90,8 @@ def add_order(
     if "order" in settings.weights:
         parts.terms["order"] = OrderTerm()
     if "guided" in settings.weights:
-        parts.terms["guided"] = GuidedTerm(settings.order.signs, settings.order.mask_diagonal)
+        order = settings.order
+        parts.terms["guided"] = GuidedTerm(order.signs, order.mask_diagonal, order.guided_target)
     parts.measures.append(OrderMeasure())
     parts.model_arguments["num_orders"] = len(rows)
     parts.tensors["permutations"] = rows

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from marey.errors import UserError, unknown_name
-from marey.losses.order import guided_loss, order_loss
+from marey.losses.order import graded_loss, guided_loss, order_loss
 from marey.metrics.order import chance_order_accuracy, mean_with_interval, order_accuracy
 from marey.order.correction import order_matrix, permute_frames
 from marey.order.path import hamiltonian_path
@@ -52,14 +52,19 @@ class GuidedTerm(nn.Module):
 
     Args:
         signs, mask_diagonal: see `guided_loss`.
+        target: "signs" (Eq. 13), or "graded" (`graded_loss`, which has no signs and no diagonal).
     """
 
-    def __init__(self, signs: str = "paper", mask_diagonal: bool = False) -> None:
+    def __init__(
+        self, signs: str = "paper", mask_diagonal: bool = False, target: str = "signs"
+    ) -> None:
         super().__init__()
-        self.signs, self.mask_diagonal = signs, mask_diagonal
+        self.signs, self.mask_diagonal, self.target = signs, mask_diagonal, target
 
     def forward(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return the mean over clips, blocks, patches, heads and pairs of frames."""
+        if self.target == "graded":
+            return graded_loss(outputs["permuted"]["attention_time"], batch["order"])
         return guided_loss(
             outputs["permuted"]["attention_time"],
             batch["order"],

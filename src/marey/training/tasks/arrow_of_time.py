@@ -1,0 +1,184 @@
+"""The task "arrow_of_time": is a window of keypoints played forwards or backwards? No label is
+read."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from marey.datasets.clips import collate_clips, sample_generator
+from marey.datasets.index import DatasetIndex
+from marey.datasets.open import open_dataset
+from marey.datasets.poses import ARRAY, open_keypoints, read_sampling
+from marey.errors import UserError, VideoError
+from marey.features.cache import FeatureCache
+from marey.features.pose_cache import cached_poses
+from marey.models.arrow_of_time import DIRECTIONS
+from marey.training.config import TrainConfig
+from marey.training.task import Task
+from marey.training.tasks.clip_evaluator import ClipsEvaluator
+from marey.training.tasks.clips import ClipsObjective
+from marey.training.terms.classification import ClassTerm
+from marey.transforms.keypoints import NUM_KEYPOINTS
+from marey.transforms.pose_augment import PoseAugment
+from marey.transforms.pose_clip import PoseSampling, cut_windows, normalise_pose
+
+
+class DirectedWindows(Dataset[dict[str, Any]]):
+    """Windows of one person each, every second one played backwards.
+
+    Args:
+        clips: float, (N, T, 17, 3), normalised, as they were recorded.
+        augment: None gives every window as it is.
+        seed: of the augmentation.
+    """
+
+    def __init__(self, clips: Tensor, augment: PoseAugment | None = None, seed: int = 0) -> None:
+        self.clips, self.augment, self.seed = clips, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        """Return {"clip": float (T, 17, 3), "label": 0 or 1, of `DIRECTIONS`, "sample": int}."""
+        epoch, position = key if isinstance(key, tuple) else (0, key)
+        clip, backwards = self.clips[position], position % 2
+        if self.augment is not None:
+            clip = self.augment(clip, sample_generator(self.seed, epoch, position))
+        clip = clip.flip(0) if backwards else clip
+        return {"clip": clip, "label": backwards, "sample": position}
+
+
+def build(config: TrainConfig) -> Task:
+    """Build the task for a packed folder of windows, or for videos, whose people are found first.
+
+    Validation windows come from recordings that no training window shows: of a packed folder those
+    of the split "val" whose recording is not in "train", of videos a share `data.val_fraction` of
+    the groups, or of the videos where the data names no groups.
+
+    Raises:
+        UserError: if there is no data, or nobody in it.
+    """
+    if config.data.path is None:
+        raise UserError("no data: give --data a folder of videos, or of windows of keypoints")
+    index = open_dataset(
+        config.data.path, dataset=config.data.dataset, split_by=config.data.split_by
+    )
+    if (index.root / ARRAY).is_file():
+        train, val, sampling = packed_windows(index)
+    else:
+        sampling = PoseSampling()
+        train, val = windows_of_videos(
+            index, sampling, val_fraction=config.data.val_fraction, seed=config.train.seed
+        )
+    if not len(train):
+        raise UserError(f"{config.data.path}: nobody was found for long enough to learn from")
+    return directed_task(config, train, val, sampling)
+
+
+def directed_task(config: TrainConfig, train: Tensor, val: Tensor, sampling: PoseSampling) -> Task:
+    """Build the task for windows that are already cut.
+
+    Args:
+        config: of `arrow_of_time` or `arrow_tune`.
+        train: (N, T, 17, 3), normalised, as recorded.
+        val: the same of other recordings; without any, nothing is evaluated.
+        sampling: how they were cut.
+    """
+    return Task(
+        train_data=DirectedWindows(train, config.data.pose_augment, seed=config.train.seed),
+        val_data=DirectedWindows(val) if len(val) else None,
+        objective=ClipsObjective(
+            config.objective.weights, {"class": ClassTerm()}, num_classes=len(DIRECTIONS)
+        ),
+        make_evaluator=lambda: ClipsEvaluator(DIRECTIONS),
+        model_arguments={"num_frames": sampling.num_frames},
+        class_names=DIRECTIONS,
+        preprocess=sampling,
+        collate=collate_clips,
+        extra={"data": {"train_windows": len(train), "val_windows": len(val)}},
+    )
+
+
+def packed_windows(index: DatasetIndex, split: str = "val") -> tuple[Tensor, Tensor, PoseSampling]:
+    """Return the first person's windows of a packed folder.
+
+    Args:
+        index: of what `marey data render poses` writes.
+        split: of the held-out windows, "val" or "test".
+
+    Returns:
+        (N, T, 17, 3) for training, the same for held-out recordings, and how they were cut.
+
+    Raises:
+        UserError: if there is no window to train on.
+    """
+    known = {sample.group for sample in index.samples if sample.split == "train"}
+    held_out = [
+        place
+        for place, sample in enumerate(index.samples)
+        if sample.split == split and sample.group not in known
+    ]
+    chosen = [place for place, sample in enumerate(index.samples) if sample.split == "train"]
+    if not chosen:
+        raise UserError(f"{index.root}: no window of the split 'train'; render them again")
+    sampling = read_sampling(index.root)
+    keypoints = open_keypoints(index.root)
+
+    def clips(places: Sequence[int]) -> Tensor:
+        rows = np.array([index.samples[place].row for place in places], np.int64)
+        person = torch.from_numpy(keypoints[rows, :, :NUM_KEYPOINTS])
+        parts = [normalise_pose(part.float(), sampling.min_score) for part in person.split(4096)]
+        return torch.cat(parts)
+
+    return clips(chosen), clips(held_out), sampling
+
+
+def windows_of_videos(
+    index: DatasetIndex, sampling: PoseSampling, *, val_fraction: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Find the people of videos (stored in the feature cache) and cut them into windows.
+
+    Args:
+        index: the videos; their labels are not looked at.
+        sampling: how tracks are cut.
+        val_fraction: share of the groups that is held out.
+        seed: of the choice.
+
+    Returns:
+        (N, T, 17, 3) for training, the same held out; videos that cannot be read are left out.
+    """
+    cache = FeatureCache()
+    found: dict[str, list[Tensor]] = {}
+    for sample in index.samples:
+        try:
+            people = cached_poses(sample.path, cache)
+        except VideoError:
+            continue
+        group = sample.group or index.relative_path(sample)
+        for track in people.tracks:
+            _, windows = cut_windows(track.seconds, track.keypoints, sampling)
+            if len(windows):
+                found.setdefault(group, []).append(normalise_pose(windows, sampling.min_score))
+    return hold_out_groups(found, sampling, val_fraction=val_fraction, seed=seed)
+
+
+def hold_out_groups(
+    windows: dict[str, list[Tensor]], sampling: PoseSampling, *, val_fraction: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Divide windows by group: (N, T, 17, 3) for training, and those of a share of the groups."""
+    names = sorted(windows)
+    random.Random(seed).shuffle(names)
+    held_out = names[: int(val_fraction * len(names))]
+    nobody = torch.zeros(0, sampling.num_frames, NUM_KEYPOINTS, 3)
+
+    def together(chosen: Sequence[str]) -> Tensor:
+        return torch.cat([nobody, *(part for name in chosen for part in windows[name])])
+
+    return together(names[len(held_out) :]), together(held_out)
