@@ -6,13 +6,14 @@
 The temperature minimises the cross-entropy, and the limit of "cannot tell" is the lowest
 probability from which `GOAL` of the told windows are right, both on windows of validation
 recordings of motion capture that training does not show; all is measured on those of test
-recordings. No video takes part.
+recordings. Recordings count alike, however many windows were drawn of each. No video takes part.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from marey.datasets.open import open_dataset
 from marey.files import write_json
 from marey.inference.direction import log_odds
 from marey.metrics.intervals import proportion_interval
-from marey.training.tasks.arrow_of_time import packed_windows
+from marey.training.tasks.arrow_of_time import first_person, held_out
 
 GOAL = 0.9
 """Share of the told directions that are to be right."""
@@ -36,32 +37,37 @@ GOAL = 0.9
 
 def odds_of(checkpoint: Checkpoint, index: DatasetIndex, split: str) -> tuple[Tensor, list[str]]:
     """Return the log odds of "forwards" of held-out windows (N,), and the recording of each."""
-    known = {sample.group for sample in index.samples if sample.split == "train"}
-    _, clips, _ = packed_windows(index, split)
-    groups = [
-        str(sample.group)
-        for sample in index.samples
-        if sample.split == split and sample.group not in known
-    ]
-    return torch.cat([log_odds(checkpoint, part) for part in clips.split(256)]), groups
+    places = held_out(index, split)
+    clips = first_person(index, places)
+    odds = torch.cat([log_odds(checkpoint, part) for part in clips.split(256)])
+    return odds, [str(index.samples[place].group) for place in places]
 
 
-def fit_temperature(odds: Tensor) -> float:
+def share_of(groups: list[str]) -> Tensor:
+    """Return a weight for every window, with which all recordings count alike, float64 (N,)."""
+    counts = Counter(groups)
+    return torch.tensor([1 / counts[group] for group in groups]).double() / len(counts)
+
+
+def fit_temperature(odds: Tensor, groups: list[str]) -> float:
     """Return the temperature, out of 1 to 10 in steps of .1, with the least cross-entropy."""
-    candidates = torch.arange(10, 101) / 10
-    losses = torch.stack([F.softplus(-odds / t).mean() for t in candidates])
-    return float(candidates[int(losses.argmin())])
+    weights = share_of(groups)
+    candidates = [round(0.1 * step, 1) for step in range(10, 101)]
+    losses = [float((weights * F.softplus(-odds.double() / t)).sum()) for t in candidates]
+    return candidates[losses.index(min(losses))]
 
 
-def lowest_limit(odds: Tensor, temperature: float, goal: float = GOAL) -> float:
+def lowest_limit(odds: Tensor, groups: list[str], temperature: float, goal: float = GOAL) -> float:
     """Return the lowest of .5, .51, ..., .99 from which so many of the told windows are right;
     .99 where none is."""
-    forwards = torch.sigmoid(odds / temperature)
-    sure = torch.maximum(forwards, 1 - forwards)
-    for limit in (torch.arange(50, 100) / 100).tolist():
-        told = sure >= limit
-        if bool(told.any()) and float((odds[told] > 0).float().mean()) >= goal:
-            return limit
+    weights = share_of(groups)
+    sure = torch.sigmoid(odds.abs() / temperature)
+    for step in range(50, 100):
+        told = sure >= step / 100
+        if bool(told.any()):
+            right = float(weights[told & (odds > 0)].sum() / weights[told].sum())
+            if right >= goal:
+                return step / 100
     return 0.99
 
 
@@ -69,14 +75,19 @@ def measure(odds: Tensor, groups: list[str], temperature: float, limit: float) -
     """Return how often the direction is right, told, and right where told, with intervals over
     recordings."""
     right = odds > 0
-    sure = torch.sigmoid(odds.abs() / temperature)
-    told = sure >= limit
-    names = [group for group, kept in zip(groups, told.tolist(), strict=True) if kept]
+    told = torch.sigmoid(odds.abs() / temperature) >= limit
+    everything = torch.ones_like(told)
 
-    def share(values: Tensor, of: list[str]) -> dict[str, Any]:
-        low, high = proportion_interval(values, of)
-        mean = float(values.double().mean())
-        return {"mean": round(mean, 4), "interval": [round(low, 4), round(high, 4)]}
+    def share(values: Tensor, among: Tensor) -> dict[str, Any]:
+        of = [group for group, kept in zip(groups, among.tolist(), strict=True) if kept]
+        weights = share_of(groups)[among]
+        low, high = proportion_interval(values[among], of, weights=weights)
+        mean = float((weights * values[among].double()).sum() / weights.sum())
+        return {
+            "mean": round(mean, 4),
+            "interval": [round(low, 4), round(high, 4)],
+            "windows_alike": round(float(values[among].double().mean()), 4),
+        }
 
     per_group = {
         group: round(float(right[[name == group for name in groups]].float().mean()), 4)
@@ -85,9 +96,9 @@ def measure(odds: Tensor, groups: list[str], temperature: float, limit: float) -
     return {
         "windows": len(odds),
         "recordings": len(per_group),
-        "direction_right": share(right, groups),
-        "told": share(told, groups),
-        "right_where_told": share(right[told], names),
+        "direction_right": share(right, everything),
+        "told": share(told, everything),
+        "right_where_told": share(right, told),
         "per_recording": per_group,
     }
 
@@ -105,8 +116,8 @@ def main() -> None:
     checkpoint, index = load_checkpoint(f"{given.run}/last"), open_dataset(given.windows)
     val, val_groups = odds_of(checkpoint, index, "val")
     test, test_groups = odds_of(checkpoint, index, "test")
-    temperature = fit_temperature(val)
-    limit = lowest_limit(val, temperature)
+    temperature = fit_temperature(val, val_groups)
+    limit = lowest_limit(val, val_groups, temperature)
     found = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),

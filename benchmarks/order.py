@@ -8,7 +8,8 @@ capture and of either set of real people; (2) is OrderAcc, shortest path through
 as it says, above that path with a coin flip; (3) does anything but the places of the joints say the
 direction (`benchmarks.order_controls`).
 
-Held-out motion: windows of recordings that neither training nor validation shows (the split "test"
+Renders: the frames of the test split of `marey data render mocap`, by `marey-mini-order`. Held-out
+motion: windows of recordings that neither training nor validation shows (the split "test"
 of what `marey data render poses` writes). Real people: of every clip of UT-Interaction and
 surv_fight in which somebody was found, the window of 16 moments in 2 seconds with most to say,
 as `marey order` takes it, shuffled four times. "path", "sort" and "oriented" read the directed
@@ -39,7 +40,10 @@ from benchmarks.real_people import poses_of
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.datasets.open import open_dataset
+from marey.datasets.poses import read_sampling
+from marey.evaluation.order import backwards_of, measure_order
 from marey.files import read_json, write_json
+from marey.inference.answers import AnswerOptions, answer_videos
 from marey.inference.direction import direction_of, fused_log_odds, log_odds
 from marey.inference.order import pictures_at
 from marey.inference.pose_windows import PoseClips, cut_tracks, limb_speed, main_window, windows_at
@@ -47,19 +51,23 @@ from marey.inference.poses import PosePredictor
 from marey.metrics.intervals import proportion_interval
 from marey.metrics.order import chance_order_accuracy, chance_up_to_direction, order_measures
 from marey.order.correction import (
+    METHODS,
     attention_outputs,
     frame_distances,
     order_matrix,
     permute_frames,
     read_order,
 )
-from marey.order.path import net_weight, shortest_path
+from marey.order.path import hamiltonian_path, net_weight
 from marey.order.permutations import random_permutations
-from marey.training.tasks.arrow_of_time import packed_windows
+from marey.papers.direcformer_poses import order_head
+from marey.training.tasks.arrow_of_time import first_person, held_out
 
 SHUFFLES = 4
 DATA_SETS = ("ut_interaction", "surv_fight")
-MOCAP_WINDOWS = 300
+BEAM = 64
+"""Paths kept in the search of the shortest; the exact search of `marey order` takes .2 s a clip."""
+MOCAP_WINDOWS = 120
 """Windows of held-out motion capture, equally spaced over all."""
 
 
@@ -92,7 +100,7 @@ def real_windows(predictor: PosePredictor, data: Path, store: Path) -> tuple[lis
         stored = store / f"{data.name}_{sample.path.name}.path.json"
         if not stored.is_file():
             distances = frame_distances(pictures_at(sample.path, times)[None])
-            write_json(stored, {"path": shortest_path(distances)[0].tolist()})
+            write_json(stored, {"path": nearly_shortest(distances[0]).tolist()})
         windows.append(
             Window(
                 name=f"{data.name}/{sample.path.name}",
@@ -105,16 +113,17 @@ def real_windows(predictor: PosePredictor, data: Path, store: Path) -> tuple[lis
     return windows, alone
 
 
+def nearly_shortest(distances: Tensor) -> Tensor:
+    """Return the shortest path (T,) that a beam of `BEAM` finds, of distances (T, T)."""
+    return hamiltonian_path(-distances[None], beam_width=BEAM)[0][0]
+
+
 def captured_windows(folder: Path, split: str = "test") -> list[Window]:
     """Return windows of recordings of motion capture that training does not show."""
     index = open_dataset(folder)
-    known = {sample.group for sample in index.samples if sample.split == "train"}
-    groups = [
-        str(sample.group)
-        for sample in index.samples
-        if sample.split == split and sample.group not in known
-    ]
-    _, clips, sampling = packed_windows(index, split)
+    places, sampling = held_out(index, split), read_sampling(folder)
+    clips = first_person(index, places)
+    groups = [str(index.samples[place].group) for place in places]
     chosen = torch.linspace(0, len(clips) - 1, min(MOCAP_WINDOWS, len(clips))).long().tolist()
     windows = []
     for place in chosen:
@@ -127,7 +136,7 @@ def captured_windows(folder: Path, split: str = "test") -> list[Window]:
                 group=groups[place],
                 model_clip=torch.cat((clip, nobody), dim=1)[:, : 17 * sampling.num_persons],
                 people=one,
-                path=shortest_path(frame_distances(clip[None]))[0],
+                path=nearly_shortest(frame_distances(clip[None])[0]),
             )
         )
     return windows
@@ -138,12 +147,14 @@ def measure(
     arrow: Checkpoint,
     windows: Sequence[Window],
     tuned: Sequence[dict[str, float]] = (),
+    attention: bool = True,
 ) -> dict[str, Any]:
     """Measure every method on the windows of one data set.
 
     Args:
         tuned: of every seed, name of a clip -> log odds of "forwards" of its path, by a model tuned
             on other groups.
+        attention: also read the directed matrix, which takes most of the time.
     """
     generator = torch.Generator().manual_seed(0)
     rows: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
@@ -151,17 +162,15 @@ def measure(
     for window in windows:
         T = len(window.path)
         order = random_permutations(SHUFFLES, T, generator)
-        clips = permute_frames(window.model_clip.expand(SHUFFLES, -1, -1, -1), order)
-        with torch.inference_mode():
-            outputs = attention_outputs(predictor.model, clips)
-        weights = order_matrix(outputs["attention_time"], T)
-        for method in ("path", "sort"):
-            rows[method].append(order_measures(read_order(weights, method), order))
-
         # One search for all shuffles: the path as positions of each shuffled clip.
         chronological = window.path
         path = order.argsort(1)[:, chronological]
-        rows["oriented"].append(order_measures(turned(path, net_weight(weights, path)), order))
+        if attention:
+            weights = directed_matrix(predictor, window, order)
+            for method in ("path", "sort"):
+                rows[method].append(order_measures(read_order(weights, method), order))
+            oriented = turned(path, net_weight(weights, path))
+            rows["oriented"].append(order_measures(oriented, order))
         rows["appearance"].append(coin_flip(path, order))
         along = window.people.clips[:, chronological]
         odds = fused_log_odds(log_odds(arrow, along), window.people.weight)
@@ -198,6 +207,14 @@ def measure(
         },
         "direction_right_by": by_thirds(windows, forwards),
     }
+
+
+def directed_matrix(predictor: PosePredictor, window: Window, order: Tensor) -> Tensor:
+    """Return the directed matrices of the shuffled window (S, T, T)."""
+    clips = permute_frames(window.model_clip.expand(len(order), -1, -1, -1), order)
+    with torch.inference_mode():
+        outputs = attention_outputs(predictor.model, clips)
+    return order_matrix(outputs["attention_time"], order.shape[1])
 
 
 def turned(path: Tensor, forwards: Tensor) -> Tensor:
@@ -259,6 +276,10 @@ def main() -> None:
     parser.add_argument("--model", default="marey-mini")
     parser.add_argument("--arrow", default="marey-arrow")
     parser.add_argument("--seeds", type=int, default=3, help="of the tuning; 0 leaves it out")
+    parser.add_argument(
+        "--no-attention", dest="attention", action="store_false", help="leave marey-mini's out"
+    )
+    parser.add_argument("--renders", type=Path, help="of `marey data render mocap`; the test split")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -274,21 +295,40 @@ def main() -> None:
         "model": given.model,
         "direction_model": given.arrow,
         "shuffles": SHUFFLES,
-        "motion capture, held-out recordings": measure(
-            predictor, arrow, captured_windows(given.windows)
-        ),
     }
+    captured = captured_windows(given.windows)
+    head = order_head(
+        predictor.model,
+        torch.stack([window.model_clip for window in captured[::2]]),
+        predictor.checkpoint.tensors.get("permutations"),
+    )
+    results["order head on held-out motion capture"] = {
+        "clips": len(captured[::2]),
+        "cross_entropy": round(head["order_loss"], 4),
+        "top1_percent": round(head["order_top1"], 4),
+        "chance": "ln 1000 = 6.9078, 0.1 percent",
+    }
+    results["motion capture, held-out recordings"] = measure(
+        predictor, arrow, captured, attention=given.attention
+    )
 
     def write() -> None:
         if given.out is not None:
             write_json(given.out, results)
 
     print(results["motion capture, held-out recordings"], flush=True)
+    if given.renders is not None:
+        results["renders, marey-mini-order"] = measure_renders(given.renders)
+        print(results["renders, marey-mini-order"], flush=True)
+    write()
     sets: dict[str, list[Window]] = {}
     alone: dict[str, int] = {}
     for name in DATA_SETS:
         sets[name], alone[name] = real_windows(predictor, given.data / name, given.poses)
-        results[name] = {"nobody_found": alone[name], **measure(predictor, arrow, sets[name])}
+        results[name] = {
+            "nobody_found": alone[name],
+            **measure(predictor, arrow, sets[name], attention=given.attention),
+        }
         print(name, results[name], flush=True)
         write()
     if not given.seeds:
@@ -318,6 +358,15 @@ def main() -> None:
         for point, found in {"as the recipe": tuned[0], **curves}.items()
     }
     write()
+
+
+def measure_renders(folder: Path) -> dict[str, Any]:
+    """Return what `marey-mini-order` recovers of the frames of held-out renders, by every method,
+    and the untrained baseline; clips of actions played backwards are turned round first."""
+    checkpoint = load_checkpoint("marey-mini-order")
+    options = AnswerOptions(shuffles=SHUFFLES, backwards=backwards_of(checkpoint))
+    answers = answer_videos(checkpoint, open_dataset(folder).split("test"), options)
+    return {method: measure_order(answers, method=method) for method in METHODS}
 
 
 def right_of(windows: Sequence[Window], log_odds_of: dict[str, float]) -> dict[str, Any]:

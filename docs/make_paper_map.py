@@ -103,13 +103,22 @@ ENTRIES: dict[str, list[Entry]] = {
         ("Eq. 13", "guided loss", ("losses/order.py:guided_loss", "losses/order.py:order_signs")),
         ("Eq. 14", "total loss", ("training/task.py:Objective.total",)),
         ("Eq. 15", "OrderAcc", ("metrics/order.py:order_accuracy",)),
+        (
+            "Section 1",
+            "are shuffled clips classified alike, and corrected ones again?",
+            (
+                "$ marey reliance MODEL --data DATA",
+                "evaluation/order.py:measure_reliance",
+                "papers/direcformer_poses.py:measure",
+            ),
+        ),
         ("Section 4.1", "permutation set", ("order/permutations.py:make_permutation_set",)),
         ("Section 4", "Hamiltonian path", ("order/path.py:hamiltonian_path",)),
         (
             "Tables 1, 2",
             "ablation and order correction on Jester",
             (
-                "$ marey reproduce direcformer --out DIR",
+                "$ marey reproduce direcformer --data WINDOWS --out DIR",
                 "recipes/direcformer.py:direcformer_jester",
             ),
         ),
@@ -132,14 +141,20 @@ ENTRIES: dict[str, list[Entry]] = {
         (
             "Table 5, Fig. 1",
             "size and cost",
-            ("$ marey reproduce direcformer --cells 'size*' --out DIR",),
+            (
+                "$ marey reproduce direcformer --cells 'size*' --out DIR",
+                "papers/figures.py:draw_cost",
+            ),
         ),
         ("Fig. 2", "framework", ("models/direcformer.py:DirecFormer",)),
         ("Fig. 3", "samples of the data sets", ("not built: pictures of data that is not ours",)),
         (
             "Fig. 4",
             "order correction on the directed matrix",
-            ("$ marey order VIDEO --shuffle 0", "explain/order_figures.py:draw_order"),
+            (
+                "$ marey order VIDEO --shuffle 0 --out DIR",
+                "explain/order_figures.py:draw_order",
+            ),
         ),
     ],
     SEVITAR: [

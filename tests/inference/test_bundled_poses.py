@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
+from marey.inference.direction import direction_of
+from marey.inference.pose_windows import cut_tracks, main_window, windows_at
 from marey.inference.poses import PosePredictor
 from marey.persons.pose_tracks import PoseTracks
 from marey.transforms.keypoints import MIRRORED
@@ -110,3 +112,17 @@ def test_thirty_walkers_walk(predictor, walk):
     prediction = predictor.predict_tracks(replace(walk, tracks=crowd))
     assert prediction.top(1)[0][0] == "walk"
     assert len(prediction.persons) == 30
+
+
+def test_the_bundled_arrow_of_time_says_in_which_direction_somebody_walks(
+    walk: PoseTracks,
+) -> None:
+    arrow = load_checkpoint("marey-arrow")
+    assert arrow.pose_sampling is not None
+    clips = cut_tracks(walk, arrow.pose_sampling)
+    people = windows_at(walk, clips.start_seconds[main_window(clips)], arrow.pose_sampling)
+    forwards = direction_of(arrow, people)
+    assert forwards.forwards > 0.5
+    turned = direction_of(arrow, replace(people, clips=people.clips.flip(1)))
+    assert turned.forwards == pytest.approx(1 - forwards.forwards, abs=1e-5)
+    assert turned.told == forwards.told

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -146,6 +147,13 @@ class Cell:
     """A remark printed beside the line."""
     settings: dict[str, Any] = field(default_factory=dict)
     """JSON values the result depends on; a stored result under other settings is run again."""
+
+
+def result_path(out: Path, cell: Cell) -> Path:
+    """Return where a cell's result lies: `<out>/cells/<name as a file name>-seed<seed>.json`."""
+    spelled = cell.name.replace("+", "plus-").replace("×", "x")
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", spelled).strip("-").lower()
+    return out / "cells" / f"{slug}-seed{cell.seed}.json"
 
 
 def cells_of(

@@ -1,29 +1,46 @@
 """`marey reproduce direcformer`: Tables 1 to 5 and Fig. 1 of Truong et al., CVPR 2022.
 
-Mini scale: `marey.papers.direcformer_mini`. Full scale: the paper's data sets.
+Mini scale: `marey.papers.direcformer_poses`, and the main contrast on rendered pixels
+(`marey.papers.direcformer_mini`). Full scale: the paper's data sets.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions
 from marey.evaluation.evaluate import evaluate
 from marey.features.cache import cache_key
+from marey.files import read_json, write_json
+from marey.metrics.comparison import paired_difference, sign_flip_p_value
 from marey.models import create_model
-from marey.papers.cells import Cell, ReproduceOptions, Row, cells_of, read_tables, rows_of
+from marey.papers.cells import (
+    Cell,
+    ReproduceOptions,
+    Row,
+    cells_of,
+    read_tables,
+    result_path,
+    rows_of,
+)
 from marey.papers.direcformer_mini import (
     MINI_STEPS,
     mini_settings,
     multiply_adds,
     run_mini,
 )
+from marey.papers.direcformer_poses import pose_settings, run_pose_cell
+from marey.papers.figures import draw_cost
+from marey.papers.tables import Result
 from marey.recipes.direcformer import (
     direcformer_jester,
     direcformer_kinetics400,
@@ -38,8 +55,8 @@ JESTER = rows_of(TABLES, "jester", Row)
 
 MAIN = ("S-S", "C-C +L_ord+L_self")
 """The paper's main contrast: softmax without order, against the whole method."""
-LONGER = 4
-"""How many times the steps the main contrast is trained for once more, last of all."""
+POSE_SECONDS = 60.0
+"""Expected time of one line at one seed on poses."""
 RENDER_SECONDS = 2100.0
 """What rendering the clips and storing their features costs once, on one core."""
 FULL_CLIPS_PER_SECOND = 120.0
@@ -59,39 +76,110 @@ def check_data(options: ReproduceOptions) -> None:
 def cells(options: ReproduceOptions) -> list[Cell]:
     """List the cells of the paper's tables at a scale."""
     own = mini_cells(options) if options.scale == "mini" else full_cells(options)
-    return [*own, *size_cells()]
+    return [*own, *size_cells(), *quoted_cells()]
 
 
 # ---- Tables 1 and 2, mini -----------------------------------------------------------------------
 
 
 def mini_cells(options: ReproduceOptions) -> list[Cell]:
-    """List attention kinds x losses: the main contrast, the paper's other lines, then the rest.
+    """List attention kinds x losses on poses, the choice of the settings, and the main contrast on
+    pixels.
 
     All else is equal: S-S too has the order head and the class token as a key over time, which
     TimeSformer has not.
     """
     found: list[Cell] = []
-    table = "Tables 1, 2 (mini)"
-
-    def add(row: Row, times: int = 1, as_played: bool = False, **fields: Any) -> None:
-        run = functools.partial(run_mini, row, options, times=times, as_played=as_played)
-        seconds = times * MINI_STEPS * (0.27 if "+" in row.name else 0.13)
-        fields |= {"estimate_seconds": seconds, "settings": mini_settings(times), "table": table}
-        found.extend(cells_of(options, row, run, **fields))
-
-    for row in JESTER:
-        add(row)
+    table, note = "Tables 1, 2 (mini, on poses)", "not in the paper"
+    for row in (*JESTER, *rows_of(TABLES, "graded", Row)):
+        row = with_chosen(row)
+        run = functools.partial(run_pose_cell, row, options)
+        settings = {**pose_settings(options), "set": dict(row.set)}
+        found += cells_of(
+            options, row, run, table=table, settings=settings, estimate_seconds=POSE_SECONDS
+        )
+    for row in rows_of(TABLES, "tuning", Row):
+        run = functools.partial(run_pose_cell, row, options, split="val")
+        found += cells_of(
+            replace(options, seeds=1),
+            row,
+            run,
+            table="Choice of the guided loss's weight (validation windows)",
+            settings={**pose_settings(options), "set": dict(row.set), "split": "val"},
+            estimate_seconds=POSE_SECONDS,
+            note=note,
+        )
     for row in JESTER:
         if row.name in MAIN:
-            add(row, times=LONGER, name=f"{row.name}, {LONGER} times the steps", priority=3)
-    whole = next(row for row in JESTER if row.name == MAIN[1])
-    name = f"{whole.name}, as played"
-    note = "not in the paper: order as played, which shuffled frames do not show"
-    add(whole, as_played=True, name=name, paper=None, priority=2, note=note)
-    if not (options.cache / "features").is_dir():
-        found[0] = replace(found[0], estimate_seconds=found[0].estimate_seconds + RENDER_SECONDS)
+            seconds = MINI_STEPS * (0.27 if "+" in row.name else 0.13) + RENDER_SECONDS
+            found += cells_of(
+                options,
+                row,
+                functools.partial(run_mini, row, options),
+                name=f"pixels: {row.name}",
+                table="Tables 1, 2 (mini, on rendered pixels)",
+                settings=mini_settings(),
+                estimate_seconds=seconds,
+                priority=3,
+            )
     return found
+
+
+def with_chosen(row: Row) -> Row:
+    """Return a row with the guided loss's weight that was chosen for its attention over time; what
+    the row itself sets wins."""
+    kind = row.name[0] + (" graded" if "graded" in row.name else "")
+    return replace(row, set={**TABLES["chosen"][kind], **row.set})
+
+
+def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
+    """Write the paired contrasts of the stored cells to `out`/contrasts.json, and Fig. 1 beside
+    them where matplotlib is installed."""
+    if find_spec("matplotlib") is not None:
+        draw_cost(TABLES["figure1"], out / "figure1.png")
+    found = []
+    for contrast in TABLES["contrasts"]:
+        first, second = (
+            values_per_clip(out, name, contrast["measure"]) for name in contrast["lines"]
+        )
+        if first is None or second is None or first.shape != second.shape:
+            continue
+        gains = (second - first).mean(0)  # over seeds; clips are the units
+        found.append(
+            {
+                **contrast,
+                **paired_difference(first.mean(0), second.mean(0)),
+                "p_value": sign_flip_p_value(gains),
+                "clips": len(gains),
+                "seeds": len(first),
+            }
+        )
+    write_json(out / "contrasts.json", {"contrasts": found})
+    return out / "contrasts.json"
+
+
+def values_per_clip(out: Path, name: str, measure: str) -> Tensor | None:
+    """Return a stored measure of every clip, (seeds, clips); None where a line was not run."""
+    row = Cell(name, 0, dict, 0.0)
+    seeds = []
+    for seed in range(100):
+        path = result_path(out, replace(row, seed=seed))
+        if not path.is_file():
+            break
+        values = read_json(path)["results"].get(measure)
+        if values is None:
+            return None
+        seeds.append([float(value) for value in values])
+    return torch.tensor(seeds) if seeds else None
+
+
+def quoted_cells() -> list[Cell]:
+    """List the rivals of the paper's tables, whose numbers are quoted."""
+    note = "quoted from the paper, not trained here"
+    return [
+        Cell(row.name, 0, dict, 0.0, row.paper, 2, row.table, note)
+        for row in rows_of(TABLES, "rivals", Row)
+    ]
 
 
 # ---- Tables 1 to 4, full ------------------------------------------------------------------------

@@ -64,10 +64,10 @@ ORDER_CLIPS = 300
 """Test clips whose order is recovered, each from 4 shuffles."""
 
 
-def mini_settings(times: int) -> dict[str, Any]:
+def mini_settings() -> dict[str, Any]:
     """Return what the result of a mini cell depends on."""
     return {
-        "steps": times * MINI_STEPS,
+        "steps": MINI_STEPS,
         "clips": MINI_CLIPS,
         "stem": "marey-mini-rgb",
         "permutations": "1000 farthest",
@@ -76,20 +76,17 @@ def mini_settings(times: int) -> dict[str, Any]:
     }
 
 
-def run_mini(
-    row: Row, options: ReproduceOptions, seed: int, *, times: int = 1, as_played: bool = False
-) -> dict[str, Any]:
-    """Train and measure one mini cell, for `times` the usual number of steps.
+def run_mini(row: Row, options: ReproduceOptions, seed: int) -> dict[str, Any]:
+    """Train and measure one mini cell.
 
     Returns:
         "top1" and "top5" on the test clips both ways, "order_acc" on the test clips as recorded
         x 4 shuffles, in percent; multiply-adds per view in millions; and the name of the run.
     """
-    config = mini_config(row, seed, options.train_device, times)
+    config = mini_config(row, seed, options.train_device)
     clips = mocap_features(options.cache)
-    task = mini_task(config, clips, as_played=as_played)
-    suffix = ("_as_played" if as_played else "") + (f"_x{times}" if times > 1 else "")
-    out = options.cache / "runs" / f"{row.name.replace(' ', '_')}{suffix}-seed{seed}"
+    task = mini_task(config, clips)
+    out = options.cache / "runs" / f"{row.name.replace(' ', '_')}-seed{seed}"
     shutil.rmtree(out, ignore_errors=True)  # what an interrupted cell left
     train(config, out, task=task, quiet=True)
 
@@ -99,9 +96,7 @@ def run_mini(
     return found | {"macs_million": round(macs / 1e6, 2), "run": out.name}
 
 
-def mini_config(
-    row: Row, seed: int, device: Literal["cpu", "auto"] = "cpu", times: int = 1
-) -> TrainConfig:
+def mini_config(row: Row, seed: int, device: Literal["cpu", "auto"] = "cpu") -> TrainConfig:
     """Return the recipe `direcformer_mini` with the attention kinds and losses of a row."""
     config = row.configure(direcformer_mini())
     backwards = tuple(reversed_name(action) for action in MINI_RECORDINGS)
@@ -109,11 +104,11 @@ def mini_config(
     objective = replace(config.objective, order=order)
     settings = replace(
         config.train,
-        max_steps=times * MINI_STEPS,
+        max_steps=MINI_STEPS,
         seed=seed,
         calibrate=False,
         tensorboard=False,
-        eval_every=times * MINI_STEPS,
+        eval_every=MINI_STEPS,
         device=device,
     )
     return replace(
@@ -282,21 +277,17 @@ def build_mini_model(arguments: dict[str, Any]) -> nn.Module:
     return model
 
 
-def mini_task(config: TrainConfig, clips: MiniClips, *, as_played: bool = False) -> Task:
+def mini_task(config: TrainConfig, clips: MiniClips) -> Task:
     """Build the order task on stored features, both ways.
 
     Args:
         config: as of `mini_config`.
         clips: all splits.
-        as_played: the order terms take the order in which a clip is played, not in which it was
-            recorded.
     """
     preprocess = config.data.preprocess
     assert preprocess is not None
     names, T = clips.class_names(), preprocess.sampling.num_frames
     settings = config.objective
-    if as_played:
-        settings = replace(settings, order=replace(settings.order, backwards=()))
     parts = ClipTerms(terms={"class": ClassTerm()})
     add_order(parts, settings, names, T)
     objective = ClipsObjective(

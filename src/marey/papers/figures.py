@@ -1,5 +1,5 @@
-"""How separable features are: the panels of SeViTAR's Fig. 1, each with two numbers, since a t-SNE
-proves nothing."""
+"""The papers' figures: SeViTAR's Fig. 1, how separable features are (each panel with two numbers,
+since a t-SNE proves nothing), and DirecFormer's Fig. 1, accuracy against cost."""
 
 from __future__ import annotations
 
@@ -146,4 +146,41 @@ def draw_embeddings(
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=80)
+    return out
+
+
+def draw_cost(points: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
+    """Draw top-1 against the cost of an answer, DirecFormer's Fig. 1.
+
+    Args:
+        points: {"name", "gflops" of all views together, "top1" in percent, "own": whether it is the
+            paper's own method}.
+        out: the picture to write.
+
+    Raises:
+        UserError: if matplotlib is missing.
+    """
+    import_extra("matplotlib", "plots", "drawing accuracy against cost")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for point in points:
+        colour = "#1a7f37" if point.get("own") else "#57606a"
+        axes.scatter(point["gflops"], point["top1"], color=colour, s=42)
+        axes.annotate(
+            point["name"],
+            (point["gflops"], point["top1"]),
+            xytext=(6, 4),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("GFLOPs x views (log scale)")
+    axes.set_ylabel("top-1 on Kinetics-400, percent")
+    axes.set_title("As the paper's Tables 4 and 5 quote them", fontsize=10)
+    axes.margins(0.15)
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=120)
     return out

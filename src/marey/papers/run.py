@@ -12,7 +12,6 @@ import fnmatch
 import json
 import math
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 from marey.errors import UserError, unknown_name
 from marey.files import write_json
 from marey.papers import action_transformer, direcformer, gat, hmdb_study, sevitar
-from marey.papers.cells import Cell, ReproduceOptions
+from marey.papers.cells import Cell, ReproduceOptions, result_path
 from marey.papers.tables import Result, show, write_tables
 
 STUDIES: dict[str, ModuleType] = {
@@ -139,13 +138,6 @@ def run_order(cells: Sequence[Cell]) -> list[Cell]:
 
 
 # ---- results of earlier runs --------------------------------------------------------------------
-
-
-def result_path(out: Path, cell: Cell) -> Path:
-    """Return where a cell's result lies: `<out>/cells/<name as a file name>-seed<seed>.json`."""
-    spelled = cell.name.replace("+", "plus-").replace("×", "x")
-    slug = re.sub(r"[^A-Za-z0-9._]+", "-", spelled).strip("-").lower()
-    return out / "cells" / f"{slug}-seed{cell.seed}.json"
 
 
 def stored_result(out: Path, cell: Cell, scale: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         direcformer.direcformer_something_v2,
         direcformer.direcformer_kinetics400,
         direcformer.direcformer_mini,
+        direcformer.direcformer_poses,
         mini.mini_pose,
         mini.arrow_of_time,
         mini.arrow_tune,

@@ -45,7 +45,7 @@ def packed(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     keypoints = generator.uniform(0.3, 1.0, (40, 16, 34, 3)).astype(np.float16)
     np.save(tmp_path / "keypoints.npy", keypoints)
-    groups = (("a", "train"), ("b", "train"), ("c", "val"), ("a", "val"))
+    groups = (("cmu/a", "train"), ("cmu/b", "train"), ("cmu/c", "val"), ("cmu/a", "val"))
     with (tmp_path / "manifest.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "label", "split", "group", "row"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from marey.datasets.clips import collate_clips, sample_generator
-from marey.datasets.index import DatasetIndex
+from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.open import open_dataset
 from marey.datasets.poses import ARRAY, open_keypoints, read_sampling
 from marey.errors import UserError, VideoError
@@ -106,38 +106,54 @@ def directed_task(config: TrainConfig, train: Tensor, val: Tensor, sampling: Pos
     )
 
 
-def packed_windows(index: DatasetIndex, split: str = "val") -> tuple[Tensor, Tensor, PoseSampling]:
+def packed_windows(index: DatasetIndex) -> tuple[Tensor, Tensor, PoseSampling]:
     """Return the first person's windows of a packed folder.
 
     Args:
         index: of what `marey data render poses` writes.
-        split: of the held-out windows, "val" or "test".
 
     Returns:
-        (N, T, 17, 3) for training, the same for held-out recordings, and how they were cut.
+        (N, T, 17, 3) for training, the same of validation recordings, and how they were cut.
 
     Raises:
         UserError: if there is no window to train on.
     """
-    known = {sample.group for sample in index.samples if sample.split == "train"}
-    held_out = [
-        place
-        for place, sample in enumerate(index.samples)
-        if sample.split == split and sample.group not in known
-    ]
     chosen = [place for place, sample in enumerate(index.samples) if sample.split == "train"]
     if not chosen:
         raise UserError(f"{index.root}: no window of the split 'train'; render them again")
+    train = first_person(index, chosen)
+    return train, first_person(index, held_out(index, "val")), read_sampling(index.root)
+
+
+NOT_CAPTURED = ("composed", "spoiled", "nobody")
+"""First part of the groups of windows whose motion nobody made: nothing is measured on them, for
+the direction of time of a composition is its author's."""
+
+
+def is_captured(sample: Sample) -> bool:
+    """Return whether a window shows captured motion."""
+    return str(sample.group).split("/")[0] not in NOT_CAPTURED
+
+
+def held_out(index: DatasetIndex, split: str) -> list[int]:
+    """Return the places of the captured windows of a split whose recording no training window
+    shows."""
+    known = {sample.group for sample in index.samples if sample.split == "train"}
+    return [
+        place
+        for place, sample in enumerate(index.samples)
+        if sample.split == split and sample.group not in known and is_captured(sample)
+    ]
+
+
+def first_person(index: DatasetIndex, places: Sequence[int]) -> Tensor:
+    """Return the first person's windows at some places of a packed folder, (N, T, 17, 3),
+    normalised."""
     sampling = read_sampling(index.root)
-    keypoints = open_keypoints(index.root)
-
-    def clips(places: Sequence[int]) -> Tensor:
-        rows = np.array([index.samples[place].row for place in places], np.int64)
-        person = torch.from_numpy(keypoints[rows, :, :NUM_KEYPOINTS])
-        parts = [normalise_pose(part.float(), sampling.min_score) for part in person.split(4096)]
-        return torch.cat(parts)
-
-    return clips(chosen), clips(held_out), sampling
+    rows = np.array([index.samples[place].row for place in places], np.int64)
+    keypoints = torch.from_numpy(open_keypoints(index.root)[rows][:, :, :NUM_KEYPOINTS])
+    parts = [normalise_pose(part.float(), sampling.min_score) for part in keypoints.split(4096)]
+    return torch.cat(parts)
 
 
 def windows_of_videos(
