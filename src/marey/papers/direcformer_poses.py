@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -130,7 +131,8 @@ def pose_clips(root: Path) -> MiniClips:
     if not wanted:
         raise UserError(f"{root}: no window of {', '.join(MOTIONS[:3])}, ...; render poses again")
     step = max(1, read_sampling(root).num_frames // T)
-    keypoints = open_keypoints(root)[[sample.row for sample in wanted], ::step, :NUM_KEYPOINTS]
+    rows = np.array([sample.row for sample in wanted], np.int64)
+    keypoints = open_keypoints(root)[rows][:, ::step, :NUM_KEYPOINTS]
     parts = [
         normalise_pose(part.float()).half() for part in torch.from_numpy(keypoints).split(4096)
     ]
