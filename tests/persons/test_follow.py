@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
-from marey.persons.follow import DETECT_EVERY_SECONDS, Follower, follow
+from marey.errors import UserError
+from marey.persons.follow import DETECT_EVERY_SECONDS, DetectorTurns, Follower, follow
 from marey.persons.poses import PoseFinder
+from marey.persons.sources import pose_finder
 from marey.video.decode import open_video
 
 
@@ -68,3 +72,39 @@ def test_two_real_people_are_two_tracks_from_beginning_to_end(shared_dir, auto, 
         for part in (found[:5], found[-5:])
     ]
     assert ends[0] == ends[1] == {1, 2}
+
+
+def test_frames_looked_at_beforehand_change_no_answer(walkers):
+    one, three = (pose_finder("auto", threads=threads) for threads in (1, 3))
+    with open_video(walkers) as reader:
+        indices = range(0, reader.num_frames, 2)
+        expected, found = (list(follow(reader, indices, finder)) for finder in (one, three))
+    assert len(expected) == len(indices)
+    for first, second in zip(expected, found, strict=True):
+        assert (first.frame_index, first.numbers) == (second.frame_index, second.numbers)
+        np.testing.assert_array_equal(first.people.keypoints, second.people.keypoints)
+        np.testing.assert_array_equal(first.people.detector_scores, second.people.detector_scores)
+
+
+def test_the_detector_is_never_asked_twice_at_a_time_and_in_the_order_of_frames(walkers):
+    asked, busy = [], threading.Lock()
+
+    def detector(frame, video, seconds):
+        assert busy.acquire(blocking=False)
+        asked.append(seconds)
+        busy.release()
+        return torch.zeros(0, 4), torch.zeros(0)
+
+    with open_video(walkers) as reader:
+        list(follow(reader, range(25), PoseFinder(detector, threads=4)))
+        seconds = reader.frame_seconds[:25]
+    turns = DetectorTurns(PoseFinder(detector, threads=1))
+    assert asked == [second for second in seconds if turns(second)]
+
+
+def test_an_error_while_looking_ahead_reaches_the_reader(walkers):
+    def detector(frame, video, seconds):
+        raise UserError("no such box")
+
+    with open_video(walkers) as reader, pytest.raises(UserError, match="no such box"):
+        list(follow(reader, range(25), PoseFinder(detector, threads=2)))

@@ -119,6 +119,11 @@ def assert_exact(path, reference, times=None, *, tries=4):
         streamed = [frame for clip in reader.iterate(1, None, 3, chunk=4) for frame in clip.frames]
         for frame, expected in zip(streamed, reference[1::3], strict=True):
             np.testing.assert_array_equal(frame.permute(1, 2, 0).numpy(), expected)
+        some = sorted({draw.randrange(L) for _ in range(4)})
+        for index, frame in reader.stream(tuple(some)):
+            assert index == some.pop(0)
+            np.testing.assert_array_equal(frame.permute(1, 2, 0).numpy(), reference[index])
+        assert some == []
     for cache_bytes, threads in ((0, 1), (0, 2), (1 << 25, 2)):
         file = VideoFile(
             str(path), threads=threads, max_pixels=10**8, max_seconds=1e6, cache_bytes=cache_bytes

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marey.persons.poses import FramePoses, PoseFinder
+from marey.persons.poses import FramePoses, Glance, PoseFinder
 from marey.persons.similarity import box_iou, clothes_colours
 from marey.persons.tracks import Tracker
 from marey.video.decode import VideoReader
@@ -25,8 +28,9 @@ KEPT_DETECTION = 0.85
 SAME_PROPOSAL = 0.3
 """A track's expected box that overlaps a detector's box more is no proposal of its own."""
 
-CHUNK_FRAMES = 16
-"""Frames decoded together: bounds the memory."""
+
+Proposals = tuple[Array, Array]
+"""Boxes (Q, 4) in [0, 1] and scores (Q,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,24 @@ class TrackedFrame:
     people: FramePoses
     numbers: tuple[int, ...]
     """Track of each person, from 1."""
+
+
+class DetectorTurns:
+    """When the person detector is asked: at every frame if it decides alone, else from time to
+    time, never without one."""
+
+    def __init__(self, finder: PoseFinder) -> None:
+        self.finder = finder
+        self.next_seconds = -np.inf
+
+    def __call__(self, seconds: float) -> bool:
+        """Return whether it is asked at a time; times rise."""
+        if self.finder.detector is None or self.finder.trust_detector:
+            return self.finder.trust_detector
+        if seconds < self.next_seconds - 1e-6:
+            return False
+        self.next_seconds = seconds + DETECT_EVERY_SECONDS
+        return True
 
 
 class Follower:
@@ -53,14 +75,29 @@ class Follower:
         self.video = video
         self.tracker = Tracker()
         self.detections: dict[int, float] = {}
-        self.next_detection = -np.inf
+        self.turns = DetectorTurns(finder)
 
-    def __call__(self, frame: Tensor, frame_index: int, seconds: float) -> TrackedFrame:
-        """Take the next frame, uint8 (3, H, W), and its time."""
+    def __call__(
+        self,
+        frame: Tensor,
+        frame_index: int,
+        seconds: float,
+        *,
+        glance: Glance | None = None,
+        detected: Proposals | None = None,
+    ) -> TrackedFrame:
+        """Take the next frame, uint8 (3, H, W), and its time.
+
+        Args:
+            glance: of this frame, if the finder has been asked before.
+            detected: what the detector proposes for this frame, if it has been asked before.
+        """
         H, W = frame.shape[-2:]
         unit = np.array([W / H, 1, W / H, 1], np.float32)
-        boxes, scores = self._proposals(frame, seconds, unit)
-        people = self.finder.look(frame, boxes, scores)
+        if self.turns(seconds) and detected is None:
+            detected = self.finder.propose(frame, self.video, seconds)
+        boxes, scores = self._proposals(detected, seconds, unit)
+        people = self.finder.look(frame, boxes, scores, glance)
 
         numbers = self.tracker.update(
             people.boxes_xyxy_norm * unit,
@@ -73,15 +110,12 @@ class Follower:
             frame_index=frame_index, seconds=seconds, people=people, numbers=tuple(numbers)
         )
 
-    def _proposals(self, frame: Tensor, seconds: float, unit: Array) -> tuple[Array, Array]:
+    def _proposals(self, detected: Proposals | None, seconds: float, unit: Array) -> Proposals:
         """Return boxes in [0, 1] and scores from the detector, when it is its turn, and tracks."""
+        if detected is None:
+            detected = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
         if self.finder.trust_detector:
-            return self.finder.propose(frame, self.video, seconds)
-
-        detected = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-        if self.finder.detector is not None and seconds >= self.next_detection - 1e-6:
-            detected = self.finder.propose(frame, self.video, seconds)
-            self.next_detection = seconds + DETECT_EVERY_SECONDS
+            return detected
 
         expected = [
             (box / unit, KEPT_DETECTION * self.detections.get(number, 0.0))
@@ -99,10 +133,58 @@ class Follower:
 def follow(
     reader: VideoReader, indices: Sequence[int], finder: PoseFinder
 ) -> Iterator[TrackedFrame]:
-    """Yield the people of these frames (rising indices) of a video, numbered."""
+    """Yield the people of these frames (rising indices) of a video, numbered.
+
+    What needs no other frame, the look at whole frames and the detector's proposals, is done by
+    `finder.threads` threads for the frames to come; the answers are those of one frame after the
+    other.
+    """
     follower = Follower(finder, video=reader.path)
-    wanted = set(indices)
-    for clip in reader.iterate(indices[0], indices[-1] + 1, chunk=CHUNK_FRAMES):
-        for frame, index in zip(clip.frames, clip.frame_indices, strict=True):
-            if index in wanted:
-                yield follower(frame, index, reader.frame_seconds[index])
+    if finder.threads == 1:
+        for index, frame in reader.stream(indices):
+            yield follower(frame, index, reader.frame_seconds[index])
+        return
+
+    ahead = reader.chunk_frames(2 * finder.threads)
+    # the detector has a thread of its own: not every one can be asked twice at a time
+    with _pool(finder.threads) as looks, _pool(1) as detections:
+        turns = DetectorTurns(finder)
+        waiting: deque[Callable[[], TrackedFrame]] = deque()
+        for index, frame in reader.stream(indices):
+            seconds = reader.frame_seconds[index]
+            glance = looks.submit(finder.glance, frame)
+            detected = None
+            if turns(seconds):
+                detected = detections.submit(finder.propose, frame, reader.path, seconds)
+            waiting.append(_when_done(follower, frame, index, seconds, glance, detected))
+            if len(waiting) > ahead:
+                yield waiting.popleft()()
+        while waiting:
+            yield waiting.popleft()()
+
+
+def _when_done(
+    follower: Follower,
+    frame: Tensor,
+    index: int,
+    seconds: float,
+    glance: Future[Glance],
+    detected: Future[Proposals] | None,
+) -> Callable[[], TrackedFrame]:
+    """Return a function that follows people through a frame as soon as it has been looked at."""
+
+    def take() -> TrackedFrame:
+        proposed = None if detected is None else detected.result()
+        return follower(frame, index, seconds, glance=glance.result(), detected=proposed)
+
+    return take
+
+
+@contextlib.contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads whose outstanding work is dropped where the reader of `follow` stops early."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

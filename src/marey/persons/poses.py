@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,6 +18,9 @@ from marey.persons.network import STRIDE, Network, letterbox
 from marey.persons.similarity import box_area, box_iou, keypoint_similarity
 
 Array = NDArray[np.floating]
+
+Glance = tuple[Array, Array, Array]
+"""Keypoints (P, 17, 3), boxes (P, 4), both in pixels of the frame, and scores (P,) of a frame."""
 
 MIN_SCORE = 0.25
 """Of a person: pose score + `DETECTOR_SHARE` x detector score."""
@@ -96,7 +100,8 @@ class PoseFinder:
         max_people: largest number of people in a frame.
         max_looks: largest number of second looks in a frame: bounds the time.
         min_score: people below it are not reported.
-        threads: computing threads; None takes as many as torch does.
+        threads: frames that `follow` looks at at once; None takes as many as torch has threads.
+            A network computes with one: two need more processor time and are no faster.
 
     Raises:
         UserError: if a value is out of range.
@@ -125,7 +130,8 @@ class PoseFinder:
         self.max_people = max_people
         self.max_looks = max_looks
         self.min_score = min_score
-        self.network = Network("movenet-multipose", threads=threads)
+        self.threads = torch.get_num_threads() if threads is None else max(1, threads)
+        self.network = Network("movenet-multipose", threads=1)
 
     def settings(self) -> dict[str, object]:
         """Return what the answers depend on, to name stored ones by."""
@@ -150,19 +156,34 @@ class PoseFinder:
         boxes, scores = self.detector(frame, video, seconds)
         return boxes.numpy().astype(np.float32), scores.numpy().astype(np.float32)
 
-    def look(self, frame: Tensor, boxes_xyxy_norm: Array, box_scores: Array) -> FramePoses:
+    def glance(self, frame: Tensor) -> Glance:
+        """Look at a whole uint8 frame (3, H, W): the part of `look` that needs no proposals, and
+        may be done beforehand and elsewhere."""
+        if self.trust_detector:
+            nothing = np.zeros(0, np.float32)
+            return np.zeros((0, 17, 3), np.float32), np.zeros((0, 4), np.float32), nothing
+        return self._whole_frame(frame)
+
+    def look(
+        self,
+        frame: Tensor,
+        boxes_xyxy_norm: Array,
+        box_scores: Array,
+        glance: Glance | None = None,
+    ) -> FramePoses:
         """Find the people of one frame, given proposals.
 
         Args:
             frame: uint8, (3, H, W).
             boxes_xyxy_norm: (Q, 4), where people may be.
             box_scores: (Q,), in [0, 1]: how sure it is that there is one.
+            glance: what `glance` returned for this frame; None: it is asked now.
         """
         H, W = frame.shape[-2:]
         size = np.array([W, H, W, H], np.float32)
         people = _People(boxes=boxes_xyxy_norm * size, detector_scores=box_scores)
         if not self.trust_detector:
-            people.add_whole_frame(*self._whole_frame(frame))
+            people.add_whole_frame(*(self.glance(frame) if glance is None else glance))
 
         small = SMALL_PIXELS * max(H, W) / self.image_size
         limit = len(box_scores) if self.trust_detector else self.max_looks
@@ -176,7 +197,7 @@ class PoseFinder:
             found = found.take(found.scores >= self.min_score)
         return found.take(np.arange(min(len(found), self.max_people)))
 
-    def _whole_frame(self, frame: Tensor) -> tuple[Array, Array, Array]:
+    def _whole_frame(self, frame: Tensor) -> Glance:
         """Return keypoints, boxes (in pixels of the frame) and scores of whole frame and tiles."""
         parts = []
         for left, top, right, bottom in tile_windows(*frame.shape[-2:], tiles=self.tiles):

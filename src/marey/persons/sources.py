@@ -80,7 +80,7 @@ def pose_finder(
         )
     detector: PersonFinder | None = None
     if source == "auto":
-        detector = NanoDetPersons(min_score=MIN_PROPOSED, threads=threads)
+        detector = NanoDetPersons(min_score=MIN_PROPOSED, threads=1)
     elif source != "movenet":
         detector = person_finder(source)
     return PoseFinder(

@@ -247,6 +247,16 @@ class VideoReader:
         if pending:
             yield self._clip(np.stack(pending), wanted[done : done + len(pending)])
 
+    def stream(self, indices: Sequence[int]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield index and frame, uint8 (3, H, W), of these rising distinct indices; the pixels of
+        no other frame are made.
+
+        Raises:
+            VideoError: naming the first frame that cannot be decoded.
+        """
+        for index, frame in zip(indices, self._source.stream(indices), strict=True):
+            yield index, torch.from_numpy(frame).permute(2, 0, 1)
+
     def chunk_frames(self, most: int) -> int:
         """Return how many frames to hold at a time: at least 1, at most `most`, about
         `CHUNK_BYTES`."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from marey.errors import UserError
+from marey.inference.poses import PosePredictor
 from marey.web.answering import answer_video
 from marey.web.changed import answer_changed
 from marey.web.game import play_order
 from marey.web.lessons import teach_videos
 from marey.web.limits import Limits
 from marey.web.models import ModelShelf
-from marey.web.people import find_people
+from marey.web.people import TickingFinder, find_people
 from marey.web.pictures import write_preview
 from marey.web.task import Task, Tell
 
@@ -44,8 +45,10 @@ def run_task(shelf: ModelShelf, request: dict[str, Any], send: Tell) -> dict[str
 
 
 def about_model(task: Task) -> dict[str, Any]:
-    """Return what a model knows."""
+    """Return what a model knows; what finds people for it is loaded, too."""
     answerer = task.model()
+    if isinstance(answerer, PosePredictor):
+        task.shelf.finder(TickingFinder)
     names = getattr(answerer, "class_names", answerer.checkpoint.class_names)
     return {
         "classes": list(names),
