@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import socket
 import statistics
@@ -24,7 +25,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ import httpx
 import psutil
 import torch
 
-from marey.files import write_json
+from marey.files import read_json, write_json
 from marey.video.decode import open_video
 from marey.video.encode import write_video
 
@@ -41,6 +44,11 @@ SETTLE = 20
 """Requests before memory is first read: networks, caches and pools are filled by then."""
 HEAD_SECONDS = 10.0
 """Time limit of the server on headers."""
+ALONE = ("--concurrent", "1")
+"""One worker process, whose memory tells whether anything grows; the other steps take the server as
+it is without options."""
+CLIP_FRAMES = 250
+"""10 s at 25 frames a second."""
 
 
 class Server:
@@ -201,8 +209,9 @@ def ten_second_clip(folder: Path) -> Path:
         frames = reader.frames_at(range(reader.num_frames)).frames
     frames = torch.nn.functional.interpolate(frames.float(), size=(480, 640)).byte()
     there_and_back = torch.cat([frames, frames.flip(0)])
+    times = -(-CLIP_FRAMES // len(there_and_back))
     path = folder / "ten_seconds.mp4"
-    write_video(path, there_and_back.repeat(3, 1, 1, 1)[:250], fps=25)
+    write_video(path, there_and_back.repeat(times, 1, 1, 1)[:CLIP_FRAMES], fps=25)
     return path
 
 
@@ -227,10 +236,45 @@ def click_to_verdict(server: Server, video: bytes, count: int = 5) -> dict[str, 
         httpx.delete(f"{server.url}/api/jobs/{state['id']}")
     return {
         "clip": "10 s, 25 frames a second, 640 x 480",
+        "load_1min": round(os.getloadavg()[0], 1),
         "repeats": count,
         "verdict_median_seconds": round(statistics.median(first[1:]), 2),
         "everything_median_seconds": round(statistics.median(whole[1:]), 2),
         "processor_median_seconds": round(statistics.median(processor[1:]), 2),
+    }
+
+
+def first_paint(server: Server, count: int = 5) -> dict[str, Any]:
+    """Time from the request for the page to its first contentful paint in Chromium, each time in a
+    new visitor's empty cache; nothing where Playwright or Chromium is missing."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        chromium = None
+    if chromium is None:
+        return {}
+    painted, ready = [], []
+    with sync_playwright() as library:
+        browser = library.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for _ in range(count + 1):
+            context = browser.new_context(viewport={"width": 1280, "height": 900})
+            page = context.new_page()
+            page.goto(server.url)
+            page.wait_for_selector("html[data-ready]", state="attached")
+            painted.append(
+                page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+            )
+            ready.append(page.evaluate("performance.now()"))
+            context.close()
+        browser.close()
+    return {
+        "repeats": count,
+        "load_1min": round(os.getloadavg()[0], 1),
+        "first_contentful_paint_median_seconds": round(statistics.median(painted[1:]) / 1000, 3),
+        "ready_median_seconds": round(statistics.median(ready[1:]) / 1000, 3),
     }
 
 
@@ -268,32 +312,43 @@ def main() -> None:
     parser.add_argument("--model", default="marey-mini")
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument(
+        "--only", nargs="+", help="Measure these steps again, and keep the others of --out."
+    )
     options = parser.parse_args()
     video = EXAMPLE.read_bytes()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "server"
         folder.mkdir()
-        server = Server(options.model, folder, "--concurrent", "1")
-        try:
-            found: dict[str, Any] = {}
-            steps = {
-                "in_a_row": lambda: requests_in_a_row(server, video, options.requests),
-                "at_once": lambda: clients_at_once(server, video, options.clients),
-                "slow": lambda: slow_connections(server, video, 40),
-                "departed": lambda: departed_clients(server, video, 10),
-                "click": lambda: click_to_verdict(
-                    server, ten_second_clip(folder.parent).read_bytes()
-                ),
-            }
-            for step, measure in steps.items():
-                found[step] = measure()
-                print(step, json.dumps(found[step]), flush=True)
-        finally:
-            server.stop()
-        found["files_left_after_stop"] = len(list(folder.glob("marey-serve-*")))
-        found["killed"] = killed(options.model, folder)
+        found: dict[str, Any] = {}
+        clip = ten_second_clip(folder.parent).read_bytes()
+        measures: dict[str, tuple[tuple[str, ...], Callable[[Server], dict[str, Any]]]] = {
+            "in_a_row": (ALONE, lambda server: requests_in_a_row(server, video, options.requests)),
+            "at_once": (ALONE, lambda server: clients_at_once(server, video, options.clients)),
+            "slow": (ALONE, lambda server: slow_connections(server, video, 40)),
+            "departed": (ALONE, lambda server: departed_clients(server, video, 10)),
+            "click": ((), lambda server: click_to_verdict(server, clip)),
+            "paint": ((), first_paint),
+        }
+        for settings, names in groupby(options.only or measures, lambda step: measures[step][0]):
+            server = Server(options.model, folder, *settings)
+            try:
+                for step in names:
+                    found[step] = measures[step][1](server)
+                    print(step, json.dumps(found[step]), flush=True)
+            finally:
+                server.stop()
+            found["files_left_after_stop"] = len(list(folder.glob("marey-serve-*")))
+        if not options.only:
+            found["killed"] = killed(options.model, folder)
     command = re.sub(r"\s+", " ", " ".join(["python -m benchmarks.server", *sys.argv[1:]]))
+    if options.only:  # the other steps stay as they were measured
+        stored = read_json(options.out)
+        for step in options.only:
+            found[step] = {**found[step], "command": command, "date": str(datetime.date.today())}
+        write_json(options.out, {**stored, **found})
+        return
     machine = {
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

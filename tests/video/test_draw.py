@@ -15,14 +15,24 @@ def test_times_are_written_as_people_write_them(seconds: float, text: str) -> No
     assert clock(seconds) == text
 
 
-def test_answers_are_drawn_in_a_band_and_the_rest_is_untouched() -> None:
+def test_answers_stand_below_the_frame_and_cover_nothing() -> None:
     frame = torch.full((3, 120, 160), 200, dtype=torch.uint8)
-    drawn = draw_answers(
-        frame, [("a very long label that cannot fit into the frame", 0.9), ("b", 0.1)], "note"
-    )
-    assert drawn.shape == frame.shape
-    assert torch.equal(drawn[:, :55], frame[:, :55])
-    assert not torch.equal(drawn[:, 100:], frame[:, 100:])
+    long = "a very long label that cannot fit into the frame"
+    drawn = draw_answers(frame, [(long, 0.9), ("b", 0.1)], "note")
+    assert torch.equal(drawn[:, :120], frame)
+    assert drawn.shape[1] > 120
+    assert drawn.shape[1] % 2 == 0
+    assert drawn.shape[2] == 160
+    blue = (drawn[2, 120:] > 120) & (drawn[0, 120:] < 60)
+    assert blue.any(0).nonzero().max() > 140  # the first bar: 90 % of the width
+
+
+def test_answers_below_five_percent_are_not_drawn_but_for_the_first() -> None:
+    frame = torch.zeros(3, 120, 160, dtype=torch.uint8)
+    one = draw_answers(frame, [("a", 0.9)])
+    assert torch.equal(draw_answers(frame, [("a", 0.9), ("b", 0.04), ("c", 0.03)]), one)
+    assert draw_answers(frame, [("a", 0.9), ("b", 0.05)]).shape[1] > one.shape[1]
+    assert draw_answers(frame, [("a", 0.04)]).shape == one.shape
 
 
 def test_boxes_and_captions_stay_inside_the_frame() -> None:

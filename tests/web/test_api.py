@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("fastapi_offline", reason="the extra 'web' is not installed")
 
 from marey.inference.predictor import Predictor
+from marey.web import app
 from marey.web.limits import Limits
 from marey.web.schemas import Answer, JobState, Models
 
@@ -191,6 +192,28 @@ def test_the_page_gets_a_verdict_frames_and_then_the_document(
     assert client.post(f"/api/jobs/{state['id']}/leave").status_code == 204
     assert leftovers() == []
     assert client.get(f"/api/jobs/{state['id']}").status_code == 404
+
+
+@pytest.mark.slow
+def test_a_pose_model_s_answer_comes_with_the_joints_and_moments_that_decided(
+    make_client, follow
+) -> None:
+    client = make_client("marey-mini")
+    example = Path(app.__file__).with_name("examples") / "cartwheel.mp4"
+    state = follow(client, "answer", example.read_bytes())
+    assert state["state"] == "done", state["error"]
+    order = [name for part in state["parts"] for name in part]
+    assert order.index("verdict") < order.index("people") < order.index("decided")
+    decided = state["merged"]["decided"]
+    assert decided["label"] == "cartwheel"
+    falls = [part["fall"] for part in decided["parts"]]
+    assert falls == sorted(falls, reverse=True)
+    assert len(falls) in (13, 14)
+    assert falls[0] > 0.02
+    assert decided["moments"][0]["start_seconds"] == 0
+    for frame in decided["frames"]:
+        picture = client.get(f"/api/jobs/{state['id']}/files/{frame['file']}")
+        assert picture.content[:2] == b"\xff\xd8"
 
 
 def test_a_truncated_file_is_answered_with_a_warning(

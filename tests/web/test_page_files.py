@@ -4,6 +4,7 @@ in a request is ever opened."""
 from __future__ import annotations
 
 import http.server
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("fastapi_offline", reason="the extra 'web' is not installed")
+
+from marey.errors import UserError
 
 GRADIO_ADDRESSES = (
     "/gradio_api/call/predict",
@@ -141,6 +144,38 @@ def test_every_address_of_the_server_is_listed(client) -> None:
         "/docs/oauth2-redirect",
         "/examples",
         "/openapi.json",
+        "/reports/{number}",
         "/static",
         "/static-offline-docs",
     }
+
+
+def test_reports_given_at_the_start_are_opened_without_scripts_and_no_other_file(
+    make_client, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "mine")
+    (tmp_path / "mine" / "report.html").write_text("<p>beside the model</p>")
+    given = tmp_path / "r.html"
+    given.write_text("<title>Trust &amp; more</title><script>alert(1)</script>")
+    client = make_client(f"mine={tmp_path / 'mine'}", reports=[given])
+    assert client.get("/api/page").json()["reports"] == [
+        {"url": "/reports/0", "title": "Report of mine", "model": "mine"},
+        {"url": "/reports/1", "title": "Trust & more", "model": None},
+    ]
+    shown = client.get("/reports/1")
+    assert shown.text == given.read_text()
+    assert shown.headers["content-type"].startswith("text/html")
+    policy = shown.headers["content-security-policy"]
+    assert "sandbox" in policy
+    assert "script-src" not in policy
+    assert "default-src 'none'" in policy
+    for address in ("/reports/2", "/reports/-1", "/reports/x", "/reports/..%2fr.html"):
+        assert client.get(address).status_code in (404, 422)
+    assert str(tmp_path) not in client.get("/api/page").text
+
+
+def test_a_report_that_is_none_is_named_at_the_start(make_client, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.html: cannot be read"):
+        make_client(reports=[tmp_path / "gone.html"])
+    with pytest.raises(UserError, match="is no HTML page"):
+        make_client(reports=["/etc/passwd"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,6 +60,14 @@ def serve(
     teach: Annotated[
         bool, typer.Option("--teach/--no-teach", help="Let visitors teach models by upload.")
     ] = True,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="HTML page about the models that visitors may open (of marey trust, robustness, "
+            "evaluate, teach); several times for several. report.html in a model's folder is one "
+            "already."
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Serve the web page and the HTTP API (POST /api/predict, documented at /docs)."""
@@ -91,6 +100,7 @@ def serve(
         teaching=teach,
         token=token,
         allowed_hosts=[*hosts_of(host), *(allowed_host or [])],
+        reports=report or [],
         device=device,
     )
     signal.signal(

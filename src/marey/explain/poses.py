@@ -10,7 +10,7 @@ Legend: W windows, T moments of a window, P persons, 13 parts (`transforms.keypo
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,20 @@ class PoseExplanation:
 
 
 def explain_poses(
-    predictor: PosePredictor, found: PoseTracks, *, label: str | None = None, seed: int = 0
+    predictor: PosePredictor,
+    found: PoseTracks,
+    *,
+    label: str | None = None,
+    seed: int = 0,
+    max_windows: int = MAX_WINDOWS,
+    tick: Callable[[], None] = lambda: None,
 ) -> PoseExplanation | None:
     """Explain the first answer (or `label`) for the people of a video; None where nobody was found.
 
     Args:
         seed: of the random maps that the map is compared with.
+        max_windows: windows with most to say that are asked again.
+        tick: is called between two questions to the model, of which there are some thirty.
 
     Raises:
         UserError: if the label is unknown.
@@ -102,11 +110,12 @@ def explain_poses(
     target = (
         int(answer.probabilities.argmax()) if label is None else predictor.class_names.index(label)
     )
-    clips = most_say(answer.clips, MAX_WINDOWS)
+    clips = most_say(answer.clips, max_windows)
     whole = _video_probability(predictor, clips, target)
 
     parts = {}
     for name, keypoints in zip(PART_NAMES, PARTS, strict=True):
+        tick()
         hidden = clips.clips.clone()
         hidden[:, :, list(keypoints)] = 0
         parts[name] = whole - _video_probability(predictor, replace(clips, clips=hidden), target)
@@ -118,12 +127,14 @@ def explain_poses(
 
     moments = []
     for start, end in stretches(clips, predictor.sampling.seconds):
+        tick()
         hidden = without_stretch(clips, predictor.sampling.fps, start, end)
         rest = _video_probability(predictor, replace(clips, clips=hidden), target)
         moments.append((start, end, whole - rest))
 
     main = int(clips.weight.argmax())
     window = clips.clips[main]  # (T, P * 17, 3)
+    tick()
     relevance = window_relevance(predictor, window, target)
     start = max(0.0, clips.start_seconds[main])
     generator = torch.Generator().manual_seed(seed)
@@ -331,8 +342,35 @@ def draw_sheet(
     fps: float,
     blur: Blur | None = None,
 ) -> Image.Image:
+    """Draw the person of the window with most to say on one sheet, see `drawn_moments`."""
+    times, pictures = drawn_moments(video, found, explanation, fps, blur)
+    return contact_sheet(
+        pictures,
+        [clock(second) for second in times],
+        title=f"person {explanation.track}: {explanation.label} {explanation.probability:.0%}",
+    )
+
+
+def drawn_moments(
+    video: str | Path,
+    found: PoseTracks,
+    explanation: PoseExplanation,
+    fps: float,
+    blur: Blur | None = None,
+) -> tuple[list[float], Tensor]:
     """Draw the person of the window with most to say: the larger and warmer a joint, the more the
-    answer depends on it then."""
+    answer depends on it then.
+
+    Args:
+        fps: moments a second of the window.
+        blur: makes people unrecognisable.
+
+    Returns:
+        Times in seconds, and a uint8 picture (3, H, W) for each.
+
+    Raises:
+        VideoError: if the video cannot be read.
+    """
     T = len(explanation.relevance)
     moments = [round(n * (T - 1) / (FRAMES - 1)) for n in range(FRAMES)]
     times = [explanation.start_seconds + moment / fps for moment in moments]
@@ -365,11 +403,7 @@ def draw_sheet(
                 of_keypoint[keypoints[0]] = weights[number]
             picture = draw_joint_weights(picture, points, of_keypoint, BONES)
         pictures.append(picture)
-    return contact_sheet(
-        torch.stack(pictures),
-        [clock(second) for second in wanted],
-        title=f"person {explanation.track}: {explanation.label} {explanation.probability:.0%}",
-    )
+    return wanted, torch.stack(pictures)
 
 
 def _region(poses: Sequence[Pose], found: PoseTracks) -> tuple[int, int, int]:

@@ -69,8 +69,8 @@ def annotate_video(
     captions: Mapping[int, str] | None = None,
     blur: Blur | None = None,
 ) -> None:
-    """Write the video with the same (label, probability) answers, and a note above them, on every
-    frame.
+    """Write the video with the same (label, probability) answers, and a note above them, in a panel
+    below every frame.
 
     Args:
         poses: everyone, drawn with boxes and skeletons.
@@ -79,7 +79,7 @@ def annotate_video(
     """
 
     def draw(frame: Tensor, seconds: float) -> Tensor:
-        return draw_answers(with_poses(frame, seconds, poses, captions), answers, note)
+        return draw_answers(with_poses(enlarged(frame), seconds, poses, captions), answers, note)
 
     _write(video, out, draw, blur)
 
@@ -92,7 +92,7 @@ def annotate_segments(
     poses: PoseTracks | None = None,
     blur: Blur | None = None,
 ) -> None:
-    """Write the video with, at each moment, the answer of its segment.
+    """Write the video with, at each moment, the answer of its segment in a panel below.
 
     Args:
         segments: (start_seconds, end_seconds, label, probability), in time order.
@@ -102,9 +102,8 @@ def annotate_segments(
 
     def draw(frame: Tensor, seconds: float) -> Tensor:
         now = [segment for segment in segments if segment[0] <= seconds < segment[1]]
-        shown = now or segments[-1:]
-        frame = with_poses(frame, seconds, poses)
-        return draw_answers(frame, [(label, probability) for _, _, label, probability in shown])
+        _, _, label, probability = (now or list(segments))[-1]
+        return draw_answers(with_poses(enlarged(frame), seconds, poses), [(label, probability)])
 
     _write(video, out, draw, blur)
 

@@ -16,6 +16,10 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """Suffixes of pictures that can be written."""
 
 
+PANEL, BAR, NOTE = (22, 24, 29), (33, 94, 140), (255, 214, 120)
+"""Colours of a panel, of the bars in it, and of the text of a note."""
+
+
 def check_picture(path: str | Path) -> None:
     """Check that a picture can be written under a name, before the work begins.
 
@@ -49,38 +53,42 @@ def to_frame(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
+MIN_SHOWN = 0.05
+"""Answers with a smaller probability are not drawn, but for the first."""
+
+
 def draw_answers(frame: Tensor, answers: Sequence[tuple[str, float]], note: str = "") -> Tensor:
-    """Draw the first answers with their probabilities as bars in a band along the bottom.
+    """Draw answers with their probabilities as bars in a panel below the frame, of which nothing is
+    covered.
 
     Args:
         frame: uint8, (3, H, W).
-        answers: (label, probability) pairs, most probable first; as many as fit in half the frame
-            are drawn.
+        answers: (label, probability) pairs, most probable first; the first is always drawn, others
+            from `MIN_SHOWN` on, as many as fit in a panel half as high as the frame.
         note: one line above them, such as a warning that the action is unknown.
+
+    Returns:
+        uint8, (3, H + h, W), h even and the same for as many lines.
     """
-    image = to_image(frame)
-    size = max(11, image.height // 18)
+    size = max(11, frame.shape[-2] // 18)
     font = ImageFont.load_default(size)
     line = int(size * 1.35)
-    lines = ([note] if note else []) + [f"{p:4.0%}  {label}" for label, p in answers]
-    lines = lines[: max(1, image.height // 2 // line)]
-    top = image.height - line * len(lines) - size // 3
-    draw = ImageDraw.Draw(image, "RGBA")
-    draw.rectangle((0, top, image.width, image.height), fill=(0, 0, 0, 170))
-    for row, text in enumerate(lines):
-        y = top + row * line + size // 6
-        if not (note and row == 0):
-            probability = answers[row - bool(note)][1]
-            draw.rectangle(
-                (0, y, image.width * probability, y + line - 2), fill=(46, 134, 193, 150)
-            )
-        draw.text(
-            (size // 2, y),
-            _fit(draw, text, font, image.width - size),
-            font=font,
-            fill=(255, 214, 120) if note and row == 0 else (255, 255, 255),
-        )
-    return to_frame(image)
+    kept = [pair for place, pair in enumerate(answers) if place == 0 or pair[1] >= MIN_SHOWN]
+    kept = kept[: max(1, frame.shape[-2] // 2 // line - bool(note))]
+    height = line * (len(kept) + bool(note)) + size // 2
+    image = Image.new("RGB", (frame.shape[-1], height + height % 2), PANEL)
+    draw = ImageDraw.Draw(image)
+    y = size // 4
+    if note:
+        draw.text((size // 2, y), _fit(draw, note, font, image.width - size), font=font, fill=NOTE)
+        y += line
+    for label, probability in kept:
+        right = max(1, image.width * probability)
+        draw.rectangle((0, y, right, y + line - 3), fill=BAR)
+        text = _fit(draw, f"{probability:4.0%}  {label}", font, image.width - size)
+        draw.text((size // 2, y), text, font=font, fill=(255, 255, 255))
+        y += line
+    return torch.cat([frame, to_frame(image)], dim=1)
 
 
 def draw_boxes(

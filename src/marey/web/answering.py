@@ -12,6 +12,7 @@ from torch import Tensor
 
 from marey.errors import UserError
 from marey.explain.attention import explain_clip, lay_over
+from marey.explain.poses import drawn_moments, explain_poses
 from marey.inference.annotate import draw_persons, poses_at
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.detector import Detections, Detector
@@ -34,6 +35,8 @@ SHOWN_SIDE = 320
 """Side of the frames the page shows, in pixels."""
 POSE_FRAMES = 8
 """Frames shown of a model that reads poses."""
+EXPLAINED_WINDOWS = 16
+"""Windows with most to say that are asked again to find what decided; bounds the time."""
 TOP_DETECTED = 3
 
 
@@ -66,6 +69,8 @@ def answer_video(task: Task) -> dict[str, Any]:
         task.part(frames=_posed_frames(task, found, prediction))
         if facts.seconds >= TIMELINE_FROM_SECONDS:
             task.part(timeline=_named(pose_timeline(answerer, found)))
+        if prediction.class_names != (NO_PERSON,):
+            task.part(decided=_decided(task, answerer, found, prediction))
     elif isinstance(answerer, Predictor):
         task.part(**_seen_frames(task, answerer, prediction))
         if facts.seconds >= TIMELINE_FROM_SECONDS:
@@ -97,12 +102,12 @@ def reasons(prediction: Prediction, *, nobody: bool = False) -> list[str]:
     """Return what the verdict rests on, one sentence each."""
     trust = prediction.trust
     if nobody:
-        return [f"{sentence(trust['reason'])}."] if trust.get("reason") else []
+        return []  # the verdict says it
     said = []
     agreement, views = trust.get("agreement"), len(prediction.clips)
     if agreement is not None and math.isfinite(agreement) and (views > 1 or prediction.persons):
         what = f"{views} views of the video" if views > 1 else "moments of the video, by weight,"
-        said.append(f"{agreement:.0%} of the {what} agree on the first answer.")
+        said.append(f"{round(100 * agreement)} % of the {what} agree on the first answer.")
     if trust.get("unknown") and trust.get("reason"):
         said.append(f"Unknown, because {trust['reason']}.")
     elif trust.get("unknown") is False:
@@ -114,8 +119,6 @@ def reasons(prediction: Prediction, *, nobody: bool = False) -> list[str]:
         said.append(
             f"Person {first.track} decides most: larger, clearer and more active people count more."
         )
-    if not trust.get("calibrated"):
-        said.append("The percentages were not measured on other videos.")
     return said
 
 
@@ -188,23 +191,58 @@ def _posed_frames(task: Task, found: PoseTracks, prediction: Prediction) -> list
         clip = reader.frames_at(wanted)
     frames = shrink(clip.frames, SHOWN_SIDE)
     decided = {person.track for person in prediction.persons[:1]}
-    written = []
+    written: list[dict[str, Any]] = []
     for number, seconds in enumerate(clip.frame_seconds):
+        name = write_picture(frames[number], task.folder / f"frame-{number}.jpg")
+        written.append({"seconds": round(seconds, 3), "file": name})
+        if not found.tracks:
+            continue
         people = poses_at(found, seconds)
         first = [person for person in people if person.track in decided] or people
         drawn = draw_persons((frames[number].float() * 0.55).byte(), first)
-        written.append(
-            {
-                "seconds": round(seconds, 3),
-                "file": write_picture(frames[number], task.folder / f"frame-{number}.jpg"),
-                "map": write_picture(drawn, task.folder / f"map-{number}.jpg"),
-            }
-        )
+        written[-1]["map"] = write_picture(drawn, task.folder / f"map-{number}.jpg")
     task.part(
         looked="The skeleton of the person who decides most: the model reads nothing else, no "
         "background and no clothes."
     )
     return written
+
+
+def _decided(
+    task: Task, predictor: PosePredictor, found: PoseTracks, prediction: Prediction
+) -> dict[str, Any] | None:
+    """Return which parts of the body and which moments the first answer depends on, and pictures of
+    them; None where nobody was found."""
+
+    def tick() -> None:
+        task.stage("finding what decided")
+
+    explanation = explain_poses(predictor, found, max_windows=EXPLAINED_WINDOWS, tick=tick)
+    if explanation is None:
+        return None
+    times, pictures = drawn_moments(task.upload, found, explanation, predictor.sampling.fps)
+    parts = sorted(explanation.parts.items(), key=lambda pair: -pair[1])
+    return {
+        "label": readable(explanation.label),
+        "unknown": bool(prediction.trust.get("unknown")),
+        "probability": round(explanation.probability, 4),
+        "track": explanation.track,
+        "parts": [{"name": name, "fall": round(fall, 4)} for name, fall in parts],
+        "moments": [
+            {"start_seconds": round(start, 3), "end_seconds": round(end, 3), "fall": round(fall, 4)}
+            for start, end, fall in explanation.moments
+        ],
+        "better_than_random": explanation.faithfulness.to_dict()["better_than_random"],
+        "frames": [
+            {
+                "seconds": round(seconds, 3),
+                "file": write_picture(
+                    shrink(picture[None], SHOWN_SIDE)[0], task.folder / f"decided-{number}.jpg"
+                ),
+            }
+            for number, (seconds, picture) in enumerate(zip(times, pictures, strict=True))
+        ],
+    }
 
 
 # ---- detectors ----

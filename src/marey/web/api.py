@@ -14,7 +14,7 @@ from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 
 from marey.web.jobs import DONE, Job, JobQueue, QueueFullError
 from marey.web.limits import Limits
-from marey.web.offers import Offers
+from marey.web.offers import Offers, Report
 from marey.web.schemas import Answer, Models, Problem
 from marey.web.storage import new_folder
 from marey.web.uploads import shown_name, store_upload
@@ -37,6 +37,8 @@ class Service:
     """Folder of the server's files."""
     views: int
     device: str
+    reports: tuple[Report, ...] = ()
+    """Pages about the models."""
 
     def source(self, model: str) -> str:
         """Return what a model is loaded from.

@@ -27,7 +27,7 @@ from marey.web.guard import OVERHEAD_BYTES, SMALL_BYTES, Guard
 from marey.web.hosts import LOOPBACK, HostCheck, checked_hosts
 from marey.web.jobs import FAILED, JobQueue
 from marey.web.limits import Limits
-from marey.web.offers import parse_offers
+from marey.web.offers import find_reports, parse_offers
 from marey.web.page_api import EXAMPLES, add_page_api
 from marey.web.storage import make_root, new_folder
 from marey.web.worker_process import WorkerProcess
@@ -45,6 +45,7 @@ def create_app(
     teaching: bool = True,
     token: str | None = None,
     allowed_hosts: Sequence[str] = (),
+    reports: Sequence[str | Path] = (),
     views: int = 3,
     device: str = "cpu",
     worker: type[WorkerProcess] = WorkerProcess,
@@ -59,19 +60,22 @@ def create_app(
         token: who does not send it gets status 401; None lets everyone in.
         allowed_hosts: names and addresses that requests may come by besides this machine's loopback
             ones.
+        reports: HTML pages about the models that visitors may open; `report.html` in the folder of
+            a model is one without being named.
         views: temporal views per video.
         device: where models run.
         worker: what works on a request.
 
     Raises:
         UserError: if the extra "web" is not installed, a host or a name is none, or the token is
-            too short.
+            too short, or a report cannot be read.
     """
     fastapi_offline = import_extra("fastapi_offline", "web", "the server")
     import_extra("multipart", "web", "taking uploads")
 
     limits = limits or Limits()
     offers = parse_offers(models)
+    pages = tuple(find_reports(offers, reports))
     hosts = [*LOOPBACK, *checked_hosts(allowed_hosts)]
     root = make_root()
     atexit.register(shutil.rmtree, root, ignore_errors=True)
@@ -83,6 +87,7 @@ def create_app(
         root=root,
         views=views,
         device=device,
+        reports=pages,
     )
 
     @contextlib.asynccontextmanager

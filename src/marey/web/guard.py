@@ -27,7 +27,8 @@ DOCS_POLICY = (
 """The description of the API starts its viewer by a script inside the text."""
 
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
-"""Files of an answer, such as the report of a taught model."""
+"""Files of an answer, and reports of models: pages that other programs wrote, shown without
+scripts and as of no site."""
 
 OVERHEAD_BYTES = 1_000_000
 """What the form around an upload may take."""
@@ -189,7 +190,7 @@ class WatchedRequest:
         policy = PAGE_POLICY
         if path.startswith(("/docs", "/static-offline-docs")):
             policy = DOCS_POLICY
-        elif "/files/" in path:
+        elif "/files/" in path or path.startswith("/reports/"):
             policy = FILE_POLICY
         added = {
             b"content-security-policy": policy.encode(),

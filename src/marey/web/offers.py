@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from marey.errors import UserError
@@ -13,6 +14,21 @@ from marey.errors import UserError
 GENERIC = ("best", "last", "model", "checkpoint", "out")
 """Folder names that say nothing; the folder above is named with them."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]{0,60}")
+
+
+REPORT = "report.html"
+"""What `marey teach` and others write beside a model."""
+TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A page about a model that visitors may open."""
+
+    path: Path
+    title: str
+    model: str | None
+    """Public name of the model whose folder it lies in; None for one given with `--report`."""
 
 
 @dataclass
@@ -76,3 +92,32 @@ def public_name(source: str) -> str:
     kept = parts[-2:] if len(parts) > 1 and parts[-1] in GENERIC else parts[-1:]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(kept)).strip("-.")
     return name or "model"
+
+
+def find_reports(offers: Offers, given: Sequence[str | Path] = ()) -> list[Report]:
+    """Return the pages about models: `report.html` in their folders, then those given.
+
+    Raises:
+        UserError: if a given one is no readable HTML file.
+    """
+    reports = [
+        Report(path=Path(source) / REPORT, title=f"Report of {name}", model=name)
+        for name, source in offers.sources.items()
+        if (Path(source) / REPORT).is_file()
+    ]
+    for each in given:
+        path = Path(each)
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"--report {each}: is no HTML page; give the report.html of a command")
+        try:
+            head = path.read_text(encoding="utf-8", errors="replace")[:10_000]
+        except OSError as error:
+            raise UserError(f"--report {each}: cannot be read ({error.strerror})") from error
+        reports.append(Report(path=path, title=_title(head) or path.stem, model=None))
+    return reports
+
+
+def _title(page: str) -> str:
+    """Return the title of an HTML page as plain text of one line; empty where it has none."""
+    found = TITLE.search(page)
+    return " ".join(html.unescape(found[1]).split())[:120] if found else ""

@@ -53,7 +53,18 @@ def add_page_api(app: FastAPI, service: Service, *, teaching: bool) -> None:
             ],
             "examples": sorted(path.stem for path in EXAMPLES.glob("*.mp4")),
             "teaching": teaching,
+            "reports": [
+                {"url": f"/reports/{number}", "title": report.title, "model": report.model}
+                for number, report in enumerate(service.reports)
+            ],
         }
+
+    @app.get("/reports/{number}", include_in_schema=False)
+    def report(number: int) -> Response:
+        """A page about a model, shown without any script."""
+        if not 0 <= number < len(service.reports) or not service.reports[number].path.is_file():
+            raise HTTPException(404, "there is no such report")
+        return FileResponse(service.reports[number].path, media_type="text/html")
 
     if teaching:
 
@@ -123,7 +134,7 @@ def add_page_api(app: FastAPI, service: Service, *, teaching: bool) -> None:
         path = job.folder / name
         if not FILE.fullmatch(name) or name.startswith(UPLOAD) or not path.is_file():
             raise HTTPException(404, "no such file in this answer")
-        download = name if name.endswith((".zip", ".html")) else None
+        download = name if name.endswith(".zip") else None
         return FileResponse(path, filename=download)
 
 

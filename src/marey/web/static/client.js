@@ -4,6 +4,17 @@ const living = new Set();
 
 export class Problem extends Error {}
 
+// Not a problem: the visitor wanted it.
+export class Cancelled extends Problem { constructor() { super("Cancelled."); } }
+
+// Say in a block of the page what went wrong, or that the visitor has cancelled.
+export function complain(block, error, hint = "") {
+  const calm = error instanceof Cancelled;
+  block.className = calm ? "card calm" : "card problem";
+  block.textContent = calm ? `${error.message}${hint}` : error.message;
+  block.hidden = false;
+}
+
 async function checked(response) {
   if (response.status === 401) { location.assign("/"); throw new Problem("This server asks for a token."); }
   if (response.ok) return response;
@@ -28,7 +39,7 @@ export class Job {
       living.add(this);
       let next = 0;
       for (;;) {
-        if (this.stopped) { this.leave(); throw new Problem("Cancelled."); }
+        if (this.stopped) { this.leave(); throw new Cancelled(); }
         const response = await checked(await fetch(`/api/jobs/${this.id}?from_part=${next}`, { signal: this.abort.signal }));
         state = await response.json();
         next = state.next_part;
@@ -36,12 +47,12 @@ export class Job {
         tell(state);
         if (state.state === "done") return state.result;
         if (state.state === "failed") throw new Problem(state.error);
-        if (state.state === "cancelled") throw new Problem("Cancelled.");
+        if (state.state === "cancelled") throw new Cancelled();
       }
     } catch (error) {
       this.leave();
       if (error instanceof Problem) throw error;
-      if (this.stopped || error.name === "AbortError") throw new Problem("Cancelled.");
+      if (this.stopped || error.name === "AbortError") throw new Cancelled();
       throw new Problem("The connection to the server was lost; is it still running?");
     }
   }
@@ -60,7 +71,7 @@ export class Job {
         else reject(new Problem(request.response?.detail || `The server answered with status ${request.status}; try again.`));
       };
       request.onerror = () => reject(new Problem("The upload was broken off; the file may be too large, or the server is gone."));
-      request.onabort = () => reject(new Problem("Cancelled."));
+      request.onabort = () => reject(new Cancelled());
       request.send(form);
     });
   }

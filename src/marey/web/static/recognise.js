@@ -1,9 +1,10 @@
 // The view "Recognise": from a video to a verdict, and what it rests on.
 
 import { bars, byId, clock, make, percent, sentence, show } from "./dom.js";
-import { Job, advance, describe } from "./client.js";
+import { Job, Problem, advance, complain, describe } from "./client.js";
 import * as player from "./player.js";
 import { resetChanges, startChanges } from "./changes.js";
+import { showDecided } from "./decided.js";
 
 const KINDS = { sure: "Recognised", unsure: "Unsure", unknown: "Unknown", nobody: "No answer" };
 let server = null, job = null, extra = null, segments = [];
@@ -41,6 +42,9 @@ export function refresh(about) { server = about; showModel(); }
 function showModel() {
   const chosen = server.models.find(({ name }) => name === byId("model").value);
   const classes = chosen?.classes;
+  const reports = server.reports.filter(({ model }) => !model || model === chosen?.name);
+  byId("reports").replaceChildren(...reports.map(({ url, title }) => make("li", {}, make("a", { href: url, target: "_blank", rel: "noopener", text: title }))));
+  show(byId("reports"), reports.length > 0);
   show(byId("knows"), Boolean(classes));
   if (!classes) return;
   byId("knows-summary").textContent = `${chosen.name} knows ${classes.length} action${classes.length === 1 ? "" : "s"}`;
@@ -71,17 +75,16 @@ function clear() {
   resetChanges();
   segments = [];
   player.hidePeople();
-  for (const id of ["answer", "problem", "working", "timeline-block", "frames-block", "changes-block", "overlay-controls"]) show(byId(id), false);
+  for (const id of ["answer", "problem", "working", "timeline-block", "frames-block", "decided-block", "changes-block", "overlay-controls"]) show(byId(id), false);
   show(byId("intro"));
   byId("people").disabled = false;
 }
 
-function problem(text) {
-  show(byId("working"), false);
-  show(byId("intro"), false);
-  const block = byId("problem");
-  show(block);
-  block.textContent = text;
+function problem(text) { fail(new Problem(text)); }
+
+function fail(error) {
+  for (const id of ["working", "intro", "answer"]) show(byId(id), false);
+  complain(byId("problem"), error, " Choose Recognise to start again.");
 }
 
 async function recognise() {
@@ -103,7 +106,7 @@ async function recognise() {
     });
     if (job === mine) finish();
   } catch (error) {
-    if (job === mine) { problem(error.message); show(byId("answer"), false); }
+    if (job === mine) fail(error);
   } finally {
     if (job === mine) { show(byId("working"), false); }
     byId("go").disabled = !player.file;
@@ -116,6 +119,7 @@ function take(part, mine) {
   if (part.looked !== undefined) byId("looked").dataset.text = part.looked;
   if (part.frames) showFrames(part.frames, mine);
   if (part.timeline) showTimeline(part.timeline);
+  if (part.decided) showDecided(part.decided, mine);
 }
 
 function finish() {
@@ -151,7 +155,7 @@ function showFrames(frames, mine) {
 function showMaps(maps) {
   byId("plain").setAttribute("aria-pressed", String(!maps));
   byId("maps").setAttribute("aria-pressed", String(maps));
-  byId("looked").textContent = maps ? byId("looked").dataset.text || "" : "The frames that were shown to the model, and when they appear.";
+  byId("looked").textContent = maps ? byId("looked").dataset.text || "" : "Frames of the video, and when they appear.";
   for (const image of byId("frames").querySelectorAll("img")) image.src = (maps && image.dataset.map) || image.dataset.plain;
 }
 

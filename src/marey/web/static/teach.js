@@ -1,7 +1,7 @@
 // Teaching by upload: a folder or a zip of labelled videos in, an honest score and a model out.
 
 import { bars, byId, make, percent, show } from "./dom.js";
-import { Job, advance, describe } from "./client.js";
+import { Job, Problem, advance, complain, describe } from "./client.js";
 
 const VIDEO = /\.(mp4|m4v|mov|avi|mkv|webm|mpg|mpeg|wmv|flv|ts|mts|3gp|gif|y4m|csv)$/i;
 let server = null, files = [], job = null, started = 0;
@@ -21,7 +21,7 @@ function reset() {
   for (const id of ["lesson", "teach-problem", "teach-working", "taught"]) show(byId(id), false);
 }
 
-function problem(text) { byId("teach-problem").textContent = text; show(byId("teach-problem")); }
+function problem(text) { complain(byId("teach-problem"), new Problem(text)); }
 
 function chooseFolder(given) {
   reset();
@@ -69,7 +69,7 @@ async function learn() {
     });
     if (job === own) present(result, own);
   } catch (error) {
-    if (job === own) { problem(error.message); show(byId("lesson")); }
+    if (job === own) { complain(byId("teach-problem"), error); show(byId("lesson")); }
   } finally {
     if (job === own) show(byId("teach-working"), false);
   }
@@ -80,7 +80,7 @@ function present(result, own) {
   byId("taught-headline").textContent = result.headline;
   byId("taught-decided").textContent = result.decided_by;
   byId("download").href = own.fileUrl(result.model);
-  byId("report").href = own.fileUrl(result.report);
+  for (const id of ["report", "open-report"]) byId(id).href = own.fileUrl(result.report);
   bars(byId("controls"), [["This model", result.accuracy], ...Object.entries(result.controls)]);
   byId("curve").replaceChildren(make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Videos of each action" }), make("th", { scope: "col", text: "Right" }))),
     make("tbody", {}, ...result.learning_curve.map((row) => make("tr", {}, make("td", { text: String(row.shots) }), make("td", { text: percent(row.accuracy) })))));
