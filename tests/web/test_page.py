@@ -167,7 +167,7 @@ FAKE_ANSWERS = {
                 {"start_seconds": n / 2, "end_seconds": (n + 1) / 2, "fall": 0.1 * n - 0.1}
                 for n in range(12)
             ],
-            "better_than_random": True,
+            "confirmed": True,
             "frames": [],
         },
     },

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from marey.errors import unknown_name
-from marey.explain.checks import MapChecks, shuffled_weights
+from marey.explain.checks import RANDOM_MAPS, MapChecks, shuffled_weights
 from marey.explain.faithfulness import Faithfulness
 from marey.explain.pose_checks import PARTS, check_window_map, with_parts
 from marey.explain.report import STYLE, bars, describe_checks, picture_tag, png
@@ -90,6 +90,7 @@ def explain_poses(
     label: str | None = None,
     seed: int = 0,
     max_windows: int = MAX_WINDOWS,
+    random_maps: int = RANDOM_MAPS,
     tick: Callable[[], None] = lambda: None,
 ) -> PoseExplanation | None:
     """Explain the first answer (or `label`) for the people of a video; None where nobody was found.
@@ -97,6 +98,7 @@ def explain_poses(
     Args:
         seed: of the random maps that the map is compared with.
         max_windows: windows with most to say that are asked again.
+        random_maps: that the map is checked against; fewer are faster.
         tick: is called between two questions to the model, of which there are some thirty.
 
     Raises:
@@ -138,11 +140,13 @@ def explain_poses(
     relevance = window_relevance(predictor, window, target)
     start = max(0.0, clips.start_seconds[main])
     generator = torch.Generator().manual_seed(seed)
+    tick()
     shuffled = shuffled_weights(predictor.model, generator)
     checks = check_window_map(
         lambda windows: _window_probabilities(predictor, windows, target),
         window,
         relevance,
+        random_maps=random_maps,
         shuffled_map=window_relevance(predictor, window, target, shuffled),
         generator=generator,
     )

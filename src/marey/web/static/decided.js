@@ -21,8 +21,8 @@ export function showDecided(found, mine) {
   }));
   byId("decided-frames").replaceChildren(...found.frames.map((frame, i) => make("li", {}, make("figure", {},
     make("img", { src: mine.fileUrl(frame.file), alt: `Joints of person ${found.track} that decided, frame ${i + 1} of ${found.frames.length}` }), make("figcaption", { text: clock(frame.seconds) })))));
-  byId("decided-check").textContent = found.better_than_random
-    ? "Checked: hiding the marked joints first changes the answer more than hiding random ones."
-    : "Checked, and not confirmed: hiding random joints changes the answer as much as hiding the marked ones, so the pictures say little here.";
+  byId("decided-check").textContent = found.confirmed
+    ? "Checked: hiding the marked joints first changes the answer more than hiding others does (5 % level)."
+    : "Checked, and not confirmed: hiding other joints may change the answer as much as hiding the marked ones, so the circles say little here.";
   show(byId("decided-block"));
 }
