@@ -20,7 +20,7 @@ from typing import Any
 
 from marey.checkpoints.load import load_checkpoint
 from marey.explain.checks import MapChecks
-from marey.explain.poses import explain_poses
+from marey.explain.poses import window_checks, window_relevance
 from marey.explain.report import explain
 from marey.files import write_json
 from marey.inference.poses import PosePredictor
@@ -57,11 +57,18 @@ def videos_of(root: Path) -> dict[str, list[Path]]:
 def pose_checks(
     predictor: PosePredictor, video: Path, poses: Path | None
 ) -> tuple[str, MapChecks] | None:
-    """Return the first answer of a model of poses and the checks of its map; None for nobody."""
+    """Return the first answer of a model of poses and the checks of the map of the window that had
+    most to say, as `explain_poses` makes it; None for nobody."""
     stored = None if poses is None else next(poses.rglob(f"{video.name}.npz"), None)
     tracks = predictor.read(video) if stored is None else PoseTracks.load(stored)
-    found = explain_poses(predictor, tracks)
-    return None if found is None else (found.label, found.checks)
+    answer = predictor.answer(tracks)
+    if not answer.somebody:
+        return None
+    target = int(answer.probabilities.argmax())
+    window = answer.clips.clips[int(answer.clips.weight.argmax())]
+    relevance = window_relevance(predictor, window, target)
+    checks = window_checks(predictor, window, target, relevance)
+    return predictor.class_names[target], checks
 
 
 def clip_checks(predictor: Predictor, video: Path, kind: str) -> tuple[str, MapChecks]:

@@ -267,7 +267,7 @@ def study(
 
 
 def ut_interaction(root: Path, poses: Path) -> dict[str, Any]:
-    """Return both directions between the sets, leave-one-group-out, and the learning curve."""
+    """Return both directions between the sets, and leave-one-group-out."""
     index = open_dataset(root / "ut_interaction")
     candidates, picture = candidates_of(index, poses, "ut_interaction"), one_picture(index)
     facts = torch.tensor([metadata_of(sample, index) for sample in index.samples])
@@ -279,44 +279,53 @@ def ut_interaction(root: Path, poses: Path) -> dict[str, Any]:
     for found in across["encoders"].values():
         second, first = (row["accuracy"] for row in found["folds"])
         found["set2 -> set1"], found["set1 -> set2"] = second, first
-    labels = [str(sample.label) for sample in index.samples]
-    names = list(index.class_names)
     return {
         "across sets": across,
         "leave one group out": study(index, candidates, picture, facts, by_group, groups),
-        "examples a class, groups held out": {
-            candidate.name: learning_curve(
-                [(candidate, 0.1)], labels, by_group, names, shots=(1, 2, 5, 10)
-            )
-            for candidate in candidates
-            if candidate.name in CURVES
-        },
     }
 
 
+def curves(index: DatasetIndex, poses: Path, folds: torch.Tensor, shots: tuple[int, ...]) -> Any:
+    """Return the learning curve of the encoders in `CURVES`, on held-out folds."""
+    labels = [str(sample.label) for sample in index.samples]
+    return {
+        candidate.name: learning_curve(
+            [(candidate, 0.1)], labels, folds, list(index.class_names), shots=shots
+        )
+        for candidate in candidates_of(index, poses, index.root.name)
+        if candidate.name in CURVES
+    }
+
+
+def ut_curves(root: Path, poses: Path) -> dict[str, Any]:
+    """Return the learning curves of UT-Interaction, groups held out."""
+    index = open_dataset(root / "ut_interaction")
+    numbers = sorted({str(sample.group) for sample in index.samples})
+    folds = torch.tensor([numbers.index(str(sample.group)) for sample in index.samples])
+    return {"examples a class, groups held out": curves(index, poses, folds, (1, 2, 5, 10))}
+
+
+def surv_curves(root: Path, poses: Path) -> dict[str, Any]:
+    """Return the learning curves of surv_fight, scenes held out."""
+    index = open_dataset(root / "surv_fight")
+    groups = [str(sample.group) for sample in index.samples]
+    folds = folds_of([str(sample.label) for sample in index.samples], groups, 10, DEALS[0])
+    return {"examples a class, scenes held out": curves(index, poses, folds, (1, 5, 20, 50))}
+
+
 def surv_fight(root: Path, poses: Path) -> dict[str, Any]:
-    """Return ten folds that cut no scene, and the learning curve."""
+    """Return ten folds that cut no scene."""
     index = open_dataset(root / "surv_fight")
     candidates, picture = candidates_of(index, poses, "surv_fight"), one_picture(index)
     facts = torch.tensor([metadata_of(sample, index) for sample in index.samples])
     groups = [str(sample.group) for sample in index.samples]
     labels = [str(sample.label) for sample in index.samples]
     deals = {seed: folds_of(labels, groups, 10, seed) for seed in DEALS}
-    names = list(index.class_names)
     return {
-        **{
-            f"ten folds over scenes, deal {seed}": study(
-                index, candidates, picture, facts, folds, groups
-            )
-            for seed, folds in deals.items()
-        },
-        "examples a class, scenes held out": {
-            candidate.name: learning_curve(
-                [(candidate, 0.1)], labels, deals[0], names, shots=(1, 5, 20, 50)
-            )
-            for candidate in candidates
-            if candidate.name in CURVES
-        },
+        f"ten folds over scenes, deal {seed}": study(
+            index, candidates, picture, facts, folds, groups
+        )
+        for seed, folds in deals.items()
     }
 
 
@@ -393,11 +402,11 @@ def networks(root: Path, poses: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run both data sets and write the results, after each of them."""
+    """Run every part, or one of them, and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--poses", type=Path, required=True)
-    parser.add_argument("--only", choices=("ut_interaction", "surv_fight", "networks"))
+    parser.add_argument("--only", choices=("ut_interaction", "surv_fight", "curves", "networks"))
     parser.add_argument("--out", type=Path, default=Path("results/teach.json"))
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -409,15 +418,18 @@ def main() -> None:
     }
     if arguments.only and arguments.out.is_file():
         results = {**read_json(arguments.out), **results}
-    parts: dict[str, Callable[[Path, Path], Any]] = {
-        "ut_interaction": ut_interaction,
-        "surv_fight": surv_fight,
-        "networks": networks,
-    }
-    for name, run in parts.items():
-        if arguments.only not in (None, name):
+    parts: tuple[tuple[str, str, Callable[[Path, Path], dict[str, Any]]], ...] = (
+        ("ut_interaction", "ut_interaction", ut_interaction),
+        ("surv_fight", "surv_fight", surv_fight),
+        ("ut_interaction", "curves", ut_curves),
+        ("surv_fight", "curves", surv_curves),
+        ("networks", "networks", networks),
+    )
+    for name, part, run in parts:
+        if arguments.only not in (None, part):
             continue
-        results[name] = run(arguments.data.resolve(), arguments.poses)
+        found = run(arguments.data.resolve(), arguments.poses)
+        results[name] = {**results.get(name, {}), **found}
         results["seconds"] = round(time.monotonic() - started)
         write_json(arguments.out, finite(results), indent=1)
 

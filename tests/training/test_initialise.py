@@ -13,7 +13,10 @@ from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
 from marey.training.config import ModelConfig, TrainConfig
+from marey.training.data_config import DataConfig
 from marey.training.initialise import copy_weights, initial_model
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
 
 ARGUMENTS = {name: value for name, value in toy_model().arguments.items() if name != "num_classes"}
 
@@ -108,3 +111,39 @@ def test_a_checkpoint_of_which_nothing_fits_is_an_error() -> None:
 def test_neither_model_nor_checkpoint_is_an_error() -> None:
     with pytest.raises(UserError, match=r"no model: set model\.name .* or model\.init_from"):
         initial_model(TrainConfig(), toy_task(TrainConfig()))
+
+
+def test_an_encoder_is_a_start_under_a_fresh_head(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    decoder = {f"decoder_{name}": value for name, value in sizes.items()}
+    net = transformers.VideoMAEForPreTraining(
+        transformers.VideoMAEConfig(
+            image_size=16,
+            patch_size=8,
+            num_frames=2,
+            intermediate_size=32,
+            decoder_intermediate_size=32,
+            **sizes,
+            **decoder,
+        )
+    )
+    net.save_pretrained(tmp_path / "videomae")
+    source = f"hf:{tmp_path / 'videomae'}"
+    task = toy_task(TrainConfig())
+    number = {"num_classes": len(task.class_names)}
+    settings = ModelConfig(name="probe", init_from=source, arguments=number)
+    said: list[str] = []
+    model = initial_model(TrainConfig(model=settings), task, say=said.append)
+    assert "the whole encoder loaded; fresh: head" in said[0]
+    found = model.encoder.net.state_dict()
+    for key, value in net.videomae.state_dict().items():
+        torch.testing.assert_close(found[key], value)
+    assert all(parameter.requires_grad for parameter in model.encoder.parameters())
+    assert model(torch.zeros(1, 2, 3, 16, 16))["logits"].shape == (1, len(task.class_names))
+
+    other = Preprocess(sampling=ClipSampling(num_frames=4), image_size=16, short_side=16)
+    config = TrainConfig(model=settings, data=DataConfig(preprocess=other))
+    with pytest.raises(UserError, match=r"--set 'data.preprocess.sampling.num_frames=2'"):
+        initial_model(config, task, say=said.append)

@@ -104,6 +104,10 @@ def local_copy(source: str) -> Path:
         "*preprocessor_config.json",
         "*.safetensors",
         "*.safetensors.index.json",
+        "tokenizer*",  # of models that read text
+        "vocab.json",
+        "merges.txt",
+        "special_tokens_map.json",
     ]
     try:
         folder = Path(snapshot_download(source, allow_patterns=patterns))

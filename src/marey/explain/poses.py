@@ -139,17 +139,7 @@ def explain_poses(
     tick()
     relevance = window_relevance(predictor, window, target)
     start = max(0.0, clips.start_seconds[main])
-    generator = torch.Generator().manual_seed(seed)
     tick()
-    shuffled = shuffled_weights(predictor.model, generator)
-    checks = check_window_map(
-        lambda windows: _window_probabilities(predictor, windows, target),
-        window,
-        relevance,
-        random_maps=random_maps,
-        shuffled_map=window_relevance(predictor, window, target, shuffled),
-        generator=generator,
-    )
     return PoseExplanation(
         label=predictor.class_names[target],
         probability=float(answer.probabilities[target]),
@@ -160,7 +150,9 @@ def explain_poses(
         moments=tuple(moments),
         relevance=relevance,
         faithfulness=window_faithfulness(predictor, window, target, relevance, seed=seed),
-        checks=checks,
+        checks=window_checks(
+            predictor, window, target, relevance, random_maps=random_maps, seed=seed
+        ),
     )
 
 
@@ -217,6 +209,33 @@ def window_relevance(
     shown = torch.stack([window, *changed])
     probabilities = _window_probabilities(predictor, shown, target, model)
     return (probabilities[0] - probabilities[1:]).view(T, len(PARTS))
+
+
+def window_checks(
+    predictor: PosePredictor,
+    window: Tensor,
+    target: int,
+    relevance: Tensor,
+    *,
+    random_maps: int = RANDOM_MAPS,
+    seed: int = 0,
+) -> MapChecks:
+    """Say whether a map (T, 13) of a window (T, P * 17, 3) deserves to be believed.
+
+    Args:
+        random_maps: that it is compared with.
+        seed: of the random maps and of the shuffled weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = shuffled_weights(predictor.model, generator)
+    return check_window_map(
+        lambda windows: _window_probabilities(predictor, windows, target),
+        window,
+        relevance,
+        random_maps=random_maps,
+        shuffled_map=window_relevance(predictor, window, target, shuffled),
+        generator=generator,
+    )
 
 
 def window_faithfulness(

@@ -45,7 +45,8 @@ class ModelConfig:
     """Keyword arguments of the model; what the task infers (num_classes, ...) is filled in."""
     init_from: str | None = None
     """A checkpoint (bundled name, folder, "hf:...") whose weights are the start; parts of another
-    shape start fresh. An image ViT ("vit": the public ViT-B/16 of ImageNet; a folder or "hf:...")
+    shape start fresh. With `name="probe"` an encoder, as `marey teach --encoder` takes it, under a
+    fresh linear head. An image ViT ("vit": the public ViT-B/16 of ImageNet; a folder or "hf:...")
     starts a model of TimeSformer's family."""
     freeze: Several[str] = ()
     """Parameters whose name starts with one of these do not train: ("patch_embed", "blocks.0");

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from marey.checkpoints.encoders import LoadedEncoder, load_encoder
+from marey.checkpoints.folder import CONFIG
 from marey.checkpoints.load import load_checkpoint
 from marey.checkpoints.vit import is_image_vit, start_from_vit
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.models import MODELS, argument_names, create_model
+from marey.models.encoders import encoder_name
 from marey.models.timesformer import TimeSformer, stretched_state
 from marey.training.config import TrainConfig
 from marey.training.task import Task
@@ -33,9 +37,12 @@ def initial_model(
         UserError: if neither a model nor a checkpoint is named, or nothing of the checkpoint fits.
     """
     settings = config.model
-    start, image_start = None, None
+    start, image_start, encoder = None, None, None
     if settings.init_from is not None:
-        if is_image_vit(settings.init_from):
+        if settings.name == "probe" and not Path(settings.init_from, CONFIG).is_file():
+            encoder = load_encoder(settings.init_from)
+            _check_preprocess(config, encoder)
+        elif is_image_vit(settings.init_from):
             image_start = start_from_vit(settings.init_from)
         else:
             start = load_checkpoint(settings.init_from)
@@ -48,6 +55,9 @@ def initial_model(
     arguments: dict[str, Any] = (
         dict(start.arguments) if start is not None and start.name == name else {}
     )
+    if encoder is not None:
+        body: Any = encoder.encoder
+        arguments = {"encoder": encoder_name(body), "encoder_arguments": body.arguments}
     arguments.update({**_accepted(name, task.model_arguments), **settings.arguments})
     if settings.activation_checkpointing:
         arguments["activation_checkpointing"] = settings.activation_checkpointing
@@ -56,6 +66,12 @@ def initial_model(
         if task.build_model is not None
         else create_model(name, **arguments)
     )
+    if encoder is not None:
+        part: Any = model.encoder
+        part.requires_grad_(True)  # `model.freeze` says what stays as it is
+        if fresh:
+            part.load_state_dict(encoder.encoder.state_dict())
+            say(f"{encoder.source}: the whole encoder loaded; fresh: head")
     if fresh and settings.start == "glorot":
         widen_start(model)
     if fresh and settings.imagenet_stem:
@@ -73,6 +89,33 @@ def initial_model(
     if image_start is not None and fresh:
         say(copy_weights(image_start, model, settings.init_from or ""))
     return model
+
+
+def _check_preprocess(config: TrainConfig, encoder: LoadedEncoder) -> None:
+    """Check that clips are made as the encoder was trained.
+
+    Raises:
+        UserError: if they are not, with the settings that make them so.
+    """
+    have, wanted = config.data.preprocess, encoder.preprocess
+    if have is None:
+        return
+    asked = {
+        "data.preprocess.sampling.num_frames": (
+            have.sampling.num_frames,
+            wanted.sampling.num_frames,
+        ),
+        "data.preprocess.image_size": (have.image_size, wanted.image_size),
+        "data.preprocess.mean": (list(have.mean), list(wanted.mean)),
+        "data.preprocess.std": (list(have.std), list(wanted.std)),
+    }
+    differing = {key: right for key, (own, right) in asked.items() if own != right}
+    if differing:
+        words = " ".join(f"--set '{key}={right}'" for key, right in differing.items())
+        raise UserError(
+            f"model.init_from={encoder.source} reads other clips than this recipe makes; "
+            f"add {words}"
+        )
 
 
 def _accepted(name: str, inferred: dict[str, Any]) -> dict[str, Any]:
