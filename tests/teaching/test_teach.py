@@ -232,6 +232,20 @@ def test_an_attentive_model_is_taught_and_opened_again(folder, tmp_path):
     assert outputs["deciding_embedding"].shape == (1, 9216)
 
 
+def test_encoders_that_are_equally_good_answer_together(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("marey.teaching.teach.peopled", lambda *_: 0.0)
+    monkeypatch.setattr("marey.teaching.teach.PICTURES", ("motion", "frames"))
+    cache = FeatureCache(tmp_path / "cache")
+    taught = marey.teach(folder, tmp_path / "m", views=1, num_folds=3, cache=cache, device="cpu")
+    assert {row["encoder"] for row in taught.report["averaged"]} == {"motion", "frames"}
+    assert taught.report["encoder"] == "frames+motion"
+    assert "the mean of ridge regressions of" in (tmp_path / "m" / "report.html").read_text()
+    predictor = Predictor.load(tmp_path / "m", views=1)
+    assert tuple(predictor.model.vectors) == ("motion",)
+    for name, label in (("slide/0.mp4", "slide"), ("stand/1.mp4", "stand")):
+        assert predictor(folder / name).top(1)[0][0] == label
+
+
 def test_the_recipe_of_earlier_versions_teaches(folder, tmp_path, monkeypatch, capsys):
     called = {}
     monkeypatch.setattr(

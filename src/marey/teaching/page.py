@@ -58,7 +58,7 @@ def decided_by(report: dict[str, Any]) -> str:
     """Return what decides the answer, in one sentence."""
     if report["kind"] not in ("ridge", "logistic"):
         return f"The answer is that of {report['method']} ('{report['encoder']}')."
-    if len(report["averaged"]) > 1:
+    if len(report.get("averaged", [])) > 1:
         return (
             f"The answer is a linear map of the frozen encoder '{report['encoder']}': the mean of "
             f"ridge regressions of {members_of(report)}, which are equally good within one "
