@@ -26,6 +26,7 @@ from marey.evaluation.classification import (
 )
 from marey.evaluation.evaluate import evaluate
 from marey.evaluation.report import compare_predictions, load_predictions, write_report
+from marey.evaluation.video_strip import STRIP_FRAMES
 from marey.inference.answers import AnswerOptions, answer_videos
 from marey.inference.predictor import Predictor
 from marey.models import create_model
@@ -122,6 +123,26 @@ def test_the_report_has_every_number_and_saved_answers_give_it_again(
         rows = list(csv.DictReader(stream))
     assert sum(int(row[name]) for row in rows for name in ("bright", "dark")) == 6
     assert json.loads((tmp_path / "report.json").read_text())["top1"] == report["top1"]
+
+
+def test_the_page_shows_the_wrong_videos_the_most_confident_first(
+    videos: Path, model: Path, tmp_path: Path
+) -> None:
+    report, answers = evaluate(model, videos)
+    assert answers is not None
+    best = answers.probs.argmax(1).tolist()
+    answers = replace(answers, labels=[1 - best[0], 1 - best[1], *best[2:]])
+    report |= report_of(answers)
+    write_report(tmp_path / "a", report, answers, root=videos)
+    text = (tmp_path / "a" / "report.html").read_text()
+    assert "66.7% of 6 videos are answered rightly" in text
+    assert text.count("data:image/jpeg") == 2 * STRIP_FRAMES
+    first, second = sorted((0, 1), key=lambda row: -float(answers.probs[row].max()))
+    assert text.index(answers.videos[first]) < text.index(answers.videos[second])
+    assert answers.videos[2] not in text
+
+    write_report(tmp_path / "b", report, answers)
+    assert "data:image" not in (tmp_path / "b" / "report.html").read_text()
 
 
 def test_an_unreadable_video_is_counted_and_named(

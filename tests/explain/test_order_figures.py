@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marey.errors import UserError
-from marey.explain.order_figures import draw_order
+from marey.explain.order_figures import draw_order, legend
 from marey.losses.order import order_signs
 
 pytest.importorskip("matplotlib")
@@ -46,3 +46,9 @@ def test_shapes_that_do_not_belong_together_are_named(tmp_path):
         draw_order(
             torch.zeros(3, 3, 8, 8), torch.tensor([1, 0]), torch.zeros(3, 3), tmp_path / "order.png"
         )
+
+
+def test_the_legend_says_what_the_colours_mean():
+    assert "green" in legend(known=False)
+    assert "true order" not in legend(known=False)
+    assert "numbered in their true order" in legend(known=True)

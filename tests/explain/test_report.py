@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from marey.errors import UserError
-from marey.explain.report import bars, explain_video, matrix
+from marey.explain.report import (
+    background_share,
+    bars,
+    caution,
+    explain_video,
+    geometry_of_source,
+    matrix,
+    title_of,
+)
 from marey.inference.load import load_clip_predictor
+from marey.persons.nanodet import NanoDetPersons
+from marey.transforms.preprocess import Preprocess
+from marey.video.clip import Clip
 
 
 def test_bars_grow_with_their_values_and_negative_ones_are_red() -> None:
@@ -63,3 +76,40 @@ def test_another_label_is_explained_on_request_and_unknown_ones_are_named(
         explain_video(predictor, day_and_night, tmp_path / "a", label="dusk")
     with pytest.raises(UserError, match="unknown map 'gradcam'"):
         explain_video(predictor, day_and_night, tmp_path / "b", kind="gradcam")
+
+
+def test_why_is_not_asked_of_an_answer_that_was_not_given() -> None:
+    assert title_of("run", 0.62) == "Why “run”?"
+    assert title_of("run", 0.004) == "What speaks for “run” (below 1%)?"
+
+
+def test_frames_are_shown_in_the_model_s_crop_at_the_size_of_the_source() -> None:
+    preprocess = Preprocess(short_side=128, image_size=112)
+    large = Clip(
+        frames=torch.zeros(2, 3, 480, 640, dtype=torch.uint8),
+        frame_indices=(0, 1),
+        frame_seconds=(0.0, 0.1),
+        fps=10,
+        path="x",
+    )
+    shown = geometry_of_source(preprocess, large)
+    assert (shown.short_side, shown.image_size) == (480, 420)
+    small = replace(large, frames=large.frames[..., :90, :100])
+    assert geometry_of_source(preprocess, small) == preprocess
+
+
+def test_a_map_that_glows_beside_the_people_is_cautioned_against(draw) -> None:
+    frames = torch.stack([draw([(250, 60, 280)], size=(360, 640))] * 2)
+    relevance = torch.zeros(2, 9, 16)
+    relevance[:, :, 0] = 1.0  # the left edge
+    beside = background_share(relevance, frames)
+    assert beside == pytest.approx(1.0)
+    assert caution(beside) is not None
+    boxes, _ = NanoDetPersons()(frames[0], "", 0.0)
+    x, y = ((boxes[0, :2] + boxes[0, 2:]) / 2).tolist()
+    within = torch.zeros(2, 9, 16)
+    within[:, int(y * 9), int(x * 16)] = 1.0
+    on = background_share(within, frames)
+    assert on == pytest.approx(0.0)
+    assert caution(on) is None
+    assert background_share(relevance, torch.zeros_like(frames)) is None

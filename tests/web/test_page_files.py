@@ -4,6 +4,7 @@ in a request is ever opened."""
 from __future__ import annotations
 
 import http.server
+import io
 import shutil
 import threading
 from collections.abc import Iterator
@@ -179,3 +180,21 @@ def test_a_report_that_is_none_is_named_at_the_start(make_client, tmp_path: Path
         make_client(reports=[tmp_path / "gone.html"])
     with pytest.raises(UserError, match="is no HTML page"):
         make_client(reports=["/etc/passwd"])
+
+
+def test_pictures_of_a_server_with_blur_show_nobody(
+    make_client, follow, walkers: Path, tmp_path: Path
+) -> None:
+    from PIL import Image, ImageChops
+
+    pictures = []
+    for blur in (None, "persons"):
+        client = make_client(blur=blur)
+        state = follow(client, "answer", walkers.read_bytes())
+        name = state["merged"]["frames"][0]["file"]
+        picture = client.get(f"/api/jobs/{state['id']}/files/{name}").content
+        pictures.append(Image.open(io.BytesIO(picture)).convert("L"))
+    changed = ImageChops.difference(*pictures).point(lambda value: 255 * (value > 40))
+    assert changed.getbbox() is not None
+    with pytest.raises(UserError, match="kind of blur"):
+        make_client(blur="hats")

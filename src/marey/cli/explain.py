@@ -82,6 +82,8 @@ def explain(
             "is better)"
         )
         print(f"  {facts['verdict']}")
+        if facts["caution"]:
+            print(f"  {facts['caution']}")
     say(f"wrote {out / 'index.html'}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from marey.cli.options import Device
+from marey.cli.options import Blur, Device
 from marey.cli.output import say
 
 
@@ -68,6 +68,7 @@ def serve(
             "already."
         ),
     ] = None,
+    blur: Blur = None,
     device: Device = "auto",
 ) -> None:
     """Serve the web page and the HTTP API (POST /api/predict, documented at /docs)."""
@@ -101,6 +102,7 @@ def serve(
         token=token,
         allowed_hosts=[*hosts_of(host), *(allowed_host or [])],
         reports=report or [],
+        blur=blur,
         device=device,
     )
     signal.signal(

@@ -11,6 +11,7 @@ import typer
 
 from marey.cli.options import (
     BatchSize,
+    Blur,
     Dataset,
     Device,
     Json,
@@ -173,6 +174,7 @@ def evaluate(
     batch_size: BatchSize = 8,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
     device: Device = "auto",
+    blur: Blur = None,
     seed: Annotated[
         int, typer.Option(help="Seed of what the task draws, for example shuffled frames.")
     ] = 0,
@@ -188,6 +190,7 @@ def evaluate(
     from marey.evaluation.evaluate import checkpoint_of
     from marey.evaluation.evaluate import evaluate as run_evaluation
     from marey.evaluation.report import FOLDER, load_predictions, write_report
+    from marey.persons.blur import load_blur
 
     if predictions:
         answers = load_predictions(model)
@@ -233,16 +236,24 @@ def evaluate(
         out if out is not None else Path(model) / FOLDER if is_run and not predictions else None
     )
     if folder is not None:
-        write_report(folder, report, answers)
+        root = None if data is None else folder_of(data)
+        write_report(folder, report, answers, root=root, blur=load_blur(blur))
         say(
             f"wrote {folder}/report.json"
-            + (", predictions.jsonl, confusion.csv" if answers is not None else "")
+            + (", report.html, predictions.jsonl, confusion.csv" if answers is not None else "")
         )
     _say_report(report)
     if json:
         print_json(report)
     if report.get("num_unreadable"):
         raise typer.Exit(1)
+
+
+def folder_of(data: str) -> Path:
+    """Return the folder that names of videos in a report are relative to: the data, or that of its
+    list."""
+    path = Path(data)
+    return path.parent if path.is_file() else path
 
 
 def _with_progress(run: Any, model: str, data: str, options: Any) -> Any:

@@ -1,5 +1,5 @@
-"""The files of an evaluation: report.json, predictions.jsonl, per_class.csv, confusion.csv and
-confusion.png."""
+"""The files of an evaluation: report.html, report.json, predictions.jsonl, per_class.csv,
+confusion.csv and confusion.png."""
 
 from __future__ import annotations
 
@@ -12,17 +12,31 @@ import torch
 
 from marey.errors import UserError
 from marey.evaluation.classification import Predictions
+from marey.evaluation.page import page
 from marey.files import DAMAGE, finite, write_csv, write_json, write_text
 from marey.metrics.comparison import compare
+from marey.persons.blur import Blur
 
 PREDICTIONS = "predictions.jsonl"
 FOLDER = "evaluation"
 """Folder below a run that `marey evaluate RUN` writes and `marey compare` reads."""
 
 
-def write_report(folder: Path, report: dict[str, Any], answers: Predictions | None) -> None:
-    """Write the report and, for classifiers, the answers behind it; files of an earlier evaluation
-    are replaced."""
+def write_report(
+    folder: Path,
+    report: dict[str, Any],
+    answers: Predictions | None,
+    *,
+    root: Path | None = None,
+    blur: Blur | None = None,
+) -> None:
+    """Write the report and, for classifiers, the answers behind it and a page; files of an earlier
+    evaluation are replaced.
+
+    Args:
+        root: folder of the videos, for the pictures of the page; None: it has none.
+        blur: makes people unrecognisable in them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if answers is not None:
         save_predictions(folder / PREDICTIONS, answers)
@@ -36,6 +50,7 @@ def write_report(folder: Path, report: dict[str, Any], answers: Predictions | No
             ],
         )
         draw_confusion(folder / "confusion.png", classes, counts)
+        write_text(folder / "report.html", page(report, answers, root, blur))
     write_json(folder / "report.json", finite(report), indent=1)
 
 

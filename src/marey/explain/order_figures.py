@@ -54,7 +54,7 @@ def draw_order(
     import_extra("matplotlib", "plots", "drawing the order")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.2 * T + 3.6, 3.8), layout="constrained")
+    figure = Figure(figsize=(1.2 * T + 3.6, 4.2), layout="constrained")
     left, right = cast(Any, figure.subfigures(1, 2, width_ratios=(3.6, 1.2 * T)))
     draw_matrix(left.subplots(), path, weights)
     score = (
@@ -67,10 +67,26 @@ def draw_order(
     given = list(range(T))
     for axes, name, positions in ((rows[0], "given", given), (rows[1], "corrected", path.tolist())):
         draw_strip(axes, frames, positions, name, order)
+    figure.supxlabel(legend(known=order is not None), fontsize=8)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     return out
+
+
+def legend(*, known: bool) -> str:
+    """Return what the colours and numbers of the figure mean.
+
+    Args:
+        known: the true order is known, and the frames bear their numbers in it.
+    """
+    text = (
+        "Matrix: green, the model puts the frame of the row (t) before that of the column (t'); "
+        "red, after. Numbers and line: the steps of the order it found."
+    )
+    if known:
+        text += "\nFrames: numbered in their true order; red, earlier than the one before it."
+    return text
 
 
 def draw_matrix(axis: Any, path: Tensor, weights: Tensor) -> None:

@@ -23,7 +23,7 @@ from marey.errors import unknown_name
 from marey.explain.checks import RANDOM_MAPS, MapChecks, shuffled_weights
 from marey.explain.faithfulness import Faithfulness
 from marey.explain.pose_checks import PARTS, check_window_map, with_parts
-from marey.explain.report import STYLE, bars, describe_checks, picture_tag, png
+from marey.explain.report import STYLE, bars, describe_checks, picture_tag, png, title_of
 from marey.files import write_bytes, write_json, write_text
 from marey.inference.annotate import enlarged
 from marey.inference.pose_windows import PoseClips, fuse
@@ -460,7 +460,7 @@ def _page(
     verdict = f"<b class='{kind}'>{html.escape(facts['verdict'])}</b>"
     names = sorted(found.parts, key=lambda name: -found.parts[name])
     return _document(
-        f"Why “{found.label}”?",
+        title_of(found.label, found.probability),
         f"""<p>{html.escape(facts["model"])} says of {html.escape(Path(facts["video"]).name)}:
 <b>{html.escape(prediction.headline)}</b>. Below: what the probability of
 “{html.escape(found.label)}” ({found.probability:.0%}) depends on. Parts and moments are left out

@@ -6,8 +6,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from marey.explain.gradients import METHODS, gradient_relevance
 from marey.files import write_bytes, write_json, write_text
 from marey.inference.predictor import Predictor
 from marey.persons.blur import Blur
+from marey.persons.nanodet import NanoDetPersons
+from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
 from marey.video.decode import open_video
 from marey.video.draw import clock, contact_sheet
@@ -40,6 +43,13 @@ STYLE = """body{font-family:system-ui,sans-serif;max-width:1000px;margin:2em aut
 body{line-height:1.5} img{max-width:100%} table{border-collapse:collapse}
 td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}
 .good{color:#1e8449} .bad{color:#c0392b}"""
+
+MIN_ASKED = 0.05
+"""An answer below this probability was not given, and is not asked "why"."""
+SHOWN_SIDE = 720
+"""Short side of the frames shown at most, in pixels."""
+MOSTLY = 0.6
+"""Share of a map outside the people from which a caution is given."""
 
 BLUE, RED, INK = "#2e86c1", "#c0392b", "#333"
 
@@ -174,8 +184,10 @@ def explain_video(
     found = explain(predictor, clip, **options)
     out.mkdir(parents=True, exist_ok=True)
     shown = clip.frames if blur is None else blur.pictures(clip.frames)
-    seen = predictor.preprocess.geometry(shown, 1)[0]
+    larger = geometry_of_source(predictor.preprocess, clip)
+    seen = larger.geometry(shown, 1)[0]
     tinted = lay_over(seen, found.relevance)
+    background = background_share(found.relevance, larger.geometry(clip.frames, 1)[0])
     times = [clock(seconds) for seconds in clip.frame_seconds]
     sheets = {
         "frames.png": contact_sheet(seen, times),
@@ -196,6 +208,8 @@ def explain_video(
         "faithfulness": found.scores,
         "checks": found.checks.to_dict(),
         "shows_what_decides": found.decides,
+        "background_share": None if background is None else round(background, 4),
+        "caution": caution(background),
         "verdict": describe_checks(found.checks, found.decides),
     }
     write_json(out / "explanation.json", facts, indent=1)
@@ -217,12 +231,12 @@ def _page(
         )
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Why {html.escape(found.label)}?</title><style>{STYLE}</style>
-<h1>Why “{html.escape(found.label)}”?</h1>
+<title>{html.escape(title_of(found.label, found.probability))}</title><style>{STYLE}</style>
+<h1>{html.escape(title_of(found.label, found.probability))}</h1>
 <p>{html.escape(facts["model"])} gave {html.escape(found.label)} a probability of {found.probability:.0%} for
 {html.escape(Path(facts["video"]).name)}.</p>
 <h2>Attention map ({html.escape(found.kind.replace("_", " "))})</h2>
-<p>Warm and coloured: high relevance. One scale for all frames.</p>{picture_tag(sheets["attention.png"], "attention")}
+<p>Warm and coloured: high relevance. One scale for all frames.</p>{_warning(facts["caution"])}{picture_tag(sheets["attention.png"], "attention")}
 <h2>Faithfulness of the map</h2>
 <table><tr><th></th><th>this map</th><th>random maps</th><th>better is</th></tr>
 <tr><td>deletion (marked patches blurred first)</td><td>{scores["deletion"]:.3f}</td>
@@ -233,6 +247,66 @@ def _page(
 <h2>Importance of the frames</h2><p>By how much the probability falls when a frame is replaced by its neighbour.</p>
 {bars(found.importance.tolist(), times)}{temporal}
 <h2>The frames</h2>{picture_tag(sheets["frames.png"], "frames")}</html>"""
+
+
+def title_of(label: str, probability: float) -> str:
+    """Return the title of an explanation: "why" is not asked of an answer that was not given.
+
+    >>> title_of("run", 0.62), title_of("run", 0.004)
+    ('Why “run”?', 'What speaks for “run” (below 1%)?')
+    """
+    if probability >= MIN_ASKED:
+        return f"Why “{label}”?"
+    shown = "below 1%" if probability < 0.01 else f"{probability:.0%}"
+    return f"What speaks for “{label}” ({shown})?"
+
+
+def geometry_of_source(preprocess: Preprocess, clip: Clip) -> Preprocess:
+    """Return a preprocessing with the same crop at the source's size, as far as its short side is
+    at most `SHOWN_SIDE`: what the model saw, large enough for people to see what is on it."""
+    side = min(SHOWN_SIDE, *clip.frames.shape[-2:])
+    larger = max(1.0, side / preprocess.short_side)
+    return replace(
+        preprocess,
+        short_side=math.ceil(preprocess.short_side * larger),
+        image_size=round(preprocess.image_size * larger),
+    )
+
+
+def background_share(relevance: Tensor, frames: Tensor) -> float | None:
+    """Return which share of a map lies outside everybody's box; None where nobody is found.
+
+    Args:
+        relevance: (T, h, w), not negative.
+        frames: uint8, (T, 3, S, S), of the same crop.
+    """
+    finder = NanoDetPersons()
+    inside = torch.zeros_like(relevance)
+    found = False
+    h, w = relevance.shape[-2:]
+    for number, frame in enumerate(frames):
+        for x1, y1, x2, y2 in finder(frame, "", 0.0)[0].tolist():
+            found = True
+            top, left = math.floor(y1 * h), math.floor(x1 * w)
+            inside[number, top : math.ceil(y2 * h), left : math.ceil(x2 * w)] = 1
+    total = float(relevance.sum())
+    if not found or total <= 0:
+        return None
+    return 1 - float((relevance * inside).sum()) / total
+
+
+def caution(background: float | None) -> str | None:
+    """Return what to say where a map lies mostly outside the people."""
+    if background is None or background < MOSTLY:
+        return None
+    return (
+        f"Caution: {background:.0%} of the map lies outside the people. The answer may rest on the "
+        "background; try the same action in another place."
+    )
+
+
+def _warning(text: str | None) -> str:
+    return "" if text is None else f"<p><b class='bad'>{html.escape(text)}</b></p>"
 
 
 def describe_checks(

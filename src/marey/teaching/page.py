@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from typing import Any
 
-from torchvision.io import encode_jpeg
-
 from marey.datasets.index import DatasetIndex
-from marey.errors import VideoError
+from marey.evaluation.video_strip import video_strip
 from marey.metrics.trust import describe_trust
 from marey.metrics.trust_card import trust_table
-from marey.transforms.functional import resize_short_side
-from marey.video.decode import open_video
-
-SHEET_FRAMES = 4
-SHEET_SIDE = 120
-"""Short side of a picture of a contact sheet, in pixels."""
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -200,18 +191,8 @@ def _error(entry: dict[str, Any], index: DatasetIndex) -> str:
     sample = index.samples[entry["row"]]
     pictures = ""
     if sample.row is None:
-        try:
-            with open_video(sample.path) as reader:
-                first, stop = reader.frame_range(sample.start_seconds, sample.end_seconds)
-                step = (stop - first) / SHEET_FRAMES
-                wanted = sorted({first + int((k + 0.5) * step) for k in range(SHEET_FRAMES)})
-                frames = resize_short_side(
-                    reader.frames_at(wanted, held=SHEET_FRAMES).frames, SHEET_SIDE
-                )
-            for frame in frames:
-                data = base64.b64encode(bytes(encode_jpeg(frame).tolist())).decode()
-                pictures += f"<img alt='' src='data:image/jpeg;base64,{data}'>"
-        except VideoError as error:
-            pictures = html.escape(str(error))
+        pictures = video_strip(
+            sample.path, start_seconds=sample.start_seconds, end_seconds=sample.end_seconds
+        )
     caption = f"{entry['video']}: '{entry['label']}' was answered '{entry['answer']}'"
     return f"<figure>{pictures}<figcaption>{html.escape(caption)}</figcaption></figure>"

@@ -13,6 +13,7 @@ from torch import Tensor
 from marey.errors import UserError
 from marey.explain.attention import explain_clip, lay_over
 from marey.explain.poses import drawn_moments, explain_poses
+from marey.explain.report import background_share, caution
 from marey.inference.annotate import draw_persons, poses_at
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.detector import Detections, Detector
@@ -21,6 +22,7 @@ from marey.inference.prediction import NO_PERSON, Prediction
 from marey.inference.predictor import Predictor
 from marey.inference.timeline import Segment, pose_timeline, timeline
 from marey.labels.embed import readable
+from marey.persons.blur import Blur
 from marey.persons.pose_tracks import PoseTracks
 from marey.video.decode import open_video
 from marey.web.inspection import Facts
@@ -160,12 +162,13 @@ def _seen_frames(task: Task, predictor: Predictor, prediction: Prediction) -> di
         short_side=math.ceil(preprocess.short_side * larger),
         image_size=round(preprocess.image_size * larger),
     )
-    frames = shown.geometry(clip.frames, 1)[0]
+    frames = shown.geometry(task.blurred(clip.frames), 1)[0]
     try:
         relevance, _ = explain_clip(predictor, clip.frames)
         maps: Tensor | None = lay_over(frames, relevance)
+        glow = caution(background_share(relevance, shown.geometry(clip.frames, 1)[0]))
     except UserError:
-        maps = None
+        maps, glow = None, None
     written = []
     for number, seconds in enumerate(clip.frame_seconds):
         names = {"file": write_picture(frames[number], task.folder / f"frame-{number}.jpg")}
@@ -178,7 +181,7 @@ def _seen_frames(task: Task, predictor: Predictor, prediction: Prediction) -> di
         if maps is not None
         else "This model has no attention to show."
     )
-    return {"frames": written, "looked": looked}
+    return {"frames": written, "looked": f"{looked} {glow}" if glow else looked}
 
 
 # ---- models of poses ----
@@ -191,7 +194,7 @@ def _posed_frames(task: Task, found: PoseTracks, prediction: Prediction) -> list
         count = min(POSE_FRAMES, reader.num_frames)
         wanted = [int((place + 0.5) * reader.num_frames / count) for place in range(count)]
         clip = reader.frames_at(wanted)
-    frames = shrink(clip.frames, SHOWN_SIDE)
+    frames = shrink(task.blurred(clip.frames), SHOWN_SIDE)
     decided = {person.track for person in prediction.persons[:1]}
     written: list[dict[str, Any]] = []
     for number, seconds in enumerate(clip.frame_seconds):
@@ -224,7 +227,9 @@ def _decided(
     )
     if explanation is None:
         return None
-    times, pictures = drawn_moments(task.upload, found, explanation, predictor.sampling.fps)
+    kind = task.request.get("blur")
+    blur = None if kind is None else Blur(kind)
+    times, pictures = drawn_moments(task.upload, found, explanation, predictor.sampling.fps, blur)
     parts = sorted(explanation.parts.items(), key=lambda pair: -pair[1])
     return {
         "label": readable(explanation.label),

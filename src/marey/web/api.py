@@ -37,6 +37,8 @@ class Service:
     """Folder of the server's files."""
     views: int
     device: str
+    blur: str | None = None
+    """What is made unrecognisable in pictures: "faces", "persons", or nothing."""
     reports: tuple[Report, ...] = ()
     """Pages about the models."""
 
@@ -107,6 +109,7 @@ class Service:
             "model_name": model,
             "views": self.views,
             "device": self.device,
+            "blur": self.blur,
             "folder": str(folder),
             "options": options,
             "limits": self.limits.to_dict(),

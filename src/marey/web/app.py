@@ -20,7 +20,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from marey.errors import UserError, import_extra
+from marey.errors import UserError, import_extra, unknown_name
 from marey.web.access import TokenCheck
 from marey.web.api import Service, add_api
 from marey.web.guard import OVERHEAD_BYTES, SMALL_BYTES, Guard
@@ -33,6 +33,8 @@ from marey.web.storage import make_root, new_folder
 from marey.web.worker_process import WorkerProcess
 
 STATIC = Path(__file__).with_name("static")
+BLUR_KINDS = ("faces", "persons")
+"""As in `persons.blur`, which loads torch."""
 TEACH_NICE = 10
 """Teaching steps back behind answers."""
 
@@ -46,6 +48,7 @@ def create_app(
     token: str | None = None,
     allowed_hosts: Sequence[str] = (),
     reports: Sequence[str | Path] = (),
+    blur: str | None = None,
     views: int = 3,
     device: str = "cpu",
     worker: type[WorkerProcess] = WorkerProcess,
@@ -62,18 +65,22 @@ def create_app(
             ones.
         reports: HTML pages about the models that visitors may open; `report.html` in the folder of
             a model is one without being named.
+        blur: "faces" or "persons" are made unrecognisable in every picture the server makes; None:
+            nothing is.
         views: temporal views per video.
         device: where models run.
         worker: what works on a request.
 
     Raises:
-        UserError: if the extra "web" is not installed, a host or a name is none, or the token is
-            too short, or a report cannot be read.
+        UserError: if the extra "web" is not installed, a host, a name or a kind of blur is none,
+            the token is too short, or a report cannot be read.
     """
     fastapi_offline = import_extra("fastapi_offline", "web", "the server")
     import_extra("multipart", "web", "taking uploads")
 
     limits = limits or Limits()
+    if blur is not None and blur not in BLUR_KINDS:
+        raise unknown_name("kind of blur", blur, BLUR_KINDS)
     offers = parse_offers(models)
     pages = tuple(find_reports(offers, reports))
     hosts = [*LOOPBACK, *checked_hosts(allowed_hosts)]
@@ -88,6 +95,7 @@ def create_app(
         views=views,
         device=device,
         reports=pages,
+        blur=blur,
     )
 
     @contextlib.asynccontextmanager

@@ -3,7 +3,6 @@ equal views."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,15 +65,14 @@ def answer_changed(task: Task) -> dict[str, Any]:
         finally:
             path.unlink(missing_ok=True)
         label, probability = prediction.top(1)[0]
+        middle = task.blurred(changed[len(changed) // 2][None])[0]
         nobody = prediction.class_names == (NO_PERSON,)
         unknown = bool(prediction.trust.get("unknown")) and not nobody
         return {
             "label": "nobody found" if nobody else readable(label),
             "unknown": unknown,
             "probability": round(probability, 4),
-            "picture": write_picture(
-                changed[len(changed) // 2], Path(task.folder) / f"changed-{name}.jpg"
-            ),
+            "picture": write_picture(middle, task.folder / f"changed-{name}.jpg"),
         }
 
     total = 1 + len(CHANGES)

@@ -33,7 +33,7 @@ def play_order(task: Task) -> dict[str, Any]:
     found = order_video(
         checkpoint, task.upload, shuffle=int(task.options.get("seed", 0)), method="sort"
     )
-    frames = shrink(found.frames, SIDE)
+    frames = shrink(task.blurred(found.frames), SIDE)
     places = found.order.tolist()
     pictures = [
         {

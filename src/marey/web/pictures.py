@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from marey.errors import VideoError
+from marey.persons.blur import Blur
 from marey.transforms.functional import resize_short_side
 from marey.video.decode import VideoReader, open_video
 from marey.video.draw import to_image
@@ -56,8 +58,13 @@ def write_preview(task: Task) -> dict[str, Any]:
 def _preview_frames(task: Task, reader: VideoReader, step: int) -> Iterator[Tensor]:
     total = -(-reader.num_frames // step)
     done = 0
+    blur = None if task.request.get("blur") is None else Blur(task.request["blur"])
     with contextlib.suppress(VideoError):  # a damaged file: what was read so far is shown
         for clip in reader.iterate(step=step, chunk=16):
             done += clip.num_frames
             task.stage("preparing the preview", done, total)
-            yield shrink(clip.frames, PREVIEW_SIDE)
+            frames = clip.frames
+            if blur is not None:
+                pairs = zip(frames, clip.frame_seconds, strict=True)
+                frames = torch.stack([blur(frame, seconds) for frame, seconds in pairs])
+            yield shrink(frames, PREVIEW_SIDE)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from marey.errors import UserError
+from marey.persons.blur import Blur
 from marey.web.inspection import Facts, inspect_video
 from marey.web.limits import Limits
 from marey.web.models import Answerer, ModelShelf
@@ -47,6 +50,12 @@ class Task:
     def options(self) -> dict[str, Any]:
         """What the visitor chose."""
         return self.request.get("options", {})
+
+    def blurred(self, frames: Tensor) -> Tensor:
+        """Return frames (T, 3, H, W) for pictures: with faces or persons made unrecognisable, where
+        the server is set so."""
+        kind = self.request.get("blur")
+        return frames if kind is None else Blur(kind).pictures(frames)
 
     def stage(self, name: str, done: int = 0, total: int = 0) -> None:
         """Say what is being done; ends the work if it is no longer wanted."""
