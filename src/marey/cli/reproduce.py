@@ -16,7 +16,10 @@ from marey.cli.options import Device, Json
 def reproduce(
     name: Annotated[
         str,
-        typer.Argument(help="Study: direcformer, gat, sevitar, hmdb-study, action-transformer."),
+        typer.Argument(
+            help="Study: direcformer, gat, sevitar, sevitar-decided, hmdb-study, "
+            "action-transformer."
+        ),
     ],
     out: Annotated[
         Path,

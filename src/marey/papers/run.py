@@ -22,7 +22,14 @@ from typing import Any
 
 from marey.errors import UserError, unknown_name
 from marey.files import write_json
-from marey.papers import action_transformer, direcformer, gat, hmdb_study, sevitar
+from marey.papers import (
+    action_transformer,
+    direcformer,
+    gat,
+    hmdb_study,
+    sevitar,
+    sevitar_decided,
+)
 from marey.papers.cells import Cell, ReproduceOptions, result_path
 from marey.papers.tables import Result, show, write_tables
 
@@ -30,6 +37,7 @@ STUDIES: dict[str, ModuleType] = {
     "direcformer": direcformer,
     "gat": gat,
     "sevitar": sevitar,
+    "sevitar_decided": sevitar_decided,
     "hmdb_study": hmdb_study,
     "action_transformer": action_transformer,
 }

@@ -1,0 +1,347 @@
+"""`marey reproduce sevitar-decided`: does SeViTAR's semantic head help?
+
+Heads alone, on the stored features of one frozen backbone a data set: a linear layer, an MLP of
+SeViTAR's size, the same network without the label loss, and SeViTAR's head with meaning, random and
+permuted vectors, joint and staged. The rows, the contrasts and the rule are in
+`sevitar_decided.toml`; the verdicts are written beside the tables, as `<out>.json`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from marey.errors import UserError
+from marey.files import read_json, write_json
+from marey.labels.embed import embed_labels
+from marey.metrics.equivalence import (
+    CrossedDifference,
+    crossed_difference,
+    margin_from_power,
+    verdict,
+)
+from marey.metrics.intervals import proportion_interval
+from marey.papers.cells import (
+    Cell,
+    ReproduceOptions,
+    cells_of,
+    read_tables,
+    result_path,
+    rows_of,
+)
+from marey.papers.sevitar_heads import (
+    BATCH_SIZE,
+    HIDDEN,
+    SETTINGS,
+    HeadRow,
+    Problem,
+    Setting,
+    apply_heads,
+    parameters_of,
+    row_vectors,
+    train_heads,
+)
+from marey.papers.sevitar_mini import label_vectors
+from marey.papers.sevitar_sets import SET_NAMES, HeadSet, Split, open_head_set
+from marey.papers.tables import Result
+
+TABLES = read_tables("sevitar_decided")
+ROWS = {row.name: row for row in rows_of(TABLES, "rows", HeadRow)}
+PLAN: dict[str, Any] = TABLES["plan"]
+STEPS = {"mocap": 500, "ut_interaction": 150, "surv_fight": 150}
+"""Steps of 32 videos."""
+WORDS = Path(__file__).with_name("sevitar_words.vec")
+"""GloVe vectors (Pennington et al., 2014; 6B tokens, 50 values; public domain) of the words in the
+names of the classes. Sent2Vec, too, averages vectors of words (and of word pairs)."""
+
+
+def check_data(options: ReproduceOptions) -> None:
+    """Raise a `UserError` if the real videos are not there."""
+    if options.scale == "full":
+        raise UserError("sevitar-decided has no full scale: it compares heads on stored features")
+    for name in set_names(options)[1:]:
+        if not (Path(str(options.data)) / name).is_dir():
+            raise UserError(f"{options.data}: expected the folder {name} in it")
+
+
+def set_names(options: ReproduceOptions) -> tuple[str, ...]:
+    """Return the data sets of a run: mocap, and the real ones where `--data` names their folder."""
+    return SET_NAMES if options.data is not None else SET_NAMES[:1]
+
+
+def cells(options: ReproduceOptions) -> list[Cell]:
+    """List every head on every set."""
+    found: list[Cell] = []
+    for name in set_names(options):
+        for row in ROWS.values():
+            found += cells_of(
+                options,
+                row,
+                functools.partial(run_head, name, row, options),
+                name=f"{name}: {row.name}",
+                table=name,
+                estimate_seconds=15.0 * row.times,
+                settings={"steps": STEPS[name] * row.times, "batch_size": BATCH_SIZE},
+            )
+    return found
+
+
+# ---- one cell -----------------------------------------------------------------------------------
+
+
+def run_head(name: str, row: HeadRow, options: ReproduceOptions, seed: int) -> dict[str, Any]:
+    """Train a head on every outer fold and score the test videos, in percent.
+
+    Returns:
+        "top1"; "confusable", the same on classes that look alike; "train_top1" and "train_loss",
+        which say whether the heads converged; the settings of each fold; "right", a 0 or 1 for
+        every test video in the order of the data.
+    """
+    heads = open_head_set(name, options.cache, options.data)
+    vectors = vectors_of(heads, row, options.cache, seed)
+    chosen = tuned_settings(heads, row, options.cache)
+    settings = [chosen[block] for block in heads.block_of]
+    folds = [
+        Fold(split, setting, seed) for split, setting in zip(heads.outer, settings, strict=True)
+    ]
+    logits, fitted = train_folds(heads, row, folds, vectors, STEPS[name])
+
+    tested = torch.cat([fold.split.test for fold in folds]).sort().values
+    answers = torch.full((len(heads.labels),), -1)
+    for fold, scores in zip(folds, logits, strict=True):
+        answers[fold.split.test] = scores[fold.split.test].argmax(1)
+    right = (answers == heads.labels)[tested]
+    found: dict[str, Any] = {"top1": 100 * float(right.double().mean())}
+    alike = heads.confusable()[tested]
+    if bool(alike.any()):
+        found["confusable"] = 100 * float(right[alike].double().mean())
+    return (
+        found
+        | fitted
+        | {
+            "parameters": float(
+                parameters_of(
+                    row.kind, folds_width(heads), len(heads.class_names), vectors.shape[1]
+                )
+            ),
+            "chosen": [setting._asdict() for setting in chosen],
+            "right": "".join("01"[value] for value in right.tolist()),
+        }
+    )
+
+
+class Fold(NamedTuple):
+    """One model: what it sees, how it is trained."""
+
+    split: Split
+    setting: Setting
+    seed: int
+
+
+def train_folds(
+    heads: HeadSet, row: HeadRow, folds: Sequence[Fold], vectors: Tensor, steps: int
+) -> tuple[Tensor, dict[str, float]]:
+    """Train one model a fold, all at once.
+
+    Returns:
+        logits of all videos by every model, (F, M, K), and the mean accuracy (percent) and
+        cross-entropy on the models' own training videos.
+    """
+    z = torch.stack([features_of(heads, fold.split) for fold in folds])
+    problem = Problem(
+        z=z,
+        labels=heads.labels,
+        train_rows=[fold.split.train for fold in folds],
+        num_classes=len(heads.class_names),
+        vectors=vectors.expand(len(folds), -1, -1),
+        settings=[fold.setting for fold in folds],
+        # Another seed for every fold, the same for every row.
+        seeds=[1000 * fold.seed + 10 * number for number, fold in enumerate(folds)],
+    )
+    weights = train_heads(row, problem, steps)
+    with torch.inference_mode():
+        logits = apply_heads(weights, z).logits
+    assert logits is not None
+    known = [
+        (scores[fold.split.train], heads.labels[fold.split.train])
+        for scores, fold in zip(logits, folds, strict=True)
+    ]
+    accuracy = [float((scores.argmax(1) == labels).double().mean()) for scores, labels in known]
+    loss = [float(F.cross_entropy(scores, labels)) for scores, labels in known]
+    return logits, {
+        "train_top1": 100 * sum(accuracy) / len(accuracy),
+        "train_loss": sum(loss) / len(loss),
+    }
+
+
+PROJECTED: dict[tuple[str, int], Tensor] = {}
+"""What `features_of` has computed in this process."""
+
+
+def features_of(heads: HeadSet, split: Split) -> Tensor:
+    """Return z of a split, (M, D), kept for the next cell."""
+    key = (heads.name, hash(tuple(split.train.tolist())))
+    if key not in PROJECTED:
+        PROJECTED[key] = heads.z(split.train)
+    return PROJECTED[key]
+
+
+def folds_width(heads: HeadSet) -> int:
+    """Return D."""
+    return features_of(heads, heads.outer[0]).shape[1]
+
+
+def vectors_of(heads: HeadSet, row: HeadRow, cache: Path, seed: int) -> Tensor:
+    """Return the label vectors of a row, (K, E)."""
+    meaning = label_vectors(heads.class_names, cache)
+    words = embed_labels(heads.class_names, WORDS).vectors if row.vectors == "words" else meaning
+    return row_vectors(row, meaning, words, seed)
+
+
+def tuned_settings(heads: HeadSet, row: HeadRow, cache: Path) -> list[Setting]:
+    """Return the setting of each block of outer folds, chosen once on videos that it does not test.
+
+    By accuracy, then by cross-entropy, of the inner folds' held-out videos.
+    """
+    path = cache / "tuned" / f"{heads.name}-{row.name}.json".replace(" ", "_")
+    if path.is_file():
+        return [Setting(**setting) for setting in json.loads(path.read_text(encoding="utf-8"))]
+    folds = [
+        Fold(split, setting, 0)
+        for splits in heads.inner
+        for setting in SETTINGS
+        for split in splits
+    ]
+    vectors = vectors_of(heads, row, cache, 0)
+    logits, _ = train_folds(heads, row, folds, vectors, STEPS[heads.name])
+    scores: list[tuple[float, float]] = []
+    for fold, answers in zip(folds, logits, strict=True):
+        asked, labels = answers[fold.split.test], heads.labels[fold.split.test]
+        right = float((asked.argmax(1) == labels).double().mean())
+        scores.append((right, -float(F.cross_entropy(asked, labels))))
+
+    found, start = [], 0
+    for splits in heads.inner:
+        count = len(splits)
+        means = []
+        for number in range(len(SETTINGS)):
+            part = scores[start + number * count : start + (number + 1) * count]
+            means.append(tuple(sum(values) / count for values in zip(*part, strict=True)))
+        found.append(SETTINGS[max(range(len(SETTINGS)), key=means.__getitem__)])
+        start += count * len(SETTINGS)
+    write_json(path, [setting._asdict() for setting in found])
+    return found
+
+
+# ---- verdicts -----------------------------------------------------------------------------------
+
+
+def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
+    """Write the verdicts beside the tables, as `<out>.json`; the "reading" that is there stays."""
+    path = out.with_suffix(".json")
+    old = read_json(path) if path.is_file() else {}
+    table = read_json(out / "table.json")
+    report: dict[str, Any] = {
+        "command": table["command"],
+        "date": table["date"],
+        "reading": old.get("reading", ""),
+        "plan": PLAN | {"hidden": HIDDEN, "steps": STEPS, "settings_tried": SETTINGS},
+        "sets": {},
+    }
+    for name in dict.fromkeys(result.table for result in results):
+        rows = [result for result in results if result.table == name and result.seeds_run]
+        if rows:
+            data = open_head_set(name, cache, data_of(table["command"]))
+            report["sets"][name] = set_report(out, name, rows, data)
+    write_json(path, report, indent=1)
+    return path
+
+
+def data_of(command: str) -> str | None:
+    """Return what `--data` names in a command."""
+    words = command.split()
+    return words[words.index("--data") + 1] if "--data" in words else None
+
+
+def set_report(out: Path, name: str, rows: Sequence[Result], heads: HeadSet) -> dict[str, Any]:
+    """Return accuracies with intervals and the contrasts of one set."""
+    tested = torch.cat([split.test for split in heads.outer]).sort().values
+    groups = [heads.groups[row] for row in tested.tolist()]
+    alike = heads.confusable()[tested]
+    right = {
+        result.name.partition(": ")[2]: answers_of(out, result.name, result.seeds_run)
+        for result in rows
+    }
+    margin = margin_from_power(len(tested), PLAN["discordant"])
+    contrasts = []
+    for contrast in TABLES["contrasts"]:
+        second, first = contrast["pair"]
+        if not {first, second} <= set(right):
+            continue
+        seeds = min(len(right[first]), len(right[second]))
+        gains = right[second][:seeds] - right[first][:seeds]
+        level = PLAN["primary_level"] if contrast.get("primary") else 0.95
+        found = crossed_difference(gains, groups)
+        entry = {
+            "contrast": contrast["name"],
+            "of": f"{second} - {first}",
+            "primary": bool(contrast.get("primary")),
+            **described(found, level),
+            "margin": round(100 * margin, 2),
+            "verdict": verdict(found, margin, level=level),
+            "discordant": round(100 * float((gains != 0).double().mean()), 2),
+        }
+        if bool(alike.any()):
+            members = [group for group, keep in zip(groups, alike.tolist(), strict=True) if keep]
+            part = crossed_difference(gains[:, alike], members)
+            entry["among_confusable_classes"] = described(part, 0.95)
+        contrasts.append(entry)
+    return {
+        **heads.about,
+        "test_videos": len(tested),
+        "groups": len(set(groups)),
+        "confusable_videos": int(alike.sum()),
+        "heads": {
+            head: {
+                "top1": round(100 * float(values.mean()), 2),
+                "over_seeds": round(100 * float(values.mean(1).std()), 2),
+                "interval": [
+                    round(100 * end, 2) for end in proportion_interval(values.mean(0), groups)
+                ],
+                **{
+                    key: round(result.mean(key) or 0.0, 3)
+                    for key in ("confusable", "train_top1", "train_loss", "parameters")
+                    if key in result.values
+                },
+            }
+            for (head, values), result in zip(right.items(), rows, strict=True)
+        },
+        "contrasts": contrasts,
+    }
+
+
+def described(found: CrossedDifference, level: float) -> dict[str, Any]:
+    """Return a difference in points as JSON types."""
+    return {
+        "difference": round(100 * found.mean, 2),
+        "interval": [round(100 * end, 2) for end in found.interval(level)],
+        "level": round(level, 4),
+        "interval_90": [round(100 * end, 2) for end in found.interval(0.90)],
+        "seeds": found.num_seeds,
+    }
+
+
+def answers_of(out: Path, name: str, seeds: Sequence[int]) -> Tensor:
+    """Return which test videos the cells of one row answer rightly, float64 (S, N)."""
+    rows = []
+    for seed in seeds:
+        stored = read_json(result_path(out, Cell(name, seed, dict, 0.0)))
+        rows.append([float(value) for value in stored["results"]["right"]])
+    return torch.tensor(rows, dtype=torch.double)

@@ -1,0 +1,351 @@
+"""The data sets of `marey reproduce sevitar-decided`: stored features and how they are split.
+
+mocap: renders of 23 classes. The backbone is a TimeSformer that is trained here by the class alone,
+on one half of the training clips; heads learn from the other half, whose features it has not seen.
+ut_interaction, surv_fight: the frozen ImageNet network of `marey teach` ("frames"), of which the
+heads read the principal components.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marey.checkpoints.encoders import bundled_frames, frames_preprocess
+from marey.datasets.index import DatasetIndex
+from marey.datasets.open import open_dataset
+from marey.datasets.pack import open_packed
+from marey.errors import UserError
+from marey.features.cache import FeatureCache, cache_key
+from marey.features.videos import encode_videos
+from marey.files import weights_digest
+from marey.models import create_model
+from marey.papers.direcformer_mini import convolve, mini_stem
+from marey.recipes.mini import SMALL_ARGUMENTS, mini_preprocess
+from marey.synthetic.dataset import RenderPlan, render_dataset
+from marey.synthetic.motion import REVERSALS
+from marey.teaching.folds import folds_of
+from marey.teaching.ridge import standardise
+from marey.training.initialise import widen_start
+from marey.transforms.preprocess import Preprocess
+
+MOCAP_CLIPS = 3200
+MOCAP_PLAN = RenderPlan(
+    size=112, fps=8.0, seed=23, splits=("train",) * 8 + ("val",) + ("test",) * 4
+)
+"""1970 clips to train on, 246 to tune on, 984 to test on; other renders than those that
+`marey-mini-rgb` was trained on."""
+BACKBONE_STEPS = 400
+BACKBONE_BATCH = 32
+WIDTH = 64
+"""D of the real videos: principal components of the training videos of a fold."""
+CONFUSABLE = {
+    "mocap": tuple(name for pair in REVERSALS.items() for name in pair),
+    "ut_interaction": ("kick", "punch", "push"),
+    "surv_fight": (),
+}
+"""Classes that look alike: a motion and the same played backwards; blows between two people. The
+paper's own example is "skiing" and "slalom skiing"."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a data set, int64."""
+
+    train: Tensor
+    test: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSet:
+    """One data set for heads."""
+
+    name: str
+    class_names: tuple[str, ...]
+    features: Tensor
+    """(M, Q), from a frozen backbone."""
+    labels: Tensor
+    """int64, (M,)."""
+    groups: tuple[str, ...]
+    """Scene, take or clip of each video."""
+    outer: tuple[Split, ...]
+    """Folds whose test videos are reported."""
+    inner: tuple[tuple[Split, ...], ...]
+    """For each block of outer folds, splits of videos that none of its folds tests."""
+    block_of: tuple[int, ...]
+    """Block of each outer fold."""
+    width: int | None
+    """Principal components that are read; None reads the features."""
+    about: dict[str, Any]
+    """What the result file says of the backbone."""
+
+    def z(self, train: Tensor) -> Tensor:
+        """Return float32 (M, D), standardised by the training rows alone.
+
+        With `width`, the principal components of the standardised training rows, at one scale: the
+        mean square of all of them is 1.
+        """
+        values = self.features.double()
+        if self.width is None:
+            mean, deviation = values[train].mean(0), values[train].std(0).clamp_min(1e-6)
+            return ((values - mean) / deviation).float()
+        standard = standardise(values[train], [values.shape[1]])
+        rows = standard(values[train])
+        width = min(self.width, len(train) - 1)
+        axes = torch.linalg.svd(rows, full_matrices=False).Vh[:width]
+        components = standard(values) @ axes.T
+        return (components / components[train].square().mean().sqrt()).float()
+
+    def confusable(self) -> Tensor:
+        """Return which videos show a class of `CONFUSABLE`, bool (M,)."""
+        names = CONFUSABLE.get(self.name, ())
+        numbers = [number for number, name in enumerate(self.class_names) if name in names]
+        return torch.isin(self.labels, torch.tensor(numbers, dtype=torch.int64))
+
+
+SET_NAMES = ("mocap", "ut_interaction", "surv_fight")
+
+
+@functools.lru_cache(maxsize=3)
+def open_head_set(name: str, cache: Path, data: str | None) -> HeadSet:
+    """Return a data set, its features computed now where they are not stored.
+
+    Args:
+        name: of `SET_NAMES`.
+        cache: where renders and their features lie.
+        data: folder that holds the real videos' folders.
+
+    Raises:
+        UserError: if the real videos are not there.
+    """
+    if name == "mocap":
+        return mocap_set(cache)
+    folder = Path(str(data)) / name
+    if data is None or not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give --data DIR that holds {name}/")
+    return video_set(open_dataset(folder), name)
+
+
+# ---- real videos --------------------------------------------------------------------------------
+
+
+def video_set(index: DatasetIndex, name: str) -> HeadSet:
+    """Return real videos by the features of `marey teach`, in folds that cut no group.
+
+    At most 20 groups are left out one by one, more in ten folds. Settings are tuned in four blocks
+    of outer folds, each by two folds of the videos that none of its outer folds tests.
+    """
+    encoded = encode_videos("frames", index, views=1)
+    if encoded.unreadable:
+        raise UserError(f"{len(encoded.unreadable)} videos of {index.root} cannot be read")
+    labels = [str(sample.label) for sample in encoded.index.samples]
+    groups = [str(sample.group) for sample in encoded.index.samples]
+    num_groups = len(set(groups))
+    folds = folds_of(labels, groups, num_groups if num_groups <= 20 else 10)
+    outer, inner, block_of = nested_folds(labels, groups, folds)
+    names = tuple(index.class_names)
+    return HeadSet(
+        name=name,
+        class_names=names,
+        features=encoded.features[:, 0],
+        labels=torch.tensor([names.index(label) for label in labels]),
+        groups=tuple(groups),
+        outer=outer,
+        inner=inner,
+        block_of=block_of,
+        width=WIDTH,
+        about={
+            "backbone": "EfficientNet-Lite0 of ImageNet, frozen: statistics over 8 frames of 160 "
+            f"pixels, {encoded.features.shape[2]} values; {WIDTH} principal components of the "
+            "training videos of a fold",
+            "folds": f"{len(outer)}, grouped: {num_groups} groups",
+            "videos": len(labels),
+        },
+    )
+
+
+def nested_folds(
+    labels: Sequence[str], groups: Sequence[str], folds: Tensor, blocks: int = 4
+) -> tuple[tuple[Split, ...], tuple[tuple[Split, ...], ...], tuple[int, ...]]:
+    """Return outer folds, the inner splits of each block of them, and the block of each."""
+    count = int(folds.max()) + 1
+    outer = tuple(
+        Split((folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0])
+        for fold in range(count)
+    )
+    block_of = tuple(fold * blocks // count for fold in range(count))
+    block_of_video = torch.tensor(block_of)[folds]
+    inner = []
+    for block in range(blocks):
+        rest = (block_of_video != block).nonzero()[:, 0]
+        chosen = rest.tolist()
+        halves = folds_of([labels[i] for i in chosen], [groups[i] for i in chosen], 2)
+        inner.append(tuple(Split(rest[halves != half], rest[halves == half]) for half in (0, 1)))
+    return outer, tuple(inner), block_of
+
+
+# ---- rendered motion capture --------------------------------------------------------------------
+
+
+def mocap_set(cache: Path) -> HeadSet:
+    """Return the 23 classes of rendered motion capture by a backbone that is trained here."""
+    root = render_dataset(cache / "mocap-23", MOCAP_CLIPS, MOCAP_PLAN, workers=0)
+    samples = open_dataset(root).samples[:MOCAP_CLIPS]
+    names = MOCAP_PLAN.class_names()
+    labels = torch.tensor([names.index(str(sample.label)) for sample in samples])
+    rows = {
+        split: torch.tensor([i for i, sample in enumerate(samples) if sample.split == split])
+        for split in ("train", "val", "test")
+    }
+    # Clips of a split take turns in class, so halves are cut within every class.
+    turn = torch.arange(len(rows["train"])) // len(names) % 2
+    below, above = rows["train"][turn == 0], rows["train"][turn == 1]
+
+    store = FeatureCache(cache / "features")
+    key = cache_key(
+        kind="z of sevitar-decided",
+        plan=repr(MOCAP_PLAN),
+        clips=MOCAP_CLIPS,
+        steps=BACKBONE_STEPS,
+        weights=weights_digest(mini_stem().trunk.state_dict()),
+    )
+
+    def make() -> dict[str, Tensor]:
+        features = stored_convolutions(store, root, samples)
+        model, curve = train_backbone(features, labels, below, len(names))
+        found = outputs_of(model, features)
+        return {"z": found["embedding"], "logits": found["logits"], "curve": curve}
+
+    made = store.get_or_make(key, make)
+    right = made["logits"].argmax(1) == labels
+    half = len(made["curve"]) // 2
+    return HeadSet(
+        name="mocap",
+        class_names=tuple(names),
+        features=made["z"],
+        labels=labels,
+        groups=tuple(str(i) for i in range(len(samples))),
+        outer=(Split(above, rows["test"]),),
+        inner=((Split(above, rows["val"]),),),
+        block_of=(0,),
+        width=None,
+        about={
+            "backbone": "TimeSformer, 2 blocks of width 128, class loss alone, on the frozen "
+            "convolutions of marey-mini-rgb (which learned class, order and label together)",
+            "steps": BACKBONE_STEPS,
+            "own_top1_on_test": 100 * float(right[rows["test"]].double().mean()),
+            "own_top1_on_its_training_clips": 100 * float(right[below].double().mean()),
+            "training_loss_second_half": float(made["curve"][half:].mean()),
+            "training_loss_last_tenth": float(made["curve"][-len(made["curve"]) // 10 :].mean()),
+            "clips": {"backbone": len(below), "heads": len(above)}
+            | {split: len(rows[split]) for split in ("val", "test")},
+        },
+    )
+
+
+def stored_convolutions(store: FeatureCache, root: Path, samples: Sequence[Any]) -> Tensor:
+    """Return float16 (M, T, patches, C) of renders by the convolutions of `marey-mini-rgb`."""
+    return stored_renders(
+        store,
+        root,
+        samples,
+        convolve,
+        mini_preprocess(),
+        weights_digest(mini_stem().trunk.state_dict()),
+    )
+
+
+def stored_renders(
+    store: FeatureCache,
+    root: Path,
+    samples: Sequence[Any],
+    encode: Callable[[Tensor], Tensor],
+    preprocess: Preprocess,
+    weights: str,
+) -> Tensor:
+    """Return what a frozen network makes of renders, float16 (M, ...), from the cache.
+
+    Args:
+        encode: clips (B, T, 3, H, W) to features (B, ...).
+        weights: digest of the network.
+    """
+
+    def make() -> dict[str, Tensor]:
+        packed, parts = open_packed(root), []
+        for start in range(0, len(samples), 32):
+            frames = [packed.frames(int(s.row or 0)) for s in samples[start : start + 32]]
+            parts.append(encode(torch.stack([preprocess.clip(clip)[0] for clip in frames])).half())
+        return {"features": torch.cat(parts)}
+
+    rows = [int(sample.row or 0) for sample in samples]
+    key = cache_key(
+        kind="renders", plan=repr(MOCAP_PLAN), rows=rows, preprocess=repr(preprocess), of=weights
+    )
+    return store.get_or_make(key, make)["features"]
+
+
+def train_backbone(
+    features: Tensor, labels: Tensor, rows: Tensor, num_classes: int
+) -> tuple[nn.Module, Tensor]:
+    """Train a TimeSformer by the class on stored features; returns it and its loss at each step."""
+    torch.manual_seed(0)
+    model = create_model(
+        "timesformer", num_classes=num_classes, num_frames=8, image_size=96, **SMALL_ARGUMENTS
+    )
+    widen_start(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith("patch_embed.trunk"))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, 1.5e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 1.5e-3, total_steps=BACKBONE_STEPS, pct_start=0.1
+    )
+    order = torch.Generator().manual_seed(0)
+    losses = []
+    model.train()
+    for _ in range(BACKBONE_STEPS):
+        chosen = rows[torch.randint(len(rows), (BACKBONE_BATCH,), generator=order)]
+        optimiser.zero_grad()
+        logits = model(features[chosen].float())["logits"]
+        loss = F.cross_entropy(logits, labels[chosen], label_smoothing=0.05)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.detach())
+    return model.eval(), torch.stack(losses)
+
+
+@torch.inference_mode()
+def outputs_of(model: nn.Module, features: Tensor) -> dict[str, Tensor]:
+    """Return "embedding" (M, D) and "logits" (M, K) of stored features."""
+    found = [model(part.float()) for part in features.split(64)]
+    return {name: torch.cat([part[name] for part in found]) for name in ("embedding", "logits")}
+
+
+def image_features(cache: Path, rows: Sequence[int]) -> Tensor:
+    """Return features (N, Q) of some renders by the image network of ImageNet, which never saw a
+    class of motion capture."""
+    root = render_dataset(cache / "mocap-23", MOCAP_CLIPS, MOCAP_PLAN, workers=0)
+    samples = open_dataset(root).samples
+    network = bundled_frames().eval()
+
+    @torch.inference_mode()
+    def encode(clips: Tensor) -> Tensor:
+        return network(clips)["embedding"]  # type: ignore[no-any-return]
+
+    return stored_renders(
+        FeatureCache(cache / "features"),
+        root,
+        [samples[row] for row in rows],
+        encode,
+        frames_preprocess(num_frames=8, image_size=96),
+        weights_digest(network.state_dict()),
+    ).float()
