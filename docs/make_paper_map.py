@@ -183,15 +183,31 @@ ENTRIES: dict[str, list[Entry]] = {
             (
                 "inference/zero_shot.py:rank_labels",
                 "$ marey predict VIDEO --labels 'riding a bike,juggling'",
+                "$ marey reproduce sevitar-unseen --data VIDEOS --out DIR",
+            ),
+        ),
+        (
+            "Section 4.2",
+            "contribution of the semantic embedding",
+            (
+                "$ marey reproduce sevitar-decided --data VIDEOS --out DIR",
+                "papers/sevitar_heads.py:apply_heads",
             ),
         ),
         (
             "Table 1",
             "perturbed UCF101, HMDB51, Kinetics-400",
-            ("$ marey reproduce sevitar --out DIR", "recipes/sevitar.py:sevitar_ucf101"),
+            (
+                "$ marey reproduce sevitar --scale full --data DATA --out DIR",
+                "recipes/sevitar.py:sevitar_ucf101",
+            ),
         ),
-        ("Table 2", "mini versions", ("$ marey reproduce sevitar --out DIR",)),
-        ("Fig. 1", "t-SNE of features", ("$ marey reproduce sevitar --out DIR",)),
+        (
+            "Table 2",
+            "mini versions",
+            ("$ marey reproduce sevitar --scale full --data DATA --out DIR",),
+        ),
+        ("Fig. 1", "t-SNE of features", ("$ marey reproduce sevitar-decided --out DIR",)),
         ("Fig. 2", "architecture", ("models/sevitar.py:SeViTAR",)),
         (
             "Fig. 3",

@@ -15,7 +15,7 @@ from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions
 from marey.evaluation.evaluate import evaluate
-from marey.evaluation.zero_shot import harmonic_mean, unseen_accuracies
+from marey.evaluation.zero_shot import generalised_area, harmonic_mean, unseen_accuracies
 from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig, override
 from marey.training.data_config import DataConfig
 from marey.training.loop import train
@@ -130,6 +130,27 @@ def test_accuracies_worked_by_hand() -> None:
     }
     only = unseen_accuracies(at(180, 225), names, torch.tensor([2, 3]), 2)
     assert (only["seen"], only["harmonic_mean"], only["unseen"]) == (None, None, 1.0)
+
+
+def test_the_area_sees_an_order_that_the_plain_ranking_hides() -> None:
+    """Names at 0, 90 | 180, 270 degrees. The video of 180 points to 130 and is taken for 90.
+
+    A small handicap of the seen names puts all four right.
+    """
+
+    def at(*degrees: float) -> torch.Tensor:
+        angles = torch.tensor(degrees).deg2rad()
+        return torch.stack((angles.cos(), angles.sin()), dim=1)
+
+    names, labels = at(0, 90, 180, 270), torch.tensor([0, 1, 2, 3])
+    predicted = at(0, 90, 130, 270)
+    assert unseen_accuracies(predicted, names, labels, 2)["unseen"] == 0.5
+    assert generalised_area(predicted, names, labels, 2) == pytest.approx(1.0)
+    # The unseen are mistaken for one another, whatever the handicap.
+    assert generalised_area(at(0, 90, 270, 180), names, labels, 2) == pytest.approx(0.0)
+    # One of the two unseen is right: the curve is flat at a half.
+    assert generalised_area(at(0, 90, 181, 181), names, labels, 2) == pytest.approx(0.5)
+    assert generalised_area(predicted[:2], names, labels[:2], 2) is None
 
 
 def test_held_out_classes_are_not_trained_and_their_vectors_travel(run: Path) -> None:

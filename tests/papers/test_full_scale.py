@@ -12,9 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from marey.cli import build_app
+from marey.corruptions import SEVERITIES
+from marey.datasets.open import open_dataset
+from marey.datasets.perturb import perturb_dataset
 from marey.datasets.youtube8m import FrameExample, write_examples
 from marey.datasets.youtube8m_labels import write_vocabulary
-from marey.papers import action_transformer, hmdb_study, sevitar
+from marey.papers import action_transformer, hmdb_study
 from marey.papers.cells import Cell, ReproduceOptions
 from marey.papers.run import run_cells
 from marey.training.config import TrainConfig, override
@@ -142,21 +145,47 @@ def tiny_vit(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "folder"),
-    [("UCF-101P", "ucf101"), ("HMDB-51P", "hmdb51"), ("Kinetics-400P", "kinetics400")],
+    ("prefix", "folder", "split"),
+    [
+        ("UCF-101P", "ucf101", "test"),
+        ("HMDB-51P", "hmdb51", "test"),
+        ("Kinetics-400P", "kinetics400", "val"),
+    ],
 )
-def test_sevitar(
-    prefix: str, folder: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_sevitar_from_the_command_to_the_table(
+    prefix: str, folder: str, split: str, data: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sevitar, "train", narrowed(SMALL + NARROW))
-    cells = [
-        cell
-        for cell in sevitar.cells(options(data / folder, tmp_path))
-        if cell.name.startswith(prefix)
+    """Every cell on the official lists and on the perturbed copy of the videos they test, the
+    transformers started from an image ViT."""
+    index = open_dataset(data / folder).split(split)
+    perturb_dataset(index, data / f"{folder}-P", ["random"], SEVERITIES, short_side=0, workers=1)
+    vit = tiny_vit(tmp_path / "vit")
+    common = [*SHORT, *SMALL, "augment.short_side_range=[32,32]"]
+    runs = [
+        (f"{prefix} TimeSformer,{prefix} SeViTAR", [*common, *NARROW]),
+        (f"{prefix} I3D", [*common, "model.arguments.width=0.125"]),
     ]
-    found = run_all(cells, tmp_path / "out")
-    assert list(found) == [f"{prefix} TimeSformer", f"{prefix} SeViTAR"]
-    assert all(0 <= values["clean"][0] <= 100 for values in found.values())
+    for cells, settings in runs:
+        words = ["reproduce", "sevitar", "--scale", "full", "--data", str(data / folder)]
+        words += ["--cells", cells, "--seeds", "1", "--device", "cpu", "--init", str(vit)]
+        words += [word for setting in settings for word in ("--set", setting)]
+        result = CliRunner().invoke(build_app(), [*words, "--out", str(tmp_path / "out"), "--json"])
+        assert result.exit_code == 0, result.output
+        rows = [row for row in json.loads(result.stdout)["rows"] if row["cell"] in cells.split(",")]
+        assert [row["cell"] for row in rows] == cells.split(",")
+        for row in rows:
+            assert row["status"] == "run"
+            for metric in ("clean", "perturbed", "perturbed_mini"):
+                assert 0 <= row["ours"][metric]["mean"] <= 100
+
+    configs = {
+        path.parent.parent.name: json.loads(path.read_text())["extra"]["config"]
+        for path in (tmp_path / "out/cache/runs").glob("*/last/config.json")
+    }
+    for name, config in configs.items():
+        is_staged, is_i3d = "-SeViTAR-" in name, "-I3D-" in name
+        assert config["train"]["max_steps"] == (4 if is_staged else 2)  # two move the backbone
+        assert (config["model"]["init_from"] is None) == is_i3d
 
 
 def test_action_transformer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

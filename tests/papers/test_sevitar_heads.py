@@ -15,6 +15,7 @@ from marey.papers.sevitar_heads import (
     Setting,
     apply_heads,
     derangement,
+    in_their_span,
     initial,
     layer_widths,
     num_parameters,
@@ -179,3 +180,12 @@ def test_controls_have_other_vectors_for_every_name():
     assert torch.allclose(first.norm(dim=1), torch.ones(4))
     assert not torch.allclose(first, second)
     assert derangement(2, torch.Generator().manual_seed(0)).tolist() == [1, 0]
+
+
+def test_label_vectors_keep_their_distances_in_their_span():
+    short = in_their_span(MEANING)
+    assert short.shape == (4, 4)
+    assert torch.allclose(short @ short.T, MEANING @ MEANING.T, atol=1e-5)
+    assert not in_their_span(torch.zeros(4, 12)).any()
+    flat = F.normalize(MEANING[:, :2], dim=1)
+    assert torch.allclose(in_their_span(flat) @ in_their_span(flat).T, flat @ flat.T, atol=1e-5)

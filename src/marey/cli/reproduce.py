@@ -17,8 +17,8 @@ def reproduce(
     name: Annotated[
         str,
         typer.Argument(
-            help="Study: direcformer, gat, sevitar, sevitar-decided, hmdb-study, "
-            "action-transformer."
+            help="Study: direcformer, gat, sevitar, sevitar-decided, "
+            "sevitar-unseen, hmdb-study, action-transformer."
         ),
     ],
     out: Annotated[

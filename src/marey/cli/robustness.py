@@ -84,6 +84,13 @@ def corrupt(
     short_side: Annotated[
         int, typer.Option(help="Pixels of the shorter side; 0 keeps the source's.", min=0)
     ] = 256,
+    within_actions: Annotated[
+        float | None,
+        typer.Option(
+            help="Untrimmed video: change only this share of every annotated action, around its "
+            "middle (THUMOS14-C: 0.01, 0.05, 0.1)."
+        ),
+    ] = None,
     dataset: Dataset = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     workers: Workers = None,
@@ -118,6 +125,7 @@ def corrupt(
         profile=profile,
         seed=seed,
         short_side=short_side,
+        within_actions=within_actions,
         workers=workers,
         force=force,
         announce=say,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from marey.datasets import hmdb51, hmdb_simp, jester, kinetics, something_v2, ucf101
+from marey.datasets import activitynet, hmdb51, hmdb_simp, jester, kinetics, something_v2, ucf101
 from marey.datasets.index import DatasetIndex, read_folders, split_by_name
 from marey.datasets.manifest import read_manifest
 from marey.datasets.split import labelled
@@ -21,6 +21,8 @@ LAYOUTS: dict[str, Callable[[Path, str, int], DatasetIndex]] = {
     "kinetics600": kinetics.read,
     "something_v2": something_v2.read,
     "jester": jester.read,
+    "activitynet": activitynet.read,
+    "thumos14": activitynet.read,
 }
 """Name for `--dataset` -> reader of that official layout:
 (root, name, number of the official split)."""
@@ -31,6 +33,7 @@ RECOGNISERS: tuple[Callable[[Path], str | None], ...] = (
     kinetics.recognise,
     something_v2.recognise,
     jester.recognise,
+    activitynet.recognise,
 )
 """Each tells its layout by the annotation files in a folder, and returns its name for
 `--dataset`."""

@@ -31,6 +31,7 @@ def perturb_dataset(
     profile: str = "rose",
     seed: int = 0,
     short_side: int = 256,
+    within_actions: float | None = None,
     workers: int | None = None,
     force: bool = False,
     progress: Any = None,
@@ -41,7 +42,7 @@ def perturb_dataset(
     Args:
         index: the data set.
         out: folder to write; not the data set's own.
-        kinds, severities, profile, seed, short_side: see `plan`.
+        kinds, severities, profile, seed, short_side, within_actions: see `plan`.
         workers: processes; None takes the number of cores.
         force: begin anew where `out` holds something else.
         progress: wraps the iterator of finished videos, for a progress bar.
@@ -64,9 +65,19 @@ def perturb_dataset(
         "profile": profile,
         "seed": seed,
         "short_side": short_side,
+        **({} if within_actions is None else {"within_actions": within_actions}),
     }
     settings_file, log_file = out / "corruptions.json", out / "corruptions.jsonl"
-    jobs = plan(index, out, kinds, severities, profile=profile, seed=seed, short_side=short_side)
+    jobs = plan(
+        index,
+        out,
+        kinds,
+        severities,
+        profile=profile,
+        seed=seed,
+        short_side=short_side,
+        within_actions=within_actions,
+    )
     if out.exists() and any(out.iterdir()) and not force:
         if not settings_file.is_file() or json.loads(settings_file.read_text()) != settings:
             raise UserError(
@@ -187,6 +198,9 @@ def _write_manifests(
                 change.profile,
                 change.severity,
                 job.seed,
+                entry.get("video_seed"),
+                entry.get("sound"),
+                entry.get("source_sha256"),
                 entry["sha256"],
             ]
             folders.setdefault(root, []).append(row)
@@ -201,6 +215,9 @@ def _write_manifests(
         "profile",
         "severity",
         "seed",
+        "video_seed",
+        "sound",
+        "source_sha256",
         "sha256",
     ]
     for root, rows in folders.items():

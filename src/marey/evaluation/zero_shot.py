@@ -76,6 +76,44 @@ def unseen_accuracies(
     }
 
 
+def generalised_area(
+    predicted: Tensor, vectors: Tensor, labels: Tensor, num_seen: int
+) -> float | None:
+    """Return the area under the curve of unseen over seen accuracy, 0..1, as seen names are
+    handicapped more and more.
+
+    Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning", ECCV 2016
+    (AUSUC): a constant is taken off the similarity of every seen name, from none that leaves out
+    the unseen to one that leaves out the seen. It needs no choice of the constant, and is not 0
+    where the plain ranking never names an unseen class.
+
+    Args:
+        predicted, vectors, labels, num_seen: as `unseen_accuracies`.
+
+    Returns:
+        The area by the trapezoidal rule; None without videos of both kinds.
+    """
+    scores = similarity(predicted, vectors)
+    of_seen, of_unseen = labels < num_seen, labels >= num_seen
+    if not bool(of_seen.any()) or not bool(of_unseen.any()):
+        return None
+    best_seen, seen_answer = scores[:, :num_seen].max(1)
+    best_unseen, unseen_answer = scores[:, num_seen:].max(1)
+    lead = best_seen - best_unseen  # a seen name is answered where this exceeds the handicap
+    right_if_seen = seen_answer == labels
+    right_if_unseen = unseen_answer + num_seen == labels
+
+    sizes = torch.bincount(labels, minlength=len(vectors)).double()
+    share = (1 / sizes)[labels]  # from a sum over videos to a mean over classes
+    seen_share = share / share[of_seen].sum()
+    unseen_share = share / share[of_unseen].sum()
+    handicaps = torch.cat((lead.min()[None] - 1, lead.sort().values))
+    is_seen = lead > handicaps[:, None]  # (H, N)
+    seen = (is_seen & right_if_seen & of_seen).double() @ seen_share
+    unseen = (~is_seen & right_if_unseen & of_unseen).double() @ unseen_share
+    return float(torch.trapezoid(unseen.flip(0), seen.flip(0)))
+
+
 def unseen_classes(checkpoint: Checkpoint, index: DatasetIndex) -> list[str]:
     """Return the labels of a data set that a model was not trained on, sorted.
 

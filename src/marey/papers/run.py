@@ -29,6 +29,7 @@ from marey.papers import (
     hmdb_study,
     sevitar,
     sevitar_decided,
+    unseen,
 )
 from marey.papers.cells import Cell, ReproduceOptions, result_path
 from marey.papers.tables import Result, show, write_tables
@@ -38,6 +39,7 @@ STUDIES: dict[str, ModuleType] = {
     "gat": gat,
     "sevitar": sevitar,
     "sevitar_decided": sevitar_decided,
+    "sevitar_unseen": unseen,
     "hmdb_study": hmdb_study,
     "action_transformer": action_transformer,
 }

@@ -1,5 +1,4 @@
-"""`marey reproduce sevitar`: Tables 1 and 2 and Fig. 1 of Doshi and Yilmaz (SeViTAR), and actions
-never trained on.
+"""`marey reproduce sevitar`: Tables 1 and 2 of Doshi and Yilmaz (SeViTAR).
 
 Mini scale: small models on rendered motion capture and, with `--data`, on a folder of videos split
 in train and test (the numbers in `results/` have UT-Interaction there). The transformers share one
@@ -11,30 +10,29 @@ recipes on the user's data set and its perturbed copy.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.evaluation.classification import EvaluateOptions
 from marey.evaluation.evaluate import evaluate
+from marey.features.cache import cache_key
+from marey.files import read_json
 from marey.metrics.robustness import absolute_robustness, relative_robustness
-from marey.papers.cells import Cell, ReproduceOptions, Row, cells_of, read_tables
-from marey.papers.figures import describe_embedding, draw_embeddings
+from marey.papers.cells import Cell, ReproduceOptions, Row, cells_of, read_tables, rows_of
 from marey.papers.sevitar_lines import (
     BATCH_SIZE,
     LINES,
     measure,
-    outputs_of,
     steps_of,
     train_line,
 )
-from marey.papers.sevitar_mini import Part, open_mini_set, split_index
-from marey.papers.unseen import fold_cells
+from marey.papers.sevitar_mini import open_mini_set, split_index
 from marey.recipes import get_recipe
+from marey.training.config import TrainConfig
 from marey.training.loop import train
 from marey.training.objective_config import ObjectiveConfig
 from marey.video.decode import open_video
@@ -46,10 +44,22 @@ QUOTED = ("SlowFast", "Team Simplexisigil")
 MAIN = ("TimeSformer", "SeViTAR")
 """The paper's main contrast."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class FullRow(Row):
+    """A model of Table 1 at full scale."""
+
+    model: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """In place of the recipe's, where `label_loss` is off."""
+    label_loss: bool = False
+    """The recipe's objective with its three stages; else the class loss alone."""
+
+
+FULL_ROWS = rows_of(read_tables("sevitar"), "full", FullRow)
+
 PREPARE_SECONDS = 900.0
 """What rendering, decoding, perturbing and the stem cost once, on one core."""
-FIGURE_CLIPS = 200
-"""Test clips that are drawn in Fig. 1."""
 
 
 def check_data(options: ReproduceOptions) -> None:
@@ -68,7 +78,7 @@ def cells(options: ReproduceOptions) -> list[Cell]:
     found = table_cells("mocap", options)
     if options.data is not None:
         found += [*table_cells(options.data_name, options), control_cell(options)]
-    return [*found, *quoted_cells(), *fold_cells(options), figure_cell(options)]
+    return [*found, *quoted_cells()]
 
 
 # ---- Tables 1 and 2, mini -----------------------------------------------------------------------
@@ -162,56 +172,6 @@ def run_control(options: ReproduceOptions) -> dict[str, Any]:
     return {"clean": 100 * float(is_right.double().mean())}
 
 
-# ---- Fig. 1 -------------------------------------------------------------------------------------
-
-
-def figure_cell(options: ReproduceOptions) -> Cell:
-    """Return the cell that draws Fig. 1 from the seed-0 runs of I3D and SeViTAR on mocap."""
-    return Cell(
-        "Fig. 1",
-        0,
-        functools.partial(run_figure, options),
-        60.0,
-        None,
-        priority=4,
-        table="Fig. 1",
-        note="I3D features, z, [s, z] of the test clips: silhouette and leave-one-out 5-NN "
-        "accuracy",
-    )
-
-
-def run_figure(options: ReproduceOptions) -> dict[str, Any]:
-    """Draw the three panels into `<cache>/fig1.png`; returns silhouette and k-NN accuracy of each.
-
-    Raises:
-        UserError: if the two cells have not been run.
-    """
-    clips = open_mini_set("mocap", options.cache)
-    models = {}
-    for label in ("I3D", "SeViTAR"):
-        folder = run_folder("mocap", label, 0, options) / "last"
-        if not folder.is_dir():
-            raise UserError(
-                f"Fig. 1 draws the features of the cell 'mocap: {label}', seed 0; run that cell "
-                "first"
-            )
-        models[label] = load_checkpoint(folder).model
-
-    test = clips.test
-    fields = (test.features, test.pixels, test.labels)
-    drawn = Part(*(values[:FIGURE_CLIPS] for values in fields))
-    (i3d,) = outputs_of(models["I3D"], drawn, True, "embedding")
-    z, s = outputs_of(models["SeViTAR"], drawn, False, "embedding", "label_embedding")
-    panels = {"I3D features": i3d, "z": z, "[ŝ, z]": torch.cat((s, z), dim=1)}
-    draw_embeddings(panels, drawn.labels, clips.class_names, options.cache / "fig1.png")
-
-    found: dict[str, Any] = {}
-    for name, features in zip(("i3d", "z", "sz"), panels.values(), strict=True):
-        numbers = describe_embedding(features, drawn.labels)
-        found |= {f"{name}_{key}": value for key, value in numbers.items()}
-    return found
-
-
 # ---- full scale ---------------------------------------------------------------------------------
 
 
@@ -232,39 +192,80 @@ FULL = {
     "Kinetics-400P": FullSet("sevitar_kinetics400", "kinetics400", 80_000, split="val"),
 }
 FULL_EPOCHS = 15
+"""Epochs that train the backbone, of every row; SeViTAR's two later stages come on top of them."""
 FULL_CLIPS_PER_SECOND = 150.0
 """Assumed training speed of the full model on one data-centre GPU."""
+MINI_PART = 5
+"""Table 2's sets are not published with the paper; every fifth perturbed video stands for them."""
 
 
 def full_cells(options: ReproduceOptions) -> list[Cell]:
-    """List Table 1 as the paper ran it; every cell trains on `options.data`, so choose one data
-    set's cells."""
+    """List Tables 1 and 2 as the paper ran them; every cell trains on `options.data`, so choose one
+    data set's cells."""
     found: list[Cell] = []
     for name, full_set in FULL.items():
-        for label in MAIN:
+        for row in FULL_ROWS:
+            printed = PAPER[row.name]
+            columns = {"perturbed": name, "perturbed_mini": f"{name}Mini"}
+            paper = {ours: printed[column] for ours, column in columns.items() if column in printed}
             found += cells_of(
                 options,
-                Row(name=f"{name} {label}", table="Table 1", priority=0),
-                functools.partial(run_full, name, label, options),
+                row,
+                functools.partial(run_full, name, row, options),
+                name=f"{name} {row.name}",
+                table="Tables 1, 2",
                 estimate_seconds=full_set.train_videos * FULL_EPOCHS / FULL_CLIPS_PER_SECOND,
-                paper={"perturbed": PAPER[label][name]},
-                settings={"data": options.data_name},
+                paper=paper or None,
+                settings={"data": options.data_name, **options.changes},
             )
     return found + quoted_cells()
 
 
-def run_full(name: str, label: str, options: ReproduceOptions, seed: int) -> dict[str, Any]:
+def full_config(
+    full_set: FullSet, row: FullRow, options: ReproduceOptions, seed: int
+) -> TrainConfig:
+    """Return how a row of Table 1 is trained.
+
+    Every row's backbone sees the same number of epochs: `stage_shares` gives SeViTAR's a part of
+    the run, so its run is that much longer. `--init` starts the rows whose architecture fits it.
+    """
+    config = get_recipe(full_set.recipe)
+    if not row.label_loss:
+        model = replace(config.model, name=row.model, arguments=dict(row.arguments))
+        config = replace(config, model=model, objective=ObjectiveConfig())
+    config = replace(config, data=replace(config.data, dataset=full_set.dataset))
+    if not starts_from(row.model, options.init):
+        options = replace(options, init=None)
+    config = options.at_full_scale(config, seed)
+
+    shares = config.objective.label.stage_shares
+    if row.label_loss and shares is not None:
+        run = config.train
+        steps = None if run.max_steps is None else round(run.max_steps / shares[0])
+        longer = replace(run, epochs=run.epochs / shares[0], max_steps=steps)
+        config = replace(config, train=longer)
+    return config
+
+
+def starts_from(model: str, init: str | None) -> bool:
+    """Return whether a row may start from `--init`: an I3D from an I3D, a transformer from all
+    else."""
+    if init is None:
+        return False
+    path = Path(init) / "config.json"
+    found = read_json(path).get("model") if path.is_file() else None
+    return (model == "i3d") == (found == "i3d")
+
+
+def run_full(name: str, row: FullRow, options: ReproduceOptions, seed: int) -> dict[str, Any]:
     """Train a paper recipe, and score it on the clean test videos and on DATA-P, the perturbed
     copy, if it is there."""
     full_set = FULL[name]
-    config = get_recipe(full_set.recipe)
-    if label == "TimeSformer":
-        arguments = {"position_embedding": "joint"}
-        model = replace(config.model, name="timesformer", arguments=arguments)
-        config = replace(config, model=model, objective=ObjectiveConfig())
-    config = replace(config, data=replace(config.data, dataset=full_set.dataset))
-    config = options.at_full_scale(config, seed)
-    out = options.cache / "runs" / f"{full_set.recipe}-{label}-seed{seed}"
+    config = full_config(full_set, row, options, seed)
+    run_name = f"{full_set.recipe}-{row.name}-seed{seed}"
+    if options.changes:  # a run of other settings is another run
+        run_name += "-" + cache_key(**options.changes)[:8]
+    out = options.cache / "runs" / run_name
     train(config, out, resume=out.exists())
 
     settings = EvaluateOptions(split=full_set.split, device=options.device)
@@ -274,11 +275,15 @@ def run_full(name: str, label: str, options: ReproduceOptions, seed: int) -> dic
     if not copy.is_dir():
         remedy = "marey corrupt DATA --out DATA-P --corruption random --severity 1,2,3,4,5"
         return {"clean": 100 * clean, "missing": f"{copy.name}: write it with '{remedy}'"}
-    report, _ = evaluate(out, str(copy), settings)
+    report, answers = evaluate(out, str(copy), settings)
     perturbed = report["top1"]
-    return {
+    found = {
         "clean": 100 * clean,
         "perturbed": 100 * perturbed,
         "relative_robustness": 100 * (relative_robustness(clean, perturbed) or 0.0),
         "absolute_robustness": 100 * absolute_robustness(clean, perturbed),
     }
+    if answers is not None:
+        right = answers.probs.argmax(1) == torch.tensor(answers.labels)
+        found["perturbed_mini"] = 100 * float(right[::MINI_PART].double().mean())
+    return found

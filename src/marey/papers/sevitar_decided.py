@@ -36,30 +36,39 @@ from marey.papers.cells import (
     result_path,
     rows_of,
 )
+from marey.papers.figures import describe_embedding, draw_embeddings
 from marey.papers.sevitar_heads import (
     BATCH_SIZE,
     HIDDEN,
     SETTINGS,
+    HeadOutputs,
     HeadRow,
     Problem,
     Setting,
     apply_heads,
+    in_their_span,
     parameters_of,
     row_vectors,
     train_heads,
 )
 from marey.papers.sevitar_mini import label_vectors
-from marey.papers.sevitar_sets import SET_NAMES, HeadSet, Split, open_head_set
+from marey.papers.sevitar_sets import (
+    SET_NAMES,
+    WORDS,
+    HeadSet,
+    Split,
+    convolution_means,
+    open_head_set,
+)
 from marey.papers.tables import Result
 
 TABLES = read_tables("sevitar_decided")
 ROWS = {row.name: row for row in rows_of(TABLES, "rows", HeadRow)}
 PLAN: dict[str, Any] = TABLES["plan"]
+FIGURE_CLIPS = 400
+"""Test clips that are drawn in Fig. 1."""
 STEPS = {"mocap": 500, "ut_interaction": 150, "surv_fight": 150}
 """Steps of 32 videos."""
-WORDS = Path(__file__).with_name("sevitar_words.vec")
-"""GloVe vectors (Pennington et al., 2014; 6B tokens, 50 values; public domain) of the words in the
-names of the classes. Sent2Vec, too, averages vectors of words (and of word pairs)."""
 
 
 def check_data(options: ReproduceOptions) -> None:
@@ -90,7 +99,7 @@ def cells(options: ReproduceOptions) -> list[Cell]:
                 estimate_seconds=15.0 * row.times,
                 settings={"steps": STEPS[name] * row.times, "batch_size": BATCH_SIZE},
             )
-    return found
+    return [*found, figure_cell(options)]
 
 
 # ---- one cell -----------------------------------------------------------------------------------
@@ -101,40 +110,48 @@ def run_head(name: str, row: HeadRow, options: ReproduceOptions, seed: int) -> d
 
     Returns:
         "top1"; "confusable", the same on classes that look alike; "train_top1" and "train_loss",
-        which say whether the heads converged; the settings of each fold; "right", a 0 or 1 for
-        every test video in the order of the data.
+        which say whether the heads converged; the settings of each block of folds; "right", a 0 or
+        1 for every test video in the order of the data.
     """
-    heads = open_head_set(name, options.cache, options.data)
-    vectors = vectors_of(heads, row, options.cache, seed)
-    chosen = tuned_settings(heads, row, options.cache)
-    settings = [chosen[block] for block in heads.block_of]
-    folds = [
-        Fold(split, setting, seed) for split, setting in zip(heads.outer, settings, strict=True)
-    ]
-    logits, fitted = train_folds(heads, row, folds, vectors, STEPS[name])
+    return run_seeds(name, row.name, options.cache, options.data, options.seeds)[seed]
 
-    tested = torch.cat([fold.split.test for fold in folds]).sort().values
-    answers = torch.full((len(heads.labels),), -1)
-    for fold, scores in zip(folds, logits, strict=True):
-        answers[fold.split.test] = scores[fold.split.test].argmax(1)
-    right = (answers == heads.labels)[tested]
-    found: dict[str, Any] = {"top1": 100 * float(right.double().mean())}
+
+@functools.lru_cache(maxsize=len(SET_NAMES) * len(ROWS))
+def run_seeds(
+    name: str, row_name: str, cache: Path, data: str | None, seeds: int
+) -> list[dict[str, Any]]:
+    """Return what `run_head` returns of every seed: all folds of all seeds train together."""
+    heads, row = open_head_set(name, cache, data), ROWS[row_name]
+    chosen = tuned_settings(heads, row, cache)
+    folds = [
+        Fold(split, chosen[block], seed, number)
+        for seed in range(seeds)
+        for number, (split, block) in enumerate(zip(heads.outer, heads.block_of, strict=True))
+    ]
+    outputs, fitted = train_folds(heads, row, folds, cache, STEPS[name])
+    answers = logits_of(outputs).argmax(2)  # (F, M)
+
+    tested = torch.cat([split.test for split in heads.outer]).sort().values
     alike = heads.confusable()[tested]
-    if bool(alike.any()):
-        found["confusable"] = 100 * float(right[alike].double().mean())
-    return (
-        found
-        | fitted
-        | {
-            "parameters": float(
-                parameters_of(
-                    row.kind, folds_width(heads), len(heads.class_names), vectors.shape[1]
-                )
-            ),
-            "chosen": [setting._asdict() for setting in chosen],
-            "right": "".join("01"[value] for value in right.tolist()),
-        }
-    )
+    found = []
+    for seed in range(seeds):
+        answered = torch.full((len(heads.labels),), -1)
+        mine = [number for number, fold in enumerate(folds) if fold.seed == seed]
+        for number in mine:
+            rows = folds[number].split.test
+            answered[rows] = answers[number, rows]
+        right = (answered == heads.labels)[tested]
+        result: dict[str, Any] = {"top1": 100 * float(right.double().mean())}
+        if bool(alike.any()):
+            result["confusable"] = 100 * float(right[alike].double().mean())
+        for key in ("train_top1", "train_loss"):
+            result[key] = sum(fitted[number][key] for number in mine) / len(mine)
+        D, K, E = heads.z(heads.outer[0].train).shape[1], *vectors_of(heads, row, cache, 0).shape
+        result["parameters"] = float(parameters_of(row.kind, D, K, E))
+        result["chosen"] = [setting._asdict() for setting in chosen]
+        result["right"] = "".join("01"[value] for value in right.tolist())
+        found.append(result)
+    return found
 
 
 class Fold(NamedTuple):
@@ -143,66 +160,53 @@ class Fold(NamedTuple):
     split: Split
     setting: Setting
     seed: int
+    number: int
+    """Of the fold: another start and another order of the videos for each, the same for every
+    row."""
 
 
 def train_folds(
-    heads: HeadSet, row: HeadRow, folds: Sequence[Fold], vectors: Tensor, steps: int
-) -> tuple[Tensor, dict[str, float]]:
+    heads: HeadSet, row: HeadRow, folds: Sequence[Fold], cache: Path, steps: int
+) -> tuple[HeadOutputs, list[dict[str, float]]]:
     """Train one model a fold, all at once.
 
     Returns:
-        logits of all videos by every model, (F, M, K), and the mean accuracy (percent) and
-        cross-entropy on the models' own training videos.
+        what every model makes of all videos, and its accuracy (percent) and cross-entropy on its
+        own training videos.
     """
-    z = torch.stack([features_of(heads, fold.split) for fold in folds])
+    z = torch.stack([heads.z(fold.split.train) for fold in folds])
     problem = Problem(
         z=z,
         labels=heads.labels,
         train_rows=[fold.split.train for fold in folds],
         num_classes=len(heads.class_names),
-        vectors=vectors.expand(len(folds), -1, -1),
+        vectors=torch.stack([vectors_of(heads, row, cache, fold.seed) for fold in folds]),
         settings=[fold.setting for fold in folds],
-        # Another seed for every fold, the same for every row.
-        seeds=[1000 * fold.seed + 10 * number for number, fold in enumerate(folds)],
+        seeds=[1000 * fold.seed + 10 * fold.number for fold in folds],
     )
     weights = train_heads(row, problem, steps)
     with torch.inference_mode():
-        logits = apply_heads(weights, z).logits
-    assert logits is not None
-    known = [
-        (scores[fold.split.train], heads.labels[fold.split.train])
-        for scores, fold in zip(logits, folds, strict=True)
-    ]
-    accuracy = [float((scores.argmax(1) == labels).double().mean()) for scores, labels in known]
-    loss = [float(F.cross_entropy(scores, labels)) for scores, labels in known]
-    return logits, {
-        "train_top1": 100 * sum(accuracy) / len(accuracy),
-        "train_loss": sum(loss) / len(loss),
-    }
+        outputs = apply_heads(weights, z)
+    fitted = []
+    for fold, scores in zip(folds, logits_of(outputs), strict=True):
+        known, labels = scores[fold.split.train], heads.labels[fold.split.train]
+        right = (known.argmax(1) == labels).double().mean()
+        loss = F.cross_entropy(known, labels)
+        fitted.append({"train_top1": 100 * float(right), "train_loss": float(loss)})
+    return outputs, fitted
 
 
-PROJECTED: dict[tuple[str, int], Tensor] = {}
-"""What `features_of` has computed in this process."""
-
-
-def features_of(heads: HeadSet, split: Split) -> Tensor:
-    """Return z of a split, (M, D), kept for the next cell."""
-    key = (heads.name, hash(tuple(split.train.tolist())))
-    if key not in PROJECTED:
-        PROJECTED[key] = heads.z(split.train)
-    return PROJECTED[key]
-
-
-def folds_width(heads: HeadSet) -> int:
-    """Return D."""
-    return features_of(heads, heads.outer[0]).shape[1]
+def logits_of(outputs: HeadOutputs) -> Tensor:
+    """Return the logits, (F, M, K), of heads that classify."""
+    assert outputs.logits is not None
+    return outputs.logits
 
 
 def vectors_of(heads: HeadSet, row: HeadRow, cache: Path, seed: int) -> Tensor:
-    """Return the label vectors of a row, (K, E)."""
+    """Return the label vectors of a row, (K, K), see `in_their_span`."""
     meaning = label_vectors(heads.class_names, cache)
     words = embed_labels(heads.class_names, WORDS).vectors if row.vectors == "words" else meaning
-    return row_vectors(row, meaning, words, seed)
+    return in_their_span(row_vectors(row, meaning, words, seed))
 
 
 def tuned_settings(heads: HeadSet, row: HeadRow, cache: Path) -> list[Setting]:
@@ -214,15 +218,14 @@ def tuned_settings(heads: HeadSet, row: HeadRow, cache: Path) -> list[Setting]:
     if path.is_file():
         return [Setting(**setting) for setting in json.loads(path.read_text(encoding="utf-8"))]
     folds = [
-        Fold(split, setting, 0)
+        Fold(split, setting, 0, number)
         for splits in heads.inner
         for setting in SETTINGS
-        for split in splits
+        for number, split in enumerate(splits)
     ]
-    vectors = vectors_of(heads, row, cache, 0)
-    logits, _ = train_folds(heads, row, folds, vectors, STEPS[heads.name])
+    outputs, _ = train_folds(heads, row, folds, cache, STEPS[heads.name])
     scores: list[tuple[float, float]] = []
-    for fold, answers in zip(folds, logits, strict=True):
+    for fold, answers in zip(folds, logits_of(outputs), strict=True):
         asked, labels = answers[fold.split.test], heads.labels[fold.split.test]
         right = float((asked.argmax(1) == labels).double().mean())
         scores.append((right, -float(F.cross_entropy(asked, labels))))
@@ -237,6 +240,52 @@ def tuned_settings(heads: HeadSet, row: HeadRow, cache: Path) -> list[Setting]:
         found.append(SETTINGS[max(range(len(SETTINGS)), key=means.__getitem__)])
         start += count * len(SETTINGS)
     write_json(path, [setting._asdict() for setting in found])
+    return found
+
+
+# ---- Fig. 1 -------------------------------------------------------------------------------------
+
+
+def figure_cell(options: ReproduceOptions) -> Cell:
+    """Return the cell that draws Fig. 1 from the test clips of mocap."""
+    return Cell(
+        "Fig. 1",
+        0,
+        functools.partial(run_figure, options),
+        60.0,
+        None,
+        priority=4,
+        table="Fig. 1",
+        note="trained convolutions, z, [s, z] of the test clips: silhouette and leave-one-out 5-NN",
+    )
+
+
+def run_figure(options: ReproduceOptions) -> dict[str, Any]:
+    """Draw three panels into `<cache>/fig1.png`; returns silhouette and k-NN accuracy of each.
+
+    The paper sets I3D beside its transformer. Here the trained convolutions below the transformer
+    stand in I3D's place; ŝ is that of the staged head, seed 0.
+    """
+    heads = open_head_set("mocap", options.cache, options.data)
+    row, (split,) = ROWS["staged [s, z], meaning"], heads.outer
+    (setting,) = tuned_settings(heads, row, options.cache)
+    folds = [Fold(split, setting, 0, 0)]
+    answers, _ = train_folds(heads, row, folds, options.cache, STEPS["mocap"])
+    assert answers.label_embedding is not None
+    z, embedding = heads.z(split.train), answers.label_embedding[0]
+
+    shown = split.test[:FIGURE_CLIPS]
+    panels = {
+        "convolutions": convolution_means(options.cache)[shown],
+        "z": z[shown],
+        "[ŝ, z]": torch.cat((embedding, z), dim=1)[shown],
+    }
+    labels = heads.labels[shown]
+    draw_embeddings(panels, labels, heads.class_names, options.cache / "fig1.png")
+    found: dict[str, Any] = {"clips": f"{len(shown)}"}
+    for name, features in zip(("convolutions", "z", "sz"), panels.values(), strict=True):
+        numbers = describe_embedding(features, labels)
+        found |= {f"{name}_{key}": value for key, value in numbers.items()}
     return found
 
 
@@ -255,7 +304,10 @@ def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
         "plan": PLAN | {"hidden": HIDDEN, "steps": STEPS, "settings_tried": SETTINGS},
         "sets": {},
     }
-    for name in dict.fromkeys(result.table for result in results):
+    drawn = [result for result in results if result.table == "Fig. 1" and result.seeds_run]
+    if drawn:
+        report["fig1"] = {key: round(values[0], 4) for key, values in drawn[0].values.items()}
+    for name in SET_NAMES:
         rows = [result for result in results if result.table == name and result.seeds_run]
         if rows:
             data = open_head_set(name, cache, data_of(table["command"]))

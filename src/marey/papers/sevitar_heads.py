@@ -32,8 +32,9 @@ SEMANTIC = ("semantic.0", "semantic.1")
 class HeadRow(Row):
     """One head of the comparison."""
 
-    kind: Literal["linear", "mlp", "concat"]
-    """One linear layer, one hidden layer with the parameters of "concat", or [MLP(z), z]."""
+    kind: Literal["linear", "mlp", "concat", "semantic"]
+    """One linear layer, one hidden layer with the parameters of "concat", [MLP(z), z], or the
+    semantic MLP alone, which classifies nothing."""
     vectors: Literal["none", "meaning", "words", "random", "permuted"] = "none"
     """What MLP(z) is trained towards: nothing, the sentence model's vectors of the names, the mean
     of their words' vectors, random unit vectors, or the sentence model's vectors under other
@@ -71,6 +72,8 @@ def layer_widths(kind: str, D: int, K: int, E: int) -> dict[str, tuple[int, int]
     }
     if kind == "concat":
         return concat
+    if kind == "semantic":
+        return {name: concat[name] for name in SEMANTIC}
     if kind == "linear":
         return {"class.1": (D, K)}
     H = round((num_parameters(concat) - K) / (D + K + 1))
@@ -163,6 +166,8 @@ def stages_of(row: HeadRow, layers: Sequence[str], steps: int) -> tuple[Stage, .
     rates is the same for one stage and for two.
     """
     steps, label = steps * row.times, () if row.vectors == "none" else ("label",)
+    if row.kind == "semantic":
+        return (Stage(steps=steps, losses=label, layers=tuple(layers)),)
     if not row.staged:
         return (Stage(steps=steps, losses=("class", *label), layers=tuple(layers)),)
     first = tuple(name for name in layers if name in SEMANTIC)
@@ -307,6 +312,20 @@ def row_vectors(row: HeadRow, meaning: Tensor, words: Tensor, seed: int) -> Tens
     if row.vectors == "permuted":
         return meaning[derangement(len(meaning), generator)]
     return torch.zeros_like(meaning)
+
+
+def in_their_span(vectors: Tensor) -> Tensor:
+    """Return label vectors (K, E) in coordinates of the space they span, (K, K), zeros for E < K.
+
+    A rotation changes no distance, so ||ŝ - s||² is that of the whole space for every ŝ in the
+    span; outside it all targets are 0. The semantic MLP then has K outputs in place of E.
+    """
+    K = len(vectors)
+    if not bool(vectors.any()):
+        return vectors.new_zeros(K, K)
+    left, sizes, _ = torch.linalg.svd(vectors, full_matrices=False)
+    coordinates = left * sizes
+    return F.pad(coordinates, (0, K - coordinates.shape[1]))
 
 
 def derangement(count: int, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from marey.models import create_model
 from marey.papers.direcformer_mini import convolve, mini_stem
 from marey.recipes.mini import SMALL_ARGUMENTS, mini_preprocess
 from marey.synthetic.dataset import RenderPlan, render_dataset
-from marey.synthetic.motion import REVERSALS
+from marey.synthetic.motion import REVERSALS, list_actions
 from marey.teaching.folds import folds_of
 from marey.teaching.ridge import standardise
 from marey.training.initialise import widen_start
@@ -44,8 +44,12 @@ MOCAP_PLAN = RenderPlan(
 `marey-mini-rgb` was trained on."""
 BACKBONE_STEPS = 400
 BACKBONE_BATCH = 32
+IMAGE_PIXELS = 96
 WIDTH = 64
 """D of the real videos: principal components of the training videos of a fold."""
+WORDS = Path(__file__).with_name("sevitar_words.vec")
+"""GloVe vectors (Pennington et al., 2014; 6B tokens, 50 values; public domain) of the words in the
+names of the classes. Sent2Vec, too, averages vectors of words (and of word pairs)."""
 CONFUSABLE = {
     "mocap": tuple(name for pair in REVERSALS.items() for name in pair),
     "ut_interaction": ("kick", "punch", "push"),
@@ -86,11 +90,21 @@ class HeadSet:
     about: dict[str, Any]
     """What the result file says of the backbone."""
 
+    made: dict[bytes, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """What `z` has returned, by its training rows."""
+
     def z(self, train: Tensor) -> Tensor:
-        """Return float32 (M, D), standardised by the training rows alone.
+        """Return float32 (M, D), standardised by the training rows alone; computed once."""
+        key = train.numpy().tobytes()
+        if key not in self.made:
+            self.made[key] = self._z(train)
+        return self.made[key]
+
+    def _z(self, train: Tensor) -> Tensor:
+        """Compute z.
 
         With `width`, the principal components of the standardised training rows, at one scale: the
-        mean square of all of them is 1.
+        mean square of all of them is 1. Where there are fewer training rows, the rest is zero.
         """
         values = self.features.double()
         if self.width is None:
@@ -98,10 +112,13 @@ class HeadSet:
             return ((values - mean) / deviation).float()
         standard = standardise(values[train], [values.shape[1]])
         rows = standard(values[train])
-        width = min(self.width, len(train) - 1)
-        axes = torch.linalg.svd(rows, full_matrices=False).Vh[:width]
-        components = standard(values) @ axes.T
-        return (components / components[train].square().mean().sqrt()).float()
+        # Components from the products of the rows: there are fewer rows than features.
+        eigenvalues, axes = torch.linalg.eigh(rows @ rows.T)
+        kept = min(self.width, len(train) - 1)
+        axes, roots = axes[:, -kept:], eigenvalues[-kept:].clamp_min(1e-12).sqrt()
+        components = standard(values) @ (rows.T @ (axes / roots))
+        components /= components[train].square().mean().sqrt()
+        return F.pad(components, (0, self.width - kept)).float()
 
     def confusable(self) -> Tensor:
         """Return which videos show a class of `CONFUSABLE`, bool (M,)."""
@@ -250,6 +267,16 @@ def mocap_set(cache: Path) -> HeadSet:
     )
 
 
+def convolution_means(cache: Path) -> Tensor:
+    """Return what the convolutions below the backbone make of the renders, float32 (M, 2 * C): mean
+    and deviation over patches and time."""
+    root = render_dataset(cache / "mocap-23", MOCAP_CLIPS, MOCAP_PLAN, workers=0)
+    samples = open_dataset(root).samples[:MOCAP_CLIPS]
+    features = stored_convolutions(FeatureCache(cache / "features"), root, samples)
+    parts = [part.float().flatten(1, 2) for part in features.split(256)]
+    return torch.cat([torch.cat((part.mean(1), part.std(1)), dim=1) for part in parts])
+
+
 def stored_convolutions(store: FeatureCache, root: Path, samples: Sequence[Any]) -> Tensor:
     """Return float16 (M, T, patches, C) of renders by the convolutions of `marey-mini-rgb`."""
     return stored_renders(
@@ -330,22 +357,47 @@ def outputs_of(model: nn.Module, features: Tensor) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in found]) for name in ("embedding", "logits")}
 
 
-def image_features(cache: Path, rows: Sequence[int]) -> Tensor:
-    """Return features (N, Q) of some renders by the image network of ImageNet, which never saw a
-    class of motion capture."""
+@functools.lru_cache(maxsize=1)
+def recorded_set(cache: Path) -> HeadSet:
+    """Return the 15 recordings, not played backwards, by the image network of ImageNet.
+
+    No part of that network ever saw a class of motion capture, so that classes can be left out of
+    training altogether.
+    """
     root = render_dataset(cache / "mocap-23", MOCAP_CLIPS, MOCAP_PLAN, workers=0)
-    samples = open_dataset(root).samples
+    names = list_actions("none")
+    samples = [
+        sample
+        for sample in open_dataset(root).samples[:MOCAP_CLIPS]
+        if sample.label in names and sample.split in ("train", "test")
+    ]
     network = bundled_frames().eval()
 
     @torch.inference_mode()
     def encode(clips: Tensor) -> Tensor:
         return network(clips)["embedding"]  # type: ignore[no-any-return]
 
-    return stored_renders(
+    features = stored_renders(
         FeatureCache(cache / "features"),
         root,
-        [samples[row] for row in rows],
+        samples,
         encode,
-        frames_preprocess(num_frames=8, image_size=96),
+        frames_preprocess(num_frames=8, image_size=IMAGE_PIXELS),
         weights_digest(network.state_dict()),
-    ).float()
+    )
+    train, test = (
+        torch.tensor([i for i, sample in enumerate(samples) if sample.split == split])
+        for split in ("train", "test")
+    )
+    return HeadSet(
+        name="recordings",
+        class_names=tuple(names),
+        features=features.float(),
+        labels=torch.tensor([names.index(str(sample.label)) for sample in samples]),
+        groups=tuple(str(i) for i in range(len(samples))),
+        outer=(Split(train, test),),
+        inner=(),
+        block_of=(0,),
+        width=WIDTH,
+        about={"backbone": f"EfficientNet-Lite0 of ImageNet, 8 frames of {IMAGE_PIXELS} pixels"},
+    )

@@ -27,6 +27,8 @@ CODECS = {
     "ffv1": ("ffv1",),
 }
 """Codec name -> encoders tried in turn."""
+MP4_SOUND = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp2", "mp3", "opus"})
+"""Sound that an MP4 file holds as it is."""
 SMPTE170M, LIMITED_RANGE = 6, 1
 """Matrix and range that swscale converts RGB to (AVColorSpace, AVColorRange); named in the file, so
 that players do not guess BT.709 for large pictures."""
@@ -53,7 +55,8 @@ def write_video(
             back to another encoder where libx264 is missing.
         crf: quality, lower is better (h264, h265, vp9, av1).
         gop: largest distance between key frames; None leaves the encoder's own.
-        audio_from: a file whose first audio stream is copied unchanged.
+        audio_from: a file whose first audio stream is copied unchanged; one that an MP4 cannot hold
+            (PCM, for example) is encoded as AAC.
         options: further encoder options, FFmpeg's names.
 
     Returns:
@@ -166,7 +169,7 @@ def _write(
         stream.codec_context.colorspace, stream.codec_context.color_range = SMPTE170M, LIMITED_RANGE
         if gop is not None:
             stream.codec_context.gop_size = gop
-        audio = _audio(stack, out, audio_from)
+        audio = _audio(stack, out, audio_from, is_mp4=bool(muxer))
         for pixels in _chain(first, frames):
             if pixels.shape != first.shape:
                 raise UserError(
@@ -185,7 +188,7 @@ def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray
 
 
 def _audio(
-    stack: contextlib.ExitStack, out: Any, source: str | os.PathLike[str] | None
+    stack: contextlib.ExitStack, out: Any, source: str | os.PathLike[str] | None, *, is_mp4: bool
 ) -> Iterator[Any]:
     """Packets of the source's first audio stream, bound to a copy of it in `out`; none where there
     is no sound."""
@@ -197,6 +200,8 @@ def _audio(
     if not container.streams.audio:
         return iter(())
     sound = container.streams.audio[0]
+    if is_mp4 and sound.codec_context.name not in MP4_SOUND:
+        return _encoded_sound(container, sound, out.add_stream("aac", rate=sound.rate))
     copy = out.add_stream_from_template(sound)
 
     def packets() -> Iterator[Any]:
@@ -206,3 +211,11 @@ def _audio(
                 yield packet
 
     return packets()
+
+
+def _encoded_sound(container: Any, sound: Any, stream: Any) -> Iterator[Any]:
+    """Yield the packets of an audio stream encoded anew."""
+    for frame in container.decode(sound):
+        frame.pts = None  # counted by the encoder
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
