@@ -52,8 +52,16 @@ def read(root: Path, name: str = "activitynet", variant: int = 1) -> DatasetInde
     for video, split, label, start, end in found:
         path = files.get(video) or files.get(f"v_{video}")
         if path is not None and label != AMBIGUOUS:
-            times = {"start_seconds": min(start, end), "end_seconds": max(start, end)}
-            samples.append(Sample(path=path, label=label, split=split, group=video, **times))
+            samples.append(
+                Sample(
+                    path=path,
+                    label=label,
+                    split=split,
+                    group=video,
+                    start_seconds=min(start, end),
+                    end_seconds=max(start, end),
+                )
+            )
     if not samples:
         raise UserError(
             f"{root}: {len(found)} annotated actions, but none of their videos is here or in "

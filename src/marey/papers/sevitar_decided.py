@@ -67,7 +67,7 @@ ROWS = {row.name: row for row in rows_of(TABLES, "rows", HeadRow)}
 PLAN: dict[str, Any] = TABLES["plan"]
 FIGURE_CLIPS = 400
 """Test clips that are drawn in Fig. 1."""
-STEPS = {"mocap": 500, "ut_interaction": 150, "surv_fight": 150}
+STEPS = {"mocap": 300, "ut_interaction": 100, "surv_fight": 100}
 """Steps of 32 videos."""
 
 
@@ -264,7 +264,7 @@ def run_figure(options: ReproduceOptions) -> dict[str, Any]:
     """Draw three panels into `<cache>/fig1.png`; returns silhouette and k-NN accuracy of each.
 
     The paper sets I3D beside its transformer. Here the trained convolutions below the transformer
-    stand in I3D's place; ŝ is that of the staged head, seed 0.
+    of `marey-mini-rgb` stand in I3D's place; ŝ is that of the staged head, seed 0.
     """
     heads = open_head_set("mocap", options.cache, options.data)
     row, (split,) = ROWS["staged [s, z], meaning"], heads.outer

@@ -33,6 +33,7 @@ from marey.papers.sevitar_heads import (
     Problem,
     Setting,
     apply_heads,
+    in_their_span,
     row_vectors,
     train_heads,
 )
@@ -133,7 +134,7 @@ def run_split(name: str, vectors: str, number: int, options: ReproduceOptions) -
     row = HeadRow(name=name, kind="semantic", vectors=vectors)  # type: ignore[arg-type]
     meaning = label_vectors(heads.class_names, options.cache)
     words = embed_labels(heads.class_names, WORDS).vectors
-    targets = row_vectors(row, meaning, words, number)  # (K, E), in the set's order
+    targets = in_their_span(row_vectors(row, meaning, words, number))  # (K, K), in the set's order
     is_seen = torch.isin(heads.labels, torch.tensor(seen))
 
     predicted, answers, shots = [], [], []
