@@ -67,14 +67,17 @@ ROWS = {row.name: row for row in rows_of(TABLES, "rows", HeadRow)}
 PLAN: dict[str, Any] = TABLES["plan"]
 FIGURE_CLIPS = 400
 """Test clips that are drawn in Fig. 1."""
-STEPS = {"mocap": 300, "ut_interaction": 100, "surv_fight": 100}
+STEPS = {"mocap": 200, "ut_interaction": 100, "surv_fight": 100}
 """Steps of 32 videos."""
 
 
 def check_data(options: ReproduceOptions) -> None:
     """Raise a `UserError` if the real videos are not there."""
     if options.scale == "full":
-        raise UserError("sevitar-decided has no full scale: it compares heads on stored features")
+        raise UserError(
+            "sevitar-decided has no full scale: it compares heads on stored features of renders, "
+            "and of the videos in --data; leave --scale out"
+        )
     for name in set_names(options)[1:]:
         if not (Path(str(options.data)) / name).is_dir():
             raise UserError(f"{options.data}: expected the folder {name} in it")
@@ -146,7 +149,7 @@ def run_seeds(
             result["confusable"] = 100 * float(right[alike].double().mean())
         for key in ("train_top1", "train_loss"):
             result[key] = sum(fitted[number][key] for number in mine) / len(mine)
-        D, K, E = heads.z(heads.outer[0].train).shape[1], *vectors_of(heads, row, cache, 0).shape
+        D, (K, E) = heads.z(heads.outer[0].train).shape[1], vectors_of(heads, row, cache, 0).shape
         result["parameters"] = float(parameters_of(row.kind, D, K, E))
         result["chosen"] = [setting._asdict() for setting in chosen]
         result["right"] = "".join("01"[value] for value in right.tolist())

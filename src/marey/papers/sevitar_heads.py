@@ -21,7 +21,7 @@ from torch import Tensor
 
 from marey.papers.cells import Row
 
-HIDDEN = 64
+HIDDEN = 32
 """Hidden width of both MLPs of SeViTAR's head."""
 BATCH_SIZE = 32
 SEMANTIC = ("semantic.0", "semantic.1")

@@ -45,7 +45,7 @@ MOCAP_PLAN = RenderPlan(
 IMAGE_PIXELS = 96
 RECORDED = {"train": 600, "test": 300}
 """Clips of the recordings that unseen actions are measured on."""
-WIDTH = 64
+WIDTH = 32
 """D of the real videos: principal components of the training videos of a fold."""
 WORDS = Path(__file__).with_name("sevitar_words.vec")
 """GloVe vectors (Pennington et al., 2014; 6B tokens, 50 values; public domain) of the words in the

@@ -63,7 +63,10 @@ PLAN: dict[str, Any] = read_tables("sevitar_decided")["unseen"]
 def check_data(options: ReproduceOptions) -> None:
     """Raise a `UserError` if the real videos are not there."""
     if options.scale == "full":
-        raise UserError("sevitar-unseen has no full scale: it trains on stored features")
+        raise UserError(
+            "sevitar-unseen has no full scale: it trains on stored features of renders, and of the "
+            "videos in --data; leave --scale out"
+        )
     if options.data is not None and not (Path(options.data) / "ut_interaction").is_dir():
         raise UserError(f"{options.data}: expected the folder ut_interaction in it")
 
