@@ -223,10 +223,12 @@ def turned(path: Tensor, forwards: Tensor) -> Tensor:
 
 
 def coin_flip(path: Tensor, order: Tensor) -> dict[str, Tensor]:
-    """Return the measures of paths whose direction is drawn by a coin."""
+    """Return the measures of paths whose direction is drawn by a coin: right in half of them."""
     measured, other = order_measures(path, order), order_measures(path.flip(1), order)
-    mean = (measured["order_accuracy"] + other["order_accuracy"]) / 2
-    return {**measured, "order_accuracy": mean, "direction_right": torch.full_like(mean, 0.5)}
+    return {
+        "order_accuracy": (measured["order_accuracy"] + other["order_accuracy"]) / 2,
+        "up_to_direction": measured["up_to_direction"],
+    }
 
 
 def by_thirds(windows: Sequence[Window], forwards: Tensor) -> dict[str, list[dict[str, Any]]]:
@@ -256,7 +258,7 @@ def summary(measured: Sequence[dict[str, Tensor]], groups: Sequence[str]) -> dic
     """Return means and intervals of measures (S,) of every clip."""
     return {
         name: share(torch.stack([row[name].mean() for row in measured]), groups)
-        for name in ("order_accuracy", "up_to_direction", "direction_right")
+        for name in measured[0]
     }
 
 

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
+from marey.cli import build_app
 from marey.inference.direction import direction_of
 from marey.inference.pose_windows import cut_tracks, main_window, windows_at
 from marey.inference.poses import PosePredictor
+from marey.metrics.order import longest_increasing_run
 from marey.persons.pose_tracks import PoseTracks
 from marey.transforms.keypoints import MIRRORED
 
@@ -126,3 +131,23 @@ def test_the_bundled_arrow_of_time_says_in_which_direction_somebody_walks(
     turned = direction_of(arrow, replace(people, clips=people.clips.flip(1)))
     assert turned.forwards == pytest.approx(1 - forwards.forwards, abs=1e-5)
     assert turned.told == forwards.told
+
+
+@pytest.mark.slow
+def test_the_command_puts_a_walk_back_in_order_and_says_its_direction() -> None:
+    video = Path(__file__).parents[2] / "src/marey/web/examples/walk.mp4"
+    asked = CliRunner().invoke(build_app(), ["order", str(video), "--shuffle", "0", "--json"])
+    assert asked.exit_code == 0, asked.output
+    [entry] = json.loads(asked.stdout)["results"]
+    assert entry["method"] == "arrow"
+    assert entry["note"] is None
+    recovered = [entry["shuffle"][place] for place in entry["order"]]
+    up_to_direction = max(longest(recovered), longest(recovered[::-1])) / 16
+    assert up_to_direction >= 0.75
+    assert entry["direction"]["forwards"] >= 0.5
+    assert entry["order_accuracy"] == pytest.approx(longest(recovered) / 16)
+
+
+def longest(places: list[int]) -> int:
+    """Return the length of the longest rising subsequence."""
+    return int(longest_increasing_run(torch.tensor([places]))[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,13 @@ def test_neighbours_come_from_the_pictures_and_the_direction_from_the_people(
     assert chronological == [chronological[0]] * 4  # the start of the search does not decide
     assert all(answer.direction.forwards >= 0.5 for answer in answers)
     assert answers[1].direction.forwards == pytest.approx(answers[0].direction.forwards, abs=1e-5)
+
+    told = replace(answers[0], direction=Direction(forwards=0.97, told_from=0.9))
+    rises = chronological[0][0] == 0
+    assert told.played == ("forwards" if rises else "backwards")
+    assert replace(told, path=told.path.flip(0)).played == ("backwards" if rises else "forwards")
+    assert replace(told, shuffled=True).played is None
+    assert told.to_dict()["direction"]["played"] == told.played
 
     # with the opposite weights the same frames run the other way
     with torch.no_grad():

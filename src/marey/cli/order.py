@@ -100,7 +100,8 @@ def order(
             if found.direction is not None:
                 sure = f"{found.direction.probability:.0%}"
                 told = f"told, {sure}" if found.direction.told else f"cannot tell ({sure})"
-                print(f"  direction of time: {told}")
+                played = f"; the video is played {found.played}" if found.played else ""
+                print(f"  direction of time: {told}{played}")
         if found.note:
             say(f"{found.video}: {found.note}")
     if as_json:

@@ -70,6 +70,16 @@ class VideoOrder:
         return float(order_accuracy(self.path[None], self.order[None])) if self.shuffled else None
 
     @property
+    def played(self) -> str | None:
+        """How the video was played, "forwards" or "backwards", as far as that is told; None where
+        it was shuffled by us."""
+        if self.direction is None or not self.direction.told or self.shuffled:
+            return None
+        rising = order_accuracy(self.path[None], self.order[None])
+        falling = order_accuracy(self.path.flip(0)[None], self.order[None])
+        return "forwards" if float(rising) >= float(falling) else "backwards"
+
+    @property
     def chance(self) -> float:
         """Mean OrderAcc of a random path."""
         return chance_order_accuracy(len(self.path))
@@ -84,7 +94,9 @@ class VideoOrder:
             "shuffle": self.order.tolist() if self.shuffled else None,
             "frame_seconds": [round(seconds, 4) for seconds in self.frame_seconds],
             "method": self.method,
-            "direction": None if self.direction is None else self.direction.to_dict(),
+            "direction": None
+            if self.direction is None
+            else {**self.direction.to_dict(), "played": self.played},
             "note": self.note,
             "error": None,
         }

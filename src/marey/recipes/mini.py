@@ -188,8 +188,8 @@ def arrow_tune() -> TrainConfig:
     the people are found.
 
     `marey train arrow_tune --data VIDEOS --out RUN`, then `marey order VIDEO --direction RUN`. The
-    videos must be played forwards. Class folders or a manifest are read as for any recipe, and
-    their labels are not looked at; groups are held out whole.
+    videos must be played forwards. A plain folder will do; class folders and manifests are read as
+    for any recipe, without their labels and their split "test". Groups are held out whole.
     """
     base = arrow_of_time()
     return replace(

@@ -17,6 +17,7 @@ from marey.errors import UserError
 from marey.models.arrow_of_time import ArrowOfTime
 from marey.recipes.mini import arrow_of_time, arrow_tune
 from marey.training.config import TrainConfig, override
+from marey.training.data_config import DataConfig
 from marey.training.loop import train
 from marey.training.tasks import arrow_of_time as task
 from marey.training.tasks import build_task
@@ -97,3 +98,16 @@ def test_videos_without_people_are_an_error(tmp_path, monkeypatch):
         build_task(short(arrow_tune(), tmp_path))
     with pytest.raises(UserError, match="give --data a folder of videos"):
         build_task(arrow_tune())
+
+
+def test_a_plain_folder_of_videos_is_enough_and_test_videos_are_left_out(tmp_path):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for number in range(3):
+        (plain / f"{number}.mp4").write_bytes(b"")
+    assert len(task.open_videos(DataConfig(path=str(plain)))) == 3
+    for split in ("train", "test"):
+        (tmp_path / "set" / split / "walk").mkdir(parents=True)
+        (tmp_path / "set" / split / "walk" / "1.mp4").write_bytes(b"")
+    [sample] = task.open_videos(DataConfig(path=str(tmp_path / "set"))).samples
+    assert sample.split == "train"

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from marey.datasets.clips import collate_clips, sample_generator
-from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.index import DatasetIndex, Sample, videos_below
 from marey.datasets.open import open_dataset
 from marey.datasets.poses import ARRAY, open_keypoints, read_sampling
 from marey.errors import UserError, VideoError
@@ -21,6 +23,7 @@ from marey.features.cache import FeatureCache
 from marey.features.pose_cache import cached_poses
 from marey.models.arrow_of_time import DIRECTIONS
 from marey.training.config import TrainConfig
+from marey.training.data_config import DataConfig
 from marey.training.task import Task
 from marey.training.tasks.clip_evaluator import ClipsEvaluator
 from marey.training.tasks.clips import ClipsObjective
@@ -67,9 +70,7 @@ def build(config: TrainConfig) -> Task:
     """
     if config.data.path is None:
         raise UserError("no data: give --data a folder of videos, or of windows of keypoints")
-    index = open_dataset(
-        config.data.path, dataset=config.data.dataset, split_by=config.data.split_by
-    )
+    index = open_videos(config.data)
     if (index.root / ARRAY).is_file():
         train, val, sampling = packed_windows(index)
     else:
@@ -80,6 +81,24 @@ def build(config: TrainConfig) -> Task:
     if not len(train):
         raise UserError(f"{config.data.path}: nobody was found for long enough to learn from")
     return directed_task(config, train, val, sampling)
+
+
+def open_videos(data: DataConfig) -> DatasetIndex:
+    """Open the data as any recipe does, or a folder that holds videos directly, for no label is
+    needed; videos of the split "test" are left out of a data set that has one.
+
+    Raises:
+        UserError: if nothing is there.
+    """
+    root = Path(str(data.path))
+    if root.is_dir() and (videos := videos_below(root)):
+        samples = tuple(Sample(path=video, label=None) for video in videos)
+        return DatasetIndex(samples=samples, class_names=(), name="videos", root=root)
+    index = open_dataset(root, dataset=data.dataset, split_by=data.split_by)
+    if (index.root / ARRAY).is_file():
+        return index
+    kept = tuple(sample for sample in index.samples if sample.split != "test")
+    return replace(index, samples=kept)
 
 
 def directed_task(config: TrainConfig, train: Tensor, val: Tensor, sampling: PoseSampling) -> Task:
