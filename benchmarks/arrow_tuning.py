@@ -1,25 +1,37 @@
 """The arrow of time tuned without labels on a folder of videos, and asked about other groups.
 
-Every group of UT-Interaction and surv_fight is answered by a model that was tuned, by the recipe
-`arrow_tune`, on the windows of all other folds' groups of both sets. No label is read; only that
-the videos are played forwards. `benchmarks.order` runs it.
+    python -m benchmarks.arrow_tuning --data ../shared/data/ut_interaction --poses POSES \
+        --out results/arrow_tuning.json
+
+Every group of a data set is answered by a model that was tuned, by the recipe `arrow_tune`, on the
+windows of all other folds' groups. No label is read; only that the videos are played forwards. Each
+clip is asked about the window with most to say, as `marey order` does, in its true order: the
+bundled model beside the tuned one, with the difference over groups. `benchmarks.order` runs the
+same on both sets of real people together.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.interleave import machine
 from benchmarks.real_people import poses_of
 from marey.checkpoints.load import load_checkpoint
 from marey.datasets.open import open_dataset
+from marey.files import write_json
 from marey.inference.direction import fused_log_odds, log_odds
-from marey.inference.pose_windows import PoseClips
+from marey.inference.pose_windows import PoseClips, cut_tracks, main_window, windows_at
+from marey.metrics.comparison import paired_difference
+from marey.metrics.intervals import proportion_interval
 from marey.recipes.mini import arrow_tune
 from marey.training.config import override
 from marey.training.loop import train
@@ -62,6 +74,7 @@ def tuned_log_odds(
     start: str = "marey-arrow",
     steps: int | None = None,
     share: float = 1.0,
+    only: Sequence[int] = range(FOLDS),
 ) -> dict[str, float]:
     """Return the log odds of "forwards" of every clip, by a model tuned on other folds.
 
@@ -72,9 +85,10 @@ def tuned_log_odds(
         start: checkpoint that is tuned.
         steps: of the tuning; None: the recipe's.
         share: of the other folds' groups that is tuned on.
+        only: folds that are answered.
     """
     folds, found = folds_of(sorted(windows)), {}
-    for fold in range(FOLDS):
+    for fold in only:
         others = sorted(group for group in windows if folds[group] != fold)
         random.Random(seed).shuffle(others)
         chosen = others[: max(1, round(share * len(others)))]
@@ -93,3 +107,68 @@ def tuned_log_odds(
                     odds = log_odds(tuned, people.clips)
                     found[name] = float(fused_log_odds(odds, people.weight))
     return found
+
+
+def main() -> None:
+    """Run the benchmark; the result is written after every fold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--poses", type=Path, default=Path(".cache/real_people"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+
+    sampling, bundled = PoseSampling(), load_checkpoint("marey-arrow")
+    windows = windows_of_groups([given.data], given.poses)
+    asked: dict[str, list[tuple[str, PoseClips]]] = {group: [] for group in windows}
+    for sample in open_dataset(given.data).samples:
+        found = poses_of(sample.path, given.poses)
+        clips = cut_tracks(found, sampling)
+        if len(clips):
+            people = windows_at(found, clips.start_seconds[main_window(clips)], sampling)
+            group = f"{given.data.name}/{sample.group}"
+            asked[group].append((f"{group}/{sample.path.name}", people))
+    before = {
+        name: float(fused_log_odds(log_odds(bundled, people.clips), people.weight))
+        for pairs in asked.values()
+        for name, people in pairs
+    }
+    group_of = {name: group for group, pairs in asked.items() for name, _ in pairs}
+    results: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "command": f"python -m benchmarks.arrow_tuning --data {given.data.name} --poses POSES",
+        "folds": FOLDS,
+        "seeds": {},
+    }
+    for seed in range(given.seeds):
+        after: dict[str, float] = {}
+        for fold in range(FOLDS):
+            after |= tuned_log_odds(windows, asked, seed=seed, only=[fold])
+            names = sorted(after)
+            groups = [group_of[name] for name in names]
+            old = torch.tensor([before[name] > 0 for name in names])
+            new = torch.tensor([after[name] > 0 for name in names])
+            results["seeds"][str(seed)] = {
+                "folds_answered": fold + 1,
+                "clips": len(names),
+                "groups": len(set(groups)),
+                "bundled": right_share(old, groups),
+                "tuned": right_share(new, groups),
+                "difference": paired_difference(old, new, groups=groups),
+            }
+            print(results["seeds"][str(seed)], flush=True)
+            if given.out is not None:
+                write_json(given.out, results)
+
+
+def right_share(right: Tensor, groups: Sequence[str]) -> dict[str, Any]:
+    """Return the share of right directions with its interval over groups."""
+    low, high = proportion_interval(right, groups)
+    mean = float(right.double().mean())
+    return {"direction_right": round(mean, 4), "interval": [round(low, 4), round(high, 4)]}
+
+
+if __name__ == "__main__":
+    main()
