@@ -242,3 +242,13 @@ def test_person_scores_rank_boxes_instead_of_the_best_class():
     scores = evaluator.compute()
     assert scores["localisation_50"] == pytest.approx(0.5)  # the false box has the surest action
     assert scores["persons_50"] == scores["persons_75"] == 1
+
+
+def test_a_person_with_one_box_per_class_is_one_detection_of_localisation():
+    truth = np.array([[0.1, 0.1, 0.5, 0.9]])
+    per_class = np.array([[[0.1, 0.1, 0.5, 0.9], [0.1, 0.1, 0.4, 0.9], [0.12, 0.1, 0.5, 0.8]]])
+    evaluator = AvaEvaluator(["walk", "run", "sit"])
+    for _ in range(3):
+        evaluator.add_image(truth, np.array([[1, 0, 0]]), per_class, np.array([[0.9, 0.8, 0.7]]))
+    scores = evaluator.compute()
+    assert scores["localisation_50"] == scores["localisation_75"] == 1

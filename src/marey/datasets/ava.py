@@ -14,7 +14,6 @@ box and actions.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +104,29 @@ def is_ava(root: str | Path) -> bool:
     return Path(root).is_dir() and any(Path(root).glob("ava_*.csv"))
 
 
+def annotation_file(root: str | Path, split: str) -> Path | None:
+    """Return the file of a split's boxes and actions, None where it is not there.
+
+    `ava_<split>_excluded_timestamps_v2.x.csv`, which the official test split has alone, is none.
+    """
+    names = (f"ava_{split}.csv", f"ava_{split}_v2.2.csv", f"ava_{split}_v2.1.csv")
+    return next((Path(root) / name for name in names if (Path(root) / name).is_file()), None)
+
+
+def require_labels(index: AvaIndex) -> None:
+    """Refuse key frames that cannot be scored or learned from.
+
+    Raises:
+        UserError: if no person in them has an action.
+    """
+    if not any(bool(key.labels.any()) for key in index.key_frames):
+        raise UserError(
+            f"{index.csv_path}: none of its {len(index.key_frames)} key frames has a person with "
+            "an action of the label map; expected labels (AVA's are public for train and val, not "
+            "for test): give a labelled split"
+        )
+
+
 def open_ava(root: str | Path, split: str, *, label_map: str | Path | None = None) -> AvaIndex:
     """Read the key frames of a split and find their frames.
 
@@ -124,7 +146,12 @@ def open_ava(root: str | Path, split: str, *, label_map: str | Path | None = Non
 
 
 def _open(root: Path, split: str, label_map: str | Path | None) -> AvaIndex:
-    path = _the_file(root, (f"ava_{split}.csv", f"ava_{split}_v2.2.csv", f"ava_{split}_v2.1.csv"))
+    path = annotation_file(root, split)
+    if path is None:
+        raise UserError(
+            f"{root}: none of ava_{split}.csv, ava_{split}_v2.2.csv, ava_{split}_v2.1.csv is there; "
+            "expected AVA's layout (docs/datasets.md)"
+        )
     labels = _label_map(root, label_map)
     rows = read_box_rows(path)
     check_box_rows(rows, labels)
@@ -162,15 +189,6 @@ def _open(root: Path, split: str, label_map: str | Path | None) -> AvaIndex:
         class_ids=tuple(labels),
         key_frames=tuple(key_frames),
         sources=sources,
-    )
-
-
-def _the_file(root: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (root / name).is_file():
-            return root / name
-    raise UserError(
-        f"{root}: none of {', '.join(names)} is there; expected AVA's layout (docs/datasets.md)"
     )
 
 

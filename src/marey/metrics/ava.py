@@ -116,6 +116,68 @@ def evaluate(
     merge_classes: bool = False,
 ) -> dict[str, Any]:
     """Score rows against rows; arguments and result as in `evaluate_csv`."""
+    matched = match(
+        truth,
+        detections,
+        label_map,
+        iou_threshold=iou_threshold,
+        behaviour=behaviour,
+        excluded=excluded,
+        merge_classes=merge_classes,
+    )
+    if merge_classes:
+        label_map = {1: "person"}
+    listed = np.array(sorted(label_map), np.int64)
+
+    # Rank each class by score.
+    by_class = np.argsort(matched.class_ids, kind="stable")
+    bounds = np.searchsorted(matched.class_ids[by_class], np.stack([listed, listed + 1]))
+    scores, hit = matched.scores[by_class], matched.hit[by_class]
+    num_truth = np.bincount(matched.truth_class_ids, minlength=listed[-1] + 1)
+    per_class = {
+        label_map[c]: average_precision(scores[low:high], hit[low:high], int(num_truth[c]))
+        for c, low, high in zip(listed.tolist(), *bounds.tolist(), strict=True)
+    }
+    values = np.array(list(per_class.values()))
+    return {
+        "mAP": float(np.nanmean(values)) if np.isfinite(values).any() else float("nan"),
+        "per_class": per_class,
+        "num_truth": len(matched.truth_class_ids),
+        "num_detections": len(matched.scores),
+        "invalid_detections": matched.invalid,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """The detections that count, N, each with its image and whether it is a hit."""
+
+    scores: np.ndarray
+    class_ids: np.ndarray
+    image: np.ndarray
+    """int64, (N,), numbered with those of the truth, which come first."""
+    hit: np.ndarray
+    """bool, (N,)."""
+    truth_class_ids: np.ndarray
+    """int64, (M,); truth_image: int64, (M,)."""
+    truth_image: np.ndarray
+    num_images: int
+    """Images the truth names."""
+    invalid: int
+    """Detections without area, dropped."""
+
+
+def match(
+    truth: BoxRows,
+    detections: BoxRows,
+    label_map: Mapping[int, str],
+    *,
+    iou_threshold: float = 0.5,
+    behaviour: str = "official",
+    excluded: set[tuple[str, float]] | None = None,
+    merge_classes: bool = False,
+) -> Matched:
+    """Match detections to truth within each image and class; arguments as in `evaluate`."""
     if behaviour not in RULES:
         raise unknown_name("AVA evaluator", behaviour, RULES)
     if not 0 < iou_threshold <= 1:
@@ -139,7 +201,7 @@ def evaluate(
     if merge_classes:
         truth, truth_image = _merged(truth, truth_image)
         detections, image = _merged(detections, image)
-        label_map, listed = {1: "person"}, np.array([1])
+        listed = np.array([1])
 
     # Detections in the order the evaluator reads them, without those it ignores.
     order = _reading_order(detections, image, rules)
@@ -149,7 +211,7 @@ def evaluate(
     invalid, order = int((~valid).sum()), order[valid]
     _refuse_inverted(truth, truth_image, image[order])
 
-    # Match within each pair of image and class, then rank each class by score.
+    # Match within each pair of image and class.
     detections, image = detections.select(order), image[order]
     hit = match_detections(
         truth.boxes_xyxy_norm,
@@ -158,22 +220,16 @@ def evaluate(
         image * (listed[-1] + 1) + detections.class_ids,
         iou_threshold,
     )
-    by_class = np.argsort(detections.class_ids, kind="stable")
-    bounds = np.searchsorted(detections.class_ids[by_class], np.stack([listed, listed + 1]))
-    scores, hit = detections.last[by_class], hit[by_class]
-    num_truth = np.bincount(truth.class_ids, minlength=listed[-1] + 1)
-    per_class = {
-        label_map[c]: average_precision(scores[low:high], hit[low:high], int(num_truth[c]))
-        for c, low, high in zip(listed.tolist(), *bounds.tolist(), strict=True)
-    }
-    values = np.array(list(per_class.values()))
-    return {
-        "mAP": float(np.nanmean(values)) if np.isfinite(values).any() else float("nan"),
-        "per_class": per_class,
-        "num_truth": len(truth),
-        "num_detections": len(detections),
-        "invalid_detections": invalid,
-    }
+    return Matched(
+        scores=detections.last,
+        class_ids=detections.class_ids,
+        image=image,
+        hit=hit,
+        truth_class_ids=truth.class_ids,
+        truth_image=truth_image,
+        num_images=labelled_images,
+        invalid=invalid,
+    )
 
 
 def _key(key: tuple[str, float], rules: EvaluatorRules) -> tuple[str, float]:

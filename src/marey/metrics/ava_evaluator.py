@@ -23,6 +23,7 @@ class AvaEvaluator:
         self._keys: list[tuple[str, float]] = []
         self._truth: list[np.ndarray] = []
         self._detections: list[np.ndarray] = []
+        self._located: list[np.ndarray] = []
         self._person_scores: list[np.ndarray] = []
 
     def add_image(
@@ -56,7 +57,15 @@ class AvaEvaluator:
             )
         )
         num_classes = len(self.label_map)
-        boxes = np.asarray(boxes, np.float64)
+        boxes, scores = np.asarray(boxes, np.float64), np.asarray(scores, np.float64)
+        scores = scores.reshape(-1, num_classes)
+
+        # One row per person: with class-specific boxes that of the best class, as the other K - 1
+        # boxes of the same person are no false alarms.
+        best = scores.argmax(axis=1)
+        one_box = boxes[np.arange(len(best)), best] if boxes.ndim == 3 else boxes.reshape(-1, 4)
+        persons = np.full(len(best), image), np.ones(len(best)), scores.max(axis=1)
+        self._located.append(np.column_stack([*persons, one_box]))
         boxes = (
             boxes.reshape(-1, 4)
             if boxes.ndim == 3
@@ -66,35 +75,30 @@ class AvaEvaluator:
             [
                 np.full(len(boxes), image),
                 np.tile(np.arange(1, num_classes + 1), len(boxes) // num_classes),
-                np.asarray(scores, np.float64).reshape(-1),
+                scores.reshape(-1),
                 boxes,
             ]
         )
         self._detections.append(rows)
         if person_scores is not None:
-            self._person_scores.append(
-                np.repeat(np.asarray(person_scores, np.float64), num_classes)
-            )
+            self._person_scores.append(np.asarray(person_scores, np.float64))
 
     def rows(self) -> tuple[BoxRows, BoxRows]:
         """Return ground truth and detections as rows."""
-        tables = [
-            np.concatenate(parts) if parts else np.zeros((0, 7))
-            for parts in (self._truth, self._detections)
-        ]
-        truth, detections = (
-            BoxRows(
-                path=path,
-                keys=tuple(self._keys),
-                image=table[:, 0].astype(np.int64),
-                class_ids=table[:, 1].astype(np.int64),
-                last=table[:, 2],
-                boxes_xyxy_norm=table[:, 3:],
-                lines=np.arange(1, len(table) + 1),
-            )
-            for path, table in zip(("<truth>", "<detections>"), tables, strict=True)
+        truth = self._as_rows("<truth>", self._truth)
+        return truth, self._as_rows("<detections>", self._detections)
+
+    def _as_rows(self, path: str, parts: Sequence[np.ndarray]) -> BoxRows:
+        table = np.concatenate(parts) if parts else np.zeros((0, 7))
+        return BoxRows(
+            path=path,
+            keys=tuple(self._keys),
+            image=table[:, 0].astype(np.int64),
+            class_ids=table[:, 1].astype(np.int64),
+            last=table[:, 2],
+            boxes_xyxy_norm=table[:, 3:],
+            lines=np.arange(1, len(table) + 1),
         )
-        return truth, detections
 
     def compute(self) -> dict[str, float]:
         """Return "map" at IoU 0.5, and how well persons are found, all classes merged, at IoU 0.5
@@ -107,9 +111,10 @@ class AvaEvaluator:
         scores = {
             "map": evaluate(truth, detections, self.label_map, behaviour=self.behaviour)["mAP"]
         }
-        ranked = {"localisation": detections}
+        located = self._as_rows("<detections>", self._located)
+        ranked = {"localisation": located}
         if self._person_scores:
-            ranked["persons"] = replace(detections, last=np.concatenate(self._person_scores))
+            ranked["persons"] = replace(located, last=np.concatenate(self._person_scores))
         for name, rows in ranked.items():
             for threshold in (0.5, 0.75):
                 scores[f"{name}_{100 * threshold:.0f}"] = evaluate(

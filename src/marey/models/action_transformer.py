@@ -64,6 +64,7 @@ class ActionTransformer(nn.Module):
         num_frames: T of a training clip (64); any other number may be given at test time (96 in
             Table 4).
         width: channel multiplier of the I3D trunk and head.
+        i3d_width: channel multiplier of the I3D head alone; None takes `width`.
         trunk: "i3d", "timesformer" (with `trunk_arguments`) or "efficientnet_lite0"
             (`trunk_arguments`: channels).
         head: "tx", "i3d", or "tx+i3d" (Tx classifies the actions, I3D refines the boxes).
@@ -93,6 +94,7 @@ class ActionTransformer(nn.Module):
         num_classes: int = 80,
         num_frames: int = 64,
         width: float = 1.0,
+        i3d_width: float | None = None,
         trunk: str = "i3d",
         trunk_arguments: dict[str, Any] | None = None,
         head: str = "tx",
@@ -165,7 +167,8 @@ class ActionTransformer(nn.Module):
             if "tx" in head
             else None
         )
-        self.i3d = I3DHead(channels, width, roi_operator) if "i3d" in head else None
+        head_width = width if i3d_width is None else i3d_width
+        self.i3d = I3DHead(channels, head_width, roi_operator) if "i3d" in head else None
         for_classes, for_boxes = self.tx or self.i3d, self.i3d or self.tx
         self.classifier = nn.Linear(for_classes.out_channels, num_classes + background)  # type: ignore[union-attr]
         self.box_regressor = nn.Linear(

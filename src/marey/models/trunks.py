@@ -55,6 +55,8 @@ class FrameTrunk(nn.Module):
         channels: D of the feature map.
         trained_stages: how many of the stem's last stages learn; its batch norm keeps its
             statistics even there.
+        from_scratch: the whole stem learns, batch norm statistics included: for random weights,
+            which stored statistics of 0 and 1 would silence (outputs of 6e-6).
 
     Raises:
         UserError: if the stem has fewer stages.
@@ -65,15 +67,18 @@ class FrameTrunk(nn.Module):
     FINE_BLOCKS = blocks_before(3)
     """Blocks up to the end of stage 3, whose stride is 8."""
 
-    def __init__(self, channels: int = 160, trained_stages: int = 0) -> None:
+    def __init__(
+        self, channels: int = 160, trained_stages: int = 0, from_scratch: bool = False
+    ) -> None:
         super().__init__()
+        self.from_scratch = from_scratch
         if not 0 <= trained_stages <= self.NUM_STAGES:
             raise UserError(
                 f"trunk_arguments.trained_stages must be 0 to {self.NUM_STAGES}, got "
                 f"{trained_stages}"
             )
         self.stem = EfficientNetLiteTrunk(self.NUM_STAGES)
-        self.stem.requires_grad_(False)
+        self.stem.requires_grad_(from_scratch)
         first = blocks_before(self.NUM_STAGES - trained_stages)
         for block in self.stem._blocks[first:]:
             block.requires_grad_(True)
@@ -86,9 +91,10 @@ class FrameTrunk(nn.Module):
             unit.bn.momentum = 0.1  # statistics settle within a hundred steps
 
     def train(self, mode: bool = True) -> FrameTrunk:
-        """Switch mode; the stem stays in evaluation mode."""
+        """Switch mode; the stem stays in evaluation mode unless it learns from scratch."""
         super().train(mode)
-        self.stem.eval()
+        if not self.from_scratch:
+            self.stem.eval()
         return self
 
     def stem_features(self, frames: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,79 +1,145 @@
 """`marey reproduce action_transformer`: Tables 1 to 5 of Girdhar et al., CVPR 2019.
 
-Mini scale: `marey.papers.action_transformer_mini`. Full scale: AVA, I3D trunk, end to end.
+Mini scale: `marey.papers.action_transformer_mini`. Full scale: AVA, I3D trunk with Kinetics weights,
+end to end.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from marey.checkpoints.load import load_checkpoint
 from marey.datasets.ava import is_ava
 from marey.errors import UserError
-from marey.files import weights_digest
+from marey.models.action_transformer import ActionTransformer, count_parameters
 from marey.papers.action_transformer_mini import (
+    SCRATCH_STEPS,
     STEPS,
-    TRAIN_SCENES,
     Variant,
-    bundled_trunk,
     percent,
     run_mini,
 )
+from marey.papers.action_transformer_paired import write_contrasts
+from marey.papers.action_transformer_scenes import FIRST_STEPS, TEST_SCENES, TRAIN_SCENES
 from marey.papers.cells import Cell, ReproduceOptions, cells_of, read_tables, rows_of
-from marey.recipes.action_transformer import action_transformer_ava
+from marey.papers.tables import Result
+from marey.recipes.action_transformer import TABLE_MODEL, action_transformer_ava
 from marey.training.config import TrainConfig, override
+from marey.training.distributed import make_accelerator
 from marey.training.loop import train
+from marey.training.tasks import build_task
+from marey.training.validate import evaluate
 
-VARIANTS_OF_TABLES = rows_of(read_tables("action_transformer"), "rows", Variant)
+TABLES = read_tables("action_transformer")
+VARIANTS_OF_TABLES = rows_of(TABLES, "rows", Variant)
+KINETICS = "i3d_kinetics"
+"""Folder beside AVA's files with the I3D that was trained on Kinetics."""
 
 
 def check_data(options: ReproduceOptions) -> None:
-    """Raise a `UserError` if the full scale is asked for without AVA."""
-    if options.scale == "full" and (options.data is None or not is_ava(options.data)):
+    """Raise a `UserError` if the full scale is asked for without AVA or without Kinetics weights."""
+    if options.scale != "full":
+        return
+    if options.data is None or not is_ava(options.data):
         raise UserError(
             "--scale full trains on AVA: give --data DIR in AVA's layout (docs/datasets.md)"
+        )
+    if not (Path(options.data) / KINETICS / "config.json").is_file():
+        raise UserError(
+            f"{options.data}/{KINETICS} is missing: all lines but one start from an I3D trained on "
+            f"Kinetics; run: marey convert rgb_imagenet.pt --from i3d --out {options.data}/{KINETICS}"
         )
 
 
 def cells(options: ReproduceOptions) -> list[Cell]:
     """List the cells: every line of the tables times the seeds; Table 1's contrast with true boxes
     first."""
-    if options.scale == "mini":
-        run, changes = run_mini, {}
-        trunk = weights_digest(bundled_trunk().state_dict())
-        data = options.data or "mocap scenes"
-        settings = {"steps": STEPS, "scenes": TRAIN_SCENES, "data": data, "trunk": trunk}
-    else:
-        run, changes, settings = run_full, {"estimate_seconds": 7 * 86_400.0}, {}
     found: list[Cell] = []
     for variant in VARIANTS_OF_TABLES:
-        of_variant = functools.partial(run, variant, options)
-        found += cells_of(options, variant, of_variant, settings=settings, **changes)
+        if options.scale == "full":
+            if variant.full:
+                of_variant = functools.partial(run_full, variant, options)
+                found += cells_of(options, variant, of_variant, estimate_seconds=7 * 86_400.0)
+            continue
+        settings = {
+            "steps": SCRATCH_STEPS if variant.scratch else STEPS,
+            "first_run_steps": FIRST_STEPS,
+            "scenes": [TRAIN_SCENES, TEST_SCENES],
+            "data": options.data or "mocap scenes",
+            "model": {**TABLE_MODEL, **variant.model, **variant.mini},
+        }
+        of_variant = functools.partial(run_mini, variant, options)
+        found += cells_of(options, variant, of_variant, settings=settings)
     return found
 
 
+def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
+    """Write the paired tests of the planned contrasts beside the tables."""
+    seeds = {result.name: result.seeds_run for result in results}
+    return write_contrasts(out, cache, TABLES["contrasts"], seeds)
+
+
+# ---- full scale -------------------------------------------------------------------------------
+
+
 def full_config(variant: Variant, options: ReproduceOptions, seed: int) -> TrainConfig:
-    """Return the paper's training of one line: 300K steps with true boxes, else 500K; R = 64 unless
-    the line says."""
+    """Return the paper's training of one line: from Kinetics weights, 300K steps with true boxes,
+    else 500K; R = 64 unless the line says."""
     settings = [f"train.seed={seed}", f"train.device={options.train_device}"]
     if variant.boxes == "truth":
         settings += ["objective.detection.boxes=truth", "train.max_steps=300000"]
     config = override(action_transformer_ava(), settings)
 
     arguments = {**config.model.arguments, "num_proposals": 64, **variant.model}
+    start = str(Path(str(options.data)) / KINETICS)
     if variant.scratch:
         arguments["frozen_norm"] = False
     return replace(
         config,
-        model=replace(config.model, arguments=arguments),
+        model=replace(
+            config.model, arguments=arguments, init_from=None if variant.scratch else start
+        ),
         data=replace(config.data, path=options.data),
         augment=config.augment if variant.augmented else None,
     )
 
 
 def run_full(variant: Variant, options: ReproduceOptions, seed: int) -> dict[str, Any]:
-    """Train one line on AVA as the paper does and return the best validation scores in percent."""
-    folder = options.cache / "action_transformer" / f"{variant.name.replace(' ', '-')}-seed{seed}"
-    result = train(full_config(variant, options, seed), folder, resume=folder.exists())
-    return percent(result.metrics)
+    """Train one line on AVA as the paper does and return its validation scores in percent.
+
+    A line with more frames tests the model of the line it names, trained now if need be.
+    """
+    name = variant.long or variant.name
+    folder = options.cache / "action_transformer" / f"{name.replace(' ', '-')}-seed{seed}"
+    config = full_config(variant, options, seed)
+    result = train(config, folder, resume=folder.exists())
+    model: Any = load_checkpoint(folder / "best").model
+    metrics = result.metrics
+    if variant.long:
+        metrics = evaluate_long(model, config)
+    return {**percent(metrics), "params": round(count_parameters(model)["total"], 3)}
+
+
+def evaluate_long(model: ActionTransformer, config: TrainConfig) -> dict[str, Any]:
+    """Score a trained model on validation clips of half as many frames again (96 for 64)."""
+    preprocess = config.data.preprocess
+    assert preprocess is not None
+    sampling = replace(preprocess.sampling, num_frames=preprocess.sampling.num_frames * 3 // 2)
+    longer = replace(preprocess, sampling=sampling)
+    config = replace(config, data=replace(config.data, preprocess=longer), augment=None)
+    accelerator = make_accelerator(config)
+    batch_size = config.train.eval_batch_size or max(
+        1, config.train.batch_size // config.train.accumulate
+    )
+    evaluator = evaluate(
+        model.to(accelerator.device),
+        build_task(config),
+        accelerator,
+        batch_size=batch_size,
+        workers=config.train.workers,
+    )
+    return evaluator.compute()

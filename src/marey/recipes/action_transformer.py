@@ -93,6 +93,19 @@ little from what two CPU cores can render and train in an hour; image features n
 pre-train on."""
 
 
+TABLE_MODEL = {
+    **MINI_MODEL,
+    "trunk_arguments": {"channels": 64},
+    "dim": 64,
+    "ffn": 128,
+    "location_channels": 16,
+    "rpn_channels": 64,
+    "samples_per_clip": 8,
+}
+"""The detector of the mini tables, of half the width of `marey-mini-detect`, as every line is trained
+three times; the sizes of the heads stand beside the lines (papers/action_transformer.toml)."""
+
+
 def mini_preprocess() -> Preprocess:
     """Return 8 frames at 4 a second (2 s), the whole frame stretched to 112 x 112 pixels."""
     return Preprocess(

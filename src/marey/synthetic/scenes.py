@@ -20,7 +20,7 @@ from torchvision.io import encode_jpeg
 from marey.errors import UserError, unknown_name
 from marey.files import write_bytes, write_csv, write_text
 from marey.synthetic.backgrounds import draw_background
-from marey.synthetic.body import draw_body
+from marey.synthetic.body import Body, draw_body
 from marey.synthetic.clip import background_offsets, composite, degrade, mask_box
 from marey.synthetic.motion import (
     SPLITS,
@@ -31,7 +31,7 @@ from marey.synthetic.motion import (
     quaternion_product,
     rotate_y,
 )
-from marey.synthetic.renderer import Camera, Stage, draw_light, shake_joints
+from marey.synthetic.renderer import Camera, Light, Stage, draw_light, shake_joints
 from marey.video.clip import Clip
 from marey.video.encode import write_video
 
@@ -97,10 +97,50 @@ def render_scene(
     seconds = np.arange(num_frames) / fps
     bodies = [draw_body(split, generator) for _ in chosen]
     rows = _place(chosen, seconds, split, generator)
-    cameras = _cameras(rows, split, width / height, generator)
+    cameras = group_cameras(rows, split, width / height, generator)
     wall = draw_background(2 * max(width, height), split, generator, backgrounds)
     offsets = background_offsets(cameras, depth=6.0)
     light = draw_light(generator)
+    frames, boxes, visible, owners = photograph_group(
+        bodies, rows, cameras, offsets, wall, light, width, height
+    )
+    clip = Clip(
+        frames=degrade(frames, generator),
+        frame_indices=tuple(range(num_frames)),
+        frame_seconds=tuple(float(s) for s in seconds),
+        fps=fps,
+        path=f"mocap-scene:seed={seed}&split={split}",
+    )
+    return RenderedScene(
+        clip=clip,
+        actions=chosen,
+        boxes_xyxy=boxes,
+        visible=visible,
+        persons=owners,
+        split=split,
+    )
+
+
+def photograph_group(
+    bodies: list[Body],
+    rows: list[np.ndarray],
+    cameras: list[Camera],
+    offsets: list[tuple[float, float]],
+    wall: Tensor,
+    light: Light,
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Photograph P persons in T moments before a wall.
+
+    Args:
+        rows: (T, 43) of each person, as `Stage.pose` takes them.
+        cameras, offsets: one of each moment; wall as in `composite`.
+
+    Returns:
+        uint8 frames (T, 3, height, width), and boxes, `visible` and `persons` of `RenderedScene`.
+    """
+    P = len(bodies)
     frames, boxes, visible, owners = [], [], [], []
     with Stage(bodies) as stage:
         for t, (camera, offset) in enumerate(zip(cameras, offsets, strict=True)):
@@ -123,21 +163,7 @@ def render_scene(
             )
             visible.append(torch.tensor(seen))
             owners.append(torch.from_numpy(owner.astype(np.int16)))
-    clip = Clip(
-        frames=degrade(torch.stack(frames), generator),
-        frame_indices=tuple(range(num_frames)),
-        frame_seconds=tuple(float(s) for s in seconds),
-        fps=fps,
-        path=f"mocap-scene:seed={seed}&split={split}",
-    )
-    return RenderedScene(
-        clip=clip,
-        actions=chosen,
-        boxes_xyxy=torch.stack(boxes),
-        visible=torch.stack(visible),
-        persons=torch.stack(owners),
-        split=split,
-    )
+    return torch.stack(frames), torch.stack(boxes), torch.stack(visible), torch.stack(owners)
 
 
 def _pixels_alone(
@@ -183,7 +209,7 @@ def _place(
     return out
 
 
-def _cameras(
+def group_cameras(
     rows: list[np.ndarray], split: str, aspect: float, generator: torch.Generator
 ) -> list[Camera]:
     """Return a camera path that sees most of the group: persons who travel far leave the frame."""
@@ -253,7 +279,7 @@ def render_ava(
     out = Path(out)
     names = tuple(actions or list_actions())
     out.mkdir(parents=True, exist_ok=True)
-    _write_action_list(out / "ava_action_list.pbtxt", names)
+    write_action_list(out / "ava_action_list.pbtxt", names)
     rows: list[tuple[object, ...]] = []
     listing: list[tuple[object, ...]] = []
     for i in range(num_scenes):
@@ -268,7 +294,7 @@ def render_ava(
             actions=names,
             backgrounds=backgrounds,
         )
-        _write_frames(out, video, scene.clip, videos)
+        write_scene_frames(out, video, scene.clip, videos)
         key = num_frames // 2
         for p, action in enumerate(scene.actions):
             if scene.visible[key, p]:
@@ -298,7 +324,8 @@ def render_ava(
     return out
 
 
-def _write_frames(out: Path, video: str, clip: Clip, as_video: bool) -> None:
+def write_scene_frames(out: Path, video: str, clip: Clip, as_video: bool) -> None:
+    """Write a scene's frames where AVA's layout has them, unless they are there."""
     if as_video:
         target = out / "videos" / f"{video}.mp4"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -313,7 +340,12 @@ def _write_frames(out: Path, video: str, clip: Clip, as_video: bool) -> None:
             write_bytes(path, encode_jpeg(frame, quality=92).numpy().tobytes())
 
 
-def _write_action_list(path: Path, names: tuple[str, ...]) -> None:
+def write_action_list(path: Path, names: tuple[str, ...]) -> None:
+    """Write the label map, ids from 1.
+
+    Raises:
+        UserError: if there is another one.
+    """
     text = "".join(f'item {{\n  name: "{name}"\n  id: {i}\n}}\n' for i, name in enumerate(names, 1))
     if path.is_file() and path.read_text() != text:
         raise UserError(f"{path}: written for other actions; choose another folder")

@@ -15,7 +15,9 @@ from marey.checkpoints.vit import is_image_vit, start_from_vit
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.models import MODELS, argument_names, create_model
+from marey.models.action_transformer import ActionTransformer
 from marey.models.encoders import encoder_name
+from marey.models.i3d import I3D
 from marey.models.timesformer import TimeSformer, stretched_state
 from marey.training.config import TrainConfig
 from marey.training.task import Task
@@ -134,7 +136,7 @@ def copy_weights(
     sentence about it.
 
     TimeSformer's family gets its position and time embeddings stretched (nearest) to the target's
-    clip first.
+    clip first. The blocks of an I3D above the trunk become the I3D head of an Action Transformer.
 
     Args:
         skip_classes: number of outputs of the source's class head. Its last layer is left out,
@@ -145,6 +147,8 @@ def copy_weights(
     """
     stretches = isinstance(source, TimeSformer) and isinstance(target, TimeSformer)
     have = stretched_state(source, target) if stretches else source.state_dict()
+    if isinstance(source, I3D) and isinstance(target, ActionTransformer):
+        have = {_place_in_detector(key): value for key, value in have.items()}
     wanted = target.state_dict()
     fits = {
         key: value
@@ -164,6 +168,12 @@ def copy_weights(
         return f"{name}: all {len(fits)} tensors loaded"
     roots = ", ".join(sorted({key.split(".")[0] for key in fresh}))
     return f"{name}: {len(fits)} of {len(wanted)} tensors loaded; fresh: {roots}"
+
+
+def _place_in_detector(key: str) -> str:
+    """Return where a tensor of an I3D goes in an `ActionTransformer`: Mixed_5a to 5c are its head
+    (Sec. 3.3)."""
+    return f"i3d.{key}" if key.startswith("tail.") else key
 
 
 def fill_stem(model: nn.Module, *, whole: bool = False) -> None:

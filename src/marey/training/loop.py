@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -15,6 +15,7 @@ from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.features.far_bank import far_clips
 from marey.files import FolderLock
+from marey.layers.batch_statistics import recalibrate_batch_statistics
 from marey.metrics.trust import describe_trust
 from marey.training.batches import loader_of, training_parts, without_augmentation
 from marey.training.calibration import calibration_keys, embed, embed_far, fit_run
@@ -28,7 +29,7 @@ from marey.training.optimisation import Optimisation
 from marey.training.plan import Plan
 from marey.training.run_folder import RunFolder, prepare_folder
 from marey.training.run_state import RunState, TrainResult
-from marey.training.task import Batch, Task
+from marey.training.task import RECALIBRATION_BATCHES, Batch, Task
 from marey.training.tasks import build_task
 from marey.training.validate import evaluate, is_better, numbers_of
 from marey.transforms.preprocess import Preprocess
@@ -178,6 +179,8 @@ class Run:
         and patience."""
         state, weights = self.state, self.optimisation.weights()
         with self.meter.outside():
+            if self.task.recalibrates and not self.optimisation.sharded:
+                self.recalibrate(weights)
             if self.task.val_data is None:
                 state.best_step = state.step
                 self.save_checkpoint("best", weights)
@@ -215,6 +218,21 @@ class Run:
                 state.evaluations_since_best += 1
             patience = self.config.train.patience
             state.stopped = patience is not None and state.evaluations_since_best >= patience
+
+    def recalibrate(self, model: nn.Module) -> None:
+        """Measure batch norm statistics anew on the same training items in every process."""
+
+        def forward(batch: Batch) -> None:
+            batch = send_to_device(batch, self.accelerator.device)
+            with self.accelerator.autocast():
+                self.task.objective(model, batch)
+
+        data = self.task.train_data
+        count = min(len(data), RECALIBRATION_BATCHES * self.plan.eval_batch_size)
+        keys = [(0, position * len(data) // count) for position in range(count)]
+        loader = self.loader(data, keys)
+        batches = (batch for batch in loader if not set(batch) <= {"unreadable"})
+        recalibrate_batch_statistics(model, forward, batches)
 
     def save_checkpoint(self, name: str, model: nn.Module) -> None:
         """Write a checkpoint folder of the run (main process)."""

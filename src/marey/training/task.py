@@ -184,6 +184,8 @@ def check_terms(weights: Mapping[str, float], known: Sequence[str]) -> None:
             raise unknown_name("loss term in objective.weights", name, (*known, *ADVERSARIAL_TERMS))
 
 
+RECALIBRATION_BATCHES = 20
+
 ADVERSARIAL_TERMS = ("adversarial", "attention")
 """Terms that every task can have, see `terms.adversarial`."""
 
@@ -261,6 +263,9 @@ class Task:
     embeddings into it."""
     describes_clips: bool = True
     """The model reads batch["clip"] and gives "embedding" and "logits", so trust can be fitted."""
+    recalibrates: bool = False
+    """Measure the statistics of batch norms that learn anew before every evaluation, on
+    `RECALIBRATION_BATCHES` training batches (`layers.batch_statistics`)."""
     store_features: Callable[[Task], Task] | None = None
     """Return the same task on stored features of its frozen stem (`data.feature_cache`); None where
     it has no stem."""

@@ -5,13 +5,19 @@ from __future__ import annotations
 import functools
 from bisect import bisect_right
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
-from marey.datasets.ava import AvaIndex, is_ava, open_ava, read_predicted_boxes
+from marey.datasets.ava import (
+    AvaIndex,
+    annotation_file,
+    is_ava,
+    open_ava,
+    read_predicted_boxes,
+    require_labels,
+)
 from marey.datasets.ava_clips import AvaDataset, collate_scenes
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import load_imagenet_stem
@@ -51,6 +57,7 @@ def build(config: TrainConfig) -> Task:
 
     data = config.data.detection
     train = open_ava(config.data.path, data.train_split, label_map=data.label_map)
+    require_labels(train)
     val = open_val(config.data.path, data)
     train_data, val_data = open_scenes(config, preprocess, train, val)
     has_image_trunk = config.model.arguments.get("trunk") == "efficientnet_lite0"
@@ -74,6 +81,7 @@ def build(config: TrainConfig) -> Task:
         preprocess=preprocess,
         collate=collate_scenes,
         describes_clips=False,
+        recalibrates=True,
         store_features=functools.partial(store_scene_features, config),
         extra={
             "data": {
@@ -86,10 +94,16 @@ def build(config: TrainConfig) -> Task:
 
 
 def open_val(root: str, data: DetectionData) -> AvaIndex | None:
-    """Return the validation key frames, None where there are none."""
-    if not any(Path(root).glob(f"ava_{data.val_split}*.csv")):
+    """Return the validation key frames, None where there are none.
+
+    Raises:
+        UserError: if nobody in them has an action.
+    """
+    if annotation_file(root, data.val_split) is None:
         return None
-    return open_ava(root, data.val_split, label_map=data.label_map)
+    index = open_ava(root, data.val_split, label_map=data.label_map)
+    require_labels(index)
+    return index
 
 
 def open_scenes(
