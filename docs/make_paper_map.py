@@ -369,9 +369,38 @@ ENTRIES: dict[str, list[Entry]] = {
             ("$ marey reproduce action-transformer --out DIR",),
         ),
         ("Figs. 1-3", "architecture", ("models/action_transformer.py:ActionTransformer",)),
-        ("Fig. 4", "key embeddings and attention", ("layers/tx.py:TxHead.key_embeddings",)),
-        ("Fig. 5", "by class, size and number of persons", ("metrics/ava_breakdown.py:breakdown",)),
-        ("Figs. 6, 7", "top predictions and failures", ("explain/persons.py:gallery",)),
+        (
+            "Fig. 4",
+            "key embeddings and attention",
+            (
+                "$ marey reproduce action-transformer --cells 'Fig. 4' --out DIR",
+                "layers/tx.py:TxHead.key_embeddings",
+            ),
+        ),
+        (
+            "Fig. 5",
+            "by class, size and number of persons",
+            (
+                "$ marey reproduce action-transformer --cells 'Fig. 5' --out DIR",
+                "metrics/ava_breakdown.py:breakdown",
+            ),
+        ),
+        (
+            "Figs. 6, 7",
+            "top predictions and failures",
+            (
+                "$ marey reproduce action-transformer --cells 'Fig. 6,Fig. 7' --out DIR",
+                "explain/persons.py:gallery",
+            ),
+        ),
+        (
+            "Sections 1, 5",
+            "tracking, hands and faces",
+            (
+                "$ marey reproduce action-transformer --cells 'Attention and keys' --out DIR",
+                "papers/action_transformer_figures.py:observations",
+            ),
+        ),
     ],
 }
 

@@ -10,7 +10,7 @@ from marey.papers.cells import ReproduceOptions
 def test_every_line_of_the_tables_is_a_cell_and_the_contrast_comes_first(tmp_path):
     options = ReproduceOptions(cache=tmp_path, seeds=2)
     cells = study.cells(options)
-    assert len(cells) == 2 * len(study.VARIANTS_OF_TABLES) == 42
+    assert len(cells) == 2 * len(study.VARIANTS_OF_TABLES) + 5 == 47
     first = {cell.name for cell in cells if cell.priority == 0}
     assert {"I3D head, GT boxes", "Tx LowRes, GT boxes", "Tx HighRes, GT boxes"} <= first
     paper = {cell.name: cell.paper for cell in cells}
@@ -21,11 +21,9 @@ def test_the_full_scale_is_the_paper_s_training(tmp_path):
     with pytest.raises(UserError, match="give --data DIR in AVA's layout"):
         study.check_data(ReproduceOptions(scale="full"))
     (tmp_path / "ava_train_v2.2.csv").write_text("")
-    options = ReproduceOptions(scale="full", data=str(tmp_path))
-    with pytest.raises(UserError, match="marey convert rgb_imagenet.pt --from i3d"):
-        study.check_data(options)
-    (tmp_path / "i3d_kinetics").mkdir()
-    (tmp_path / "i3d_kinetics" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="convert rgb_imagenet.pt --from i3d"):
+        study.check_data(ReproduceOptions(scale="full", data=str(tmp_path)))
+    options = ReproduceOptions(scale="full", data=str(tmp_path), init="i3d")
     study.check_data(options)
 
     by_name = {v.name: study.full_config(v, options, 1) for v in study.VARIANTS_OF_TABLES}
@@ -37,5 +35,7 @@ def test_the_full_scale_is_the_paper_s_training(tmp_path):
     assert scratch.model.arguments["frozen_norm"] is False
     assert scratch.model.init_from is None
     starts = {config.model.init_from for config in by_name.values()}
-    assert starts == {str(tmp_path / "i3d_kinetics")}
-    assert len({cell.name for cell in study.cells(options)}) == 13
+    assert starts == {"i3d"}
+    names = [cell.name for cell in study.cells(options)]
+    assert len(set(names)) == 13 + 4
+    assert names[-4:] == ["Fig. 4", "Fig. 5", "Fig. 6", "Fig. 7"]

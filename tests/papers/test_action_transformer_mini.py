@@ -37,7 +37,9 @@ def features(kind):
         boxes.append(torch.tensor([[0.5 * left, 0.25, 0.5 * left + 0.5, 0.75]]))
         labels.append(torch.eye(num_classes)[left : left + 1])
     return study.Mapped(
-        maps=maps.half(), proposals=[torch.cat([box, box * 0.9]) for box in boxes], boxes=boxes,
+        maps=maps.half(),
+        proposals=[torch.cat([box, box * 0.9]) for box in boxes],
+        boxes=boxes,
         labels=labels,
     )
 
@@ -93,7 +95,8 @@ def head_parameters(row):
 def test_heads_keep_the_paper_s_proportions_and_matched_ones_are_equal():
     rows = {row.name: row for row in VARIANTS_OF_TABLES}
     i3d, low, high = (
-        head_parameters(rows[f"{name}, GT boxes"]) for name in ("I3D head", "Tx LowRes", "Tx HighRes")
+        head_parameters(rows[f"{name}, GT boxes"])
+        for name in ("I3D head", "Tx LowRes", "Tx HighRes")
     )
     # At full size 4.759, 2.535 and 7.811 M.
     assert i3d / low == pytest.approx(4.759 / 2.535, rel=0.03)
@@ -127,18 +130,22 @@ def test_contrasts_name_lines_and_their_test_is_written(options, tmp_path):
         tmp_path, options.cache, TABLES["contrasts"][:2], {first: [0], second: [0, 1]}
     )
     text = path.read_text()
-    assert '"scenes": 12' in text and '"seeds": [\n        0\n      ]' in text
+    assert '"scenes": 12' in text
+    assert '"seeds": [\n        0\n      ]' in text
 
 
 def test_from_scratch_the_network_is_alive_and_learns(options, tmp_path, monkeypatch):
     variant = next(v for v in VARIANTS_OF_TABLES if v.scratch)
     torch.manual_seed(0)
-    model = ActionTransformer(num_classes=2, num_frames=2, **{
-        **TINY, **variant.model, "trunk_arguments": {"channels": 8, "from_scratch": True}
-    })
+    model = ActionTransformer(
+        num_classes=2,
+        num_frames=2,
+        **{**TINY, **variant.model, "trunk_arguments": {"channels": 8, "from_scratch": True}},
+    )
     clip = torch.randn(2, 2, 3, 64, 64)
     model.train()
-    assert model.trunk.stem.training and all(p.requires_grad for p in model.trunk.parameters())
+    assert model.trunk.stem.training
+    assert all(p.requires_grad for p in model.trunk.parameters())
     assert float(model.features(clip).std()) > 0.1
     study.recalibrate_batch_statistics(model, model.features, [clip] * 3)
     model.eval()

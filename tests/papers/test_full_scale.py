@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,21 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from marey.checkpoints.folder import save_checkpoint
 from marey.cli import build_app
 from marey.corruptions import SEVERITIES
 from marey.datasets.open import open_dataset
 from marey.datasets.perturb import perturb_dataset
 from marey.datasets.youtube8m import FrameExample, write_examples
 from marey.datasets.youtube8m_labels import write_vocabulary
-from marey.papers import action_transformer, hmdb_study
+from marey.models import create_model
+from marey.papers import hmdb_study
 from marey.papers.cells import Cell, ReproduceOptions
 from marey.papers.run import run_cells
 from marey.training.config import TrainConfig, override
 from marey.training.loop import train
+from marey.video.decode import open_video
+from marey.video.encode import write_video
 
 pytestmark = pytest.mark.slow
 
@@ -188,11 +193,36 @@ def test_sevitar_from_the_command_to_the_table(
         assert (config["model"]["init_from"] is None) == is_i3d
 
 
-def test_action_transformer(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(action_transformer, "train", narrowed(NARROW_AVA))
-    found = run_all(action_transformer.cells(options(data / "ava", tmp_path)), tmp_path / "out")
-    assert len(found) == len(action_transformer.VARIANTS_OF_TABLES)
-    assert all(0 <= values["mAP"][0] <= 100 for values in found.values())
+def test_action_transformer_from_the_command_to_the_table(data: Path, tmp_path: Path) -> None:
+    """Every cell, from an I3D's weights, on videos and the official CSVs."""
+    root = tmp_path / "ava"
+    shutil.copytree(data / "ava", root)
+    for folder in sorted((root / "frames").iterdir()):
+        with open_video(folder) as reader:
+            frames = reader.frames_at(list(range(reader.num_frames))).frames
+        (root / "videos_15min").mkdir(exist_ok=True)
+        write_video(root / "videos_15min" / f"{folder.name}.mp4", frames, 30.0)
+    shutil.rmtree(root / "frames")
+    i3d = create_model("i3d", num_classes=4, width=0.125)
+    save_checkpoint(tmp_path / "i3d", i3d, class_names=list("abcd"), preprocess=None)
+
+    words = ["reproduce", "action-transformer", "--scale", "full", "--data", str(root)]
+    words += ["--seeds", "1", "--device", "cpu", "--init", str(tmp_path / "i3d")]
+    words += [word for setting in [*SHORT, *NARROW_AVA] for word in ("--set", setting)]
+    result = CliRunner().invoke(build_app(), [*words, "--out", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
+    assert all(row["status"] == "run" for row in rows)
+    pictures = [row["cell"] for row in rows if not row["paper"]]
+    assert pictures == ["Fig. 4", "Fig. 5", "Fig. 6", "Fig. 7"]
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
+        f"fig{number}.png" for number in (4, 5, 6, 7)
+    }
+    rows = [row for row in rows if row["paper"]]
+    assert len(rows) == 13
+    assert all(0 <= row["ours"]["mAP"]["mean"] <= 100 for row in rows)
+    assert all(row["ours"]["params"]["mean"] < 10 for row in rows)  # of the narrow models
+    assert (tmp_path / "out" / "contrasts.json").is_file()
 
 
 def test_gat_from_the_command_to_tables_and_figures(data: Path, tmp_path: Path) -> None:

@@ -147,3 +147,19 @@ def test_an_encoder_is_a_start_under_a_fresh_head(tmp_path: Path) -> None:
     config = TrainConfig(model=settings, data=DataConfig(preprocess=other))
     with pytest.raises(UserError, match=r"--set 'data.preprocess.sampling.num_frames=2'"):
         initial_model(config, task, say=said.append)
+
+
+def test_an_i3d_of_kinetics_fills_every_body_tensor_of_an_i3d_head() -> None:
+    i3d = create_model("i3d", num_classes=4, width=0.125)
+    for parameter in i3d.parameters():
+        torch.nn.init.normal_(parameter)
+    detector = create_model(
+        "action_transformer", num_classes=2, width=0.125, head="tx+i3d", query_channels=8
+    )
+    said = copy_weights(i3d, detector, "i3d")
+    for part, key in ((i3d.trunk, "trunk"), (i3d.tail, "i3d.tail")):
+        filled = detector.get_submodule(key).state_dict()
+        assert filled.keys() == part.state_dict().keys()
+        for name, value in part.state_dict().items():
+            assert torch.equal(filled[name], value), f"{key}.{name}"
+    assert "fresh: box_regressor, classifier, rpn, tx" in said

@@ -149,8 +149,8 @@ def _open(root: Path, split: str, label_map: str | Path | None) -> AvaIndex:
     path = annotation_file(root, split)
     if path is None:
         raise UserError(
-            f"{root}: none of ava_{split}.csv, ava_{split}_v2.2.csv, ava_{split}_v2.1.csv is there; "
-            "expected AVA's layout (docs/datasets.md)"
+            f"{root}: none of ava_{split}.csv, ava_{split}_v2.2.csv, ava_{split}_v2.1.csv is "
+            "there; expected AVA's layout (docs/datasets.md)"
         )
     labels = _label_map(root, label_map)
     rows = read_box_rows(path)

@@ -196,27 +196,49 @@ class Shown:
 
 
 @torch.no_grad()
-def class_answers(
-    detector: Detector, index: AvaIndex, label: str, limit: int | None = None
-) -> list[Shown]:
-    """Return every detection of one class over a split, most certain first.
+def detect_all(
+    detector: Detector, index: AvaIndex, limit: int | None = None
+) -> list[dict[str, Tensor]]:
+    """Return the persons found in each key frame, as `postprocess` does.
 
     Args:
         limit: use only the first so many key frames.
 
     Raises:
+        UserError: if model and data have other classes.
+    """
+    if tuple(index.class_names) != detector.class_names:
+        raise UserError(
+            f"the model's classes ({', '.join(detector.class_names)}) are not the data's "
+            f"({', '.join(index.class_names)})"
+        )
+    dataset = AvaDataset(index, detector.preprocess)
+    found = []
+    for number in range(len(index.key_frames[:limit])):
+        outputs = detector.model(dataset[(0, number)]["clip"][None].to(detector.device))
+        found += postprocess(outputs, nms_threshold=detector.model.head_nms)
+    return found
+
+
+def class_answers(
+    detected: Sequence[dict[str, Tensor]], index: AvaIndex, label: str
+) -> list[Shown]:
+    """Return every detection of one class, most certain first.
+
+    Args:
+        detected: of the first key frames of `index` (`detect_all`).
+
+    Raises:
         UserError: if the class is unknown.
     """
     names = list(index.class_names)
-    if label not in names or names != list(detector.checkpoint.class_names):
+    if label not in names:
         raise UserError(
             f"class '{label}' is not among the classes that model and data share: "
             f"{', '.join(names)}"
         )
-    class_index, dataset, found = names.index(label), AvaDataset(index, detector.preprocess), []
-    for number, key in enumerate(index.key_frames[:limit]):
-        outputs = detector.model(dataset[(0, number)]["clip"][None].to(detector.device))
-        persons = postprocess(outputs, nms_threshold=detector.model.head_nms)[0]
+    class_index, found = names.index(label), []
+    for number, (key, persons) in enumerate(zip(index.key_frames, detected, strict=False)):
         boxes = persons["boxes_xyxy_norm"].cpu()
         overlap = (
             box_iou(boxes, key.boxes_xyxy_norm)
@@ -283,7 +305,7 @@ def top_predictions(
     limit: int | None = None,
 ) -> list[Shown]:
     """Write the most certain answers of a class (Fig. 6)."""
-    best = class_answers(detector, index, label, limit)[:count]
+    best = class_answers(detect_all(detector, index, limit), index, label)[:count]
     gallery(detector, index, best, f"most certain: {label}").save(out)
     return best
 
@@ -298,8 +320,7 @@ def failures(
 ) -> list[Shown]:
     """Write the most certain wrong answers of a class (Fig. 7): confused actions, wrong persons,
     nobody there."""
-    wrong = [shown for shown in class_answers(detector, index, label, limit) if not shown.right][
-        :count
-    ]
+    answers = class_answers(detect_all(detector, index, limit), index, label)
+    wrong = [shown for shown in answers if not shown.right][:count]
     gallery(detector, index, wrong, f"wrong, most certain first: {label}").save(out)
     return wrong

@@ -1,7 +1,7 @@
 """`marey reproduce action_transformer`: Tables 1 to 5 of Girdhar et al., CVPR 2019.
 
-Mini scale: `marey.papers.action_transformer_mini`. Full scale: AVA, I3D trunk with Kinetics weights,
-end to end.
+Mini scale: `marey.papers.action_transformer_mini`. Full scale: AVA, I3D trunk with Kinetics
+weights, end to end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from typing import Any
 from marey.checkpoints.load import load_checkpoint
 from marey.datasets.ava import is_ava
 from marey.errors import UserError
+from marey.files import write_bytes
 from marey.models.action_transformer import ActionTransformer, count_parameters
+from marey.papers.action_transformer_figures import (
+    LINE,
+    figure_4,
+    figure_5,
+    figure_6,
+    figure_7,
+    figures_folder,
+    observations,
+)
 from marey.papers.action_transformer_mini import (
     SCRATCH_STEPS,
     STEPS,
@@ -25,7 +35,7 @@ from marey.papers.action_transformer_mini import (
 )
 from marey.papers.action_transformer_paired import write_contrasts
 from marey.papers.action_transformer_scenes import FIRST_STEPS, TEST_SCENES, TRAIN_SCENES
-from marey.papers.cells import Cell, ReproduceOptions, cells_of, read_tables, rows_of
+from marey.papers.cells import Cell, ReproduceOptions, Row, cells_of, read_tables, rows_of
 from marey.papers.tables import Result
 from marey.recipes.action_transformer import TABLE_MODEL, action_transformer_ava
 from marey.training.config import TrainConfig, override
@@ -36,22 +46,20 @@ from marey.training.validate import evaluate
 
 TABLES = read_tables("action_transformer")
 VARIANTS_OF_TABLES = rows_of(TABLES, "rows", Variant)
-KINETICS = "i3d_kinetics"
-"""Folder beside AVA's files with the I3D that was trained on Kinetics."""
 
 
 def check_data(options: ReproduceOptions) -> None:
-    """Raise a `UserError` if the full scale is asked for without AVA or without Kinetics weights."""
+    """Raise a `UserError` if the full scale is asked for without AVA or Kinetics weights."""
     if options.scale != "full":
         return
     if options.data is None or not is_ava(options.data):
         raise UserError(
             "--scale full trains on AVA: give --data DIR in AVA's layout (docs/datasets.md)"
         )
-    if not (Path(options.data) / KINETICS / "config.json").is_file():
+    if options.init is None:
         raise UserError(
-            f"{options.data}/{KINETICS} is missing: all lines but one start from an I3D trained on "
-            f"Kinetics; run: marey convert rgb_imagenet.pt --from i3d --out {options.data}/{KINETICS}"
+            "--scale full starts all lines but one from an I3D trained on Kinetics: run marey "
+            "convert rgb_imagenet.pt --from i3d --out i3d, then add --init i3d"
         )
 
 
@@ -63,7 +71,10 @@ def cells(options: ReproduceOptions) -> list[Cell]:
         if options.scale == "full":
             if variant.full:
                 of_variant = functools.partial(run_full, variant, options)
-                found += cells_of(options, variant, of_variant, estimate_seconds=7 * 86_400.0)
+                week, changes = 7 * 86_400.0, options.changes
+                found += cells_of(
+                    options, variant, of_variant, estimate_seconds=week, settings=changes
+                )
             continue
         settings = {
             "steps": SCRATCH_STEPS if variant.scratch else STEPS,
@@ -74,11 +85,32 @@ def cells(options: ReproduceOptions) -> list[Cell]:
         }
         of_variant = functools.partial(run_mini, variant, options)
         found += cells_of(options, variant, of_variant, settings=settings)
+    return found + figure_cells(options)
+
+
+def figure_cells(options: ReproduceOptions) -> list[Cell]:
+    """List the cells of Figs. 4 to 7, and at mini scale of what Fig. 4 is said to show."""
+    shown = [
+        (Row(name="Fig. 4", table="Fig. 4", priority=4), figure_4),
+        (Row(name="Fig. 5", table="Fig. 5", priority=4), figure_5),
+        (Row(name="Fig. 6", table="Fig. 6", priority=4), figure_6),
+        (Row(name="Fig. 7", table="Fig. 7", priority=4), figure_7),
+    ]
+    if options.scale != "full":
+        row = Row(name="Attention and keys", table="Observations on Fig. 4", priority=4)
+        shown.append((row, observations))
+    once = replace(options, seeds=1)
+    settings = {"model": LINE if options.scale == "full" else "marey-mini-detect"}
+    found: list[Cell] = []
+    for row, draw in shown:
+        found += cells_of(once, row, functools.partial(draw, options), settings=settings)
     return found
 
 
 def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
-    """Write the paired tests of the planned contrasts beside the tables."""
+    """Write the paired tests of the planned contrasts and the figures beside the tables."""
+    for picture in sorted(figures_folder(cache).glob("*.png")):
+        write_bytes(out / picture.name, picture.read_bytes())
     seeds = {result.name: result.seeds_run for result in results}
     return write_contrasts(out, cache, TABLES["contrasts"], seeds)
 
@@ -89,23 +121,23 @@ def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
 def full_config(variant: Variant, options: ReproduceOptions, seed: int) -> TrainConfig:
     """Return the paper's training of one line: from Kinetics weights, 300K steps with true boxes,
     else 500K; R = 64 unless the line says."""
-    settings = [f"train.seed={seed}", f"train.device={options.train_device}"]
+    config = action_transformer_ava()
     if variant.boxes == "truth":
-        settings += ["objective.detection.boxes=truth", "train.max_steps=300000"]
-    config = override(action_transformer_ava(), settings)
+        settings = ["objective.detection.boxes=truth", "train.max_steps=300000"]
+        config = override(config, settings)
 
     arguments = {**config.model.arguments, "num_proposals": 64, **variant.model}
-    start = str(Path(str(options.data)) / KINETICS)
     if variant.scratch:
         arguments["frozen_norm"] = False
-    return replace(
+    config = replace(
         config,
-        model=replace(
-            config.model, arguments=arguments, init_from=None if variant.scratch else start
-        ),
-        data=replace(config.data, path=options.data),
+        model=replace(config.model, arguments=arguments),
         augment=config.augment if variant.augmented else None,
     )
+    config = options.at_full_scale(config, seed)
+    if variant.scratch:
+        config = replace(config, model=replace(config.model, init_from=None))
+    return config
 
 
 def run_full(variant: Variant, options: ReproduceOptions, seed: int) -> dict[str, Any]:

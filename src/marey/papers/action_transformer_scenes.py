@@ -221,7 +221,8 @@ def first_run(options: ReproduceOptions) -> tuple[str, dict[str, Tensor]]:
         def loss(chosen: list[int]) -> Tensor:
             turned = torch.rand(len(chosen), generator=flips) < 0.5
             maps = mixed(model, scenes, chosen, turned)
-            truth = [flip_boxes(scenes.boxes[i], bool(t)) for i, t in zip(chosen, turned, strict=True)]
+            pairs = zip(chosen, turned.tolist(), strict=True)
+            truth = [flip_boxes(scenes.boxes[i], flipped) for i, flipped in pairs]
             targets = [{"boxes_xyxy_norm": boxes.to(maps)} for boxes in truth]
             _, losses = model.propose(maps, SIZE, targets)
             tubes = pool_tubes(maps, truth, "align").mean(dim=(2, 3, 4))

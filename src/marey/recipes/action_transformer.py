@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from marey.layers.efficientnet_lite import LITE0_MEAN, LITE0_STD
 from marey.training.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
@@ -65,7 +66,7 @@ def action_transformer_ava() -> TrainConfig:
     )
 
 
-MINI_MODEL = {
+MINI_MODEL: dict[str, Any] = {
     "width": 0.125,
     "trunk": "efficientnet_lite0",
     "trunk_arguments": {"channels": 160},
@@ -93,7 +94,7 @@ little from what two CPU cores can render and train in an hour; image features n
 pre-train on."""
 
 
-TABLE_MODEL = {
+TABLE_MODEL: dict[str, Any] = {
     **MINI_MODEL,
     "trunk_arguments": {"channels": 64},
     "dim": 64,
@@ -102,8 +103,9 @@ TABLE_MODEL = {
     "rpn_channels": 64,
     "samples_per_clip": 8,
 }
-"""The detector of the mini tables, of half the width of `marey-mini-detect`, as every line is trained
-three times; the sizes of the heads stand beside the lines (papers/action_transformer.toml)."""
+"""The detector of the mini tables, of half the width of `marey-mini-detect`, as every line is
+trained three times; the sizes of the heads stand beside the lines
+(papers/action_transformer.toml)."""
 
 
 def mini_preprocess() -> Preprocess:

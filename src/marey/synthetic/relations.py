@@ -118,7 +118,7 @@ def render_relation(
     wall = draw_background(2 * max(width, height), split, generator, None)
     offsets = background_offsets(cameras, depth=6.0)
     light = draw_light(generator)
-    frames, boxes, visible, persons = photograph_group(
+    frames, boxes, visible, persons, points = photograph_group(
         bodies, rows, cameras, offsets, wall, light, width, height
     )
     clip = Clip(
@@ -134,6 +134,7 @@ def render_relation(
         boxes_xyxy=boxes,
         visible=visible,
         persons=persons,
+        head_and_hands_xy_norm=points,
         split=split,
     )
 
@@ -148,8 +149,8 @@ def _moving(
 ) -> np.ndarray:
     """Return the rows (T, 43) of one person.
 
-    "stand" holds a moment of a walk; "reach" also raises the right arm forward towards the middle of
-    the clip and lowers it again.
+    "stand" holds a moment of a walk; "reach" also raises the right arm forward towards the middle
+    of the clip and lowers it again.
     """
     still = action in ("stand", "reach")
     name = "walk" if still else action
@@ -200,9 +201,7 @@ def render_relations(
         video, label = f"relation_{split}_{i:05d}", RELATIONS[i % len(RELATIONS)]
         for attempt in range(20):
             drawn = (seed * 3 + SPLITS.index(split)) * 1_000_003 + i + 50_000 * attempt
-            scene = render_relation(
-                label, seed=drawn, split=split, num_frames=num_frames, fps=fps
-            )
+            scene = render_relation(label, seed=drawn, split=split, num_frames=num_frames, fps=fps)
             if bool(scene.visible[key, :2].all()):
                 break
         write_scene_frames(out, video, scene.clip, False)

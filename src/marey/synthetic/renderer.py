@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from marey.errors import import_extra
-from marey.synthetic.body import Body, urdf
+from marey.synthetic.body import LINKS, Body, urdf
 from marey.synthetic.motion import quaternion_product
 
 JOINT_COLUMNS = (
@@ -163,6 +163,21 @@ class Stage:
         self.bullet.resetJointStatesMultiDof(
             handle, list(JOINT_LINKS), values, physicsClientId=self.client
         )
+
+    def head_and_hands(self, person: int) -> np.ndarray:
+        """Return where a posed person's head, right and left hand are: (3, 3), metres."""
+        handle, points = self.handles[person], []
+        for link, up in (("neck", 0.62 * 0.25), ("right_wrist", 0.0), ("left_wrist", 0.0)):
+            state = self.bullet.getLinkState(
+                handle,
+                LINKS.index(link),
+                computeForwardKinematics=True,
+                physicsClientId=self.client,
+            )
+            offset = (0.0, up * self.bodies[person].height, 0.0)
+            place, _ = self.bullet.multiplyTransforms(state[4], state[5], offset, (0, 0, 0, 1))
+            points.append(place)
+        return np.array(points)
 
     def photograph(
         self, camera: Camera, light: Light, width: int, height: int

@@ -54,6 +54,8 @@ class RenderedScene:
     """bool, (T, P)."""
     persons: Tensor
     """int16, (T, height, width): the number of the person each pixel shows, -1 for none."""
+    head_and_hands_xy_norm: Tensor
+    """float, (T, P, 3, 2): head, right and left hand as fractions, seen or not."""
     split: str
 
 
@@ -101,7 +103,7 @@ def render_scene(
     wall = draw_background(2 * max(width, height), split, generator, backgrounds)
     offsets = background_offsets(cameras, depth=6.0)
     light = draw_light(generator)
-    frames, boxes, visible, owners = photograph_group(
+    frames, boxes, visible, owners, points = photograph_group(
         bodies, rows, cameras, offsets, wall, light, width, height
     )
     clip = Clip(
@@ -117,6 +119,7 @@ def render_scene(
         boxes_xyxy=boxes,
         visible=visible,
         persons=owners,
+        head_and_hands_xy_norm=points,
         split=split,
     )
 
@@ -130,7 +133,7 @@ def photograph_group(
     light: Light,
     width: int,
     height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Photograph P persons in T moments before a wall.
 
     Args:
@@ -138,14 +141,17 @@ def photograph_group(
         cameras, offsets: one of each moment; wall as in `composite`.
 
     Returns:
-        uint8 frames (T, 3, height, width), and boxes, `visible` and `persons` of `RenderedScene`.
+        uint8 frames (T, 3, height, width), and boxes, `visible`, `persons` and head and hands of
+        `RenderedScene`.
     """
     P = len(bodies)
-    frames, boxes, visible, owners = [], [], [], []
+    frames, boxes, visible, owners, points = [], [], [], [], []
     with Stage(bodies) as stage:
         for t, (camera, offset) in enumerate(zip(cameras, offsets, strict=True)):
             for p in range(P):
                 stage.pose(p, rows[p][t])
+            seen_at = [camera.project(stage.head_and_hands(p), width / height) for p in range(P)]
+            points.append(torch.from_numpy(np.stack(seen_at)).float())
             picture, owner = stage.photograph(camera, light, width, height)
             frames.append(composite(picture, owner >= 0, wall, offset, width, height))
             alone = [
@@ -163,7 +169,8 @@ def photograph_group(
             )
             visible.append(torch.tensor(seen))
             owners.append(torch.from_numpy(owner.astype(np.int16)))
-    return torch.stack(frames), torch.stack(boxes), torch.stack(visible), torch.stack(owners)
+    parts = (frames, boxes, visible, owners, points)
+    return tuple(torch.stack(part) for part in parts)  # type: ignore[return-value]
 
 
 def _pixels_alone(

@@ -194,3 +194,22 @@ def test_recipes_are_whole_and_travel_as_json(name):
     recipe = get_recipe(name)
     assert recipe.recipe == name
     assert TrainConfig.from_dict(recipe.to_dict()).to_dict() == recipe.to_dict()
+
+
+def test_batch_statistics_are_measured_anew_before_an_evaluation(scenes, tmp_path):
+    learning = ["model.arguments.head=i3d", "model.arguments.frozen_norm=false"]
+    settings = [*learning, "objective.detection.boxes=truth", "train.average=none"]
+    settings += ["train.eval_batch_size=2"]
+    train(config(scenes, *settings), tmp_path / "run", quiet=True)
+    model = load(tmp_path / "run")
+    norms = [part for part in model.i3d.modules() if hasattr(part, "running_var")]
+    # After two steps of momentum .01 a running variance would still be 98 % its initial 1.
+    assert any(float(norm.running_var.max()) < 0.5 for norm in norms)
+    assert all(norm.momentum == 0.01 for norm in norms)
+    assert {int(norm.num_batches_tracked) for norm in norms} == {2}
+
+
+def test_key_frames_without_labels_are_refused(scenes):
+    (scenes / "ava_val.csv").write_text("s4,0902\ns5,0902\n")
+    with pytest.raises(UserError, match="none of its 0 key frames has a person with an action"):
+        build_task(config(scenes))
