@@ -4,7 +4,7 @@
         --out results/actors/actors.json
 
 `results/actors/` holds one key frame (the middle) of each of the 120 videos in AVA's format: the
-boxes of the two persons, found by the bundled pose detector, and what each of them does, labelled by
+boxes of both persons, found by the bundled pose detector, and what each of them does, labelled by
 hand: `kick`, `punch`, `push` or `point`, or `kicked`, `punched`, `pushed` by the other; `handshake`
 and `hug` hold for both. A person beside somebody who points has no action. Trained on one set (one
 scene), tested on the other.
@@ -200,10 +200,10 @@ def main() -> None:
     report = {
         "command": f"python benchmarks/actor_receiver.py --data {given.data} --out {given.out}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "question": "does the Tx head tell actor from receiver better than an I3D head of its size?",
+        "question": "is the Tx head better at actor and receiver than an I3D head of its size?",
         "boxes": "given (detected persons), in training and test",
         "head_millions": sizes,
-        "interval": "95 %, paired bootstrap over videos, seeds held fixed; contrasts in shares of 1",
+        "interval": "95 %, paired bootstrap over videos, seeds held fixed; contrasts are shares",
         "directions": directions,
     }
     write_json(given.out, report)
