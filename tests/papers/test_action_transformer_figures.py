@@ -41,15 +41,14 @@ def test_even_attention_prefers_nothing_and_attention_on_the_own_head_does(scene
     masks = study.cells_of_persons(scene, 2, 8, 8)
     even = torch.full((2, 2, 8, 8), 1 / 128)
     found = study.attention_measures(scene, even, masks, [0, 1])
-    assert found["own"] == found["others"] == pytest.approx(1)
-    assert found["head"] == found["hands"] == pytest.approx(1)
+    assert found == {name: pytest.approx(1) for name in ("own", "others", "head", "hands")}
 
     near = torch.zeros(1, 2, 8, 8)
     near[0, :, 0, 0] = 0.5  # the cell of person 0's head
     found = study.attention_measures(scene, near, masks, [0])
     assert found["own"] == pytest.approx(4)  # all attention on a quarter of the cells
     assert found["others"] == 0
-    assert found["head"] > 4
+    assert found["head"] == pytest.approx(4)  # four of the person's sixteen cells are near it
     assert found["hands"] == 0
 
 

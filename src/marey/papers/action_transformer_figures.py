@@ -53,11 +53,11 @@ def detector_of(options: ReproduceOptions) -> Detector:
         UserError: at full scale, if the line was not trained yet.
     """
     if options.scale != "full":
-        return Detector.load("marey-mini-detect", persons="own")
+        return Detector.load("marey-mini-detect", persons="own", min_score=0.0)
     folder = options.cache / "action_transformer" / f"{LINE.replace(' ', '-')}-seed0" / "best"
     if not folder.is_dir():
         raise UserError(f"the figures show the line '{LINE}', seed 0: run it first")
-    return Detector.load(folder, persons="own")
+    return Detector.load(folder, persons="own", min_score=0.0)
 
 
 def data_of(options: ReproduceOptions) -> tuple[AvaIndex, AvaIndex]:
