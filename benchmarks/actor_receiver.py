@@ -130,16 +130,20 @@ def answers_of(index: AvaIndex, scores: np.ndarray) -> Answers:
     return evaluator.rows()
 
 
-def fitted(kind: str, train: AvaIndex, test: AvaIndex, data: Path, seed: int) -> Answers:
-    """Fit a control on one set and return its answers on the other; one class more: no action."""
+def fitted(kind: str, x: np.ndarray, z: np.ndarray, train: AvaIndex, test: AvaIndex) -> Answers:
+    """Fit a control on one set and return its answers on the other; one class more: no action.
+
+    Args:
+        kind: "metadata" (random forest) or "person crops" (logistic regression).
+        x, z: features of the persons of `train` and `test`.
+    """
     labels = torch.cat([key.labels for key in train.key_frames])
     number = torch.where(labels.any(dim=1), labels.argmax(dim=1), -1).numpy()
     if kind == "metadata":
-        x, z = metadata(train, data), metadata(test, data)
-        model: Any = RandomForestClassifier(300, random_state=seed)
+        model: Any = RandomForestClassifier(300, random_state=0)
     else:
-        scaler = StandardScaler().fit(crop_features(train))
-        x, z = scaler.transform(crop_features(train)), scaler.transform(crop_features(test))
+        scaler = StandardScaler().fit(x)
+        x, z = scaler.transform(x), scaler.transform(z)
         model = LogisticRegression(C=0.01, max_iter=2000)
     model.fit(x, number)
     scores = np.zeros((len(z), len(train.class_names)))
@@ -166,6 +170,10 @@ def main() -> None:
         lay_out(given.data, root)
         indices = {split: open_ava(root, split) for split in SETS}
         maps = {split: trunk_maps_of(index, options) for split, index in indices.items()}
+        known = {
+            "person crops": {split: crop_features(index) for split, index in indices.items()},
+            "metadata": {split: metadata(index, given.data) for split, index in indices.items()},
+        }
         for first, second in (SETS, SETS[::-1]):
             train, test = indices[first], indices[second]
             answers: dict[str, list[Answers]] = {}
@@ -182,8 +190,8 @@ def main() -> None:
                     answers.setdefault(name, []).append(found)
                     print(first, name, seed, file=sys.stderr, flush=True)
                 sizes[name] = round(count_parameters(model)["head"], 3)
-            for control in ("person crops", "metadata"):
-                found = fitted(control, train, test, given.data, 0)
+            for control, features in known.items():
+                found = fitted(control, features[first], features[second], train, test)
                 answers[control] = [found] * given.seeds
             names = {k + 1: name for k, name in enumerate(train.class_names)}
             directions[f"{first} -> {second}"] = {
