@@ -157,10 +157,37 @@ def test_augmentation_is_drawn_from_its_generator_and_keeps_what_is_unseen():
 
 def test_augmentation_switched_off_changes_nothing():
     off = PoseAugment(
-        mirror=0, turn_degrees=0, stretch=0, lose_keypoint=0, lose_part=0, score_shift=0
+        mirror=0,
+        turn_degrees=0,
+        stretch=0,
+        lose_keypoint=0,
+        lose_part=0,
+        score_shift=0,
+        noise_share=0,
     )
     keypoints = person()
     torch.testing.assert_close(off(keypoints, torch.Generator().manual_seed(0)), keypoints)
+
+
+def test_noise_moves_what_is_seen_by_at_most_its_size_and_nothing_else():
+    keypoints = torch.zeros(4000, 17, 3)
+    keypoints[:, :9, 2] = 0.5
+    noisy = PoseAugment(
+        mirror=0,
+        turn_degrees=0,
+        stretch=0,
+        lose_keypoint=0,
+        lose_part=0,
+        score_shift=0,
+        noise_share=1,
+        noise=0.05,
+    )
+    out = noisy(keypoints, torch.Generator().manual_seed(0))
+    size = float(out[:, :9, :2].std())
+    assert 0 < size < 0.05
+    assert (out[:, 9:] == 0).all()
+    after, before = out[1:, 0, 0], out[:-1, 0, 0]
+    assert float((after * before).mean()) / size**2 == pytest.approx(0.5, abs=0.06)
 
 
 def test_the_nearest_person_stands_second_and_a_far_one_not_at_all():

@@ -105,7 +105,7 @@ def held_out_scenes(
         rng = np.random.default_rng([seed, index, len(split)])
         seconds = np.arange(int(rng.uniform(*SCENE_SECONDS) * SCENE_FPS)) / SCENE_FPS
         label = labels[index % len(labels)]
-        people = draw_scene(label, split, library, seconds, rng, crowd=True)
+        people = draw_scene(label, split, library, seconds, rng, company=("stand",))
         yield label, people[0].source, scene_tracks(people, seconds, f"scene {index}")
 
 

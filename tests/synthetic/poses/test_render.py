@@ -29,6 +29,16 @@ def test_the_same_plan_gives_the_same_bytes_and_another_seed_others(tmp_path, cm
     assert (first / "manifest.csv").read_text() == (again / "manifest.csv").read_text()
 
 
+def test_actions_that_count_for_one_answer_take_half_as_many_turns(cmu_folder):
+    plan = PosePlan(cmu=str(cmu_folder))
+    turns = plan.turns(plan.library())
+    counted = {label: turns.count(label) for label in set(turns)}
+    assert counted["kick"] == counted["punch"] == counted["push"] == counted["fight"] == 1
+    assert counted["point"] == counted["wave or signal"] == 1
+    assert counted["walk"] == counted["hug"] == counted["sit"] == 2
+    assert set(turns) == set(VOCABULARY) - {"other"}
+
+
 def test_a_longer_set_begins_with_the_shorter_one(tmp_path, cmu_folder):
     plan = PosePlan(cmu=str(cmu_folder))
     short = np.load(render_poses(tmp_path / "a", 12, plan, workers=0) / "keypoints.npy")

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 
 from marey.synthetic.poses.compositions import stand
-from marey.synthetic.poses.errors import confuse, exchange_sides, observe
+from marey.synthetic.poses.errors import confuse, exchange_persons, exchange_sides, observe
 from marey.synthetic.poses.library import LIMBS, SPEEDS, Library, draw_motion
 from marey.synthetic.poses.recordings import read_cmu, read_deepmimic
-from marey.synthetic.poses.scenes import draw_scene, draw_window, spoiled
+from marey.synthetic.poses.scenes import (
+    beside,
+    draw_scene,
+    draw_window,
+    nearest_body,
+    spoiled,
+)
 from marey.synthetic.poses.views import PARTITIONS, View, draw_view, look
 from marey.synthetic.poses.vocabulary import OTHER, VOCABULARY, split_of
 from marey.transforms.pose_clip import PoseSampling
@@ -136,11 +142,48 @@ def test_the_same_seed_gives_the_same_window_and_another_seed_another(library):
 
 @pytest.mark.parametrize("label", list(VOCABULARY))
 def test_a_scene_shows_its_actor_first(library, label):
-    people = draw_scene(label, "train", library, SECONDS, np.random.default_rng(2), crowd=True)
+    people = draw_scene(
+        label, "train", library, SECONDS, np.random.default_rng(2), company=("stand",)
+    )
     assert people[0].label == label
     assert all(person.keypoints.shape == (25, 17, 3) for person in people)
     assert all(np.isfinite(person.keypoints).all() for person in people)
     assert all(person.keypoints[..., 2].min() >= 0 for person in people)
+
+
+def test_company_stands_within_four_metres_and_goes_the_same_way_if_together():
+    joints, other = joints_of(0), joints_of(1)[:, :, [2, 1, 0]] * (1, 1, -1)  # a quarter turn
+    way = np.arange(25)[:, None, None] * np.array([0.1, 0, 0])
+    middle = joints[:, 11:13].mean(1)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        moved = beside(joints, other + way, rng, together=bool(seed % 2))
+        apart = (moved[:, 11:13].mean(1) - middle)[:, [0, 2]]
+        between = np.linalg.norm(apart[0] if seed % 2 else apart.mean(0))
+        assert 0.4 < between < 4.1
+        walked = moved[-1, 11:13].mean(0) - moved[0, 11:13].mean(0)
+        np.testing.assert_allclose(np.linalg.norm(walked[[0, 2]]), 2.4, atol=0.2)
+        if seed % 2:  # turned to where the actor faces: from x to z
+            assert abs(walked[2]) > 10 * abs(walked[0])
+
+
+def test_the_nearest_body_is_by_the_middle_in_the_picture():
+    bodies = [np.full((5, 17, 2), place) for place in (0.0, 3.0, -1.0)]
+    assert [nearest_body(bodies, number) for number in range(3)] == [2, 0, 0]
+
+
+def test_a_lost_track_goes_over_to_the_other_person():
+    rng = np.random.default_rng(0)
+    here = observe(np.zeros((25, 17, 2)) + np.arange(17)[:, None], np.zeros((25, 17)), rng)
+    there = np.full((25, 17, 2), 500.0) + np.arange(17)[:, None]
+    changed = 0
+    for seed in range(10):
+        out = exchange_persons(here, there, np.zeros((25, 17)), np.random.default_rng(seed))
+        over = (out[..., 0] > 250).all(1)
+        assert ((out == here).all((1, 2)) | over | (out[..., 2].max(1) == 0)).all()
+        assert (np.diff(np.flatnonzero(over)) <= 2).all()
+        changed += over.any()
+    assert changed == 10
 
 
 def test_hugs_have_a_partner_who_hugs_and_kicks_one_who_does_not(library):

@@ -80,14 +80,26 @@ def sides(rng: Generator) -> tuple[int, int]:
 
 
 def wave(rng: Generator) -> Composed:
-    """Raise one hand or both and swing them, or signal with outstretched arms."""
+    """Raise one hand or both and swing them, near the head or in wide arcs from the hips to above
+    it, or signal with outstretched arms."""
     actor = Actor(rng, 4)
     rest_arms(actor)
     start, end = rng.uniform(0.2, 0.9), rng.uniform(2.6, 3.8)
     side, other = sides(rng)
-    signal = rng.random() < 0.3
-    for hand in (side, other) if rng.random() < 0.35 else (side,):
-        if signal:
+    kind = rng.choice(["near", "arc", "signal"], p=[0.45, 0.25, 0.3])
+    hertz = rng.uniform(0.5, 1.6)
+    for hand in (side, other) if rng.random() < (0.6 if kind == "arc" else 0.35) else (side,):
+        if kind == "arc":
+            low, high = rng.uniform(-1.4, -0.3), rng.uniform(0.7, 1.5)
+            turn = (low + high) / 2 + (high - low) / 2 * np.sin(2 * np.pi * hertz * actor.times)
+            reach, ahead = rng.uniform(0.8, 0.98), rng.uniform(-0.05, 0.35)
+            arc = np.stack(
+                [reach * np.cos(turn), reach * np.sin(turn), np.full_like(turn, ahead)], axis=1
+            )
+            share = follow(actor.times, [(start, 0), (start + 0.4, 1), (end, 1), (end + 0.5, 0)])
+            actor.hands[:, hand] += share[:, None] * (arc - actor.hands[:, hand])
+            continue
+        if kind == "signal":
             place = np.array(
                 [rng.uniform(0.2, 0.95), rng.uniform(-0.1, 0.9), rng.uniform(-0.05, 0.5)]
             )

@@ -69,7 +69,7 @@ def observe(points: Array, depth: Array, rng: Generator) -> Array:
     """
     F = len(points)
     height = max(float(np.percentile(np.ptp(points, axis=1).max(-1), 90)), 1e-6)
-    quality = rng.uniform(0.5, 0.72) if rng.random() < 0.6 else rng.uniform(0.2, 0.5)
+    quality = rng.uniform(0.5, 0.72) if rng.random() < 0.45 else rng.uniform(0.2, 0.5)
 
     score = quality + np.array(OFFSETS) + rng.normal(0, 0.06, 17) + wander(rng, F, 17, 0.09)
     hidden = behind_trunk(points, depth)
@@ -198,3 +198,23 @@ def confuse(found: Array, other: Array, farther: Array, rng: Generator) -> Array
     found[..., 2] = np.clip(found[..., 2], 0.03, 1)
     found[missing] = 0
     return found
+
+
+def exchange_persons(found: Array, other: Array, depth: Array, rng: Generator) -> Array:
+    """Let a track go over to somebody else for a while, or to the end, as trackers do where people
+    cross.
+
+    Args:
+        found: (F, 17, 3), from `observe`.
+        other: (F, 17, 2), the other person's true places in the same picture.
+        depth: (F, 17), theirs, in metres.
+
+    Returns:
+        (F, 17, 3).
+    """
+    F = len(found)
+    start = int(rng.integers(F))
+    length = F if rng.random() < 0.5 else int(rng.integers(2, max(3, F // 3)))
+    taken = found.copy()
+    taken[start : start + length] = observe(other, depth, rng)[start : start + length]
+    return taken

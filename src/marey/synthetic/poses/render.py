@@ -17,7 +17,7 @@ from marey.files import atomic_folder, write_csv, write_json
 from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.recordings import read_cmu, read_deepmimic, read_own
 from marey.synthetic.poses.scenes import draw_window
-from marey.synthetic.poses.vocabulary import OTHER, VOCABULARY
+from marey.synthetic.poses.vocabulary import OTHER, SHOWN_AS, VOCABULARY
 from marey.transforms.pose_clip import PoseSampling
 
 SPLITS = ("train",) * 10 + ("val", "test")
@@ -42,7 +42,8 @@ class PosePlan:
     seed: int = 0
     """Window i is drawn from (seed, i)."""
     other_share: float = 0.16
-    """Share of windows that show nothing of the vocabulary; the actions share the rest alike."""
+    """Share of windows that show nothing of the vocabulary; the actions share the rest by
+    `turns`."""
     sampling: PoseSampling = field(default_factory=lambda: PoseSampling(num_persons=2))
 
     def library(self) -> Library:
@@ -58,6 +59,18 @@ class PosePlan:
         """Return the actions: the vocabulary, and those of the user's own recordings."""
         own = {recording.action for recording in library.own}
         return [*(label for label in VOCABULARY if label != OTHER), *sorted(own - set(VOCABULARY))]
+
+    def turns(self, library: Library) -> list[str]:
+        """Return which actions take turns: those that count for one answer together (`SHOWN_AS`)
+        come once, all others twice."""
+        labels = self.labels(library)
+        answers = [SHOWN_AS.get(label, label) for label in labels]
+        once = [
+            label
+            for label, answer in zip(labels, answers, strict=True)
+            if answer is None or answers.count(answer) == 1
+        ]
+        return labels + once
 
     def window(self, index: int) -> tuple[str, int]:
         """Return split and turn of a window: how many of its split came before it."""
@@ -159,7 +172,7 @@ def _draw_part(job: tuple[PosePlan, int, int]) -> Part:
 
 
 def _draw(plan: PosePlan, first: int, last: int, library: Library) -> Part:
-    labels = plan.labels(library)
+    labels = plan.turns(library)
     keypoints = np.zeros((last - first, *plan.sampling.shape), np.float16)
     named = []
     for index in range(first, last):

@@ -5,6 +5,7 @@ Axes: F moments, 17 keypoints. Everything is drawn from one generator.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 from marey.synthetic.poses import actor
 from marey.synthetic.poses.body import turn
 from marey.synthetic.poses.compositions import stand
-from marey.synthetic.poses.errors import confuse, observe
+from marey.synthetic.poses.errors import confuse, exchange_persons, observe
 from marey.synthetic.poses.library import Library, true_joints
 from marey.synthetic.poses.splice import heading_of, sample
 from marey.synthetic.poses.views import draw_view, look
-from marey.synthetic.poses.vocabulary import OTHER, TWO_PEOPLE
+from marey.synthetic.poses.vocabulary import OTHER, STRIKES, TWO_PEOPLE
 from marey.synthetic.poses.whole_body import react
 from marey.transforms.pose_clip import PoseSampling, at_moments, with_nearest
 
@@ -53,8 +54,29 @@ class Person:
     """(F, 17, 3): x right, y down (about one unit a metre), score in [0, 1]."""
 
 
+PASSING = ("stand", "stand", "walk", "walk", "wave or signal")
+"""What people do who pass through the window of somebody else."""
+
+LOSE_PERSON = 0.08
+"""Chance that the track of somebody who is not alone goes over to whoever is nearest."""
+
+
+def nearest_body(places: list[Array], number: int) -> int:
+    """Return which other body's middle is nearest in the picture, by the median over moments."""
+    middles = [place[:, 5:13].mean(1) for place in places]
+    apart = [np.median(np.linalg.norm(middles[number] - middle, axis=1)) for middle in middles]
+    apart[number] = np.inf
+    return int(np.argmin(apart))
+
+
 def draw_scene(
-    label: str, split: str, library: Library, seconds: Array, rng: Generator, *, crowd: bool = False
+    label: str,
+    split: str,
+    library: Library,
+    seconds: Array,
+    rng: Generator,
+    *,
+    company: Sequence[str] = (),
 ) -> list[Person]:
     """Draw a scene in which somebody does something; the actor comes first.
 
@@ -62,7 +84,8 @@ def draw_scene(
         label: of the vocabulary, or a user's action.
         split: "train", "val" or "test": decides recordings, azimuths, bodies and paces.
         seconds: (F,), when the network looks.
-        crowd: whether others may stand or walk by.
+        company: what others may do who have nothing to do with the actor; empty: nobody else is
+            there.
     """
     if label == OTHER and rng.random() < 0.06:
         return [Person(label=OTHER, source="nobody", keypoints=nobody(len(seconds), rng))]
@@ -80,13 +103,14 @@ def draw_scene(
         bodies.append(partner)
         labels.append(partner_label)
         sources.append("partner")
-    if crowd and rng.random() < 0.4:
-        passing = str(rng.choice(["stand", "walk"]))
-        other, source = true_joints(passing, split, library, seconds, rng)
-        away = turn("y", rng.uniform(0, 2 * np.pi, 1))[0] @ np.array([rng.uniform(1.0, 4.0), 0, 0])
-        bodies.append(other + joints[:, 11:13].mean((0, 1)) * (1, 0, 1) + away)
-        labels.append(passing)
-        sources.append(source)
+    if company and rng.random() < 0.5:
+        for _ in range(rng.integers(1, 4)):
+            together = label in ("walk", "stand", "run") and rng.random() < 0.5
+            passing = label if together else company[int(rng.integers(len(company)))]
+            other, source = true_joints(passing, split, library, seconds, rng)
+            bodies.append(beside(joints, other, rng, together=together))
+            labels.append(passing)
+            sources.append(source)
 
     view = draw_view(rng, split)
     picture, depth = look(np.concatenate(bodies, axis=1), view, seconds, rng)
@@ -94,9 +118,11 @@ def draw_scene(
     people = []
     for number, (name, origin) in enumerate(zip(labels, sources, strict=True)):
         found = observe(places[number], depths[number], rng)
-        if number < 2 and "partner" in sources:
-            facing = 1 - number
-            found = confuse(found, places[facing], depths[facing] - depths[number], rng)
+        if len(bodies) > 1:
+            nearest = nearest_body(places, number)
+            found = confuse(found, places[nearest], depths[nearest] - depths[number], rng)
+            if rng.random() < LOSE_PERSON:
+                found = exchange_persons(found, places[nearest], depths[nearest], rng)
         people.append(Person(label=name, source=origin, keypoints=found))
     return people
 
@@ -105,15 +131,22 @@ def draw_window(
     label: str, split: str, library: Library, sampling: PoseSampling, rng: Generator
 ) -> tuple[Array, str]:
     """Draw one window of an action, sampled as tracks of real video are: (T, P * 17, 3), whoever is
-    nearest second, and source."""
+    nearest second, and source.
+
+    Of those who strike and are struck some windows are of the latter: both take part in the fight.
+    """
     rate = RATES[rng.integers(len(RATES))]
     seconds = np.arange(int(sampling.times[-1] * rate) + 2) / rate
-    people = draw_scene(label, split, library, seconds, rng, crowd=sampling.num_persons > 1)
+    company = PASSING if sampling.num_persons > 1 else ()
+    people = draw_scene(label, split, library, seconds, rng, company=company)
     moments = sampling.times + rng.uniform(0, seconds[-1] - sampling.times[-1])
     windows = torch.from_numpy(np.stack([seen_at(moments, seconds, who) for who in people]))
-    window = windows[0]
-    if sampling.num_persons > 1:
-        window = with_nearest(windows[:1], windows[None, 1:], sampling.min_score)[0]
+    if sampling.num_persons == 1:
+        return windows[0].numpy().astype(np.float64), people[0].source
+    struck = label in STRIKES and people[1:] and people[1].source == "partner"
+    first = 1 if struck and rng.random() < 0.3 else 0
+    others = torch.cat((windows[:first], windows[first + 1 :]))
+    window = with_nearest(windows[[first]], others[None], sampling.min_score)[0]
     return window.numpy().astype(np.float64), people[0].source
 
 
@@ -123,6 +156,20 @@ def seen_at(moments: Array, seconds: Array, person: Person) -> NDArray[np.float3
     if not there.any():
         return np.zeros((len(moments), 17, 3), np.float32)
     return at_moments(seconds[there], person.keypoints[there].astype(np.float32), moments)
+
+
+def beside(joints: Array, other: Array, rng: Generator, *, together: bool) -> Array:
+    """Return somebody's joints (F, 17, 3) moved beside the actor's, half of the time within arm's
+    reach; `together`: they came together and go the same way."""
+    near = rng.uniform(0.45, 1.2) if rng.random() < 0.5 else rng.uniform(1.2, 4.0)
+    away = turn("y", rng.uniform(0, 2 * np.pi, 1))[0] @ np.array([near, 0, 0])
+    middle, theirs = joints[:, 11:13].mean(1) * (1, 0, 1), other[:, 11:13].mean(1) * (1, 0, 1)
+    if not together:
+        return other - theirs.mean(0) + middle.mean(0) + away
+    half = len(joints) // 2
+    angle = heading_of(joints[half]) - heading_of(other[half])
+    rotation = turn("y", np.array([float(angle)]))[0]
+    return (other - theirs[0]) @ rotation.T + middle[0] + away
 
 
 def partner_of(joints: Array, label: str, seconds: Array, rng: Generator) -> tuple[Array, str]:

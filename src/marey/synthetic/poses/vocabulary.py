@@ -107,6 +107,9 @@ tell these apart, and never finds the last two. A class that is not named here i
 TWO_PEOPLE = ("kick", "punch", "push", "shake hands", "hug", "fight", "point")
 """Actions that are mostly done to somebody, who then stands in the way of some keypoints."""
 
+STRIKES = ("kick", "punch", "push", "fight")
+"""Those of them that count for a fight, in which whoever is struck takes part."""
+
 HELD_OUT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "running": (("running_5_train",), ("running_1_test",)),
     "jumping": (("jumping_5_train",), ("jumping_1_test",)),

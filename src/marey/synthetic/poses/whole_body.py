@@ -123,16 +123,19 @@ def jump(rng: Generator) -> Composed:
     actor = Actor(rng, 4)
     at, number = rng.uniform(0.3, 1.0), 0
     repeat = rng.random() < 0.5
-    arms_up = rng.uniform(0.0, 1.0) * (rng.random() < 0.7)
-    forward = rng.uniform(0, 0.5) * (rng.random() < 0.4)
+    hops = repeat and rng.random() < 0.6  # small and quick, as with a rope, or over the ground
+    arms_up = rng.uniform(0.0, 1.0) * (rng.random() < (0.3 if hops else 0.7))
+    forward = rng.uniform(0, 0.9) * (rng.random() < 0.4)
+    heights = (0.06, 0.3) if hops else (0.12, 0.5)
+    loads = (0.15, 0.3) if hops else (0.25, 0.5)
     while at < 3.0 and (repeat or number == 0):
-        height = rng.uniform(0.12, 0.5)
+        height = rng.uniform(*heights)
         flight = 2 * np.sqrt(2 * height / 9.81)
-        load = rng.uniform(0.25, 0.5)
+        load = rng.uniform(*loads)
         take_off = at + load
         s = np.clip((actor.times - take_off) / flight, 0, 1)
         actor.lift += 4 * height * s * (1 - s)
-        crouch = rng.uniform(0.1, 0.4)
+        crouch = rng.uniform(0.03, 0.15) if hops else rng.uniform(0.1, 0.4)
         actor.rise = actor.rise + follow(
             actor.times,
             [
@@ -177,7 +180,8 @@ def jump(rng: Generator) -> Composed:
             )
             actor.hands[:, side] += share[:, None] * (path - actor.hands[:, side])
         actor.go([(take_off, 0), (take_off + flight, forward)])
-        at, number = take_off + flight + rng.uniform(0.05, 0.6), number + 1
+        at = take_off + flight + (rng.uniform(0.0, 0.15) if hops else rng.uniform(0.05, 0.6))
+        number += 1
     return actor.joints(), 0.2, min(at, 4)
 
 
