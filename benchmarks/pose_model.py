@@ -1,6 +1,6 @@
 """From a training run to the bundled pose model: fit its trust, measure on held-out motion, store.
 
-    python -m benchmarks.pose_model RUN/best --cmu ../shared/data/cmu_mocap \
+    python -m benchmarks.pose_model RUN/best [RUN/best ...] --cmu ../shared/data/cmu_mocap \
         --store weights/marey-mini --out results/marey_mini.json
 
 Temperature, limit and prediction sets are fitted on scenes of validation recordings, everything is
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.interleave import machine
 from marey.checkpoints.folder import save_checkpoint
@@ -35,10 +37,22 @@ from marey.synthetic.poses.render import PosePlan
 from marey.synthetic.poses.vocabulary import OTHER, SHOWN_AS, VOCABULARY
 
 
+def average_weights(model: nn.Module, models: Sequence[nn.Module]) -> None:
+    """Give a model the mean of the weights of some; a tensor that one of them lacks stays.
+
+    Wortsman et al., "Robust fine-tuning of zero-shot models", 2022: the weights before and after
+    fine-tuning, half and half.
+    """
+    every = [other.state_dict() for other in models]
+    shared = set.intersection(*(set(weights) for weights in every))
+    mean = {name: torch.stack([weights[name] for weights in every]).mean(0) for name in shared}
+    model.load_state_dict({**model.state_dict(), **mean})
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoints", nargs="+", help="of several, the mean of their weights")
     parser.add_argument("--cmu", required=True)
     parser.add_argument("--store", type=Path)
     parser.add_argument("--out", type=Path)
@@ -50,7 +64,8 @@ def main() -> None:
     library = PosePlan(cmu=given.cmu).library()
     known = [label for label in VOCABULARY if label != OTHER]
     labels = [*known, *[OTHER] * (len(known) // 2)]  # a third of the scenes shows no class
-    checkpoint = load_checkpoint(given.checkpoint)
+    checkpoint = load_checkpoint(given.checkpoints[0])
+    average_weights(checkpoint.model, [load_checkpoint(path).model for path in given.checkpoints])
     checkpoint.extra["shown_as"] = SHOWN_AS
     predictor = PosePredictor(checkpoint)
     fitted, tested = (

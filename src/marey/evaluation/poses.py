@@ -190,26 +190,24 @@ def fit_calibration(predictor: PosePredictor, asked: Sequence[SceneLogits]) -> d
 
 
 def fit_unknown(answers: Sequence[SceneAnswer]) -> dict[str, Any]:
-    """Choose the limit of the unknown score: the one with the highest mean of two shares, that of
-    scenes of known actions which get their name, and that of other scenes which are called unknown.
+    """Choose the limit of the unknown score: Youden's, the one with the highest mean of two shares,
+    that of known scenes below it and that of other scenes above it.
 
-    A false answer that becomes "unknown" costs nothing here, a right one does.
+    Youden, "Index for rating diagnostic tests", 1950.
 
     Returns:
         What goes into a checkpoint's calibration under "unknown"; "false_alarm_rate": share of
-        known scenes, rightly named or not, that lie above the limit.
+        known scenes above the limit, "recognised": share of the others above it.
     """
-    known = [answer for answer in answers if answer.label != OTHER]
-    scores = np.array([answer.unnamed_probability for answer in known])
-    right = np.array([answer.answer == answer.label for answer in known])
+    scores = np.array([row.unnamed_probability for row in answers if row.label != OTHER])
     others = np.array([row.unnamed_probability for row in answers if row.label == OTHER])
     every = np.unique(np.concatenate([scores, others]))
     limits = np.concatenate([(every[1:] + every[:-1]) / 2, every[-1:]])
-    gains = [(right & (scores <= limit)).mean() + (others > limit).mean() for limit in limits]
+    gains = [(scores <= limit).mean() + (others > limit).mean() for limit in limits]
     limit = float(limits[int(np.argmax(gains))])
     return {
         "method": "probability of the class of all other motions; the limit has the highest mean "
-        "of known scenes named and other scenes unknown",
+        "of known scenes below it and other scenes above it",
         "threshold": limit,
         "false_alarm_rate": round(float((scores > limit).mean()), 4),
         "recognised": round(float((others > limit).mean()), 4),
