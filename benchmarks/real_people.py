@@ -5,7 +5,8 @@ was trained.
 
 A label outside a model's vocabulary counts as "none": the right answer is "unknown". "Unknown" for
 a known action is wrong. Intervals are Clopper-Pearson's at 95 %. Poses are found once and kept in
---poses.
+--poses. `--labels results/real_people_validation_labels.json` asks about the windows that settings were
+chosen on.
 """
 
 from __future__ import annotations
@@ -192,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--poses", type=Path, default=Path(".cache/real_people"))
+    parser.add_argument("--labels", type=Path, default=LABELS, help="windows and what they show")
     parser.add_argument("--model", default="marey-mini")
     parser.add_argument("--pixels", default="marey-mini-rgb")
     parser.add_argument("--out", type=Path)
@@ -199,7 +201,7 @@ def main() -> None:
     torch.set_num_threads(1)
     given.poses.mkdir(parents=True, exist_ok=True)
 
-    windows = read_json(LABELS)["windows"]
+    windows = read_json(given.labels)["windows"]
     found: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
