@@ -5,8 +5,8 @@ was trained.
 
 A label outside a model's vocabulary counts as "none": the right answer is "unknown". "Unknown" for
 a known action is wrong. Intervals are Clopper-Pearson's at 95 %. Poses are found once and kept in
---poses. `--labels results/real_people_validation_labels.json` asks about the windows that settings were
-chosen on.
+--poses. The windows that settings were chosen on: `--labels
+results/real_people_validation_labels.json`.
 """
 
 from __future__ import annotations
