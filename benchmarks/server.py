@@ -236,7 +236,6 @@ def click_to_verdict(server: Server, video: bytes, count: int = 5) -> dict[str, 
         httpx.delete(f"{server.url}/api/jobs/{state['id']}")
     return {
         "clip": "10 s, 25 frames a second, 640 x 480",
-        "load_1min": round(os.getloadavg()[0], 1),
         "repeats": count,
         "verdict_median_seconds": round(statistics.median(first[1:]), 2),
         "everything_median_seconds": round(statistics.median(whole[1:]), 2),
@@ -272,7 +271,6 @@ def first_paint(server: Server, count: int = 5) -> dict[str, Any]:
         browser.close()
     return {
         "repeats": count,
-        "load_1min": round(os.getloadavg()[0], 1),
         "first_contentful_paint_median_seconds": round(statistics.median(painted[1:]) / 1000, 3),
         "ready_median_seconds": round(statistics.median(ready[1:]) / 1000, 3),
     }
@@ -335,7 +333,10 @@ def main() -> None:
             server = Server(options.model, folder, *settings)
             try:
                 for step in names:
-                    found[step] = measures[step][1](server)
+                    found[step] = {
+                        **measures[step][1](server),
+                        "load_1min": round(os.getloadavg()[0], 1),
+                    }
                     print(step, json.dumps(found[step]), flush=True)
             finally:
                 server.stop()

@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from marey.cli import build_app, run
+from marey.cli.output import counted
 
 HEAVY = ("torch", "torchvision", "av", "numpy", "transformers", "fastapi")
 
@@ -58,3 +59,17 @@ def test_lists_print_names(what: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_doctor_finds_every_core_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor"]) == 0
     assert "write libx264" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (1, "frame", "1 frame"),
+        (0, "frame", "0 frames"),
+        (2, "class", "2 classes"),
+        (1, "class", "1 class"),
+        (3, "severity", "3 severities"),
+    ],
+)
+def test_numbers_and_nouns_agree(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text

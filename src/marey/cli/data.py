@@ -78,8 +78,8 @@ def check(
         or "nothing to fix"
     )
     say(
-        f"{data}: {len(index)} entries, {len(index.class_names)} classes, {report.num_readable} "
-        f"readable: {summary}"
+        f"{data}: {counted(len(index), 'entry')}, {counted(len(index.class_names), 'class')}, "
+        f"{report.num_readable} readable: {summary}"
     )
     if index.note:
         say(index.note)
@@ -224,7 +224,8 @@ def render_mocap(
         render_videos(out, clips, plan)
     else:
         render_dataset(out, clips, plan, workers=workers)
-    say(f"{out}: {clips} clips of {len(plan.class_names())} actions; train with --data {out}")
+    actions = counted(len(plan.class_names()), "action")
+    say(f"{out}: {counted(clips, 'clip')} of {actions}; train with --data {out}")
 
 
 def render_poses(
@@ -246,7 +247,8 @@ def render_poses(
 
     plan = PosePlan(cmu=str(cmu), own=None if recordings is None else str(recordings), seed=seed)
     render(out, windows, plan, workers=workers, progress=_bar("windows"))
-    say(f"{out}: {windows} windows of 2 s; train with: marey train mini_pose --data {out}")
+    drawn = counted(windows, "window")
+    say(f"{out}: {drawn} of 2 s; train with: marey train mini_pose --data {out}")
 
 
 def render_youtube8m(
@@ -282,7 +284,7 @@ def render_action_videos(
     from marey.synthetic.action_videos import make_action_videos
 
     make_action_videos(clips, out, videos, seed=seed)
-    say(f"{out}: {videos} videos; next: marey features {out} --out FEATURES")
+    say(f"{out}: {counted(videos, 'video')}; next: marey features {out} --out FEATURES")
 
 
 def _bar(label: str) -> Any:

@@ -11,6 +11,7 @@ from marey.cli.options import Blur, Device, Json, Persons, Videos
 from marey.cli.output import print_json, progress, say
 
 if TYPE_CHECKING:
+    from marey.inference.crop_detector import CropDetector
     from marey.inference.detector import Detections, Detector
     from marey.inference.pose_detector import PoseDetector
 
@@ -23,7 +24,11 @@ def register(app: typer.Typer) -> None:
 def detect(
     videos: Videos,
     model: Annotated[
-        str, typer.Option(help="Model of poses, or one that detects: a name or a folder.")
+        str,
+        typer.Option(
+            help="Model of poses, one that detects, or one of clips (your own), which is asked "
+            "about each tracked person cut out: a name or a folder."
+        ),
     ] = "marey-mini",
     persons: Persons = "auto",
     every: Annotated[float, typer.Option(help="Seconds between key frames.")] = 1.0,
@@ -70,7 +75,11 @@ def detect(
 
 
 def _detect_all(
-    detector: Detector | PoseDetector, paths: list[Path], every: float, top: int, json: bool
+    detector: Detector | PoseDetector | CropDetector,
+    paths: list[Path],
+    every: float,
+    top: int,
+    json: bool,
 ) -> list[tuple[Detections | None, dict[str, Any]]]:
     from marey.errors import VideoError
 
@@ -114,7 +123,9 @@ def _describe(detections: Detections, top: int) -> str:
     return "\n".join(lines)
 
 
-def _write_ava(detector: Detector | PoseDetector, answers: list[Detections], path: Path) -> None:
+def _write_ava(
+    detector: Detector | PoseDetector | CropDetector, answers: list[Detections], path: Path
+) -> None:
     import numpy as np
 
     from marey.datasets.ava_format import (

@@ -41,7 +41,7 @@ def features(
     Videos without a sound track get silence. Exit status 1: some videos could not be read (they are
     named).
     """
-    from marey.cli.output import print_json, progress, say
+    from marey.cli.output import counted, print_json, progress, say
     from marey.features.extract import FeatureExtractor, write_features
 
     extractor = FeatureExtractor(encoder, sound, pca, sound_pca, max_seconds)
@@ -65,6 +65,6 @@ def features(
         )
     else:
         for path, count in report.files.items():
-            print(f"{path}: {count} videos, {len(report.class_names)} labels")
+            print(f"{path}: {counted(count, 'video')}, {counted(len(report.class_names), 'label')}")
     if report.unreadable:
         raise typer.Exit(1)

@@ -90,8 +90,12 @@ def say(text: str) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return "1 frame", "2 frames": a number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return "1 frame", "2 frames", "3 classes", "2 entries": a number with its noun."""
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def progress(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marey.cli.options import Blur, Json, Persons, Videos
-from marey.cli.output import print_json, progress, say
+from marey.cli.output import counted, print_json, progress, say
 
 if TYPE_CHECKING:
     from marey.persons.pose_tracks import PoseTracks
@@ -89,7 +89,7 @@ def _describe(found: PoseTracks) -> str:
         height = (track.boxes_xyxy[:, 3] - track.boxes_xyxy[:, 1]).mean() * found.height
         lines.append(
             f"  person {track.number:<3} {clock(track.seconds[0])} to {clock(track.seconds[-1])}  "
-            f"{len(track.seconds)} frames, {height:.0f} pixels tall, mean score "
+            f"{counted(len(track.seconds), 'frame')}, {height:.0f} pixels tall, mean score "
             f"{track.scores.mean():.2f}, mean keypoint score {track.keypoints[..., 2].mean():.2f}"
         )
     return "\n".join(lines)

@@ -197,7 +197,7 @@ def robustness(
 
     from marey import __version__
     from marey.attacks import list_attacks
-    from marey.cli.output import print_json, progress, say
+    from marey.cli.output import counted, print_json, progress, say
     from marey.datasets import open_dataset
     from marey.errors import UserError
     from marey.evaluation.candidates import load_candidate
@@ -238,8 +238,9 @@ def robustness(
         for leftover in ("settings.json", "answers.jsonl"):
             (out / leftover).unlink(missing_ok=True)
     say(
-        f"{len(index)} videos, {len(config.corruptions)} corruptions x {len(config.severities)} "
-        f"severities, {len(config.attacks)} attacks, {len(models)} models"
+        f"{counted(len(index), 'video')}, {counted(len(config.corruptions), 'corruption')} x "
+        f"{counted(len(config.severities), 'severity')}, {counted(len(config.attacks), 'attack')}, "
+        f"{counted(len(models), 'model')}"
     )
     entries = []
     for entry in progress(run(index, candidates, config, out), "measuring", len(index)):

@@ -307,10 +307,12 @@ def _say_report(report: dict[str, Any]) -> None:
         say(seen["text"])
     if "top1" in report and "top1_interval" in report:
         low, high = report["top1_interval"]
+        # with five classes or fewer it is always 1
+        five = f"top-5 {report['top5']:.3f}  " if len(report["per_class"]) > 5 else ""
         say(
-            f"top-1 {report['top1']:.3f} [{low:.3f}, {high:.3f}]  top-5 {report['top5']:.3f}  "
+            f"top-1 {report['top1']:.3f} [{low:.3f}, {high:.3f}]  {five}"
             f"mean class accuracy {report['mean_class_accuracy']:.3f}  calibration error "
-            f"{report['calibration_error']:.3f}  on {report['num_videos']} videos"
+            f"{report['calibration_error']:.3f}  on {counted(report['num_videos'], 'video')}"
             + (f", {seen['num_videos']} of them trained on" if seen else "")
             + f"; always the most frequent class: {report['majority']:.3f}"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from marey.checkpoints.load import load_checkpoint
+from marey.inference.crop_detector import CropDetector
 from marey.inference.detector import Detector
 from marey.inference.pose_detector import PoseDetector
 from marey.inference.poses import PosePredictor
@@ -40,8 +41,9 @@ def load_detector(
     persons: str = "auto",
     min_score: float = 0.3,
     device: str | torch.device = "cpu",
-) -> Detector | PoseDetector:
-    """Load a model that says of every person what they do.
+) -> Detector | PoseDetector | CropDetector:
+    """Load a model that says of every person what they do; one of clips is asked about each person
+    cut out.
 
     Args:
         persons: who says where people are, see `persons.sources`.
@@ -54,6 +56,8 @@ def load_detector(
     checkpoint = load_checkpoint(model)
     if checkpoint.task == "poses":
         return PoseDetector(checkpoint, persons=persons, device=device)
+    if checkpoint.task == "clips":
+        return CropDetector(checkpoint, persons=persons, device=device)
     return Detector(checkpoint, persons=persons, min_score=min_score, device=device)
 
 

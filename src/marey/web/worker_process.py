@@ -28,8 +28,9 @@ WORKER = Path(__file__).with_name("worker.py")
 LOOK_SECONDS = 0.05
 """Between two looks at the memory and the clock of a process."""
 
-GRACE_SECONDS = 0.3
-"""From the wish to stop, which a process follows between two steps, to its end by force."""
+GRACE_SECONDS = 1.0
+"""From the wish to stop, which a process follows between two steps, to its end by force; a new one
+takes several seconds to load the models again."""
 
 KEEP_SHARE = 0.4
 """A process that holds more than this share of its memory limit after an answer is replaced."""

@@ -4,6 +4,7 @@ import { bars, byId, clock, make, sentence, show } from "./dom.js";
 import { play } from "./player.js";
 
 const SHOWN_PARTS = 6;
+const short = (seconds) => seconds < 60 ? seconds.toFixed(1) : clock(seconds).split(".")[0];
 const points = (fall) => `${fall < 0 ? "\u2212" : ""}${Math.round(100 * Math.abs(fall))} points`;
 
 export function showDecided(found, mine) {
@@ -17,7 +18,7 @@ export function showDecided(found, mine) {
     const level = make("span", { class: "level", "aria-hidden": "true" });
     level.style.height = `${Math.max(3, 100 * Math.max(0, fall) / highest)}%`;
     return make("button", { type: "button", "aria-label": `${clock(start_seconds)} to ${clock(end_seconds)}: ${points(fall)}`, title: `${clock(start_seconds)} to ${clock(end_seconds)}: ${points(fall)}`, onclick: () => play(start_seconds, end_seconds) },
-      make("span", { class: "room" }, level), make("small", { text: clock(start_seconds) }));
+      make("span", { class: "room" }, level), make("small", { text: short(start_seconds) }));
   }));
   byId("decided-frames").replaceChildren(...found.frames.map((frame, i) => make("li", {}, make("figure", {},
     make("img", { src: mine.fileUrl(frame.file), alt: `Joints of person ${found.track} that decided, frame ${i + 1} of ${found.frames.length}` }), make("figcaption", { text: clock(frame.seconds) })))));
