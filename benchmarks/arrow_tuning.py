@@ -5,8 +5,10 @@
 
 Every group of a data set is answered by a model that was tuned, by the recipe `arrow_tune`, on the
 windows of all other folds' groups. No label is read; only that the videos are played forwards. Each
-clip is asked about the window with most to say, as `marey order` does, in its true order: the
-bundled model beside the tuned one, with the difference over groups. `benchmarks.order` runs the
+clip is asked twice about the window with most to say, as `marey order` does: as it was found, and
+with its finds reversed in time before the window is cut, where "backwards" is right; a model that
+read anything from the way windows are cut would be right in one and wrong in the other. The bundled
+model stands beside the tuned one, with the difference over groups. `benchmarks.order` runs the
 same on both sets of real people together.
 """
 
@@ -37,7 +39,7 @@ from marey.training.config import override
 from marey.training.loop import train
 from marey.training.tasks.arrow_of_time import directed_task
 from marey.transforms.keypoints import NUM_KEYPOINTS
-from marey.transforms.pose_clip import PoseSampling, cut_windows, normalise_pose
+from marey.transforms.pose_clip import PoseSampling, cut_both_ways, normalise_pose
 
 FOLDS = 5
 
@@ -49,7 +51,7 @@ def windows_of_groups(data: Sequence[Path], store: Path) -> dict[str, Tensor]:
     for folder in data:
         for sample in open_dataset(folder).samples:
             for track in poses_of(sample.path, store).tracks:
-                _, windows = cut_windows(track.seconds, track.keypoints, sampling)
+                windows = cut_both_ways(track.seconds, track.keypoints, sampling)
                 if len(windows):
                     name = f"{folder.name}/{sample.group}"
                     found.setdefault(name, []).append(normalise_pose(windows))
@@ -124,11 +126,12 @@ def main() -> None:
     asked: dict[str, list[tuple[str, PoseClips]]] = {group: [] for group in windows}
     for sample in open_dataset(given.data).samples:
         found = poses_of(sample.path, given.poses)
-        clips = cut_tracks(found, sampling)
-        if len(clips):
-            people = windows_at(found, clips.start_seconds[main_window(clips)], sampling)
-            group = f"{given.data.name}/{sample.group}"
-            asked[group].append((f"{group}/{sample.path.name}", people))
+        group = f"{given.data.name}/{sample.group}"
+        for way, shown in (("as found", found), ("reversed", found.reversed())):
+            clips = cut_tracks(shown, sampling)
+            if len(clips):
+                people = windows_at(shown, clips.start_seconds[main_window(clips)], sampling)
+                asked[group].append((f"{way}: {sample.path.name}", people))
     before = {
         name: float(fused_log_odds(log_odds(bundled, people.clips), people.weight))
         for pairs in asked.values()
@@ -148,14 +151,20 @@ def main() -> None:
             after |= tuned_log_odds(windows, asked, seed=seed, only=[fold])
             names = sorted(after)
             groups = [group_of[name] for name in names]
-            old = torch.tensor([before[name] > 0 for name in names])
-            new = torch.tensor([after[name] > 0 for name in names])
+            truth = [name.startswith("as found") for name in names]
+            found_so = torch.tensor(truth)
+            old, new = (
+                (torch.tensor([odds[name] for name in names]) > 0) == found_so
+                for odds in (before, after)
+            )
             results["seeds"][str(seed)] = {
                 "folds_answered": fold + 1,
-                "clips": len(names),
+                "clips": int(found_so.sum()),
                 "groups": len(set(groups)),
                 "bundled": right_share(old, groups),
                 "tuned": right_share(new, groups),
+                "tuned, as found": round(float(new[found_so].double().mean()), 4),
+                "tuned, reversed": round(float(new[~found_so].double().mean()), 4),
                 "difference": paired_difference(old, new, groups=groups),
             }
             print(results["seeds"][str(seed)], flush=True)

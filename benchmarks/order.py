@@ -61,6 +61,7 @@ from marey.order.correction import (
 from marey.order.path import hamiltonian_path, net_weight
 from marey.order.permutations import random_permutations
 from marey.papers.direcformer_poses import order_head
+from marey.persons.pose_tracks import PoseTracks
 from marey.training.tasks.arrow_of_time import first_person, held_out
 
 SHUFFLES = 4
@@ -81,6 +82,8 @@ class Window:
     """(T, P * 17, 3), what `marey-mini` is shown."""
     people: PoseClips
     """Everyone at the same moments."""
+    reversed_people: PoseClips
+    """Those of the main window after the finds were reversed in time."""
     path: Tensor
     """(T,), the shortest path through the moments as they look, in either direction."""
 
@@ -107,10 +110,18 @@ def real_windows(predictor: PosePredictor, data: Path, store: Path) -> tuple[lis
                 group=str(sample.group),
                 model_clip=clips.clips[main],
                 people=windows_at(found, start, predictor.sampling),
+                reversed_people=main_people(found.reversed(), predictor),
                 path=torch.tensor(read_json(stored)["path"]),
             )
         )
     return windows, alone
+
+
+def main_people(found: PoseTracks, predictor: PosePredictor) -> PoseClips:
+    """Return everyone in the window with most to say."""
+    clips = cut_tracks(found, predictor.sampling)
+    start = clips.start_seconds[main_window(clips)]
+    return windows_at(found, start, predictor.sampling)
 
 
 def nearly_shortest(distances: Tensor) -> Tensor:
@@ -136,6 +147,7 @@ def captured_windows(folder: Path, split: str = "test") -> list[Window]:
                 group=groups[place],
                 model_clip=torch.cat((clip, nobody), dim=1)[:, : 17 * sampling.num_persons],
                 people=one,
+                reversed_people=replace(one, clips=one.clips.flip(1)),
                 path=nearly_shortest(frame_distances(clip[None])[0]),
             )
         )
@@ -200,6 +212,15 @@ def measure(
         "methods": {name: summary(measured, groups) for name, measured in rows.items()},
         "direction_of_marey_arrow": {
             "right": share(forwards, groups),
+            "right with the finds reversed before the window is cut": share(
+                torch.tensor(
+                    [
+                        direction_of(arrow, window.reversed_people).forwards < 0.5
+                        for window in windows
+                    ]
+                ),
+                groups,
+            ),
             "told": share(told, groups),
             "right_where_told": share(
                 forwards[told], [g for g, kept in zip(groups, told.tolist(), strict=True) if kept]

@@ -172,3 +172,14 @@ def test_a_video_without_people_has_all_frames_and_no_tracks():
     entry = replace(tracks(), tracks=()).to_dict()
     assert len(entry["frames"]) == 21
     assert entry["tracks"] == []
+
+
+def test_a_video_played_backwards_has_the_same_finds_at_mirrored_times():
+    given = tracks(track([0.5, 0.6, 0.9], [0.1, 0.2, 0.7]))
+    backwards = given.reversed()
+    [one] = backwards.tracks
+    np.testing.assert_allclose(one.seconds, [1.1, 1.4, 1.5])
+    np.testing.assert_allclose(one.keypoints[:, 0, 0], [0.7, 0.2, 0.1], rtol=1e-6)
+    assert one.frame_indices.tolist() == [9, 6, 5]
+    np.testing.assert_allclose(backwards.seconds, given.seconds, atol=1e-9)
+    np.testing.assert_allclose(backwards.reversed().tracks[0].seconds, [0.5, 0.6, 0.9])

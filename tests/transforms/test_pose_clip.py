@@ -12,6 +12,7 @@ from marey.transforms.pose_augment import PoseAugment, mirror
 from marey.transforms.pose_clip import (
     PoseSampling,
     at_moments,
+    cut_both_ways,
     cut_windows,
     heights,
     normalise_pose,
@@ -236,3 +237,14 @@ def test_augmentation_may_leave_the_person_alone():
 def test_more_than_two_persons_are_refused():
     with pytest.raises(UserError, match="num_persons is 3"):
         PoseSampling(num_persons=3)
+
+
+def test_cut_from_both_ends_the_windows_of_a_reversed_track_are_the_reversed_windows():
+    seconds, keypoints = track(60)
+    keypoints[..., :2] += np.random.default_rng(0).normal(0, 0.05, (60, 17, 2)).astype(np.float32)
+    both = cut_both_ways(seconds, keypoints, SAMPLING)
+    first, second = both.chunk(2)
+    backwards = cut_both_ways(-seconds[::-1], keypoints[::-1].copy(), SAMPLING).flip(1)
+    torch.testing.assert_close(backwards, torch.cat((second, first)))
+    # cut from the start alone they are not: the finds lie elsewhere between the moments
+    assert not torch.allclose(cut_windows(seconds, keypoints, SAMPLING)[1], second)

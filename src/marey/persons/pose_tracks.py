@@ -86,6 +86,23 @@ class PoseTracks:
     tracks: tuple[PoseTrack, ...] = field(default=())
     """The most present person first: by the sum of score x height of the box."""
 
+    def reversed(self) -> PoseTracks:
+        """Return the same finds as those of the video played backwards; the frames keep their
+        numbers."""
+        end = float(self.seconds[-1]) if len(self.seconds) else 0.0
+        tracks = []
+        for track in self.tracks:
+            arrays: dict[str, Any] = {
+                name: np.ascontiguousarray(getattr(track, name)[::-1]) for name in TRACK_ARRAYS
+            }
+            tracks.append(replace(track, **arrays | {"seconds": end - arrays["seconds"]}))
+        return replace(
+            self,
+            frame_indices=np.ascontiguousarray(self.frame_indices[::-1]),
+            seconds=np.ascontiguousarray(end - self.seconds[::-1]),
+            tracks=tuple(tracks),
+        )
+
     def at(self, seconds: float) -> list[Pose]:
         """Return everyone at a time, moved straight on between the two moments around it.
 

@@ -151,6 +151,25 @@ def cut_windows(
     )
 
 
+def cut_both_ways(
+    seconds: Sequence[float] | NDArray[np.float64],
+    keypoints: NDArray[np.float32],
+    sampling: PoseSampling,
+) -> Tensor:
+    """Cut a track from its start and from its end, windows (N, T, 17, 3) as recorded.
+
+    A moment between two finds is the mean of both, a moment on a find is not, and which are which
+    depends on where the cutting starts. Cut from one end alone, this pattern tells a window from
+    the same window reversed, whatever is shown; from both ends it says nothing of the direction.
+
+    Args, Raises: as `cut_windows`.
+    """
+    seconds = np.asarray(seconds, np.float64)
+    _, first = cut_windows(seconds, keypoints, sampling)
+    _, second = cut_windows(-seconds[::-1], np.ascontiguousarray(keypoints[::-1]), sampling)
+    return torch.cat((first, second.flip(1)))
+
+
 def window_starts(low: float, high: float, sampling: PoseSampling) -> list[float]:
     """Return where windows start that cover [low, high] but for less than a fourth of a step; a
     shorter span has one window, around its middle."""

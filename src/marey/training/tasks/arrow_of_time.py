@@ -30,7 +30,7 @@ from marey.training.tasks.clips import ClipsObjective
 from marey.training.terms.classification import ClassTerm
 from marey.transforms.keypoints import NUM_KEYPOINTS
 from marey.transforms.pose_augment import PoseAugment
-from marey.transforms.pose_clip import PoseSampling, cut_windows, normalise_pose
+from marey.transforms.pose_clip import PoseSampling, cut_both_ways, normalise_pose
 
 
 class DirectedWindows(Dataset[dict[str, Any]]):
@@ -198,7 +198,7 @@ def windows_of_videos(
             continue
         group = sample.group or index.relative_path(sample)
         for track in people.tracks:
-            _, windows = cut_windows(track.seconds, track.keypoints, sampling)
+            windows = cut_both_ways(track.seconds, track.keypoints, sampling)
             if len(windows):
                 found.setdefault(group, []).append(normalise_pose(windows, sampling.min_score))
     return hold_out_groups(found, sampling, val_fraction=val_fraction, seed=seed)
