@@ -34,8 +34,16 @@ CLIPS = (
     "archery_ucf101_paddlevideo_example.avi",
     "arm_wrestling_k400_mmaction2_demo.mp4",
 )
-MAPS = (("marey-mini", "occlusion"), ("marey-mini-rgb", "rollout"))
-"""The map that `marey explain` shows for each bundled model of clips."""
+RENDERS, CLIPS_OF_PEOPLE, INTERACTIONS = (
+    "examples (renders)",
+    "clips (real)",
+    "UT-Interaction (real), the first of each class",
+)
+MAPS = (
+    ("marey-mini", "occlusion", (RENDERS, CLIPS_OF_PEOPLE, INTERACTIONS)),
+    ("marey-mini-rgb", "rollout", (RENDERS, CLIPS_OF_PEOPLE)),
+)
+"""The map that `marey explain` shows for each bundled model, and the videos it is checked on."""
 
 
 def videos_of(root: Path) -> dict[str, list[Path]]:
@@ -48,9 +56,9 @@ def videos_of(root: Path) -> dict[str, list[Path]]:
         path = folder / row["path"]
         first.setdefault(row["label"], path if path.exists() else folder.parent / row["path"])
     return {
-        "examples (renders)": sorted(EXAMPLES.glob("*.mp4")),
-        "clips (real)": [root / "clips" / name for name in CLIPS],
-        "UT-Interaction (real), the first of each class": list(first.values()),
+        RENDERS: sorted(EXAMPLES.glob("*.mp4")),
+        CLIPS_OF_PEOPLE: [root / "clips" / name for name in CLIPS],
+        INTERACTIONS: list(first.values()),
     }
 
 
@@ -92,14 +100,16 @@ def main() -> None:
         "what": (__doc__ or "").split("\n\n")[0].replace("\n", " "),
         "tables": [],
     }
-    for model, kind in MAPS:
+    every = videos_of(arguments.data)
+    for model, kind, names in MAPS:
         checkpoint = load_checkpoint(model)
         predictor: Any = (
             PosePredictor(checkpoint)
             if checkpoint.task == "poses"
             else Predictor(checkpoint, views=1)
         )
-        for name, videos in videos_of(arguments.data).items():
+        for name in names:
+            videos = every[name]
             rows: list[dict[str, Any]] = []
             nobody = 0
             for video in videos:

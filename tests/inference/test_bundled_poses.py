@@ -151,3 +151,20 @@ def test_the_command_puts_a_walk_back_in_order_and_says_its_direction() -> None:
 def longest(places: list[int]) -> int:
     """Return the length of the longest rising subsequence."""
     return int(longest_increasing_run(torch.tensor([places]))[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("video", "label"),
+    [
+        ("cartwheel", "cartwheel"),
+        ("spin_kick", "fight: kick, punch or push"),
+        ("walk", "walk"),
+    ],
+)
+def test_the_examples_are_answered_right_and_not_called_unknown(predictor, video, label):
+    """With trust that says what is known: no probability is calibrated on real video."""
+    answer = predictor(Path(__file__).parents[2] / "examples" / f"{video}.mp4")
+    assert answer.top(1)[0][0] == label
+    assert answer.trust["unknown"] is False
+    assert answer.trust["calibrated"] is False
