@@ -25,6 +25,9 @@ from marey.web.uploads import UPLOAD
 TASKS = ("answer", "changed", "order", "people", "preview")
 POLL_SECONDS = 2.0
 """A question about a job is answered when there is news, at the latest after so long."""
+PROGRESS_SECONDS = 0.2
+"""Mere progress, which comes with every frame, is told no more often; parts of the answer at
+once."""
 FILE = re.compile(r"[a-z0-9_-]+\.(jpg|mp4|zip|html)")
 EXAMPLES = Path(__file__).with_name("examples")
 
@@ -103,13 +106,12 @@ def add_page_api(app: FastAPI, service: Service, *, teaching: bool) -> None:
         """How far a job is, as soon as there is news."""
         job = find(service, job_id)
         before = (job.state, dict(job.progress), service.queue.position(job))
-        deadline = time.monotonic() + POLL_SECONDS
-        while (
-            time.monotonic() < deadline
-            and not job.finished.is_set()
-            and len(job.parts) <= from_part
-            and (job.state, dict(job.progress), service.queue.position(job)) == before
-        ):
+        began = time.monotonic()
+        while not job.finished.is_set() and len(job.parts) <= from_part:
+            waited = time.monotonic() - began
+            now = (job.state, dict(job.progress), service.queue.position(job))
+            if waited > POLL_SECONDS or (now != before and waited > PROGRESS_SECONDS):
+                break
             await asyncio.sleep(LOOK_SECONDS)
         job.touch()
         return state_of(service, job, from_part)
