@@ -9,8 +9,9 @@ first frame, and people are looked for in both files anew. If the codec or the t
 direction away, the reversed file would be called "forwards" as often as the other. Right answers
 on the reversed files should be as frequent as on the others. (2) Codec alone: the sizes of the
 packets of those files, 16 of them in order, by ridge regression over groups: .5 is chance. Beside
-it the same for the files as they came. (3) Scores alone: the arrow of time trained on the same
-clips' windows with every joint at one place, so that only the scores of the pose network are left.
+it the same for the files as they came. (3) Scores alone: the mean score of the pose network at
+each of the 16 moments, by ridge regression. (4) Scores of all joints: the arrow of time trained on
+the same clips' windows with every joint at one place, so that only these scores are left.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def ridge_right(x: Tensor, y: Tensor, groups: Sequence[str], strength: float = 1
     Args:
         x: (N, F); y: (N,), 1 or -1.
     """
+    x = x / x.std(0).clamp_min(1e-9)
     folds = torch.tensor([folds_of(sorted(set(groups)))[group] for group in groups])
     right = torch.zeros(len(y), dtype=torch.bool)
     for fold in folds.unique().tolist():
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--poses", type=Path, default=Path(".cache/real_people"))
     parser.add_argument("--arrow", default="marey-arrow")
     parser.add_argument("--clips", type=int, default=24, help="re-encoded, of each data set")
+    parser.add_argument("--no-training", dest="train", action="store_false", help="leave (4) out")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -117,7 +120,7 @@ def main() -> None:
             forwards = packet_sizes(sample.path)
             came += [forwards, forwards.flip(0)]
             groups_as_they_came += [f"{name}/{sample.group}"] * 2
-        step = max(1, len(samples) // given.clips)
+        step = max(1, len(samples) // max(1, given.clips))
         for sample in samples[::step][: given.clips]:
             found = poses_of(sample.path, given.poses)
             clips = cut_tracks(found, predictor.sampling)
@@ -144,19 +147,34 @@ def main() -> None:
                 right["forwards"].append(answers[0] > 0.5)  # type: ignore[operator]
                 right["reversed"].append(answers[1] < 0.5)  # type: ignore[operator]
         print(name, {way: (sum(values), len(values)) for way, values in right.items()}, flush=True)
-    results["re-encoded alike, direction right"] = {
-        "clips": len(both),
-        **{f"{way} files": share(torch.tensor(values), both) for way, values in right.items()},
-    }
+    if both:
+        results["re-encoded alike, direction right"] = {
+            "clips": len(both),
+            **{f"{way} files": share(torch.tensor(values), both) for way, values in right.items()},
+        }
     for title, x, of in (
         ("packet sizes, re-encoded alike", sizes, groups),
         ("packet sizes, files as they came", came, groups_as_they_came),
     ):
+        if not x:
+            continue
         signs = torch.tensor([1.0, -1.0]).repeat(len(x) // 2).double()
         found_right = ridge_right(torch.stack(x), signs, of)
         results[title] = {"files": len(x), "direction_right": share(found_right, of)}
     print(results, flush=True)
     write()
+    for name in DATA_SETS:
+        rows, of = mean_scores(predictor, given.data / name, given.poses)
+        signs = torch.tensor([1.0, -1.0]).repeat(len(of) // 2).double()
+        found_right = ridge_right(torch.stack(rows), signs, of)
+        results[f"mean scores of the 16 moments, ridge, {name}"] = {
+            "clips": len(of) // 2,
+            "direction_right": share(found_right, of),
+        }
+        print(results, flush=True)
+        write()
+    if not given.train:
+        return
 
     windows = {
         group: scores_only(clips)
@@ -197,6 +215,22 @@ def main() -> None:
     }
     print(results["scores of the pose network alone"])
     write()
+
+
+def mean_scores(
+    predictor: PosePredictor, data: Path, store: Path
+) -> tuple[list[Tensor], list[str]]:
+    """Return the mean score of the moments of every clip's main window, less its mean over the
+    window, as recorded and reversed, and the groups."""
+    rows, groups = [], []
+    for sample in open_dataset(data).samples:
+        clips = cut_tracks(poses_of(sample.path, store), predictor.sampling)
+        if len(clips):
+            scores = clips.clips[main_window(clips), :, :17, 2].double().mean(1)
+            scores = scores - scores.mean()
+            rows += [scores, scores.flip(0)]
+            groups += [f"{data.name}/{sample.group}"] * 2
+    return rows, groups
 
 
 def scores_only(clips: Tensor) -> Tensor:
