@@ -8,11 +8,16 @@ import torch
 from torch import Tensor, nn
 
 import marey
-from marey.attacks import attack
+from marey.attacks import attack, check_options
+from marey.attacks.apgd import checkpoints, dlr_loss, targeted_dlr_loss
+from marey.attacks.fab import project_linf
 from marey.attacks.features import gat_feature_attack
 from marey.attacks.flickering import flicker_loss, roughness, thickness
 from marey.attacks.geo_trap import FREEDOM, transform_matrices, warp
+from marey.attacks.motion_excited import motion_grids
 from marey.attacks.pixel_model import PixelModel
+from marey.attacks.suite import withstand
+from marey.attacks.threat_models import SUITES
 from marey.attacks.worst_case import margins, whole_levels
 from marey.errors import UserError
 
@@ -57,7 +62,21 @@ def labels(model: PixelModel, clips: Tensor) -> Tensor:
 
 
 def test_the_names() -> None:
-    assert marey.list_attacks() == ["fgsm", "pgd", "pgd_l2", "sparse", "flickering", "geo_trap"]
+    assert marey.list_attacks() == [
+        "fgsm",
+        "pgd",
+        "pgd_l2",
+        "apgd_ce",
+        "apgd_dlr",
+        "apgd_t",
+        "fab",
+        "square",
+        "sparse",
+        "flickering",
+        "geo_trap",
+        "motion_excited",
+        "random_noise",
+    ]
 
 
 def test_margin_and_rounding_by_hand() -> None:
@@ -70,7 +89,7 @@ def test_margin_and_rounding_by_hand() -> None:
     assert whole_levels(moved, clean).tolist() == [108, 93, 100, 0]
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "pgd_l2", "sparse", "flickering", "geo_trap"])
+@pytest.mark.parametrize("name", marey.list_attacks())
 def test_an_attack_is_a_uint8_clip_within_budget_and_never_weaker_than_the_clean_one(
     name: str, model: PixelModel, clips: Tensor, labels: Tensor
 ) -> None:
@@ -81,7 +100,12 @@ def test_an_attack_is_a_uint8_clip_within_budget_and_never_weaker_than_the_clean
         "sparse": {"steps": 8, "num_frames": 2},
         "flickering": {"steps": 8, "eps": 16 / 255},
         "geo_trap": {"max_queries": 30},
-    }[name]
+        "motion_excited": {"max_queries": 30},
+        "square": {"max_queries": 30},
+        "random_noise": {"max_queries": 30},
+        "apgd_t": {"steps": 8},
+        "fab": {"steps": 8},
+    }.get(name, {"steps": 8} if name.startswith("apgd") else {})
     result = attack(model, clips, labels, name, **options)
     assert result.clip.dtype == torch.uint8
     assert result.clip.shape == clips.shape
@@ -91,7 +115,7 @@ def test_an_attack_is_a_uint8_clip_within_budget_and_never_weaker_than_the_clean
     elif name == "sparse":
         assert ((change.abs().amax((2, 3, 4)) > 0).sum(1) <= 2).all()
     else:
-        budget = {"fgsm": 8, "pgd": 8, "flickering": 16, "geo_trap": 10}[name]
+        budget = {"flickering": 16, "geo_trap": 10, "motion_excited": 10}.get(name, 8)
         assert change.abs().max() <= budget
     with torch.no_grad():
         clean = model(clips.float() / 255)
@@ -268,3 +292,95 @@ def test_what_is_wrong_is_said(model: PixelModel, clips: Tensor, labels: Tensor)
         attack(model, clips, labels, "pgd", eps=0.0)
     with pytest.raises(UserError, match="1 to 4 frames to change"):
         attack(model, clips, labels, "sparse", num_frames=5)
+
+
+# ---- Auto-PGD, FAB, Square, query caps, threat models --------------------------------------------
+
+
+def test_difference_of_logits_ratio_by_hand() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0, -1.0]])
+    # -(z_y - max other) / (z_1st - z_3rd)
+    assert dlr_loss(logits, torch.tensor([0])).item() == -(3 - 2) / (3 - 1)
+    assert dlr_loss(logits, torch.tensor([2])).item() == (3 - 2) / (3 - 1)
+    # -(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2)
+    found = targeted_dlr_loss(logits, torch.tensor([0]), torch.tensor([1]))
+    assert found.item() == pytest.approx(-(3 - 1) / (3 - 0))
+    for factor in (1e-3, 200.0):
+        assert dlr_loss(factor * logits, torch.tensor([0])).item() == pytest.approx(-0.5)
+
+
+def test_the_checkpoints_of_the_paper() -> None:
+    # p = 0, .22, .41, .57, .70, .80, .87, .93, .99 of 100 steps
+    assert checkpoints(100) == [0, 22, 41, 57, 70, 80, 87, 93, 99]
+
+
+def test_the_projection_is_the_nearest_point_of_the_plane_in_the_box() -> None:
+    point = torch.tensor([[0.2, 0.9, 0.5]])
+    normal, offset = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([-2.6])
+    found = project_linf(point, normal, offset)
+    # 0.2 + d + 2 min(1, 0.9 + d) = 2.6 gives d = 0.4 with the second value at its bound
+    assert torch.allclose(found, torch.tensor([[0.6, 1.0, 0.5]]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["square", "geo_trap", "motion_excited", "random_noise"])
+@pytest.mark.parametrize("cap", [8, 11, 30])
+def test_no_clip_is_asked_about_more_often_than_the_cap(
+    name: str, cap: int, model: PixelModel, clips: Tensor, labels: Tensor
+) -> None:
+    asked = model.queries
+    result = attack(model, clips, labels, name, eps=1 / 255, max_queries=cap)
+    assert int(result.queries_per_clip.max()) <= cap
+    assert int(result.queries_per_clip.sum()) == result.queries == model.queries - asked
+    # The first clip was wrong from the start: the first look and the last check.
+    assert int(result.queries_per_clip[0]) == 2
+
+
+def test_auto_pgd_is_not_weaker_than_pgd_and_dlr_does_not_mind_scaled_logits(
+    model: PixelModel, clips: Tensor, labels: Tensor
+) -> None:
+    many = clips.repeat(3, 1, 1, 1, 1)
+    answers = labels.repeat(3)
+    box = {"eps": 24 / 255, "steps": 20}
+    plain = attack(model, many, answers, "pgd", step=6 / 255, **box)
+    for name in ("apgd_ce", "apgd_dlr", "apgd_t", "fab"):
+        assert attack(model, many, answers, name, **box).success.sum() >= plain.success.sum()
+    scaled = model.with_logits_times(1e4)
+    found = attack(scaled, many, answers, "apgd_dlr", **box)
+    assert found.success.sum() >= plain.success.sum()
+    assert attack(scaled, many, answers, "apgd_ce", **box).success.sum() < found.success.sum()
+
+
+def test_noise_of_the_motion_excited_attack_follows_the_picture() -> None:
+    x = torch.arange(64.0)
+    frame = (128 + 60 * torch.sin(x / 5))[None, :] + 40 * torch.sin(x / 7)[:, None]
+    frames = torch.stack([frame.roll(2 * t, dims=1) for t in range(3)])
+    clip = frames[None, :, None].expand(1, 3, 3, 64, 64).clamp(0, 255).to(torch.uint8)
+    grids = motion_grids(clip)
+    # The picture moves right by two pixels a frame: noise is looked up two pixels further left.
+    shift = (grids[0, :, 16:48, 16:48, 0] - grids[0, :1, 16:48, 16:48, 0]) * 63 / 2
+    assert shift[1].median() == pytest.approx(-2, abs=0.5)
+    assert shift[2].median() == pytest.approx(-4, abs=1.0)
+
+
+def test_the_threat_models_agree_with_the_budgets_of_their_attacks() -> None:
+    for threat in (*SUITES["standard"], *SUITES["quick"]):
+        for name in threat.attacks:
+            options = threat.options(name)
+            check_options(name, options)
+            assert options.get("eps", threat.eps) == threat.eps
+            assert threat.max_queries is None or options["max_queries"] == threat.max_queries
+    with pytest.raises(TypeError):
+        SUITES["standard"][0].attacks["fgsm"] = {}  # type: ignore[index]
+
+
+def test_a_suite_attacks_what_stands_and_says_who_won(
+    model: PixelModel, clips: Tensor, labels: Tensor
+) -> None:
+    threat = SUITES["quick"][0]
+    found = withstand(model, clips, labels, threat, seed=0)
+    assert not found.right[0]
+    assert found.won_by[0] is None
+    alone = attack(model, clips, labels, "apgd_ce", **threat.options("apgd_ce"))
+    assert not (found.robust & alone.success).any()
+    for robust, right, won in zip(found.robust, found.right, found.won_by, strict=True):
+        assert bool(right) == (bool(robust) or won is not None)

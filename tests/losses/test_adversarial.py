@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from marey.errors import UserError
-from marey.losses.adversarial import adversarial_perturbation, perturbation_from_gradient
+from marey.losses.adversarial import (
+    adversarial_perturbation,
+    linf_perturbation,
+    perturbation_from_gradient,
+)
 
 
 def gradient(*shape, seed=0):
@@ -94,3 +98,25 @@ def test_a_relative_perturbation_follows_the_scale_of_the_features():
     (moved,) = adversarial_perturbation((one**2).sum(), [one], 0.02, relative=True)
     (other,) = adversarial_perturbation((scaled**2).sum(), [scaled], 0.02, relative=True)
     assert torch.allclose(other, 100 * moved, rtol=1e-4)
+
+
+def test_the_box_of_pixels_is_kept_and_the_loss_rises():
+    torch.manual_seed(0)
+    std = torch.tensor([0.2, 0.25, 0.3]).view(1, 1, 3, 1, 1)
+    pixels = torch.rand(2, 4, 3, 5, 5)
+    clip = (pixels - 0.5) / std
+    weights = torch.randn_like(clip)
+
+    def loss_of(moved):
+        return (weights * moved).sum()
+
+    eps = 8 / 255 / std
+    low, high = -0.5 / std, 0.5 / std
+    change = linf_perturbation(loss_of, clip, eps, low, high, steps=5)
+    moved = (clip + change) * std + 0.5
+    assert ((moved - pixels).abs() <= 8 / 255 + 1e-6).all()
+    assert (moved >= -1e-6).all()
+    assert (moved <= 1 + 1e-6).all()
+    # A linear loss has its maximum in a corner of the box.
+    corner = (pixels + 8 / 255 * weights.sign()).clamp(0, 1)
+    assert torch.allclose(moved, corner, atol=1e-5)

@@ -17,11 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marey.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
+from marey.attacks.fab import fab
 from marey.attacks.flickering import flickering
 from marey.attacks.geo_trap import geo_trap
 from marey.attacks.gradient_sign import fgsm, pgd, pgd_l2
+from marey.attacks.motion_excited import motion_excited
 from marey.attacks.pixel_model import PixelModel
+from marey.attacks.random_noise import random_noise
 from marey.attacks.sparse import sparse
+from marey.attacks.square import square
 from marey.attacks.worst_case import AttackResult
 from marey.errors import UserError, unknown_name
 
@@ -29,15 +34,22 @@ ATTACKS: dict[str, Callable[..., AttackResult]] = {
     "fgsm": fgsm,
     "pgd": pgd,
     "pgd_l2": pgd_l2,
+    "apgd_ce": apgd_ce,
+    "apgd_dlr": apgd_dlr,
+    "apgd_t": apgd_t,
+    "fab": fab,
+    "square": square,
     "sparse": sparse,
     "flickering": flickering,
     "geo_trap": geo_trap,
+    "motion_excited": motion_excited,
+    "random_noise": random_noise,
 }
 """Attack name -> its function. The attack on frame features of GAT,
 `marey.attacks.features.gat_feature_attack`, moves features, not pixels."""
 
 
-VALUE_ATTACKS = ("fgsm", "pgd", "flickering", "geo_trap")
+VALUE_ATTACKS = tuple(name for name in ATTACKS if name != "pgd_l2")
 """Attacks whose eps and step bound the change of single values; that of pgd_l2 is a length."""
 
 

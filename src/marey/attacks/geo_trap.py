@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from marey.attacks.flickering import flicker_loss
 from marey.attacks.pixel_model import PixelModel
-from marey.attacks.worst_case import AttackResult, WorstCase
+from marey.attacks.two_point import two_point_ascent
+from marey.attacks.worst_case import AttackResult
 from marey.errors import unknown_name
 
 FREEDOM = {
@@ -64,10 +64,6 @@ def warp(frame: Tensor, matrices: Tensor) -> Tensor:
     return F.grid_sample(frames, grid.view(B * T, H, W, 2), align_corners=True).view(B, T, C, H, W)
 
 
-def _per_frame_unit(direction: Tensor) -> Tensor:
-    return direction / direction.flatten(2).norm(dim=2).clamp(min=1e-8)[..., None, None, None]
-
-
 def geo_trap(
     model: PixelModel,
     clip: Tensor,
@@ -99,7 +95,8 @@ def geo_trap(
             gradients.
         eps: largest change of a value, in [0, 1].
         step, probe, exploration, rate: see the equations.
-        max_queries: answers per clip (the paper's cap is 60,000, for a target 200,000).
+        max_queries: answers per clip, the clean clip and the last check among them (the paper's
+            cap is 60,000, for a target 200,000).
         transform: a key of `FREEDOM`.
         generator: randomness; a fresh one with seed 0 when absent.
     """
@@ -107,38 +104,22 @@ def geo_trap(
         raise unknown_name("transform", transform, FREEDOM)
     generator = generator or Generator(device=clip.device).manual_seed(0)
     B, T, C, H, W = clip.shape
-    worst = WorstCase(model, clip, labels, targets)
-    clean = clip.float() / 255
-    moved, gradient = clean.clone(), torch.zeros_like(clean)
 
-    def loss(logits: Tensor) -> Tensor:
-        if targets is not None:
-            return F.cross_entropy(logits, targets, reduction="none")
-        return flicker_loss(logits, labels)
+    def moving_noise() -> Tensor:
+        noise = torch.randn(B, C, H, W, generator=generator, device=clip.device)
+        parameters = torch.randn(B, T, FREEDOM[transform], generator=generator, device=clip.device)
+        return warp(noise, transform_matrices(parameters, transform))
 
-    with torch.no_grad():
-        for _ in range(max_queries // 3):  # two probes and one score a step
-            noise = torch.randn(B, C, H, W, generator=generator, device=clip.device)
-            parameters = torch.randn(
-                B, T, FREEDOM[transform], generator=generator, device=clip.device
-            )
-            direction = warp(noise, transform_matrices(parameters, transform))
-            if bool(worst.won.all()):
-                break
-            ahead, behind = (
-                _per_frame_unit(gradient + sign * exploration * direction) for sign in (1, -1)
-            )
-
-            # The slope along the direction, from two answers, moves the running estimate of the
-            # gradient.
-            difference = loss(model(moved + probe * ahead)) - loss(model(moved + probe * behind))
-            slope = (difference / (exploration * probe)).view(-1, 1, 1, 1, 1)
-            gradient = gradient + rate * slope * direction
-
-            # Samples that are won stay as they are; the others step and return into the box.
-            moved = torch.where(
-                worst.won.view(-1, 1, 1, 1, 1), moved, moved - step * gradient.sign()
-            )
-            moved = torch.minimum(torch.maximum(moved, clean - eps), clean + eps).clamp(0, 1)
-            worst.score(moved)
-    return worst.result()
+    return two_point_ascent(
+        model,
+        clip,
+        labels,
+        moving_noise,
+        eps=eps,
+        step=step,
+        probe=probe,
+        exploration=exploration,
+        rate=rate,
+        max_queries=max_queries,
+        targets=targets,
+    )

@@ -3,6 +3,7 @@ units."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -46,6 +47,7 @@ class PixelModel(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 1, 3, 1, 1), persistent=False)
         self.queries = 0
+        self.logit_factor = 1.0
         self.eval()
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -53,4 +55,13 @@ class PixelModel(nn.Module):
         self.queries += len(clip)
         pixels = clip.flip(2) if self.flipped else clip
         outputs = self.model((pixels * self.scale - self.mean) / self.std)
-        return outputs["logits"] if isinstance(outputs, dict) else outputs
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+        return logits if self.logit_factor == 1 else logits * self.logit_factor
+
+    def with_logits_times(self, factor: float) -> PixelModel:
+        """Return the same model, weights shared, with its logits multiplied by `factor`: the same
+        decisions."""
+        scaled = copy.copy(self)
+        scaled.logit_factor = self.logit_factor * factor
+        scaled.queries = 0
+        return scaled

@@ -27,6 +27,8 @@ class AttackResult:
     above 0 is success."""
     queries: int
     """Clips the model was asked about, gradients included, over the whole batch."""
+    queries_per_clip: Tensor
+    """int64, (B,): how often the model was asked about each clip."""
 
 
 def margins(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -58,29 +60,62 @@ class WorstCase:
     """The worst candidate so far of each sample; starts from the clean clip."""
 
     def __init__(
-        self, model: PixelModel, clip: Tensor, labels: Tensor, targets: Tensor | None = None
+        self,
+        model: PixelModel,
+        clip: Tensor,
+        labels: Tensor,
+        targets: Tensor | None = None,
+        *,
+        eps: float | None = None,
     ) -> None:
-        """Score the clean clips, uint8 (B, T, 3, H, W)."""
+        """Score the clean clips, uint8 (B, T, 3, H, W).
+
+        Args:
+            model, clip, labels, targets: as in `marey.attacks.attack`.
+            eps: candidates with a larger change of a value are scored but not kept; None keeps all.
+        """
         self.model, self.clean, self.labels, self.targets = model, clip, labels, targets
+        self.max_levels = 255 if eps is None else int(eps * 255 + 1e-3)
         self.queries_before = model.queries
+        self.asked = torch.ones(len(clip), dtype=torch.int64)
         self.best = clip.clone()
         with torch.no_grad():
             logits = model(clip.float() / 255)
         self.clean_answers = logits.argmax(1)
         self.margin = margins(logits, labels, targets)
 
-    def score(self, moved: Tensor) -> Tensor:
+    def score(self, moved: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return logits of candidates rounded to whole levels; the gradient passes the rounding as
-        if it were not there. Keeps a candidate that is worse than the sample's worst so far."""
-        levels = whole_levels(moved.detach(), self.clean)
+        if it were not there. Keeps a candidate that is worse than the sample's worst so far.
+
+        Args:
+            moved: float in [0, 1], (B, T, 3, H, W), or of the samples in `rows` alone.
+            rows: int64, which samples are asked about; None asks about all.
+        """
+        if rows is None:
+            rows = torch.arange(len(self.clean), device=self.clean.device)
+        clean = self.clean[rows]
+        levels = whole_levels(moved.detach(), clean)
         # Straight-through: forward the rounded clip, backward the identity.
         straight = moved + (levels.float() / 255 - moved).detach()
-        logits = self.model(straight)
-        margin = margins(logits.detach(), self.labels, self.targets)
-        worse = margin > self.margin
-        self.margin = torch.where(worse, margin, self.margin)
-        self.best = torch.where(worse.view(-1, 1, 1, 1, 1), levels, self.best)
+        logits = self.ask(straight, rows)
+        targets = None if self.targets is None else self.targets[rows]
+        margin = margins(logits.detach(), self.labels[rows], targets)
+        inside = (levels.int() - clean.int()).abs().flatten(1).amax(1) <= self.max_levels
+        worse = (margin > self.margin[rows]) & inside
+        self.margin[rows] = torch.where(worse, margin, self.margin[rows])
+        self.best[rows] = torch.where(worse.view(-1, 1, 1, 1, 1), levels, self.best[rows])
         return logits
+
+    def ask(self, clips: Tensor, rows: Tensor) -> Tensor:
+        """Return the model's logits for the samples in `rows`, and count the questions."""
+        self.asked[rows.cpu()] += 1
+        return self.model(clips)
+
+    @property
+    def open_rows(self) -> Tensor:
+        """Which samples are not won yet, int64."""
+        return (~self.won).nonzero()[:, 0]
 
     @property
     def won(self) -> Tensor:
@@ -100,4 +135,5 @@ class WorstCase:
             success=success,
             margin=margins(logits, self.labels, self.targets),
             queries=self.model.queries - self.queries_before,
+            queries_per_clip=self.asked + 1,
         )

@@ -1,12 +1,13 @@
-"""The adversarial perturbation of GAT, for frame features and for clips.
+"""The perturbations of adversarial training: GAT's along the gradient, and the L-infinity box.
 
-Source: Sahu et al., section 3.2, Eq. 3, after Goodfellow et al., "Explaining and harnessing
-adversarial examples".
+Sources: Sahu et al., section 3.2, Eq. 3, after Goodfellow et al., "Explaining and harnessing
+adversarial examples"; Madry et al., "Towards deep learning models resistant to adversarial
+attacks", ICLR 2018, Eq. 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -101,3 +102,40 @@ def frame_norms(values: Tensor, gradient: Tensor, norm: Norm = "frame") -> Tenso
     if rows.dim() > 1:
         rows = (rows * real).sum(1) / real.sum(1).clamp(min=1)
     return rows.to(values.dtype).view(-1, *[1] * (values.dim() - 1))
+
+
+def linf_perturbation(
+    loss_of: Callable[[Tensor], Tensor],
+    clip: Tensor,
+    eps: Tensor,
+    low: Tensor,
+    high: Tensor,
+    *,
+    steps: int,
+) -> Tensor:
+    r"""Climb the loss inside a box around a clip, from a random point of it.
+
+    Eq. 2 of Madry et al.:  X_k+1 = Proj_eps(X_k + a sign(grad)),  a = 2.5 eps / steps
+
+    Args:
+        loss_of: normalised clip -> scalar.
+        clip: float (B, T, 3, S, S), normalised.
+        eps: half the width of the box, in units of the clip, broadcast against it.
+        low, high: what pixels of 0 and 255 become, broadcast alike.
+        steps: gradients.
+
+    Returns:
+        A tensor like `clip`, without a graph, within +-eps and such that the sum shows pixels in
+        [0, 255]. The random start draws from torch's global generator.
+    """
+    if steps < 1:
+        raise UserError(f"steps is a count from 1 up, got {steps}")
+    least, most = torch.maximum(clip - eps, low), torch.minimum(clip + eps, high)
+    moved = clip + (2 * torch.rand_like(clip) - 1) * eps
+    moved = torch.minimum(torch.maximum(moved, least), most).detach()
+    for _ in range(steps):
+        moved.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(loss_of(moved), moved)
+        ahead = moved.detach() + 2.5 * eps / steps * gradient.sign()
+        moved = torch.minimum(torch.maximum(ahead, least), most)
+    return moved - clip

@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 
 from marey.errors import UserError
 from marey.labels.embed import DEFAULT_MODEL
-from marey.losses.adversarial import Norm
 from marey.losses.attention_regularisation import Levels
 from marey.training.settings import CHECKED, Several, Share
 
@@ -106,16 +105,31 @@ class AdversarialConfig:
 
     eps: PositiveFloat = 0.5
     """Length of the perturbation, in units of the input the model reads (for clips: after
-    normalisation)."""
+    normalisation); with norm "linf": largest change of a pixel value, in [0, 1]."""
     relative: bool = False
     """`eps` is a share of the mean norm of a video's frames, of each input its own: 0.02 moves
     every frame by 2 % of that. The paper's 0.5 is about 2 % of a whitened YouTube-8M frame."""
-    norm: Norm = "frame"
-    """One length a frame, or one for the whole clip."""
+    norm: Literal["frame", "clip", "linf"] = "frame"
+    """One length a frame, or one for the whole clip; or "linf": the box that the attacks of
+    `threat_models` search, for clips of pixels."""
+    steps: PositiveInt = 7
+    """With norm "linf": gradients of the search inside the box."""
     distance: Literal["frobenius", "js"] = "frobenius"
     """Distance between the attention maps of clean and perturbed inputs: term "attention"."""
     levels: Levels = "global"
     """Which maps of GAT are compared: "global" (the paper), or "global+local"."""
+
+    def __post_init__(self) -> None:
+        if self.norm == "linf" and self.relative:
+            raise UserError(
+                "objective.adversarial: norm=linf is a box in pixel values, which relative=true "
+                "does not scale; set one of them"
+            )
+        if self.norm == "linf" and self.eps > 1:
+            raise UserError(
+                f"objective.adversarial.eps={self.eps} with norm=linf is a change of pixel values "
+                "in (0, 1]; eight grey levels are 0.03137"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=CHECKED)

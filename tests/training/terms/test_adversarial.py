@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from marey.attacks.threat_models import STANDARD
 from marey.errors import UserError
 from marey.losses.multilabel import multilabel_loss
 from marey.models.gat import GAT
@@ -13,6 +14,8 @@ from marey.training.task import Objective
 from marey.training.tasks.features import FeatureObjective
 from marey.training.terms.adversarial import AdversarialTraining, perturb
 from marey.training.terms.classification import MultilabelTerm
+from marey.transforms.preprocess import Preprocess
+from marey.video.sampling import ClipSampling
 
 
 class Counted(GAT):
@@ -227,3 +230,45 @@ def test_local_maps_are_regularised_on_request():
     model, batch, objective = setting("frobenius", levels="global+local")
     _, both = objective(model, batch)
     assert both["attention"].item() > only_global["attention"].item()
+
+
+def test_linf_training_stays_in_the_box_of_the_tested_threat_model():
+    """The perturbed clips that the model sees are within eps of the pixels, whatever the scale."""
+    torch.manual_seed(0)
+    preprocess = Preprocess(
+        sampling=ClipSampling(num_frames=3), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.5)
+    )
+    seen = []
+
+    class Watching(ClipClassifier):
+        def forward(self, clip):
+            seen.append(clip.detach())
+            return super().forward(clip)
+
+    objective = ClipObjective({"class": 1.0, "adversarial": 1.0}, {"class": LabelTerm()})
+    eps = STANDARD[0].eps
+    objective.adversarial = AdversarialTraining(
+        AdversarialConfig(norm="linf", eps=eps, steps=3),
+        compare_attention=False,
+        preprocess=preprocess,
+    )
+    pixels = torch.randint(0, 256, (2, 3, 3, 4, 4), dtype=torch.uint8)
+    clip = preprocess.normalise(pixels)
+    model = Watching().train()
+    _, terms = objective(model, {"clip": clip, "label": torch.tensor([0, 1])})
+    assert terms["adversarial"] > terms["class"]
+    assert len(seen) == 1 + 3 + 1
+    std = torch.tensor(preprocess.std).view(1, 1, 3, 1, 1)
+    moved = (seen[-1] - clip).abs() * std
+    assert moved.max() <= eps + 1e-6
+    assert moved.max() >= 0.9 * eps
+    shown = seen[-1] * std + torch.tensor(preprocess.mean).view(1, 1, 3, 1, 1)
+    assert shown.min() >= -1e-6
+    assert shown.max() <= 1 + 1e-6
+
+
+def test_linf_training_needs_clips_of_pixels():
+    with pytest.raises(UserError, match="does not read clips"):
+        AdversarialTraining(AdversarialConfig(norm="linf", eps=0.03), compare_attention=False)
+    with pytest.raises(ValueError, match="change of pixel values"):
+        AdversarialConfig(norm="linf", eps=8.0)

@@ -9,6 +9,7 @@ from marey.training.config import TrainConfig
 from marey.training.task import Task
 from marey.training.tasks import arrow_of_time, clips, detection, features, poses
 from marey.training.terms.adversarial import AdversarialTraining
+from marey.transforms.preprocess import Preprocess
 
 TASKS: dict[str, Callable[[TrainConfig], Task]] = {
     "clips": clips.build,
@@ -38,6 +39,8 @@ def build_task(config: TrainConfig) -> Task:
     weights = config.objective.weights
     if weights.get("adversarial") or weights.get("attention"):
         task.objective.adversarial = AdversarialTraining(
-            config.objective.adversarial, compare_attention=bool(weights.get("attention"))
+            config.objective.adversarial,
+            compare_attention=bool(weights.get("attention")),
+            preprocess=task.preprocess if isinstance(task.preprocess, Preprocess) else None,
         )
     return task

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from marey.errors import UserError
-from marey.losses.adversarial import Norm, adversarial_perturbation
+from marey.losses.adversarial import Norm, adversarial_perturbation, linf_perturbation
 from marey.losses.attention_regularisation import attention_regularisation
 from marey.training.objective_config import AdversarialConfig
 from marey.training.task import Batch, Losses, Objective, Outputs, Terms
+from marey.transforms.preprocess import Preprocess
 
 INPUT_KEYS = ("clip", "features")
 """Entries of a batch that are inputs of a model, where they occur: a float tensor (B, T, ...) or a
@@ -35,15 +36,33 @@ class AdversarialTraining:
         L = L_clean(X) + alpha L_clean(X + R) + beta d(A(X), A(X + R)),    R = eps G / ||G||_2
 
     L_clean is the weighted sum of the other terms, A are the attention maps; alpha is the weight of
-    "adversarial", beta that of "attention".
+    "adversarial", beta that of "attention". With `norm="linf"` R is found by projected gradient
+    steps inside the box of `eps` in pixel units instead (Madry et al., ICLR 2018), the box that the
+    attacks of `marey.attacks.threat_models` search.
 
     Args:
         config: how inputs are perturbed, and the distance d.
         compare_attention: whether the term "attention" is computed.
+        preprocess: how pixels become clips; needed for `norm="linf"`.
+
+    Raises:
+        UserError: if the norm is "linf" and the task does not read clips of pixels.
     """
 
-    def __init__(self, config: AdversarialConfig, *, compare_attention: bool) -> None:
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        *,
+        compare_attention: bool,
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        if config.norm == "linf" and preprocess is None:
+            raise UserError(
+                "objective.adversarial.norm=linf is a box around pixels, and this task does not "
+                "read clips of pixels; use norm=frame or norm=clip"
+            )
         self.config, self.compare_attention = config, compare_attention
+        self.preprocess = preprocess
 
     def __call__(
         self, losses: Losses, total: Callable[[Terms], Tensor], batch: Batch
@@ -63,14 +82,17 @@ class AdversarialTraining:
                 with_inputs(batch, inputs), return_attention=self.compare_attention
             )
 
-        # Eq. 3. The graph is kept: the clean loss is also trained on.
-        perturbations = adversarial_perturbation(
-            total(terms),
-            list(inputs.values()),
-            self.config.eps,
-            self.config.norm,
-            relative=self.config.relative,
-        )
+        if self.config.norm == "linf":
+            perturbations = [self._in_box(losses, total, batch, inputs)]
+        else:
+            # Eq. 3. The graph is kept: the clean loss is also trained on.
+            perturbations = adversarial_perturbation(
+                total(terms),
+                list(inputs.values()),
+                self.config.eps,
+                self.config.norm,
+                relative=self.config.relative,
+            )
         perturbed = perturb_inputs(inputs, perturbations)
         adversarial, adversarial_terms = losses(
             with_inputs(batch, perturbed), return_attention=self.compare_attention
@@ -86,6 +108,35 @@ class AdversarialTraining:
                 levels=self.config.levels,
             )
         return outputs, terms
+
+    def _in_box(
+        self, losses: Losses, total: Callable[[Terms], Tensor], batch: Batch, inputs: Inputs
+    ) -> Tensor:
+        """Return R of the clip of a batch for the norm "linf"."""
+        (path, clip), *others = inputs.items()
+        if path != ("clip",) or others:
+            raise UserError(
+                "norm=linf perturbs one clip of pixels, but the batch has "
+                f"{', '.join(map(str, inputs))}"
+            )
+        assert self.preprocess is not None
+        pixels = torch.tensor([0.0, 255.0], device=clip.device) * self.preprocess.rescale
+        mean, std = (
+            torch.tensor(values, device=clip.device).view(1, 1, 3, 1, 1)
+            for values in (self.preprocess.mean, self.preprocess.std)
+        )
+
+        def loss_of(moved: Tensor) -> Tensor:
+            return total(losses(with_inputs(batch, {path: moved}))[1])
+
+        return linf_perturbation(
+            loss_of,
+            clip.detach(),
+            self.config.eps * 255 * self.preprocess.rescale / std,
+            (pixels[0] - mean) / std,
+            (pixels[1] - mean) / std,
+            steps=self.config.steps,
+        )
 
 
 def input_tensors(batch: Batch) -> dict[tuple[str, ...], Tensor]:
