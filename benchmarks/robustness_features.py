@@ -47,6 +47,8 @@ RESOLUTION = 96
 FPS = 12.5
 """Frames a second at which a video is read; codecs see these frames."""
 WINDOW_FRAMES = 24
+VIEW = (0.0, 0)
+"""The one view of a video: its picture, or that picture stretched."""
 NUM_FRAMES = 4
 CELLS = 6
 """Per side, of the grid over a difference of frames."""
@@ -190,9 +192,10 @@ def read_window(name: str, sample: Sample) -> DecodedVideo:
         fps = min(FPS, reader.fps)
     return DecodedVideo(
         name=name,
-        views={0.0: frames},
+        views={VIEW: frames},
         indices=[shown_frames(count)],
-        ratios=[0.0],
+        geometry=[VIEW],
+        frame_seconds=tuple(i / fps for i in range(count)),
         fps=fps,
         bitrate=bitrate,
     )
@@ -200,11 +203,11 @@ def read_window(name: str, sample: Sample) -> DecodedVideo:
 
 def at_model(video: DecodedVideo) -> DecodedVideo:
     """Stretch the window to the model's resolution; its bit rate shrinks with its pixels."""
-    frames = video.views[0.0]
+    frames = video.views[VIEW]
     share = min(1.0, RESOLUTION**2 / (frames.shape[-1] * frames.shape[-2]))
     return replace(
         video,
-        views={0.0: functional.resize(frames, RESOLUTION, RESOLUTION)},
+        views={VIEW: functional.resize(frames, RESOLUTION, RESOLUTION)},
         bitrate=None if video.bitrate is None else video.bitrate * share,
     )
 
@@ -227,7 +230,7 @@ def features_of(
 
     video = read_window(video_name(index, position), index.samples[position])
     small = at_model(video)
-    view, shown = small.views[0.0], small.indices[0]
+    view, shown = small.views[VIEW], small.indices[0]
     lap("decode")
 
     cells: list[Tensor] = []

@@ -3,8 +3,8 @@
 Every parameter has a leading axis E: one model for each seed and fold. All models of a head see the
 same minibatches; a weight of 0 hides a clip from the models that are tested on it.
 
-Legend: E models, N clips, T = 4 frames, L = T * 4 tokens, d of a token, m of the motion vector, F of
-the pooled vector, K classes.
+Legend: E models, N clips, T = 4 frames, L = T * 4 tokens, d of a token, m of the motion vector, F
+of the pooled vector, K classes.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def test_robustness_writes_its_report(
         "pgd",
         "--attack-set",
         "pgd.steps=2",
-        "--resolution",
+        "--at",
         "64",
         "--shuffles",
         "1",
@@ -142,6 +142,11 @@ def test_robustness_writes_its_report(
         == 1.0
     )
     assert (out / "report.html").stat().st_size > 3000
+    assert (out / "report.csv").read_text().startswith("model,rank,what,value,low,high,videos")
+    report = str(out / "report.json")
+    compared = CliRunner().invoke(build_app(), ["compare", report, report])
+    assert compared.exit_code == 0, compared.output
+    assert "clean: A 100.0%   B 100.0%   B - A = +0.0 points" in compared.stdout
     again = CliRunner().invoke(build_app(), arguments)
     assert again.exit_code == 0
     assert "clean 100.0%, mPC 75.0%" in again.stdout

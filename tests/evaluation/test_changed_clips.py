@@ -20,7 +20,7 @@ def test_models_with_the_same_crop_meet_the_same_noise(data: DatasetIndex) -> No
         "name",
         sample,
         [candidate.preprocess for candidate in candidates],
-        resolution=64,
+        at=64,
         max_frames=300,
     )
     first, second = changed_clips(video, corruption("gaussian_noise", 5), seed=0)
@@ -40,9 +40,9 @@ def test_a_temporal_corruption_gives_each_model_its_frames_of_the_new_order(
 ) -> None:
     preprocess = load_candidate("toy_models:growing_light", data.class_names).preprocess
     sample = next(sample for sample in data.samples if "broken" not in sample.path.name)
-    video = decode_video("name", sample, [preprocess], resolution=64, max_frames=300)
+    video = decode_video("name", sample, [preprocess], at=64, max_frames=300)
     [clip] = changed_clips(video, corruption("reverse_sampling", 1), seed=0)
-    view = video.views[video.ratios[0]]
+    view = video.views[video.geometry[0]]
     assert all(any(torch.equal(frame, shown) for shown in view) for frame in clip)
     levels = clip.float().mean((1, 2, 3))
     assert (levels.diff() <= 0).all()
@@ -52,7 +52,7 @@ def test_a_temporal_corruption_gives_each_model_its_frames_of_the_new_order(
 def test_of_a_long_video_the_middle_is_taken(data: DatasetIndex) -> None:
     preprocess = load_candidate("toy_models:growing_light", data.class_names).preprocess
     sample = next(sample for sample in data.samples if "broken" not in sample.path.name)
-    whole = decode_video("name", sample, [preprocess], resolution=64, max_frames=300)
-    middle = decode_video("name", sample, [preprocess], resolution=64, max_frames=4)
+    whole = decode_video("name", sample, [preprocess], at=64, max_frames=300)
+    middle = decode_video("name", sample, [preprocess], at=64, max_frames=4)
     [view], [part] = whole.views.values(), middle.views.values()
     assert torch.equal(part, view[4:8])

@@ -159,7 +159,11 @@ def robustness(
     severities: Annotated[str, typer.Option(help="List from 1 (mild) to 5.")] = "1,2,3,4,5",
     profile: Profile = "rose",
     attacks: Annotated[
-        str, typer.Option(help="Attack names, comma-separated; 'all' or 'none'.")
+        str,
+        typer.Option(
+            help="'standard' or 'quick' (threat models, with alarms of masked gradients), attack "
+            "names, 'all' or 'none', comma-separated."
+        ),
     ] = "none",
     attack_set: Annotated[
         list[str] | None,
@@ -176,9 +180,13 @@ def robustness(
     dataset: Dataset = None,
     split: MeasuredSplit = None,
     limit: Limit = None,
-    resolution: Annotated[
-        int, typer.Option(help="Side at which pixels are changed.", min=32)
-    ] = 224,
+    at: Annotated[
+        str,
+        typer.Option(
+            help="Where pixels are changed: 'model' (its own size), 'source' (the video's), or a "
+            "side in pixels such as 224, resized to the model afterwards."
+        ),
+    ] = "model",
     max_frames: Annotated[
         int, typer.Option(help="Source frames per video; the middle of longer ones.", min=1)
     ] = 300,
@@ -197,11 +205,12 @@ def robustness(
 
     from marey import __version__
     from marey.attacks import list_attacks
+    from marey.attacks.threat_models import SUITES
     from marey.cli.output import counted, print_json, progress, say
     from marey.datasets import open_dataset
     from marey.errors import UserError
-    from marey.evaluation.candidates import load_candidate
-    from marey.evaluation.robustness import BenchmarkConfig, run
+    from marey.evaluation.pose_candidate import PoseCandidate
+    from marey.evaluation.robustness import BenchmarkConfig, open_candidate, run
     from marey.evaluation.robustness_report import leak_of, write_report
     from marey.evaluation.robustness_summary import (
         choose_videos,
@@ -211,11 +220,11 @@ def robustness(
         summarise,
     )
 
-    names = (
-        list_attacks()
-        if attacks == "all"
-        else [a.strip() for a in attacks.split(",") if a.strip() not in ("", "none")]
-    )
+    chosen = [part.strip() for part in attacks.split(",") if part.strip() not in ("", "none")]
+    suites = [name for name in chosen if name in SUITES]
+    if len(suites) > 1:
+        raise UserError(f"--attacks takes one suite, got {' and '.join(suites)}")
+    names = list_attacks() if "all" in chosen else [n for n in chosen if n not in SUITES]
     config = BenchmarkConfig(
         corruptions=tuple(parse_kinds(corruptions, profile)),
         severities=tuple(parse_severities(severities)),
@@ -223,7 +232,8 @@ def robustness(
         attacks=tuple(names),
         attack_options=_attack_options(attack_set or []),
         shuffles=shuffles,
-        resolution=resolution,
+        suite=suites[0] if suites else None,
+        at=int(at) if at.isdigit() else at,
         max_frames=max_frames,
         batch_size=batch_size,
         seed=seed,
@@ -233,7 +243,13 @@ def robustness(
     if len(set(models)) < len(models):
         raise UserError("a model is named twice; name each once")
     index = choose_videos(open_dataset(data, dataset=dataset), split, limit)
-    candidates = [load_candidate(name, index.class_names, device) for name in models]
+    candidates = [open_candidate(name, index.class_names, device) for name in models]
+    for candidate in candidates:
+        if isinstance(candidate, PoseCandidate) and candidate.by_meaning:
+            say(
+                f"{candidate.name} was not trained on all of these classes: they are ranked by the "
+                "meaning of their names"
+            )
     if force:
         for leftover in ("settings.json", "answers.jsonl"):
             (out / leftover).unlink(missing_ok=True)
@@ -274,6 +290,12 @@ def robustness(
             for attack, found in model["attacks"].items():
                 line += f", {attack} {found['robust_accuracy']:.1%}" if found else ""
             print(line)
+            if threats := model["threats"]:
+                for threat, found in threats["models"].items():
+                    print(f"  {threat}: {found['robust_accuracy']:.1%} stay right")
+                for alarm in threats["alarms"]:
+                    if alarm["fired"]:
+                        print(f"  UNRELIABLE, {alarm['name']}: {alarm['says']}")
         say("wrote " + ", ".join(str(path) for path in written))
     if report["unreadable"]:
         raise typer.Exit(1)

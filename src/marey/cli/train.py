@@ -341,7 +341,11 @@ def _say_report(report: dict[str, Any]) -> None:
 
 def compare(
     run_a: Annotated[
-        str, typer.Argument(help="An evaluated run, an evaluation's folder, or predictions.jsonl.")
+        str,
+        typer.Argument(
+            help="An evaluated run, an evaluation's folder, predictions.jsonl, or a report.json of "
+            "'marey robustness'."
+        ),
     ],
     run_b: Annotated[str, typer.Argument(help="The other one, evaluated on the same videos.")],
     out: Annotated[Path | None, typer.Option(help="Also write the comparison as JSON.")] = None,
@@ -349,10 +353,20 @@ def compare(
     json: Json = False,
 ) -> None:
     """Say whether B is better than A on the same videos: interval of the difference, McNemar's
-    exact test, gains per class."""
+    exact test, gains per class; of two robustness reports, clean, corrupted and attacked."""
     from marey.evaluation.report import compare_predictions
+    from marey.evaluation.robustness_compare import compare_reports, comparison_text
     from marey.files import write_json
 
+    if run_a.endswith(".json") and run_b.endswith(".json"):
+        result = compare_reports(Path(run_a), Path(run_b))
+        if out is not None:
+            write_json(out, result)
+        if json:
+            print_json(result)
+        else:
+            print(comparison_text(result))
+        return
     result = compare_predictions(run_a, run_b, seed=seed)
     if out is not None:
         write_json(out, result)

@@ -68,6 +68,12 @@ class Candidate:
     """Of its checkpoint; they say what it was trained on."""
 
 
+def is_function(source: str) -> bool:
+    """Return whether a model's name is "module:function"."""
+    is_callable = _CALLABLE.match(source) and not source.startswith(("hf:", "torchvision:"))
+    return bool(is_callable) and not os.path.exists(source)
+
+
 def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu") -> Candidate:
     """Load a model and match its classes with the data set's by name.
 
@@ -82,8 +88,7 @@ def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu")
     Raises:
         UserError: if the model cannot be loaded, or does not know one of the classes.
     """
-    is_callable = _CALLABLE.match(source) and not source.startswith(("hf:", "torchvision:"))
-    if is_callable and not os.path.exists(source):
+    if is_function(source):
         function, preprocess, names = _from_callable(source)
         has_gradients = isinstance(function, nn.Module)
         model, temperature = Logits(function), 1.0

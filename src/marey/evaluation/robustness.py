@@ -19,13 +19,23 @@ from torch import Tensor
 from torchvision.io import encode_jpeg
 
 from marey.attacks import ATTACKS, attack, check_options
+from marey.attacks.masking import masking_evidence
 from marey.attacks.pixel_model import PixelModel
+from marey.attacks.suite import withstand
+from marey.attacks.threat_models import SUITES
+from marey.checkpoints.load import load_checkpoint
 from marey.corruptions import Corruption, corruption
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.perturb_plan import video_seed
-from marey.errors import UserError
-from marey.evaluation.candidates import Candidate
-from marey.evaluation.changed_clips import changed_clips, decode_video, model_pixels
+from marey.errors import UserError, unknown_name
+from marey.evaluation.candidates import Candidate, is_function, load_candidate
+from marey.evaluation.changed_clips import (
+    changed_clips,
+    clean_clips,
+    decode_video,
+    model_pixels,
+)
+from marey.evaluation.pose_candidate import PoseCandidate, pose_candidate
 from marey.files import write_bytes, write_json
 from marey.inference.answers import answer_shuffled
 from marey.models.outputs import outputs_of
@@ -33,8 +43,9 @@ from marey.order.permutations import random_permutations
 from marey.transforms import functional
 
 CLEAN = "clean"
-EXAMPLE_SIDE = 160
-"""Pixels of the example pictures in the report."""
+EXAMPLE_SIDE = 64
+"""Pixels of a side of each picture of a filmstrip in the report."""
+EXAMPLE_FRAMES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +64,11 @@ class BenchmarkConfig:
     """Attack name -> options, for example {"pgd": {"steps": 20}}."""
     shuffles: int = 4
     """Shuffles per video for order reliance; 0 leaves it out."""
-    resolution: int = 224
-    """Side at which pixels are changed, before resizing to the model."""
+    suite: str | None = None
+    """Threat models that stand beside `attacks`: a key of `threat_models.SUITES`."""
+    at: str | int = "model"
+    """Where pixels are changed: at the "model"'s size, at the "source"'s, or at a side in pixels
+    that is resized to the model afterwards."""
     max_frames: int = 300
     """Source frames per video; of a longer one the middle is taken."""
     batch_size: int = 16
@@ -72,7 +86,9 @@ class BenchmarkConfig:
                     f"options are given for the attack '{name}', which is not among --attacks "
                     f"({', '.join(self.attacks) or 'none'}); add it or take the options out"
                 )
-        if not self.corruptions and not self.attacks and not self.shuffles:
+        if self.suite is not None and self.suite not in SUITES:
+            raise unknown_name("suite of attacks", self.suite, SUITES)
+        if not self.corruptions and not self.attacks and not self.suite and not self.shuffles:
             raise UserError("nothing to measure: name corruptions or attacks")
 
     def changes(self) -> list[Corruption]:
@@ -92,7 +108,7 @@ def measure_video(
     name: str,
     sample: Sample,
     label: int,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Candidate | PoseCandidate],
     config: BenchmarkConfig,
     examples: Path | None = None,
 ) -> dict[str, Any]:
@@ -115,13 +131,10 @@ def measure_video(
         name,
         sample,
         [candidate.preprocess for candidate in candidates],
-        resolution=config.resolution,
+        at=config.at,
         max_frames=config.max_frames,
     )
-    clean = [
-        video.views[ratio][indices]
-        for ratio, indices in zip(video.ratios, video.indices, strict=True)
-    ]
+    clean = clean_clips(video)
     tags, clips = [CLEAN], [[clip] for clip in clean]
     for change in config.changes():
         tags.append(f"{change.name}/{change.severity}")
@@ -133,13 +146,23 @@ def measure_video(
         _write_examples(examples, tags, clips[0])
 
     results = []
-    for candidate, shown, first in zip(candidates, clips, clean, strict=True):
-        pixels = torch.stack([model_pixels(clip, candidate.preprocess) for clip in shown])
+    for candidate, shown, first, rows in zip(candidates, clips, clean, video.indices, strict=True):
+        if isinstance(candidate, PoseCandidate):
+            seconds = [video.frame_seconds[row] for row in rows]
+            found = candidate.answers(shown, seconds, video.fps)
+            nothing = {"attacks": dict.fromkeys(config.attacks)} if config.attacks else {}
+            results.append({"answers": dict(zip(tags, found, strict=True)), **nothing})
+            continue
+        pixels = torch.stack(
+            [model_pixels(clip, candidate.preprocess, at=config.at) for clip in shown]
+        )
         answers = _answers(candidate, pixels, config.batch_size)
         result: dict[str, Any] = {"answers": dict(zip(tags, answers, strict=True))}
-        clean_pixels = model_pixels(first, candidate.preprocess)
+        clean_pixels = model_pixels(first, candidate.preprocess, at=config.at)
         if config.attacks:
             result["attacks"] = _attacks(candidate, clean_pixels, label, name, config)
+        if config.suite:
+            result["threats"] = _threats(candidate, clean_pixels, label, name, config)
         if config.shuffles and len(clean_pixels) > 1:
             result["order"] = _order(candidate, clean_pixels, name, config)
         results.append(result)
@@ -187,6 +210,29 @@ def _attacks(
     return found
 
 
+def _threats(
+    candidate: Candidate, pixels: Tensor, label: int, name: str, config: BenchmarkConfig
+) -> dict[str, Any] | None:
+    """Put the clean clip under every threat model of the suite, and gather what the alarms of
+    masking compare; None without gradients."""
+    if not candidate.has_gradients:
+        return None
+    model = PixelModel(candidate.model, candidate.preprocess)
+    labels, seed = candidate.logit_of[label][None], video_seed(config.seed, name, "threats", 0)
+    found: dict[str, Any] = {}
+    for threat in SUITES[config.suite or ""]:
+        result = withstand(model, pixels[None], labels, threat, seed=seed)
+        found[threat.name] = {
+            "right": bool(result.right[0]),
+            "robust": bool(result.robust[0]),
+            "won_by": result.won_by[0],
+            "queries": int(result.queries[0]),
+        }
+    generator = torch.Generator().manual_seed(seed)
+    evidence = masking_evidence(model, pixels[None], labels, generator=generator)
+    return {"models": found, "evidence": {key: bool(value[0]) for key, value in evidence.items()}}
+
+
 def _order(
     candidate: Candidate, pixels: Tensor, name: str, config: BenchmarkConfig
 ) -> dict[str, Any]:
@@ -213,12 +259,25 @@ def _order(
 
 
 def _write_examples(folder: Path, tags: Sequence[str], clips: Sequence[Tensor]) -> None:
-    """Write the middle frame under every change as a small JPEG."""
+    """Write four frames under every change side by side as a small JPEG."""
     folder.mkdir(parents=True, exist_ok=True)
     for tag, clip in zip(tags, clips, strict=True):
-        frame = functional.resize(clip[len(clip) // 2], EXAMPLE_SIDE, EXAMPLE_SIDE)
-        picture = encode_jpeg(frame.contiguous(), quality=80)
+        rows = [int((i + 0.5) / EXAMPLE_FRAMES * len(clip)) for i in range(EXAMPLE_FRAMES)]
+        frames = functional.resize(clip[rows], EXAMPLE_SIDE, EXAMPLE_SIDE)
+        strip = torch.cat(list(frames), dim=-1)
+        picture = encode_jpeg(strip.contiguous().cpu(), quality=60)
         write_bytes(folder / f"{tag.replace('/', '-')}.jpg", picture.numpy().tobytes())
+
+
+def open_candidate(
+    source: str, class_names: Sequence[str], device: str = "cpu"
+) -> Candidate | PoseCandidate:
+    """Load a model of clips or of poses for a comparison, see `load_candidate`."""
+    if not is_function(source):
+        checkpoint = load_checkpoint(source)
+        if checkpoint.pose_sampling is not None:
+            return pose_candidate(source, checkpoint, class_names, device)
+    return load_candidate(source, class_names, device)
 
 
 def video_name(index: DatasetIndex, position: int) -> str:
@@ -229,7 +288,10 @@ def video_name(index: DatasetIndex, position: int) -> str:
 
 
 def run(
-    index: DatasetIndex, candidates: Sequence[Candidate], config: BenchmarkConfig, out: Path
+    index: DatasetIndex,
+    candidates: Sequence[Candidate | PoseCandidate],
+    config: BenchmarkConfig,
+    out: Path,
 ) -> Iterator[dict]:
     """Yield the entry of every video, measured now or read from an earlier run in `out` with the
     same settings.

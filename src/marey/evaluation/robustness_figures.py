@@ -142,36 +142,40 @@ def curves(report: dict[str, Any], shown: dict[str, str]) -> str:
     )
 
 
+MAX_PICTURE_BYTES = 1_300_000
+"""Of all filmstrips together, encoded: with the rest the page stays below 2 MB."""
+
+
 def examples_table(report: dict[str, Any], folder: Path | None) -> str:
+    """Return the filmstrips of each kind and severity; fewer severities where all are too large."""
     if folder is None or not folder.is_dir():
         return ""
     kinds = next(iter(report["models"].values()))["kinds"]
     severities = [str(s) for s in report["settings"]["severities"]]
-    chosen = (
-        severities
-        if len(severities) <= 3
-        else [severities[0], severities[len(severities) // 2], severities[-1]]
-    )
+    for chosen in (severities, severities[::2], severities[len(severities) // 2 :][:1]):
+        paths = [folder / f"{kind}-{severity}.jpg" for kind in kinds for severity in chosen]
+        total = sum(path.stat().st_size for path in paths if path.is_file())
+        if total * 4 / 3 <= MAX_PICTURE_BYTES:
+            break
 
-    def image(tag: str) -> str:
+    def image(tag: str, shown: str) -> str:
         path = folder / f"{tag}.jpg"
         if not path.is_file():
-            return "<td></td>"
+            return ""
         data = base64.b64encode(path.read_bytes()).decode()
-        return f"<td><img alt='{tag}' src='data:image/jpeg;base64,{data}'></td>"
+        return (
+            f"<figure><img alt='{tag}' loading='lazy' src='data:image/jpeg;base64,{data}'>"
+            f"<figcaption>{shown}</figcaption></figure>"
+        )
 
     rows = "".join(
-        f"<tr><td>{kind}</td>" + "".join(image(f"{kind}-{s}") for s in chosen) + "</tr>"
+        f"<details><summary>{kind.replace('_', ' ')}</summary><div class='strips'>"
+        + "".join(image(f"{kind}-{s}", f"severity {s}") for s in chosen)
+        + "</div></details>"
         for kind in kinds
     )
-    head = (
-        "<tr><th></th>"
-        + "".join(f"<th style='text-align:center'>severity {s}</th>" for s in chosen)
-        + "</tr>"
-    )
+    clean = image("clean", "clean")
     return (
-        "<h2>What the models saw</h2><table "
-        f"class='examples'><tr><td>clean</td>{image('clean')}</tr>{head}{rows}</table><p "
-        "class='small'>The middle frame of one video. A temporal kind shows another frame, or the "
-        "same.</p>"
+        f"<h2>What the models saw</h2><div class='strips'>{clean}</div>{rows}<p class='small'>Four "
+        "frames of one video under each kind and severity; open a kind to see it.</p>"
     )

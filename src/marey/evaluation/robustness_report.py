@@ -1,5 +1,5 @@
 """The robustness report: one HTML file that opens offline, with its figures inside, and report.json
-beside it."""
+and report.csv beside it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from marey.evaluation.robustness_figures import (
     percent,
     swatch,
 )
+from marey.evaluation.robustness_overview import overview_cards, report_csv
 from marey.files import write_json, write_text
 
 STYLE = """
@@ -33,8 +34,14 @@ text-align: center; } .heat td:first-child { text-align: left; border: 0; } .hea
 .swatch { display: inline-block; width: 22px; height: 0; border-top: 3px solid; vertical-align: middle;
 margin-right: 6px; } .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 14px; }
 figure { margin: 0; } figcaption { font-size: 13px; color: #39424a; } svg text { font: 11px system-ui, sans-serif;
-fill: #59626a; } .examples img { width: 100%; max-width: 130px; display: block; } .examples td { padding: 3px;
-border: 0; text-align: center; } .examples td:first-child { vertical-align: middle; }
+fill: #59626a; } .strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 10px;
+padding: 6px 0 12px; } .strips img { width: 100%; max-width: 384px; display: block; } summary { cursor: pointer; padding: 3px 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 14px; }
+.card { border: 1px solid #d5dbe0; border-radius: 8px; padding: 10px 14px; break-inside: avoid; min-width: 0; }
+.card h3 { margin: 2px 0 8px; font-size: 16px; overflow-wrap: anywhere; } .card table { width: 100%; font-size: 13.5px; }
+.card th, .card td { padding: 3px 4px; white-space: normal; } .rank { display: inline-block; min-width: 1.6em; color: #59626a; }
+.bar { display: inline-block; width: 48px; height: 7px; background: #e8ecef; } .bar i { display: block; height: 7px; background: #1f6fb4; }
+@media print { body { max-width: none; padding: 0; } .scroll { overflow: visible; } details > * { display: block; } }
 .leak { background: #b3261e; color: #fff; padding: 8px 12px; font-weight: 600; }
 code { background: #f2f4f5; padding: 1px 5px; border-radius: 3px; overflow-wrap: anywhere; }
 """
@@ -59,16 +66,17 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def write_report(report: dict[str, Any], out: Path) -> list[Path]:
-    """Write report.html and report.json.
+    """Write report.html, report.json and report.csv.
 
     Args:
         report: of `robustness_summary.summarise`, with "settings", "kinds" and "command".
         out: the folder, with `examples/` if the run wrote any.
     """
     out.mkdir(parents=True, exist_ok=True)
-    written = [out / "report.json", out / "report.html"]
+    written = [out / "report.json", out / "report.html", out / "report.csv"]
     write_json(written[0], report, indent=1)
     write_text(written[1], render(report, out / "examples"))
+    write_text(written[2], report_csv(report))
     return written
 
 
@@ -80,6 +88,7 @@ def render(report: dict[str, Any], examples: Path | None = None) -> str:
         _head(report),
         *_plain(report, shown),
         _leaks(report, shown),
+        overview_cards(report, shown),
         _summary_table(report, shown),
         _pairs(report, shown),
     ]
@@ -348,10 +357,11 @@ def _settings(report: dict[str, Any]) -> str:
         if report.get("command")
         else ""
     )
+    places = {"model": "each model's own size", "source": "the size of the video"}
+    at = places.get(settings["at"], f"{settings['at']} × {settings['at']}, then resized")
     return (
         f"<h2>How it was measured</h2>{command}<p>Profile {settings['profile']}; pixels were "
-        f"changed at {settings['resolution']} × {settings['resolution']}, then resized to each "
-        f"model; at most {settings['max_frames']} source frames of a video; seed "
+        f"changed at {at}; at most {settings['max_frames']} source frames of a video; seed "
         f"{settings['seed']}; marey {html.escape(report.get('version', ''))}. One clip and one "
         "crop per video, so clean accuracy can differ from an evaluation with more "
         f"views.</p>{table}"

@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marey.attacks.masking import alarms_of, reliability
 from marey.corruptions import corruption
 from marey.datasets.index import DatasetIndex
 from marey.datasets.seen import seen_in_training
 from marey.errors import UserError
 from marey.evaluation.candidates import Candidate
 from marey.evaluation.order import reliance_numbers
+from marey.evaluation.pose_candidate import PoseCandidate
 from marey.evaluation.robustness import CLEAN, BenchmarkConfig, video_name
 from marey.metrics import robustness as metrics
-from marey.metrics.calibration import calibration_error
+from marey.metrics.calibration import calibration_error, calibration_noise_floor
 from marey.metrics.comparison import compare, sign_flip_p_value
 from marey.metrics.intervals import difference_interval, proportion_interval, ratio_interval
 
@@ -71,6 +73,8 @@ def summarise(
     ]
     return {
         "videos": len(good),
+        "names_of_videos": [entry["video"] for entry in good],
+        "group_of_video": groups,
         "groups": len(set(groups)) if grouped is not None else None,
         "classes": list(class_names),
         "majority_class_share": max(labels.count(name) for name in class_names) / len(labels),
@@ -85,7 +89,9 @@ def summarise(
     }
 
 
-def seen_videos(index: DatasetIndex, candidates: Sequence[Candidate]) -> list[frozenset[str]]:
+def seen_videos(
+    index: DatasetIndex, candidates: Sequence[Candidate | PoseCandidate]
+) -> list[frozenset[str]]:
     """Return, for each model, the names of the videos it was trained on, as its checkpoint
     knows."""
     found = [seen_in_training(index, candidate.tensors) for candidate in candidates]
@@ -173,9 +179,12 @@ def _model(
         "clean_accuracy": clean,
         "clean_interval": proportion_interval(right, groups),
         "clean_calibration_error": calibration_error(confidence, right),
+        "clean_calibration_floor": calibration_noise_floor(confidence),
         "kinds": kinds,
         "categories": {},
         "attacks": _attacks(entries, model, answers, labels),
+        "threats": _threats(entries, model, groups),
+        "right_by_video": {"clean": [int(value) for value in right.tolist()]},
         "order": _order(entries, model),
     }
     if kinds:
@@ -187,6 +196,7 @@ def _model(
             for category, mean in metrics.category_means(values, category_of).items():
                 result["categories"].setdefault(category, {})[key] = mean
         share = _corrupted_share(entries, model, config)
+        result["right_by_video"]["corrupted"] = [round(value, 5) for value in share.tolist()]
         result |= {
             "mpc": metrics.mean_performance_under_corruption(table),
             "mpc_interval": proportion_interval(share, groups),
@@ -253,6 +263,30 @@ def _attacks(
             "mean_queries": sum(row["queries"] for row in rows) / len(rows),
         }
     return found
+
+
+def _threats(
+    entries: Sequence[Entry], model: int, groups: Sequence[Any] | None
+) -> dict[str, Any] | None:
+    """Return what is left under each threat model, and whether masking makes it unreliable."""
+    rows = [entry["models"][model].get("threats") for entry in entries]
+    if not all(rows):
+        return None
+    found: dict[str, Any] = {}
+    for name in rows[0]["models"]:
+        results = [row["models"][name] for row in rows]
+        robust = torch.tensor([result["robust"] for result in results]).double()
+        winners = [result["won_by"] for result in results if result["won_by"]]
+        found[name] = {
+            "robust_accuracy": float(robust.mean()),
+            "robust_interval": proportion_interval(robust, groups),
+            "won_by": {attack: winners.count(attack) for attack in dict.fromkeys(winners)},
+            "mean_queries": sum(result["queries"] for result in results) / len(results),
+        }
+    evidence = {
+        key: torch.tensor([row["evidence"][key] for row in rows]) for key in rows[0]["evidence"]
+    }
+    return {"videos": len(rows), "models": found, **reliability(alarms_of(evidence))}
 
 
 def _order(entries: Sequence[Entry], model: int) -> dict[str, Any] | None:

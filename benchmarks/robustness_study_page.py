@@ -1,0 +1,191 @@
+"""The page of the robustness study: what was asked, what came out, with the number of clips beside
+every number."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from marey.evaluation.robustness_figures import heat_colour
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c2126; margin: 0 auto; max-width: 1060px;
+  padding: 20px 16px 60px; }
+h1 { font-size: 26px; } h2 { font-size: 20px; margin-top: 36px; } h3 { font-size: 16px; }
+table { border-collapse: collapse; font-size: 14px; } .scroll { overflow-x: auto; }
+th, td { padding: 4px 9px; text-align: right; border-bottom: 1px solid #e3e7ea;
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.heat td { text-align: center; padding: 2px 6px; border: 1px solid #fff; }
+.heat td:first-child { text-align: left; }
+.small { font-size: 14px; color: #59626a; } li { margin: 4px 0; }
+svg text { font: 13px system-ui, sans-serif; fill: #1c2126; }
+@media print { body { max-width: none; } .scroll { overflow: visible; } }
+"""
+
+
+def percent(value: float) -> str:
+    """Print a fraction in percent."""
+    return f"{100 * value:.1f}"
+
+
+def spread(found: dict[str, Any]) -> str:
+    """Print a mean with its interval, in percent."""
+    return (
+        f"{percent(found['mean'])} <span class='small'>[{percent(found['low'])}, "
+        f"{percent(found['high'])}]</span>"
+    )
+
+
+def page(report: dict[str, Any]) -> str:
+    """Return the whole page, without outside files."""
+    conclusions = "".join(f"<li>{html.escape(text)}</li>" for text in report["conclusions"])
+    design = report["design"]
+    heads = "".join(
+        f"<li><b>{html.escape(name)}</b>: {html.escape(says)}</li>"
+        for name, says in design["heads"].items()
+    )
+    questions = "".join(f"<li>{html.escape(text)}</li>" for text in design["contrasts"])
+    sets = "".join(_set(name, found, design) for name, found in report["data"].items())
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+        "content='width=device-width, initial-scale=1'><title>Robustness study</title>"
+        f"<style>{STYLE}</style></head><body><h1>Robustness study</h1>"
+        + (f"<ul>{conclusions}</ul>" if conclusions else "")
+        + f"{sets}<h2>Design</h2><p>{html.escape(design['features'])}. Changed at "
+        f"{html.escape(design['changed_at'])}, constants of the profile {design['profile']}. Held "
+        f"out: {html.escape(design['held_out'])}; {design['seeds']} seeds. "
+        f"{html.escape(design['intervals'])}.</p><h3>Heads</h3><ul>{heads}</ul><h3>Contrasts, "
+        f"written down before the first run</h3><ul>{questions}</ul><p class='small'>"
+        f"{html.escape(report['command'])}; {report['date']}</p></body></html>\n"
+    )
+
+
+def _set(name: str, found: dict[str, Any], design: dict[str, Any]) -> str:
+    parts = [f"<h2>{html.escape(name)}</h2>"]
+    for severities, numbers in found["by_severities"].items():
+        decides = severities == found.get("decides")
+        parts.append(
+            f"<h3>Severities {severities}: {numbers['clips']} of "
+            f"{found['videos_of_the_data_set']} clips, {numbers['scenes']} scenes or groups, "
+            f"{numbers['conditions']} conditions"
+            f"{' (the set that decides)' if decides else ''}</h3>"
+        )
+        parts.append(_contrasts(numbers, design))
+        parts.append(_heads(numbers))
+        if decides:
+            parts.append(_heat(numbers))
+    if found.get("metadata"):
+        parts.append(_metadata(found["metadata"]))
+    if found.get("at_source"):
+        parts.append(_source(found["at_source"]))
+    return "".join(parts)
+
+
+def _contrasts(numbers: dict[str, Any], design: dict[str, Any]) -> str:
+    rows = numbers["contrasts"]
+    reach = max(0.05, max(max(abs(row["low"]), abs(row["high"])) for row in rows)) * 1.05
+    width, left, line = 760, 250, 34
+    centre = left + (width - left) / 2
+
+    def x(value: float) -> float:
+        return centre + value / reach * (width - left - 20) / 2
+
+    goal = design["goal_half_width"]
+    height = line * len(rows) + 26
+    marks = (
+        f"<rect x='{x(-goal):.1f}' y='0' width='{x(goal) - x(-goal):.1f}' height='{height - 24}' "
+        "fill='#eef2f5'/>"
+        f"<line x1='{x(0):.1f}' x2='{x(0):.1f}' y1='0' y2='{height - 24}' stroke='#8a949c'/>"
+    )
+    for number, row in enumerate(rows):
+        y = line * number + 17
+        marks += (
+            f"<text x='0' y='{y + 4}'>{html.escape(row['a'])} − {html.escape(row['b'])}</text>"
+            f"<line x1='{x(row['low']):.1f}' x2='{x(row['high']):.1f}' y1='{y}' y2='{y}' "
+            "stroke='#1f6fb4' stroke-width='3'/>"
+            f"<circle cx='{x(row['mean']):.1f}' cy='{y}' r='5' fill='#1f6fb4'/>"
+        )
+    ticks = "".join(
+        f"<text x='{x(v):.1f}' y='{height - 6}' text-anchor='middle'>{100 * v:+.0f}</text>"
+        for v in (-reach / 1.05, 0, reach / 1.05)
+    )
+    return (
+        f"<div class='scroll'><svg viewBox='0 0 {width} {height}' role='img' "
+        "aria-label='Contrasts with their intervals' style='width:100%;min-width:520px'>"
+        f"{marks}{ticks}</svg></div><p class='small'>Difference of the mean accuracy under "
+        "corruption, in points, with intervals that hold together for all six; grey: the "
+        f"{100 * goal:.1f} points that the study wants to resolve. "
+        f"{sum(row['resolves_goal'] for row in rows)} of {len(rows)} contrasts are resolved that "
+        "finely here.</p>"
+    )
+
+
+def _heads(numbers: dict[str, Any]) -> str:
+    rows = []
+    order = sorted(numbers["heads"].items(), key=lambda item: -item[1]["corrupted"]["mean"])
+    for name, head in order:
+        rank = numbers["ranks"]["rank_95"][name]
+        errors = head["calibration"]
+        rows.append(
+            f"<tr><td>{html.escape(name)}</td><td>{spread(head['clean'])}</td>"
+            f"<td>{spread(head['corrupted'])}</td><td>{head['relative']:.3f}</td>"
+            f"<td>{head['mce_against_probe']:.2f}</td><td>{rank[0]}–{rank[1]}</td>"
+            f"<td>{errors['clean_error']:.2f} / {errors['clean_floor']:.2f}</td>"
+            f"<td>{errors['corrupted_error']:.2f} / {errors['corrupted_floor']:.2f}</td></tr>"
+        )
+    ranks = numbers["ranks"]
+    return (
+        "<div class='scroll'><table><tr><th>head</th><th>clean %</th><th>corrupted %</th>"
+        "<th>relative</th><th>mCE</th><th>rank, 95%</th><th>ECE / floor, clean</th>"
+        f"<th>ECE / floor, corrupted</th></tr>{''.join(rows)}</table></div><p class='small'>Means "
+        "over scenes and ten seeds; brackets: 95% of the mixed model. The most frequent class has "
+        f"{percent(numbers['majority_share'])}% of the clips. mCE is relative to the probe. Floor: "
+        "the calibration error that a calibrated model stays below in 95% of samples this small. "
+        "Kendall's tau of the ranking, clean against corrupted: "
+        f"{ranks['kendall_clean_corrupted']:.2f}; one condition against all: mean "
+        f"{ranks['kendall_one_condition_all']['mean']:.2f}.</p>"
+    )
+
+
+def _heat(numbers: dict[str, Any]) -> str:
+    names = list(numbers["heads"])
+    rows = []
+    for kind in next(iter(numbers["heads"].values()))["kinds"]:
+        cells = ""
+        for name in names:
+            head = numbers["heads"][name]
+            mean = sum(head["kinds"][kind].values()) / len(head["kinds"][kind])
+            background, colour = heat_colour(head["clean_by_clip"] - mean)
+            cells += f"<td style='background:{background};color:{colour}'>{100 * mean:.0f}</td>"
+        rows.append(f"<tr><td>{kind}</td>{cells}</tr>")
+    head_row = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    return (
+        f"<div class='scroll'><table class='heat'><tr><th>kind</th>{head_row}</tr>{''.join(rows)}"
+        "</table></div><p class='small'>Percent right, mean over the severities; red: lost against "
+        f"the head's own clean accuracy. n = {numbers['clips']} clips x 10 seeds a cell.</p>"
+    )
+
+
+def _metadata(found: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<li>{html.escape(name)}: {spread(numbers)}</li>"
+        for name, numbers in found.items()
+        if isinstance(numbers, dict)
+    )
+    return f"<h3>Control: metadata alone ({html.escape(found['sees'])})</h3><ul>{rows}</ul>"
+
+
+def _source(found: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{kind}</td><td>{severity}</td><td>{percent(one['source'])}</td>"
+        f"<td>{percent(one['model'])}</td><td>{spread(one['difference'])}</td></tr>"
+        for kind, severities in found["kinds"].items()
+        for severity, one in severities.items()
+    )
+    return (
+        f"<h3>Changed at the video's own size ({found['clips']} clips, {found['head']})</h3>"
+        "<div class='scroll'><table><tr><th>kind</th><th>severity</th><th>at source %</th>"
+        f"<th>at the model %</th><th>difference, points</th></tr>{rows}</table></div>"
+    )
