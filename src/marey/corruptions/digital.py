@@ -108,36 +108,34 @@ def _box_taps(size: int, small: int) -> tuple[Tensor, Tensor, Tensor]:
     return taps.clamp(max=size - 1), counts, torch.tensor([int(step) for step in steps])
 
 
-def _shrink_rows(rows: Tensor, small: int) -> Tensor:
-    """Average runs of the second-last axis (n, C, size, L) down to `small`, rounded half up,
-    uint8."""
-    taps, counts, _ = (part.to(rows.device) for part in _box_taps(rows.shape[-2], small))
-    total = rows.index_select(-2, taps[0]).to(torch.int16)
-    total *= counts[0].view(-1, 1)
+def _shrink(values: Tensor, small: int, dim: int) -> Tensor:
+    """Average runs of an axis of values (H, W, M) down to `small`, rounded half up, uint8."""
+    taps, counts, _ = (part.to(values.device) for part in _box_taps(values.shape[dim], small))
+    shape = [1, 1, 1]
+    shape[dim] = -1
+    total = values.index_select(dim, taps[0]).to(torch.int16)
+    total *= counts[0].view(shape)
     for tap, inside in zip(taps[1:], counts[1:], strict=True):
-        part = rows.index_select(-2, tap)
-        total += part if bool(inside.all()) else part * inside.view(-1, 1)
-    return (
-        total.float()
-        .mul_((1 / counts.sum(0)).view(-1, 1))
-        .add_(0.5)
-        .to(torch.int16)
-        .to(torch.uint8)
-    )
+        part = values.index_select(dim, tap)
+        total += part if bool(inside.all()) else part * inside.view(shape)
+    return total.float().mul_((1 / counts.sum(0)).view(shape)).add_(0.5).to(torch.uint8)
 
 
 def pixelate(frames: Tensor, *, scale: float) -> Tensor:
     """Shrink to `scale` by a box filter and enlarge back by the nearest pixel, as Pillow does
-    (columns, then rows)."""
+    (columns, then rows).
+
+    Channels of all frames lie beside each other in memory, so that a column is copied whole.
+    """
     H, W = frames.shape[-2:]
     h, w = max(1, int(H * scale)), max(1, int(W * scale))
     up_rows = _box_taps(H, h)[2].to(frames.device)
     up_columns = _box_taps(W, w)[2].to(frames.device)
 
     def change(chunk: Tensor) -> Tensor:
-        narrow = _shrink_rows(chunk.mT.contiguous(), w).mT.contiguous()
-        small = _shrink_rows(narrow, h)
-        wide = small.mT.contiguous().index_select(-2, up_columns).mT.contiguous()
-        return wide.index_select(-2, up_rows)
+        values = chunk.flatten(0, 1).permute(1, 2, 0).contiguous()  # (H, W, n C)
+        small = _shrink(_shrink(values, w, 1), h, 0)
+        wide = small.index_select(1, up_columns).permute(2, 0, 1).contiguous()  # (n C, h, W)
+        return wide.index_select(1, up_rows).view(chunk.shape)
 
-    return map_chunks(change, frames, times=8)
+    return map_chunks(change, frames, times=16)
