@@ -20,8 +20,8 @@ from torch import Generator, Tensor
 from marey.layers.directed_attention import directed_attention
 
 WIDTH = 32
-STEPS = 200
-BATCH = 96
+STEPS = 100
+BATCH = 64
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 1e-2
 TENT_STEPS = 5

@@ -52,7 +52,7 @@ FOLDS = 5
 TOKEN_WIDTH = 64
 """Channels of a token after a fixed random projection of the 192."""
 DRAWS = 2000
-FLOOR_DRAWS = 100
+FLOOR_DRAWS = 50
 GOAL = 0.025
 """Half the width of the interval of a contrast that the study wants to resolve."""
 COMPLETE = 0.9

@@ -15,7 +15,7 @@ from benchmarks import robustness_study as study
 from benchmarks.robustness_features import PASSES, motion_of, shown_frames
 from benchmarks.robustness_study_page import page
 
-CLIPS, SCENES = 40, 20
+CLIPS, SCENES = 30, 15
 
 
 def features(folder: Path, *, signal: float) -> Path:
@@ -44,9 +44,9 @@ def features(folder: Path, *, signal: float) -> Path:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"SEEDS": 3, "DRAWS": 200, "FLOOR_DRAWS": 5}.items():
+    for name, value in {"SEEDS": 2, "DRAWS": 100, "FLOOR_DRAWS": 2}.items():
         monkeypatch.setattr(study, name, value)
-    monkeypatch.setattr(heads, "STEPS", 40)
+    monkeypatch.setattr(heads, "STEPS", 30)
 
     class Vectors:
         vectors = torch.eye(2, 8)
@@ -54,6 +54,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "embed_labels", lambda names: Vectors)
 
 
+@pytest.mark.slow
 def test_heads_find_a_signal_and_lose_it_where_it_is_hidden(tmp_path: Path) -> None:
     found = study.study(features(tmp_path / "set", signal=1.0), tmp_path)
     assert found["decides"] == "3"
@@ -92,6 +93,7 @@ def tags_of(folder: Path) -> list[str]:
     return json.loads((folder / "set" / "index.json").read_text())["tags"]["middle"]
 
 
+@pytest.mark.slow
 def test_without_a_signal_heads_are_at_chance_and_no_contrast_holds(tmp_path: Path) -> None:
     found = study.study(features(tmp_path / "set", signal=0.0), tmp_path)
     numbers = found["by_severities"]["3"]
@@ -101,6 +103,7 @@ def test_without_a_signal_heads_are_at_chance_and_no_contrast_holds(tmp_path: Pa
         assert contrast["low"] <= 0 <= contrast["high"], contrast["a"]
 
 
+@pytest.mark.slow
 def test_a_clip_is_never_answered_by_a_model_that_learned_from_its_scene(tmp_path: Path) -> None:
     """Labels that follow the scene at random cannot be known from other scenes, however well the
     scene is recognised."""
