@@ -140,7 +140,7 @@ def test_robustness_shouts_too_and_takes_the_folder_of_a_run(
         "contrast",
         "--severities",
         "1",
-        "--resolution",
+        "--at",
         "32",
         "--out",
         str(out),
