@@ -10,7 +10,7 @@ from marey.papers.cells import ReproduceOptions
 def test_every_line_of_the_tables_is_a_cell_and_the_contrast_comes_first(tmp_path):
     options = ReproduceOptions(cache=tmp_path, seeds=2)
     cells = study.cells(options)
-    assert len(cells) == 2 * len(study.VARIANTS_OF_TABLES) + 5 == 47
+    assert len(cells) == 2 * len(study.VARIANTS_OF_TABLES) + 6 == 48
     first = {cell.name for cell in cells if cell.priority == 0}
     assert {"I3D head, GT boxes", "Tx LowRes, GT boxes", "Tx HighRes, GT boxes"} <= first
     paper = {cell.name: cell.paper for cell in cells}

@@ -25,6 +25,7 @@ from marey.papers.action_transformer_figures import (
     figure_7,
     figures_folder,
     observations,
+    relation_scenes,
 )
 from marey.papers.action_transformer_mini import (
     SCRATCH_STEPS,
@@ -99,6 +100,8 @@ def figure_cells(options: ReproduceOptions) -> list[Cell]:
     if options.scale != "full":
         row = Row(name="Attention and keys", table="Observations on Fig. 4", priority=4)
         shown.append((row, observations))
+        row = Row(name="Scenes of relations", table="Context (not in the paper)", priority=4)
+        shown.append((row, relation_scenes))
     once = replace(options, seeds=1)
     settings = {"model": LINE if options.scale == "full" else "marey-mini-detect"}
     found: list[Cell] = []

@@ -27,9 +27,11 @@ from marey.inference.detector import Detector
 from marey.metrics.ava_breakdown import breakdown
 from marey.metrics.ava_evaluator import AvaEvaluator
 from marey.models.action_transformer import ActionTransformer
-from marey.papers.action_transformer_scenes import load_data
+from marey.papers.action_transformer_scenes import dataset_of, load_data
 from marey.papers.cells import ReproduceOptions
+from marey.synthetic.relations import TWINS
 from marey.synthetic.scenes import RenderedScene, render_scene
+from marey.video.draw import contact_sheet, draw_boxes
 
 LINE = "Tx HighRes, R=300"
 """The line whose model the figures show at full scale."""
@@ -165,6 +167,37 @@ def save_gallery(options: ReproduceOptions, answers: Sequence[Any], title: str, 
     picture = gallery(detector_of(options), data_of(options)[1], answers, title)
     with atomic(path) as temporary:
         picture.save(temporary, format="png")
+
+
+def relation_scenes(options: ReproduceOptions, seed: int) -> dict[str, Any]:
+    """Draw a held-out scene per relation: first, key and last frame, and the key frame masked.
+
+    Twins stand in rows below each other; white: the labelled person's box.
+    """
+    whole, masked = (dataset_of(options, f"relations test{kind}") for kind in ("", " masked"))
+    index, pictures, captions = whole.index, [], []
+    numbers = [index.class_names[int(key.labels[0].argmax())] for key in index.key_frames]
+    for label in [name for pair in TWINS.items() for name in pair]:
+        key = index.key_frames[numbers.index(label)]
+        frames, alone = whole.frames(key), masked.frames(key)
+        middle, size = len(frames) // 2, frames.shape[-1]
+        for name, frame in (
+            (f"{label}: start", frames[0]),
+            ("key frame", frames[middle]),
+            ("end", frames[-1]),
+            ("key frame, masked", alone[middle]),
+        ):
+            big = F.interpolate(frame[None], scale_factor=2, mode="nearest")[0]
+            if name == "key frame":
+                box = (key.boxes_xyxy_norm[0] * 2 * size).tolist()
+                big = draw_boxes(big, [box], [[]], [(255, 255, 255)])
+            pictures.append(big)
+            captions.append(name)
+    path = figures_folder(options.cache) / "relations.png"
+    sheet = contact_sheet(torch.stack(pictures), captions, columns=4, width=170)
+    with atomic(path) as temporary:
+        sheet.save(temporary, format="png")
+    return {"scenes": len(numbers)}
 
 
 # ---- what Fig. 4 is said to show ---------------------------------------------------------------
