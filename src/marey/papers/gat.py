@@ -179,7 +179,7 @@ def compare(study: Study, contrast: Contrast) -> dict[str, float]:
         [study.answers(name, seed, "test") for seed in range(study.options.seeds)]
         for name in (contrast.ours, contrast.baseline)
     ]
-    found = paired_gap_difference(pair[0], pair[1])
+    found = paired_gap_difference(pair[0], pair[1], repeats=500)
     points = {key: 100 * found[key] for key in ("difference", "low", "high")}
     return {**points, "p_value": found["p_value"]}
 

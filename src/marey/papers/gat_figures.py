@@ -129,7 +129,7 @@ def attention_under_attack(study: Study, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     maps: dict[str, Any] = {}
     curves: dict[str, Any] = {}
-    for name in (GATED, "GMSA-Adv", GAT, "GAT-AdvFr, beta 0.1"):
+    for name in (GATED, "GMSA-Adv", GAT):
         model = study.model(name, seed)
         largest, overlap = [], []
         for number, batch in enumerate(study.batches("test")):

@@ -203,7 +203,7 @@ def measure_under_attack(
         name, seed: the model.
         eps: length of the perturbation of a frame, as a share of the mean norm of a video's frames.
         steps: 1 is the paper's attack, more are projected gradient ascent.
-        against: the model the perturbation is computed on, at the next seed (a transfer attack);
+        against: the model the perturbation is computed on, at another seed (a transfer attack);
             None: the model itself.
 
     Returns:
@@ -211,7 +211,8 @@ def measure_under_attack(
         norm, summed over modalities (the paper: 1.23 without, 0.02 with regularisation).
     """
     model = study.model(name, seed)
-    attacked = model if against is None else study.model(against, (seed + 1) % study.options.seeds)
+    other_seed = (seed + 1) % max(2, study.options.seeds)
+    attacked = model if against is None else study.model(against, other_seed)
     evaluator, distances, count = study.evaluator(), 0.0, 0
     for batch in study.batches("validate"):
         moved = perturb(plain_objective(), attacked, batch, eps, relative=True, steps=steps)
