@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 pytest.importorskip("google_crc32c", reason="the extra 'yt8m' is not installed")
 
 from marey.errors import UserError
+from marey.layers.gated_attention import local_profile
 from marey.metrics.youtube8m import METRICS
 from marey.papers import gat as study
 from marey.papers.cells import ReproduceOptions
+from marey.papers.gat_figures import shares_of_video
 from marey.papers.run import run_cells, select_cells
 from marey.papers.tables import Result
 from marey.recipes.gat import VARIANTS, gat_youtube8m_mini
@@ -88,6 +91,10 @@ def test_a_small_run_fills_tables_figures_and_page(folder, tmp_path, monkeypatch
     assert set(rows["SA-CE"].values) >= {*METRICS, "val_gap", "gap_std_of_5_parts"}
     assert rows["GAT-AdvFr"].values["eps_percent"] == [2.0]
     assert rows["profiles"].values["peak_gated_local"][0] >= 1
+    stored = json.loads((out / "cells" / "profiles-seed0.json").read_text())["results"]
+    for video in stored["videos"]:
+        for curve in video["profiles"].values():
+            assert sum(curve) == pytest.approx(1.0, abs=0.01)
     counts = [rows["listing"].values[name][0] for name in ("both right", "neither")]
     assert sum(counts) <= 10
     contrast = rows["GAT against the baseline"].values
@@ -96,3 +103,14 @@ def test_a_small_run_fills_tables_figures_and_page(folder, tmp_path, monkeypatch
     page = study.page(out, results, options.cache)
     assert "Table 2" in page.read_text()
     assert (out / "fig1a_4.png").stat().st_size > 1000
+
+
+def test_uniform_local_attention_is_uniform_over_the_video_also_in_a_short_last_window():
+    mask = torch.arange(7)[None] < torch.tensor([[7], [4]])
+    windows = torch.full((2, 1, 3, 3, 3), 1 / 3)
+    windows[0, 0, 2] = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 0]])  # one second is left
+    windows[1, 0, 1] = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 0]])
+    windows[1, 0, 2] = 0
+    found = shares_of_video(local_profile(windows, 7, mask), mask, 3)
+    assert torch.allclose(found[0], torch.full((7,), 1 / 7))
+    assert torch.allclose(found[1], torch.tensor([0.25] * 4 + [0.0] * 3))

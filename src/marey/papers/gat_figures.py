@@ -49,11 +49,14 @@ def profiles(study: Study, seed: int) -> dict[str, Any]:
             ]
         mask = batch["mask"]
         layers = [picture_layer(outputs) for outputs in both]
-        local = next(iter(layers[1]["local_maps"].values()))
+        windows = next(iter(layers[1]["local_maps"].values()))
+        local = shares_of_video(
+            local_profile(windows, mask.shape[1], mask), mask, windows.shape[-1]
+        )
         curves = {
             "baseline_global": global_profile(layers[0]["global_map"], mask),
             "gated_global": global_profile(layers[1]["global_map"], mask),
-            "gated_local": local_profile(local, mask.shape[1], mask),
+            "gated_local": shares_of_video(local, mask, windows.shape[-1]),
         }
         seconds = mask.sum(1)
         for name, profile in curves.items():
@@ -66,6 +69,26 @@ def profiles(study: Study, seed: int) -> dict[str, Any]:
                 found.append(_video(study, batch, row, curves, both))
     means = {f"peak_{name}": float(torch.cat(found).mean()) for name, found in peaks.items()}
     return {**means, "videos": (wanted + others)[:SHOWN]}
+
+
+def shares_of_video(local: Tensor, mask: Tensor, window: int) -> Tensor:
+    """Turn a local profile, whose windows each have the sum 1, into shares of the whole video.
+
+    A window counts by its real seconds, so that uniform attention is 1 / T everywhere, also in a
+    last window that is shorter.
+
+    Args:
+        local: (B, T), of `local_profile`.
+        mask: bool (B, T), real seconds.
+        window: seconds.
+
+    Returns:
+        (B, T), each row sums to 1.
+    """
+    B, T = mask.shape
+    padded = torch.nn.functional.pad(mask, (0, -T % window)).view(B, -1, window)
+    seconds = padded.sum(2).repeat_interleave(window, dim=1)[:, :T]  # real ones of the own window
+    return local * seconds / mask.sum(1, keepdim=True)
 
 
 def picture_layer(outputs: Mapping[str, Any]) -> Any:

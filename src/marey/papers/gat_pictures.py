@@ -231,13 +231,13 @@ FIGURES: dict[str, tuple[tuple[str, ...], Callable[[Any, Cells], None], str]] = 
         "frame norm, without and with the whole method.",
     ),
     "fig3": (
-        ("SA-CE", "GMSA-CE"),
+        ("SA-CE", "S (two global heads)", "GMSA-CE"),
         draw_windows,
         f"Fig. 3: validation GAP of the baseline (B), of two global experts (S) and of windows. "
         f"{SPREAD}",
     ),
     "fig5": (
-        ("GMSA-CE", "GMSA-Adv"),
+        ("GMSA-CE", "GMSA-Adv", "alpha 4"),
         draw_sweeps,
         "Fig. 5: validation GAP over eps and alpha; dots are seeds, 0 is training without the "
         "adversarial term.",
