@@ -50,9 +50,7 @@ def profiles(study: Study, seed: int) -> dict[str, Any]:
         mask = batch["mask"]
         layers = [picture_layer(outputs) for outputs in both]
         windows = next(iter(layers[1]["local_maps"].values()))
-        local = shares_of_video(
-            local_profile(windows, mask.shape[1], mask), mask, windows.shape[-1]
-        )
+        local = local_profile(windows, mask.shape[1], mask)
         curves = {
             "baseline_global": global_profile(layers[0]["global_map"], mask),
             "gated_global": global_profile(layers[1]["global_map"], mask),
