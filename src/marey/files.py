@@ -26,6 +26,7 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -293,6 +294,12 @@ def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
     """Write rows as CSV (UTF-8, comma, one line break per row); None becomes an empty cell."""
     with atomic(path) as temporary, _csv_file(temporary) as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def write_figure(path: str | Path, figure: Figure, dpi: int) -> None:
+    """Write a figure of matplotlib; the suffix says the format: .png, .svg, .pdf."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
 
 
 def _csv_file(path: Path) -> TextIO:

@@ -13,7 +13,7 @@ import torch
 from marey.errors import UserError
 from marey.evaluation.classification import Predictions
 from marey.evaluation.page import page
-from marey.files import DAMAGE, finite, write_csv, write_json, write_text
+from marey.files import DAMAGE, finite, write_csv, write_figure, write_json, write_text
 from marey.metrics.comparison import compare
 from marey.persons.blur import Blur
 
@@ -242,6 +242,6 @@ def draw_confusion(path: Path, classes: list[str], counts: list[list[int]]) -> b
                         fontsize=small,
                         color="white" if shares[row, column] > 0.6 else "black",
                     )
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)
     plt.close(figure)
     return True

@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from marey.errors import UserError, import_extra
+from marey.files import write_figure
 from marey.metrics.order import chance_order_accuracy
 
 
@@ -69,8 +70,7 @@ def draw_order(
         draw_strip(axes, frames, positions, name, order)
     figure.supxlabel(legend(known=order is not None), fontsize=8)
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    write_figure(out, figure, dpi=110)
     return out
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marey.errors import UserError, import_extra
+from marey.files import write_figure
 
 
 def knn_accuracy(features: Tensor, labels: Tensor, neighbours: int = 5) -> float:
@@ -144,8 +145,7 @@ def draw_embeddings(
         )
     figure.legend(loc="outside lower center", ncols=5, fontsize=7, markerscale=2)
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=80)
+    write_figure(out, figure, dpi=80)
     return out
 
 
@@ -181,6 +181,5 @@ def draw_cost(points: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
     axes.set_title("As the paper's Tables 4 and 5 quote them", fontsize=10)
     axes.margins(0.15)
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=120)
+    write_figure(out, figure, dpi=120)
     return out
