@@ -45,7 +45,7 @@ def test_contrasts_pair_the_clips_and_average_the_seeds(tmp_path):
         for seed in range(2):
             path = study.result_path(tmp_path, study.Cell(name, seed, dict, 0.0))
             write_json(path, {"results": {"right": right}})
-    found = read_json(study.page(tmp_path, [], tmp_path))["contrasts"]
+    found = read_json(study.page(tmp_path, [], ReproduceOptions(cache=tmp_path)))["contrasts"]
     assert [entry["lines"] for entry in found] == [["S-S", "C-C +L_ord+L_self"]]
     assert found[0]["difference"] == pytest.approx(0.75)
     assert (found[0]["clips"], found[0]["seeds"]) == (4, 2)

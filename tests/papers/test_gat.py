@@ -100,7 +100,7 @@ def test_a_small_run_fills_tables_figures_and_page(folder, tmp_path, monkeypatch
     contrast = rows["GAT against the baseline"].values
     assert contrast["low"][0] <= contrast["difference"][0] <= contrast["high"][0]
 
-    page = study.page(out, results, options.cache)
+    page = study.page(out, results, options)
     assert "Table 2" in page.read_text()
     assert (out / "fig1a_4.png").stat().st_size > 1000
 

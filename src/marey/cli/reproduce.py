@@ -47,7 +47,8 @@ def reproduce(
         str | None, typer.Option(help="Only these cells: names or patterns, comma-separated.")
     ] = None,
     budget_minutes: Annotated[
-        float | None, typer.Option(min=0, help="Start no cell beyond this.")
+        float | None,
+        typer.Option(min=0, help="Start no cell beyond this; 0: only draw what is stored."),
     ] = None,
     device: Device = "auto",
     cache: Annotated[

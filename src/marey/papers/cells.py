@@ -147,13 +147,20 @@ class Cell:
     """A remark printed beside the line."""
     settings: dict[str, Any] = field(default_factory=dict)
     """JSON values the result depends on; a stored result under other settings is run again."""
+    needs_data: bool = True
+    """Whether the study's `check_data` must pass before it runs."""
+
+
+def cell_path(out: Path, name: str, seed: int) -> Path:
+    """Return where a cell's result lies: `<out>/cells/<name as a file name>-seed<seed>.json`."""
+    spelled = name.replace("+", "plus-").replace("×", "x")
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", spelled).strip("-").lower()
+    return out / "cells" / f"{slug}-seed{seed}.json"
 
 
 def result_path(out: Path, cell: Cell) -> Path:
-    """Return where a cell's result lies: `<out>/cells/<name as a file name>-seed<seed>.json`."""
-    spelled = cell.name.replace("+", "plus-").replace("×", "x")
-    slug = re.sub(r"[^A-Za-z0-9._]+", "-", spelled).strip("-").lower()
-    return out / "cells" / f"{slug}-seed{cell.seed}.json"
+    """Return where a cell's result lies."""
+    return cell_path(out, cell.name, cell.seed)
 
 
 def cells_of(

@@ -132,7 +132,7 @@ def with_chosen(row: Row) -> Row:
     return replace(row, set={**TABLES["chosen"][kind], **row.set})
 
 
-def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
+def page(out: Path, results: Sequence[Result], options: ReproduceOptions) -> Path:
     """Write the paired contrasts of the stored cells to `out`/contrasts.json, and Fig. 1 beside
     them where matplotlib is installed."""
     if find_spec("matplotlib") is not None:

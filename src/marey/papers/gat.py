@@ -184,6 +184,6 @@ def compare(study: Study, contrast: Contrast) -> dict[str, float]:
     return {**points, "p_value": found["p_value"]}
 
 
-def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
+def page(out: Path, results: Sequence[Result], options: ReproduceOptions) -> Path:
     """Draw the figures from the stored cells; returns the page that shows them."""
     return write_figures(out)

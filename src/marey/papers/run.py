@@ -2,8 +2,9 @@
 results.
 
 A study is a module in `STUDIES`. It has `cells(options) -> list[Cell]`, `check_data(options)`,
-which raises a `UserError` if the data the cells need was not given, and, if it draws a page beside
-its tables, `page(out, results, cache) -> Path`.
+which raises a `UserError` if the data the cells need was not given. It may have `page(out, results,
+options) -> Path`, which draws a page beside the tables, and `quoted(options) -> list[Result]`, the
+paper's lines that no cell can run.
 """
 
 from __future__ import annotations
@@ -83,12 +84,16 @@ def reproduce(
         raise UserError("--init and --set change the full scale; add --scale full")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file, expected a folder; name a folder")
-    if not dry_run:
+    cells = study.cells(options)
+    wanted = [cell for cell in select_cells(cells, only) if cell.needs_data]
+    trains = not dry_run and budget_minutes != 0  # 0 draws what is stored
+    if trains and any(stored_result(out, cell, options.scale) is None for cell in wanted):
         study.check_data(options)
 
     results = run_cells(
-        study.cells(options),
+        cells,
         out,
+        quoted=study.quoted(options) if hasattr(study, "quoted") else (),
         budget_minutes=budget_minutes,
         only=only,
         scale=options.scale,
@@ -98,7 +103,7 @@ def reproduce(
 
     has_results = any(result.seeds_run for result in results)
     if hasattr(study, "page") and has_results and not dry_run:
-        print_progress(f"wrote {study.page(out, results, options.cache)}")
+        print_progress(f"wrote {study.page(out, results, options)}")
     return results
 
 
@@ -226,6 +231,7 @@ def run_cells(
     scale: str = "mini",
     command: str = "",
     dry_run: bool = False,
+    quoted: Sequence[Result] = (),
     say: Callable[[str], None] = print_progress,
 ) -> list[Result]:
     """Run what is not yet stored, within the budget, and write the tables.
@@ -242,6 +248,7 @@ def run_cells(
         scale: "mini" or "full"; stored with each result.
         command: the command line, stored with each result.
         dry_run: say the cost and the plan, and stop.
+        quoted: lines of the paper that no cell runs, shown with the paper's numbers.
         say: takes each line of progress.
 
     Returns:
@@ -270,7 +277,7 @@ def run_cells(
         return collect_results(cells, out, scale, {})
 
     errors = run_within(todo, out, cells, budget_minutes, scale=scale, command=command, say=say)
-    results = collect_results(cells, out, scale, errors)
+    results = [*collect_results(cells, out, scale, errors), *quoted]
     write_tables(results, out, scale=scale, command=command)
     return results
 

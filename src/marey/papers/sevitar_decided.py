@@ -295,7 +295,7 @@ def run_figure(options: ReproduceOptions) -> dict[str, Any]:
 # ---- verdicts -----------------------------------------------------------------------------------
 
 
-def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
+def page(out: Path, results: Sequence[Result], options: ReproduceOptions) -> Path:
     """Write the verdicts beside the tables, as `<out>.json`; the "reading" that is there stays."""
     path = out.with_suffix(".json")
     old = read_json(path) if path.is_file() else {}
@@ -313,7 +313,7 @@ def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
     for name in SET_NAMES:
         rows = [result for result in results if result.table == name and result.seeds_run]
         if rows:
-            data = open_head_set(name, cache, data_of(table["command"]))
+            data = open_head_set(name, options.cache, data_of(table["command"]))
             report["sets"][name] = set_report(out, name, rows, data)
     write_json(path, finite(report), indent=1)
     return path

@@ -226,7 +226,7 @@ def one_shot(
 # ---- over class splits --------------------------------------------------------------------------
 
 
-def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
+def page(out: Path, results: Sequence[Result], options: ReproduceOptions) -> Path:
     """Write means over class splits and the contrast with random vectors, as `<out>.json`; the
     "reading" that is there stays."""
     path = out.with_suffix(".json")
