@@ -3,7 +3,9 @@ written."""
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,6 +80,18 @@ def test_torch_export_gives_equal_outputs_at_any_batch(tmp_path):
         loaded(clips(5))[0], source.model(clips(5))["logits"], atol=1e-4, rtol=1e-4
     )
     assert json.loads(extra["marey.json"])["class_names"] == ["a", "b", "c"]
+
+
+def test_torch_export_to_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    source = checkpoint(tmp_path / "model")
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="the disk is full, nothing was saved there"):
+        export_checkpoint(source, "torch-export", tmp_path / "x.pt2")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_the_transformers_layout_is_checked(tmp_path):

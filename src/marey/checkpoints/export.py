@@ -3,6 +3,7 @@ written."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import tempfile
@@ -291,11 +292,12 @@ def export_torch(checkpoint: Checkpoint, path: str | Path) -> float:
             program = torch.export.export(
                 model, (clip,), dynamic_shapes={"clip": {0: torch.export.Dim.AUTO}}
             )
+        # through memory: torch ends the process where the disk is full
+        written = io.BytesIO()
         torch.export.save(
-            program,
-            str(temporary),
-            extra_files={"marey.json": description(checkpoint, model.names)},
+            program, written, extra_files={"marey.json": description(checkpoint, model.names)}
         )
+        temporary.write_bytes(written.getbuffer())
         loaded = torch.export.load(str(temporary)).module()
         return compare(model, lambda frames: loaded(frames), [clip, clip[:1]], "torch.export")
 
