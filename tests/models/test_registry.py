@@ -20,6 +20,7 @@ def test_every_model_names_its_task():
     assert {name for name, task in tasks.items() if task != "clips"} == {
         "gat",
         "action_transformer",
+        "arrow_of_time",
     }
     assert (tasks["gat"], tasks["action_transformer"]) == ("features", "detection")
 

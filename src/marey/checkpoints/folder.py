@@ -185,7 +185,23 @@ def save_checkpoint(
     metadata = {"format": "pt", "config": text}
     with atomic_files(Path(folder) / WEIGHTS, Path(folder) / CONFIG) as (weights_file, config_file):
         save_file(stored, weights_file, metadata=metadata)
+        sort_metadata(weights_file)
         config_file.write_text(text, encoding="utf-8")
+
+
+def sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in the order of its names: the library writes them in
+    any order, and the same weights would have other bytes each time.
+
+    The header is 8 bytes with its length and JSON of that length, filled up with blanks.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
