@@ -409,7 +409,7 @@ def test_a_visitor_who_leaves_takes_the_files_along(
         assert visit.page.evaluate("address => fetch(address).then(r => r.status)", picture) == 200
         visit.page.goto("about:blank")
     with Visit(browser, server) as other:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while other.page.evaluate("address => fetch(address).then(r => r.status)", picture) != 404:
             assert time.monotonic() < deadline
             time.sleep(0.1)

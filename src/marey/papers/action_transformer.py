@@ -110,12 +110,12 @@ def figure_cells(options: ReproduceOptions) -> list[Cell]:
     return found
 
 
-def page(out: Path, results: Sequence[Result], cache: Path) -> Path:
+def page(out: Path, results: Sequence[Result], options: ReproduceOptions) -> Path:
     """Write the paired tests of the planned contrasts and the figures beside the tables."""
-    for picture in sorted(figures_folder(cache).glob("*.png")):
+    for picture in sorted(figures_folder(options.cache).glob("*.png")):
         write_bytes(out / picture.name, picture.read_bytes())
     seeds = {result.name: result.seeds_run for result in results}
-    return write_contrasts(out, cache, TABLES["contrasts"], seeds)
+    return write_contrasts(out, options.cache, TABLES["contrasts"], seeds)
 
 
 # ---- full scale -------------------------------------------------------------------------------
