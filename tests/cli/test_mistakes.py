@@ -200,7 +200,7 @@ def test_an_interrupted_evaluation_goes_on_behind_what_it_answered(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     for label in ("bright", "dark"):
-        for number in range(12):
+        for number in range(50):
             write_video(tmp_path / "data" / label / f"{number}.mp4", noise(30, number), 10)
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     words = [sys.executable, "-m", "marey", "evaluate", str(tiny_checkpoint)]
@@ -213,10 +213,10 @@ def test_an_interrupted_evaluation_goes_on_behind_what_it_answered(
         found = (tmp_path / "cache" / "marey" / "answers").rglob("*.safetensors")
         return [path for path in found if ".partial" not in path.name]  # whole files
 
-    for _ in range(2400):
+    for _ in range(12000):
         if parts():
             break
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -224,7 +224,7 @@ def test_an_interrupted_evaluation_goes_on_behind_what_it_answered(
     assert parts()
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     plain = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["num_videos"] == 24
+    assert json.loads(done.stdout)["num_videos"] == 100
     assert json.loads(done.stdout) == json.loads(plain.stdout)
     assert not parts()
 
