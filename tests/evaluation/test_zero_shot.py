@@ -176,6 +176,18 @@ def test_the_evaluation_needs_no_source_of_vectors(run: Path, clips: Path) -> No
     )
 
 
+def test_training_videos_among_unseen_classes_are_said_with_the_numbers_on_the_others(
+    run: Path, clips: Path
+) -> None:
+    clean, _ = evaluate(run, clips, EvaluateOptions(unseen=True))
+    assert "seen_in_training" not in clean
+    report, _ = evaluate(run, clips, EvaluateOptions(unseen=True, split="train"))
+    seen = report["seen_in_training"]
+    assert seen["text"].startswith("LEAKED: 18 of these 24 videos are training videos of this")
+    assert (seen["num_videos"], seen["clean"]["num_videos"]) == (18, 6)
+    assert seen["clean"]["zero_shot_accuracy"] == 1.0
+
+
 def test_joint_and_staged_runs_predict_export_and_resume(
     run: Path, clips: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,43 @@ def packed(tmp_path):
     return folder
 
 
+def test_what_a_run_was_trained_on_travels_with_stored_features_and_to_its_descendants(
+    packed, tmp_path
+):
+    from marey.datasets.open import open_dataset
+    from marey.datasets.seen import seen_in_training
+
+    first = configuration(packed, tmp_path)
+    train(first, tmp_path / "first", quiet=True)
+    seen = seen_in_training(
+        open_dataset(packed), load_checkpoint(tmp_path / "first" / "last").tensors
+    )
+    assert seen.positions == frozenset(range(8))
+
+    rows = (packed / "manifest.csv").read_text().splitlines()
+    swapped = [row.replace("val", "test").replace("train", "val") for row in rows]
+    (packed / "manifest.csv").write_text("\n".join(row.replace("test", "train") for row in swapped))
+    said = []
+    second = replace(first, model=replace(first.model, init_from=str(tmp_path / "first")))
+    train(second, tmp_path / "second", progress=Told(said))
+    assert any("LEAKED: 8 of 8 validation items" in line for line in said)
+    both = seen_in_training(
+        open_dataset(packed), load_checkpoint(tmp_path / "second" / "last").tensors
+    )
+    assert both.positions == frozenset(range(12))
+
+
+class Told:
+    """A progress display that keeps what it is told."""
+
+    def __init__(self, said):
+        self.say = said.append
+
+    def step(self, step, total, text): ...
+
+    def close(self): ...
+
+
 def configuration(packed, tmp_path, **more):
     preprocess = Preprocess(
         sampling=ClipSampling(kind="equidistant", num_frames=3), short_side=32, image_size=32

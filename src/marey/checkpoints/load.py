@@ -9,14 +9,22 @@ load_checkpoint("torchvision:swin3d_t")            torchvision's video models
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from marey.checkpoints.external import load_hf_external, load_hf_text_video, load_torchvision
-from marey.checkpoints.folder import CONFIG, WEIGHTS, Checkpoint, load_folder
+from marey.checkpoints.folder import (
+    CONFIG,
+    EXTRA,
+    WEIGHTS,
+    Checkpoint,
+    load_folder,
+    read_tensors,
+)
 from marey.checkpoints.huggingface import load_hf_timesformer, local_copy
 from marey.checkpoints.recommended import SHORT_NAMES, long_name
 from marey.errors import UserError, unknown_name
@@ -95,6 +103,17 @@ def best_of_run(folder: Path) -> Path | None:
         return None
     inside = (folder / name for name in ("best", "last"))
     return next((path for path in inside if (path / CONFIG).is_file()), None)
+
+
+def stored_tensors(source: str | Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return some of the further tensors of a checkpoint folder or run, those that it has, without
+    building its model; empty where `source` is none of our folders."""
+    folder = WEIGHTS_FOLDER / str(source) if str(source) in bundled_names() else Path(source)
+    path = (best_of_run(folder) or folder) / WEIGHTS
+    if not path.is_file():
+        return {}
+    tensors = read_tensors(path)
+    return {name: tensors[EXTRA + name] for name in names if EXTRA + name in tensors}
 
 
 def load_hf(source: str) -> Checkpoint:

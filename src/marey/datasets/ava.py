@@ -29,6 +29,7 @@ from marey.datasets.ava_format import (
     read_label_map,
     read_timestamps,
 )
+from marey.datasets.index import DatasetIndex, Sample
 from marey.errors import UserError
 from marey.files import untrusted
 
@@ -97,6 +98,12 @@ class AvaIndex:
             (key.labels.sum(0) for key in self.key_frames), torch.zeros(len(self.class_ids))
         )
         return dict(zip(self.class_ids, total.int().tolist(), strict=True))
+
+
+def videos_of(index: AvaIndex) -> DatasetIndex:
+    """Return the videos of a split, one unlabelled sample each, in the order of `index.sources`."""
+    samples = tuple(Sample(path=source.path, label=None) for source in index.sources.values())
+    return DatasetIndex(samples=samples, class_names=(), name="ava", root=index.root)
 
 
 def is_ava(root: str | Path) -> bool:

@@ -3,7 +3,8 @@ on.
 
 A video is known by its content, whatever its name: a hash of its bytes, and for sets of up to
 `MAX_FINGERPRINTS` videos a fingerprint of its pictures, which finds re-encoded copies
-(`datasets.fingerprint`).
+(`datasets.fingerprint`). What is no video, a record of features or a window of keypoints, is known
+by a hash of its numbers.
 
 Legend: N training videos, M of them with a fingerprint.
 """
@@ -11,7 +12,7 @@ Legend: N training videos, M of them with a fingerprint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 from marey.datasets.fingerprint import fingerprint, near_duplicates
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.pack import open_packed
+from marey.datasets.poses import ARRAY, open_keypoints
 from marey.errors import UserError
 from marey.video.decode import open_video
 
@@ -32,6 +34,8 @@ MAX_FINGERPRINTS = 5000
 """Training sets with more videos are known by their bytes alone."""
 HASHED_BYTES = 4 << 20
 """Of a file more than twice as large only so many bytes from its beginning and end are hashed."""
+HASHED_FRAMES = 64
+"""Of a folder with more frames only so many, evenly spread, are hashed, and their number."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,32 @@ def content_hash(index: DatasetIndex, sample: Sample) -> int | None:
     digest = hashlib.sha256(repr((sample.start_seconds, sample.end_seconds)).encode())
     try:
         if sample.row is not None:
-            digest.update(open_packed(index.root).array[sample.row].tobytes())
+            is_poses = (index.root / ARRAY).is_file()
+            rows = open_keypoints(index.root) if is_poses else open_packed(index.root).array
+            digest.update(rows[sample.row].tobytes())
+        elif sample.path.is_dir():
+            files = sorted(file for file in sample.path.iterdir() if file.is_file())
+            if len(files) > HASHED_FRAMES:
+                digest.update(str(len(files)).encode())
+            for number in range(min(len(files), HASHED_FRAMES)):
+                _update(digest, files[number * len(files) // min(len(files), HASHED_FRAMES)])
         else:
-            for file in sorted(sample.path.iterdir()) if sample.path.is_dir() else [sample.path]:
-                if file.is_file():
-                    _update(digest, file)
+            _update(digest, sample.path)
     except (OSError, UserError, IndexError):
         return None
+    return _number(digest)
+
+
+def record_hash(features: Mapping[str, Tensor]) -> int:
+    """Return 63 bits of the SHA-256 over the numbers of a record of features, whatever its id."""
+    digest = hashlib.sha256()
+    for name, values in sorted(features.items()):
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return _number(digest)
+
+
+def _number(digest: Any) -> int:
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
@@ -90,6 +113,16 @@ def describe_training(index: DatasetIndex) -> dict[str, Tensor]:
         if found:
             tensors[PICTURES] = torch.stack(found)
     return tensors
+
+
+def together(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what knows the training videos of both, of a model and of the one that it started
+    from."""
+    return {
+        name: torch.cat([part[name] for part in (first, second) if name in part])
+        for name in (HASHES, PICTURES)
+        if name in first or name in second
+    }
 
 
 def _pictures(sample: Sample) -> np.ndarray | None:
@@ -135,3 +168,26 @@ def _same_pictures(
     N = len(training)
     found = {j for i, j in near_duplicates([*training, *pictures]) if i < N <= j}
     return tuple(rest[j - N] for j in sorted(found))
+
+
+def positions_seen(index: DatasetIndex, tensors: Mapping[str, Tensor]) -> frozenset[int]:
+    """Return the positions of `seen_in_training`, none where the checkpoint does not say."""
+    seen = seen_in_training(index, tensors)
+    return frozenset() if seen is None else seen.positions
+
+
+def describe_records(records: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensor by which records of features, or windows of keypoints, are known again."""
+    return {HASHES: torch.tensor([record_hash(record) for record in records]).long()}
+
+
+def records_seen(
+    records: Iterable[Mapping[str, Tensor]], tensors: Mapping[str, Tensor]
+) -> frozenset[int]:
+    """Return the positions of the records that such a tensor knows."""
+    if HASHES not in tensors:
+        return frozenset()
+    known = set(tensors[HASHES].tolist())
+    return frozenset(
+        position for position, record in enumerate(records) if record_hash(record) in known
+    )

@@ -3,7 +3,7 @@ features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import best_of_run, load_checkpoint
-from marey.datasets.seen import seen_in_training
+from marey.datasets.index import DatasetIndex
+from marey.datasets.seen import positions_seen, seen_in_training
 from marey.errors import UserError
 from marey.evaluation.classification import (
     EvaluateOptions,
@@ -27,6 +28,7 @@ from marey.inference.answers import Answers, answer_videos
 from marey.training import validate
 from marey.training.config import TrainConfig
 from marey.training.distributed import make_accelerator
+from marey.training.task import Data
 from marey.training.tasks import build_task
 
 
@@ -136,14 +138,42 @@ def evaluate_unseen(
         )
     index = options.choose_split(data)
     unseen = unseen_classes(checkpoint, index)
-    answers = answer_videos(checkpoint, index, options.pass_options(), tick=tick)
-    head = {
+    answers = answer_videos(checkpoint, index, options.pass_options(), tick=tick, resumable=True)
+    report = unseen_report(answers, checkpoint, unseen, hubness=options.hubness)
+    if leaked := names_seen(index, checkpoint, answers.videos):
+        report["seen_in_training"] = leak_of_unseen(answers, checkpoint, leaked, options.hubness)
+    return {
         "split": options.split or "".join(index.splits) or None,
         "manifest_hash": index.manifest_hash,
+        **report,
     }
+
+
+def names_seen(index: DatasetIndex, checkpoint: Checkpoint, videos: Sequence[str]) -> list[str]:
+    """Return which of some videos a model was trained on."""
+    positions = positions_seen(index, checkpoint.tensors)
+    names = {index.relative_path(index.samples[position]) for position in positions}
+    return [video for video in videos if video in names]
+
+
+def leak_of_unseen(
+    answers: Answers, checkpoint: Checkpoint, leaked: Sequence[str], hubness: bool
+) -> dict[str, Any]:
+    """Return what the report on unseen classes says of videos that the model was trained on, with
+    its numbers on the others."""
+    rest = [row for row, video in enumerate(answers.videos) if video not in set(leaked)]
+    others = answers.some(rest)
+    names = sorted(set(map(str, others.labels)) - set(checkpoint.class_names))
+    clean, text = None, "there is no other of an unseen class: this is no measure of the model"
+    if names:
+        clean = unseen_report(others, checkpoint, names, hubness=hubness)
+        text = f"on the {len(rest)} others:\n{clean.pop('summary')['text']}"
     return {
-        **head,
-        **unseen_report(answers, checkpoint, unseen, hubness=options.hubness),
+        "num_videos": len(leaked),
+        "videos": list(leaked),
+        "clean": clean,
+        "text": f"LEAKED: {len(leaked)} of these {len(answers.videos)} videos are training videos "
+        f"of this model ({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}); {text}",
     }
 
 
@@ -197,7 +227,24 @@ def evaluate_by_task(
         workers=options.workers,
     )
     skipped = list(getattr(task.val_data, "skipped", ()))
+    seen = task.seen_in_training(checkpoint.tensors)
+    leak = {}
+    if seen and task.val_data is not None:
+        rest = [position for position in range(len(task.val_data)) if position not in seen]
+        clean = None
+        if rest:
+            others = replace(task, val_data=Some(task.val_data, rest))
+            found = validate.evaluate(
+                checkpoint.model,
+                others,
+                accelerator,
+                batch_size=options.batch_size,
+                workers=options.workers,
+            )
+            clean = {found.main: found.compute()[found.main], "num_samples": len(rest)}
+        leak = {"seen_in_training": leak_of_items(len(seen), len(task.val_data), clean)}
     return {
+        **leak,
         "task": checkpoint.task,
         "main": evaluator.main,
         "num_samples": len(task.val_data or ()),
@@ -210,6 +257,33 @@ def evaluate_by_task(
         },
         "config": config.to_dict(),
     }
+
+
+class Some:
+    """Some items of a data set, asked for as (epoch, i)."""
+
+    def __init__(self, data: Data, positions: Sequence[int]) -> None:
+        self.data, self.positions = data, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return self.data[(key[0], self.positions[key[1]])]
+
+
+def leak_of_items(seen: int, total: int, clean: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what the report says of items that a model was trained on.
+
+    Args:
+        clean: the main metric on the other items, and their number; None where there are none.
+    """
+    others = "there are no others: this is no measure of the model"
+    if clean is not None:
+        (main, value), (_, count) = clean.items()
+        others = f"on the {count} others: {main} {value:.3f}"
+    text = f"LEAKED: {seen} of these {total} items are training items of this model; {others}"
+    return {"num_items": seen, "clean": clean, "text": text}
 
 
 def checkpoint_of(model: str | Path) -> str | Path:

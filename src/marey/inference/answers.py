@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,16 @@ class Answers:
         """(N, V, E), the predicted embedding of the label's name; None where the model has no such
         head."""
         return self.outputs.get("label_embedding")
+
+    def some(self, rows: Sequence[int]) -> Answers:
+        """Return the answers to some of the videos."""
+        return replace(
+            self,
+            videos=[self.videos[row] for row in rows],
+            labels=[self.labels[row] for row in rows],
+            groups=[self.groups[row] for row in rows],
+            outputs={name: value[list(rows)] for name, value in self.outputs.items()},
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write the tensors as safetensors and everything else as JSON, both or none."""

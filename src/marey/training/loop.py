@@ -119,6 +119,7 @@ class Run:
             self.log = RunLog(out, tensorboard=settings.tensorboard, first_step=self.state.step)
             if not resuming:
                 self.folder.write_config()
+                self.look_for_leaks()
 
     def go(self) -> TrainResult:
         """Do the steps that are left; evaluate and save on the way; calibrate at the end."""
@@ -135,6 +136,19 @@ class Run:
             if self.plan.is_save_due(step):
                 self.save_state()
         return self.finish()
+
+    def look_for_leaks(self) -> None:
+        """Say how many validation items are training items too, of this run or of what it starts
+        from."""
+        if self.task.val_data is None:
+            return
+        seen = self.task.seen_in_training(self.folder.training_videos)
+        if seen:
+            self.progress.say(
+                f"LEAKED: {len(seen)} of {len(self.task.val_data)} validation items are training "
+                "items too, of this run or of the checkpoint it starts from: its accuracies are "
+                "too high; 'marey data check' lists those of one data set"
+            )
 
     def parts(self) -> Iterator[Batch]:
         """Return this process's parts of all steps that are left, without end."""

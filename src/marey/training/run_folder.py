@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from marey.checkpoints.folder import save_checkpoint
-from marey.datasets.index import DatasetIndex
-from marey.datasets.seen import describe_training
+from marey.checkpoints.load import stored_tensors
+from marey.datasets.seen import HASHES, PICTURES, together
 from marey.errors import UserError
 from marey.files import LOCK, read_json, sweep_partial, write_json, write_text
 from marey.metrics.trust_card import run_card
@@ -94,10 +94,10 @@ class RunFolder:
 
     @cached_property
     def training_videos(self) -> dict[str, Tensor]:
-        """The tensors by which the training videos are known again; empty where the task has no
-        videos."""
-        index = getattr(self.task.train_data, "index", None)
-        return describe_training(index) if isinstance(index, DatasetIndex) else {}
+        """The tensors by which the training videos are known again, and those of the checkpoint
+        that the run starts from (`model.init_from`)."""
+        own, start = self.task.describe_training(), self.config.model.init_from
+        return own if start is None else together(own, stored_tensors(start, (HASHES, PICTURES)))
 
 
 def prepare_folder(

@@ -228,6 +228,11 @@ class Evaluator:
         self.rows = dict(sorted(together.items()))
 
 
+def no_items(tensors: Mapping[str, Tensor]) -> frozenset[int]:
+    """Return no position: what is known of no item."""
+    return frozenset()
+
+
 @dataclass(kw_only=True)
 class Task:
     """One kind of learning, built for one configuration."""
@@ -252,6 +257,11 @@ class Task:
     class."""
     train_names: Sequence[str] | None = None
     """Name of every training sample, for messages."""
+    describe_training: Callable[[], dict[str, Tensor]] = dict
+    """Returns the tensors by which what is trained on is known again (`datasets.seen`); empty where
+    nothing can say."""
+    seen_in_training: Callable[[Mapping[str, Tensor]], frozenset[int]] = no_items
+    """Given such tensors, returns the positions of the items of `val_data` that they know."""
     extra: dict[str, Any] = field(default_factory=dict)
     """JSON for the checkpoint's "extra" (the loop adds the configuration and the metrics)."""
     tensors: dict[str, Tensor] = field(default_factory=dict)

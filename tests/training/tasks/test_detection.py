@@ -95,6 +95,27 @@ def test_the_mini_recipe_trains_evaluates_and_saves(scenes, tmp_path, boxes):
     assert checkpoint.extra["data"]["class_counts"] == {"1": 2, "2": 1}
 
 
+def test_a_detector_scored_on_its_training_videos_says_so(scenes, tmp_path):
+    from marey.evaluation.classification import EvaluateOptions
+    from marey.evaluation.evaluate import evaluate
+
+    train(config(scenes, "objective.detection.boxes=truth"), tmp_path / "run", quiet=True)
+    clean, _ = evaluate(tmp_path / "run", scenes, EvaluateOptions(split="val"))
+    assert "seen_in_training" not in clean
+    report, _ = evaluate(tmp_path / "run", scenes, EvaluateOptions(split="train"))
+    assert "LEAKED: 4 of these 4 items" in report["seen_in_training"]["text"]
+    assert "there are no others" in report["seen_in_training"]["text"]
+
+    copied = (scenes / "ava_val.csv").read_text()
+    one = (scenes / "ava_train.csv").read_text().splitlines()[0]
+    (scenes / "ava_val.csv").write_text(f"{copied}{one}\n")
+    report, _ = evaluate(tmp_path / "run", scenes, EvaluateOptions(split="val"))
+    seen = report["seen_in_training"]
+    assert seen["num_items"] == 1
+    assert seen["clean"]["num_samples"] == 2
+    assert seen["clean"][report["main"]] == pytest.approx(clean[report["main"]])
+
+
 def test_stored_stem_features_train_what_clips_train(scenes, tmp_path, monkeypatch):
     def fill(stem):
         torch.manual_seed(7)

@@ -58,6 +58,31 @@ def test_every_column_of_table_1_takes_steps(name, folder, tmp_path):
     assert terms <= set(logged[0].get("metrics", logged[0]))
 
 
+def test_records_that_were_trained_on_are_known_whatever_their_id(folder, tmp_path):
+    from marey.evaluation.classification import EvaluateOptions
+    from marey.evaluation.evaluate import evaluate
+
+    train(config(folder), tmp_path / "run", quiet=True)
+    clean, _ = evaluate(tmp_path / "run", folder, EvaluateOptions())
+    assert "seen_in_training" not in clean
+    widths = {"rgb": 32, "audio": 16}
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    known = [
+        replace(example, id=f"renamed{number}")
+        for number, example in enumerate(read_examples(folder / "train0000.tfrecord", widths))
+    ]
+    shards = sorted(folder.glob("validate*.tfrecord"))
+    own = [example for path in shards for example in read_examples(path, widths)]
+    for path in copy.glob("validate*.tfrecord"):
+        path.unlink()
+    write_examples(copy / "validate0000.tfrecord", [*own, *known[:3]])
+    report, _ = evaluate(tmp_path / "run", copy, EvaluateOptions())
+    seen = report["seen_in_training"]
+    assert (seen["num_items"], seen["clean"]["num_samples"]) == (3, len(own))
+    assert seen["clean"]["gap"] == pytest.approx(clean["gap"])
+
+
 def test_streamed_shards_train_and_resume_bit_for_bit(folder, tmp_path):
     whole = config(folder, steps=6, stream=True, shuffle_buffer=5)
     train(whole, tmp_path / "whole", quiet=True)

@@ -18,6 +18,7 @@ from marey.datasets.clips import collate_clips, sample_generator
 from marey.datasets.index import DatasetIndex, Sample, videos_below
 from marey.datasets.open import open_dataset
 from marey.datasets.poses import ARRAY, open_keypoints, read_sampling
+from marey.datasets.seen import describe_records, records_seen
 from marey.errors import UserError, VideoError
 from marey.features.cache import FeatureCache
 from marey.features.pose_cache import cached_poses
@@ -121,6 +122,8 @@ def directed_task(config: TrainConfig, train: Tensor, val: Tensor, sampling: Pos
         class_names=DIRECTIONS,
         preprocess=sampling,
         collate=collate_clips,
+        describe_training=lambda: describe_records({"clip": clip} for clip in train),
+        seen_in_training=lambda tensors: records_seen(({"clip": clip} for clip in val), tensors),
         extra={"data": {"train_windows": len(train), "val_windows": len(val)}},
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from marey.datasets.clips import ClipDataset, collate_clips
+from marey.datasets.seen import describe_training, positions_seen
 from marey.errors import UserError
 from marey.losses.classification import soft_targets
 from marey.training.config import TrainConfig
@@ -22,7 +23,7 @@ from marey.training.distributed import zero_gradient
 from marey.training.feature_cache import store_clip_features
 from marey.training.objective_config import ClassificationConfig
 from marey.training.stages import Stage, build_stages
-from marey.training.task import Batch, Objective, Outputs, Task, Terms
+from marey.training.task import Batch, Objective, Outputs, Task, Terms, no_items
 from marey.training.tasks.clip_evaluator import ClipsEvaluator
 from marey.training.tasks.clip_terms import build_terms
 from marey.training.terms.classification import mix_clips
@@ -71,6 +72,8 @@ def build(config: TrainConfig) -> Task:
         train_names=[train.relative_path(sample) for sample in train.samples],
         tensors=parts.tensors,
         store_features=functools.partial(store_clip_features, config),
+        describe_training=functools.partial(describe_training, train),
+        seen_in_training=no_items if val is None else functools.partial(positions_seen, val),
         extra={
             "data": {
                 "train_hash": train.manifest_hash,

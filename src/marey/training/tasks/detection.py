@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from marey.datasets.ava import (
     open_ava,
     read_predicted_boxes,
     require_labels,
+    videos_of,
 )
 from marey.datasets.ava_clips import AvaDataset, collate_scenes
+from marey.datasets.seen import describe_training, positions_seen
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import load_imagenet_stem
 from marey.metrics.ava_evaluator import AvaEvaluator
@@ -28,7 +30,15 @@ from marey.training.config import TrainConfig
 from marey.training.data import augment_of, preprocess_of
 from marey.training.data_config import DetectionData
 from marey.training.stages import Stage, build_stages
-from marey.training.task import Batch, Evaluator, Objective, Outputs, Task, check_terms
+from marey.training.task import (
+    Batch,
+    Evaluator,
+    Objective,
+    Outputs,
+    Task,
+    check_terms,
+    no_items,
+)
 from marey.training.tasks.scene_features import store_scene_features
 from marey.training.terms.detection import detection_terms
 from marey.transforms.preprocess import Preprocess
@@ -82,6 +92,8 @@ def build(config: TrainConfig) -> Task:
         collate=collate_scenes,
         describes_clips=False,
         recalibrates=True,
+        describe_training=functools.partial(describe_training, videos_of(train)),
+        seen_in_training=no_items if val is None else functools.partial(key_frames_seen, val),
         store_features=functools.partial(store_scene_features, config),
         extra={
             "data": {
@@ -90,6 +102,15 @@ def build(config: TrainConfig) -> Task:
                 "class_counts": {str(k): v for k, v in train.class_counts().items()},
             }
         },
+    )
+
+
+def key_frames_seen(index: AvaIndex, tensors: Mapping[str, Tensor]) -> frozenset[int]:
+    """Return the positions of the key frames whose video was trained on."""
+    names = list(index.sources)
+    known = {names[position] for position in positions_seen(videos_of(index), tensors)}
+    return frozenset(
+        position for position, key in enumerate(index.key_frames) if key.video in known
     )
 
 

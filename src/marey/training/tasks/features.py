@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from marey.datasets.seen import HASHES, describe_records, records_seen
 from marey.datasets.youtube8m_loading import IndexedExamples, StreamedExamples, collate_features
 from marey.datasets.youtube8m_shards import FeatureSet, open_feature_set
 from marey.errors import UserError
@@ -59,6 +61,8 @@ def build(config: TrainConfig) -> Task:
         class_names=space.class_names,
         collate=collate_videos,
         describes_clips=False,
+        describe_training=functools.partial(describe, train),
+        seen_in_training=functools.partial(seen, val),
         extra={
             "features": data.features,
             "encoders": data.encoders,
@@ -109,6 +113,25 @@ def open_records(data: FeatureSet, settings: FeaturesData, config: TrainConfig) 
     order = np.random.default_rng(config.train.seed).permutation(len(whole)).tolist()
     train_places, val_places = sorted(order[num_val:]), sorted(order[:num_val])
     return Keyed(whole, train_places), Keyed(whole, val_places) if val_places else None
+
+
+MAX_HASHED = 5000
+"""Records of a larger training set are not known again: every one would be read once more."""
+
+
+def describe(train: Any) -> dict[str, Tensor]:
+    """Return the tensor by which the training records are known again; empty for streams and for
+    more than `MAX_HASHED` records."""
+    if not isinstance(train, Keyed) or len(train) > MAX_HASHED:
+        return {}
+    return describe_records(train[position]["features"] for position in range(len(train)))
+
+
+def seen(val: Any, tensors: Mapping[str, Tensor]) -> frozenset[int]:
+    """Return the positions of the validation records that such a tensor knows."""
+    if val is None or HASHES not in tensors:
+        return frozenset()
+    return records_seen((val[position]["features"] for position in range(len(val))), tensors)
 
 
 class Keyed(Subset):

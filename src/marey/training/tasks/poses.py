@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from marey.datasets.clips import collate_clips
 from marey.datasets.poses import PoseWindows
+from marey.datasets.seen import describe_training, positions_seen
 from marey.synthetic.poses.vocabulary import OTHER
 from marey.training.config import TrainConfig
 from marey.training.data import open_splits
 from marey.training.stages import build_stages
-from marey.training.task import Task
+from marey.training.task import Task, no_items
 from marey.training.tasks.clip_evaluator import ClipsEvaluator
 from marey.training.tasks.clip_terms import build_terms
 from marey.training.tasks.clips import ClipsObjective
@@ -54,6 +57,8 @@ def build(config: TrainConfig) -> Task:
         labels=labels,
         train_names=[train.relative_path(sample) for sample in train.samples],
         tensors=parts.tensors,
+        describe_training=partial(describe_training, train),
+        seen_in_training=no_items if val is None else partial(positions_seen, val),
         extra={
             "other_class": OTHER if OTHER in train.class_names else None,
             "data": {
