@@ -20,7 +20,12 @@ from marey.checkpoints.encoders import load_encoder
 from marey.corruptions import corruption
 from marey.datasets.index import Sample
 from marey.datasets.manifest import read_manifest
-from marey.evaluation.changed_clips import changed_clips, decode_video, model_pixels
+from marey.evaluation.changed_clips import (
+    changed_clips,
+    clean_clips,
+    decode_video,
+    model_pixels,
+)
 from marey.features.poses import pose_vector
 from marey.files import atomic
 from marey.persons.pose_tracks import PoseTracks, read_poses
@@ -97,10 +102,10 @@ def frame_features(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str
                 path.name,
                 Sample(path=path, label=None),
                 [loaded.preprocess],
-                resolution=224,
+                at=224,
                 max_frames=MAX_FRAMES,
             )
-            clips = [video.views[video.ratios[0]][video.indices[0]]]
+            clips = clean_clips(video)
             if corrupted:
                 clips += [changed_clips(video, change, seed=0)[0] for change in changes]
             found = {}
