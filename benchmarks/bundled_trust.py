@@ -2,6 +2,10 @@
 
     python -m benchmarks.bundled_trust --write          fits, and writes weights/marey-mini-rgb
     python -m benchmarks.bundled_trust                  measures what is bundled
+    ... --poses POSES                                   also says what marey-mini answers
+
+`--poses` takes stored poses (`PoseTracks.save`), one file per video whose name ends in the video's
+name and ".npz"; poses that are not there are found anew, which takes most of the time.
 
 Renders become MP4 files of several qualities before the model sees them, because users' videos are
 compressed: a detector fitted on raw renders calls compressed ones unknown. Distances are to renders
@@ -14,6 +18,8 @@ No real video takes part in the fit; the nine single clips and the examples are 
 from __future__ import annotations
 
 import argparse
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +30,22 @@ from marey.checkpoints.folder import save_checkpoint
 from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
 from marey.errors import VideoError
 from marey.files import write_json
+from marey.inference.condition import condition_of, with_condition
+from marey.inference.prediction import Prediction
 from marey.inference.predictor import Predictor
 from marey.metrics.calibration import calibration_noise_floor, expected_calibration_error
 from marey.metrics.conformal import prediction_sets, set_measures
 from marey.metrics.intervals import proportion_interval
 from marey.metrics.selective import aurc
 from marey.metrics.trust import fit_trust
+from marey.persons.pose_tracks import PoseTracks
 from marey.synthetic.clip import render_clip
 from marey.synthetic.motion import list_actions
 from marey.video.decode import open_video
 from marey.video.encode import write_video
+from marey.web.verdict import verdict
 
-MODEL = "marey-mini-rgb"
+MODEL, DEFAULT = "marey-mini-rgb", "marey-mini"
 FEATURES = ["embedding", "stem_embedding"]
 COUNTS = {"train": 300, "val": 230, "test": 46}
 SIZES, QUALITIES = (112, 160, 256), (18, 23, 28)
@@ -133,25 +143,56 @@ def measure(predictor: Any, folder: Path, data: Path) -> dict[str, Any]:
         if stored is None
         else set_measures(prediction_sets(probs, stored["thresholds"]["0.9"]), truth),
     }
+    return {**report, **answers(predictor, predictor, data)}
+
+
+def answers(predictor: Any, predict: Callable[[Path], Prediction], data: Path) -> dict[str, Any]:
+    """Return what is said of the nine single clips and of the three examples."""
     videos = sorted(path for path in (data.parent / "clips").glob("*.*") if path.suffix != ".md")
-    report["clips"] = [answer(predictor, path) for path in videos]
     examples = Path(__file__).resolve().parents[1] / "examples"
-    report["examples"] = [
-        {**answer(predictor, examples / f"{name}.mp4"), "true": action}
-        for name, action in EXAMPLES.items()
-    ]
-    return report
+    num_classes = len(predictor.class_names)
+    return {
+        "clips": [answer(predict, path, num_classes) for path in videos],
+        "examples": [
+            {**answer(predict, examples / f"{name}.mp4", num_classes), "true": action}
+            for name, action in EXAMPLES.items()
+        ],
+    }
 
 
-def answer(predictor: Any, path: Path) -> dict[str, Any]:
-    """Return what is said of one video."""
+def answer(predict: Callable[[Path], Prediction], path: Path, num_classes: int) -> dict[str, Any]:
+    """Return what is said of one video, and the headline of the web page."""
     try:
-        prediction = predictor(path)
+        prediction = predict(path)
     except VideoError as error:
         return {"video": path.name, "error": str(error)}
     keys = ("unknown", "reason", "warning", "calibrated", "probability", "set")
     trust = {key: prediction.trust.get(key) for key in keys}
-    return {"video": path.name, "answer": prediction.top(1)[0][0], **trust}
+    headline = verdict(prediction.top(5), prediction.trust, num_classes)
+    found = {"video": path.name, "answer": prediction.top(1)[0][0], **trust}
+    return {**found, "verdict": headline.kind, "headline": headline.headline}
+
+
+def default_answers(data: Path, poses: Path) -> dict[str, Any]:
+    """Return what marey-mini says of the same videos, by stored poses where there are any."""
+    predictor: Any = Predictor.load(DEFAULT)
+
+    def predict(path: Path) -> Prediction:
+        stored = next(poses.rglob(f"*{path.name}.npz"), None)
+        if stored is None:
+            return predictor(path)
+        return with_condition(predictor.predict_tracks(PoseTracks.load(stored)), condition_of(path))
+
+    return {
+        "what": "What marey-mini says of the same videos; it knows walking, throwing and signals.",
+        "weights": file_digest(WEIGHTS_FOLDER / DEFAULT / "model.safetensors"),
+        **answers(predictor, predict, data),
+    }
+
+
+def file_digest(path: Path) -> str:
+    """Return the first twelve digits of a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def write(calibration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -185,20 +226,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--renders", type=Path, default=Path("runs/bundled_trust"))
     parser.add_argument("--out", type=Path, default=Path("results/bundled_trust.json"))
+    parser.add_argument("--poses", type=Path)
     arguments = parser.parse_args()
     if arguments.write:
         write(*fit(Predictor.load(MODEL, views=1), arguments.renders))
     predictor = Predictor.load(MODEL, views=1)
     report = measure(predictor, arguments.renders, arguments.data)
+    default = None
+    if arguments.poses is not None:
+        default = default_answers(arguments.data, arguments.poses)
     write_json(
         arguments.out,
         {
-            "command": "python -m benchmarks.bundled_trust --write",
+            "command": "python -m benchmarks.bundled_trust --write --poses POSES",
             "what": (__doc__ or "").split("\n\n")[0],
             "model": MODEL,
             "calibration": predictor.checkpoint.calibration,
             **report,
             "tried": TRIED,
+            DEFAULT: default,
         },
     )
 

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from marey.checkpoints.load import load_checkpoint
+from benchmarks.bundled_trust import file_digest
+from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
 from marey.explain.checks import MapChecks
 from marey.explain.poses import window_checks, window_relevance
 from marey.explain.report import explain
@@ -98,6 +99,9 @@ def main() -> None:
     report: dict[str, Any] = {
         "command": "python -m benchmarks.explanations --data ../shared --poses POSES",
         "what": (__doc__ or "").split("\n\n")[0].replace("\n", " "),
+        "weights": {
+            model: file_digest(WEIGHTS_FOLDER / model / "model.safetensors") for model, _, _ in MAPS
+        },
         "tables": [],
     }
     every = videos_of(arguments.data)

@@ -11,6 +11,7 @@ from marey.metrics.calibration import (
     brier_score,
     calibration_error,
     calibration_noise_floor,
+    cosine_knn,
     expected_calibration_error,
     fit_temperature,
     ood_features,
@@ -80,6 +81,14 @@ def test_the_raw_ood_scores_worked_by_hand() -> None:
     )
     assert raw[0].tolist() == pytest.approx([0.0, 1.0, -0.6931472])
     assert raw[1].tolist() == pytest.approx([1 + 0.5**0.5, 5**0.5, -1.6931472])
+
+
+def test_the_distance_to_the_nearest_rows_knows_no_length() -> None:
+    bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    new = torch.tensor([[3.0, 0.0], [0.0, 0.5]])
+    assert cosine_knn(new, bank, 1).tolist() == pytest.approx([0.0, 0.0])
+    assert cosine_knn(new, bank, 2).tolist() == pytest.approx([1.0, 1.0])
+    assert cosine_knn(new, bank, 9).tolist() == pytest.approx([2.0, 1.0])  # the farthest of all
 
 
 def test_the_score_is_the_weighted_mean_in_standard_deviations() -> None:

@@ -17,6 +17,10 @@ from marey.errors import UserError, VideoError
 from marey.features.extract import FeatureExtractor
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.prediction import Prediction
+from marey.metrics.calibration import cosine_knn
+
+NEIGHBOURS = 5
+"""Which nearest second of training a second is compared with."""
 
 
 class FeaturePredictor:
@@ -142,39 +146,21 @@ class FeaturePredictor:
         )
 
     def unknownness(self, example: FrameExample) -> dict[str, Any]:
-        """Return the OOD score of a video: how far its frame features lie from those of training
-        (`ood_distance`)."""
+        """Return the OOD score of a video: the mean cosine distance of its seconds to the 5th
+        nearest second of training (`cosine_knn`)."""
         stored, bank = (
             (self.checkpoint.calibration or {}).get("ood"),
             self.checkpoint.tensors.get("ood_bank"),
         )
         if not stored or bank is None:
             return {"ood_score": None, "unknown": None}
-        score = ood_distance(torch.from_numpy(example.values("rgb")), bank)
+        seconds = torch.from_numpy(example.values("rgb"))  # (T, D)
+        score = float(cosine_knn(seconds, bank, NEIGHBOURS).mean())
         return {
             "ood_score": round(score, 4),
             "ood_threshold": stored["threshold"],
             "unknown": score > float(stored["threshold"]),
         }
-
-
-def ood_distance(pictures: Tensor, bank: Tensor, neighbours: int = 5) -> float:
-    """Return the mean cosine distance of a video's seconds to their 5th nearest neighbour among
-    those of training.
-
-    Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", 2022, on the picture
-    features.
-
-    Args:
-        pictures: float (T, D).
-        bank: float (M, D), seconds of training videos, rows of length 1.
-        neighbours: which nearest neighbour is taken.
-
-    Returns:
-        0 to 2; larger is farther from training.
-    """
-    similar = torch.nn.functional.normalize(pictures.float(), dim=1) @ bank.float().T
-    return float(1 - similar.topk(min(neighbours, len(bank)), dim=1).values[:, -1].mean())
 
 
 def predict_features(

@@ -171,11 +171,27 @@ def fit_temperature(logits: Tensor, labels: Tensor, prior_deviation: float | Non
 # ------------------------------------------------------------------------------
 
 
+def cosine_knn(embedding: Tensor, bank: Tensor, neighbours: int) -> Tensor:
+    """Return the cosine distance of each row to its k-th nearest row of a bank, 0..2.
+
+    Sun et al., "Out-of-Distribution Detection with Deep Nearest Neighbors", 2022, Eq. 3.
+
+    Args:
+        embedding: float, (B, D), any length.
+        bank: float, (M, D), rows of length 1.
+        neighbours: k; with fewer rows the farthest one counts.
+
+    Returns:
+        float64, (B,).
+    """
+    similarity = F.normalize(embedding.double(), dim=-1) @ bank.double().T  # (B, M)
+    return 1 - similarity.topk(min(neighbours, len(bank)), dim=-1).values[:, -1]
+
+
 def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the three raw OOD scores, each larger for samples further from the training data.
 
-    * knn: cosine distance to the k-th nearest training embedding (Sun et al., "Out-of-Distribution
-      Detection with Deep Nearest Neighbors", 2022).
+    * knn: cosine distance to the k-th nearest training embedding, see `cosine_knn`.
     * mahalanobis: distance to the nearest class mean under the shared covariance, shrunk (Lee et
       al., 2018, Eq. 2).
     * energy: -logsumexp of the logits (Liu et al., 2020, Eq. 4, T = 1).
@@ -196,11 +212,9 @@ def ood_features(embedding: Tensor, logits: Tensor, tensors: Mapping[str, Tensor
             f"the embedding has {embedding.shape[-1]} numbers but the OOD detector was fitted on "
             f"{bank.shape[-1]}; use the detector of the same checkpoint"
         )
-    similarity = F.normalize(embedding, dim=-1) @ bank.T  # (B, M)
 
     # Each raw score in turn: knn, mahalanobis, energy.
-    nearest = min(int(tensors["ood_neighbours"]), len(bank))
-    knn = 1 - similarity.topk(nearest, dim=-1).values[:, -1]
+    knn = cosine_knn(embedding, bank, int(tensors["ood_neighbours"]))
     whitening = tensors["ood_whitening"].double()
     white = (embedding - tensors["ood_mean"].double()) @ whitening  # (B, R)
     mahalanobis = torch.cdist(white, tensors["ood_means"].double()).min(-1).values
