@@ -116,7 +116,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(folder, tmp_path, monkeyp
     monkeypatch.setattr(network, "forward", interrupted)
     words = [str(folder), "--encoder", "frames", "--views", "1", "--folds", "3"]
     assert run(["crossval", *words]) == 130
-    assert "4 of 13 videos are stored for 'frames': run the same command" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "4 of 13 videos are stored for 'frames'" in error
+    assert "the features that were computed are kept; go on with: marey crossval" in error
 
     calls.append(1)
     assert run(["crossval", *words, "--json"]) == 0

@@ -70,10 +70,14 @@ KEPT = {
     "crossval": "the features that were computed are kept",
     "features": "the features that were computed are kept",
     "corrupt": "the copies that were written are kept",
+    "data render mocap": "the parts that were rendered are kept",
     "data pack": "the copies that were written are kept",
     "reproduce": "the cells that were finished are kept",
+    "trust": "the answers are kept",
 }
 """Command -> what it keeps of its work when it is stopped."""
+ANSWERS_MANY = ("predict", "detect", "pose")
+"""Commands that keep the answers where they are asked about several videos."""
 
 
 def build_app() -> typer.Typer:
@@ -157,10 +161,19 @@ def what_is_kept(arguments: list[str]) -> str:
     if command == "train":
         again += "" if "--resume" in arguments else " --resume"
         return f"interrupted; the run is kept up to its last saved step; go on with: {again}"
-    kept = KEPT.get(" ".join(arguments[:2])) or KEPT.get(command)
+    kept = next(
+        (KEPT[words] for n in (3, 2, 1) if (words := " ".join(arguments[:n])) in KEPT), None
+    )
+    if command in ANSWERS_MANY and _names_many_videos(arguments[1:]):
+        kept = "the videos that were answered are kept"
     if kept is None:
         return "interrupted; nothing was left half-written"
     return f"interrupted; {kept}; go on with: {again}"
+
+
+def _names_many_videos(arguments: list[str]) -> bool:
+    """Return whether a command line names a folder or several files."""
+    return sum(1 + os.path.isdir(word) for word in arguments if os.path.exists(word)) > 1
 
 
 def _named(error: OSError) -> str:

@@ -13,6 +13,7 @@ from marey.cli.output import print_json, progress, say
 if TYPE_CHECKING:
     from marey.inference.crop_detector import CropDetector
     from marey.inference.detector import Detections, Detector
+    from marey.inference.kept_results import KeptResults
     from marey.inference.pose_detector import PoseDetector
 
 
@@ -48,6 +49,7 @@ def detect(
 ) -> None:
     """Follow every person through the video, and name what each does once a second."""
     from marey.errors import UserError
+    from marey.inference.kept_results import KeptResults
     from marey.inference.load import load_detector
     from marey.inference.predictor import videos_in
     from marey.persons.blur import load_blur
@@ -59,7 +61,18 @@ def detect(
         )
     blurring = load_blur(blur)
     detector = load_detector(model, persons=persons, min_score=min_score, device=device)
-    found = _detect_all(detector, paths, every, top, json)
+    # rows in AVA's format are made of more than what is kept
+    kept = KeptResults(
+        model,
+        0 if ava_csv is not None else len(paths),
+        what="detect",
+        persons=persons,
+        min_score=min_score,
+        every=every,
+        top=top,
+    )
+    found = _detect_all(detector, paths, every, top, kept, json)
+    kept.remove()
     if json:
         print_json({"model": model, "persons": persons, "results": [entry for _, entry in found]})
     answers = [detections for detections, _ in found if detections is not None]
@@ -70,7 +83,7 @@ def detect(
 
         annotate_persons(answers[0].video, save_annotated, answers[0], blur=blurring)
         say(f"wrote {save_annotated}")
-    if len(answers) < len(paths):
+    if any(entry["error"] for _, entry in found):
         raise typer.Exit(1)
 
 
@@ -79,12 +92,19 @@ def _detect_all(
     paths: list[Path],
     every: float,
     top: int,
+    kept: KeptResults,
     json: bool,
 ) -> list[tuple[Detections | None, dict[str, Any]]]:
     from marey.errors import VideoError
 
     found: list[tuple[Detections | None, dict[str, Any]]] = []
     for path in progress(paths, "detect", len(paths)):
+        stored = kept.get(path)
+        if stored is not None:
+            found.append((None, stored["entry"]))
+            if not json:
+                print(stored["text"], flush=True)
+            continue
         try:
             detections = detector(path, every_seconds=every)
         except VideoError as error:
@@ -94,8 +114,10 @@ def _detect_all(
             )
             continue
         found.append((detections, detections.to_dict(top)))
+        text = _describe(detections, top)
+        kept.put(path, {"entry": found[-1][1], "text": text})
         if not json:
-            print(_describe(detections, top), flush=True)
+            print(text, flush=True)
     return found
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from marey.files import finite
@@ -103,9 +104,55 @@ def progress(items: Iterable[Item], label: str, total: int | None = None) -> Ite
     if not sys.stderr.isatty():
         yield from items
         return
-    from rich.console import Console
-    from rich.progress import track
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with bars() as tick:
+        tick(label, 0, total)
+        for done, item in enumerate(items, 1):
+            yield item
+            tick(label, done, total)
 
-    yield from track(
-        items, description=label, total=total, console=Console(stderr=True), transient=True
+
+Tick = Callable[[str, int, int | None], None]
+"""Called with (what is being done, items done, items in all)."""
+
+
+@contextmanager
+def bars() -> Iterator[Tick]:
+    """Show one bar for each thing that is done, with its rate and remaining time, on standard error
+    where a person is watching it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
     )
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Any:
+            return "" if not task.speed else f"{task.speed:.2g}/s"
+
+    shown = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        Rate(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    rows: dict[str, Any] = {}
+
+    def tick(what: str, done: int, total: int | None) -> None:
+        if what not in rows:
+            rows[what] = shown.add_task(what, total=total)
+        shown.update(rows[what], completed=done)
+
+    with shown:
+        yield tick

@@ -41,6 +41,7 @@ def pose(
     Exit status 1: some videos could not be read (they are named); the others are answered.
     """
     from marey.errors import UserError, VideoError
+    from marey.inference.kept_results import KeptResults
     from marey.inference.predictor import videos_in
     from marey.persons.blur import load_blur
     from marey.persons.pose_tracks import read_poses
@@ -56,8 +57,23 @@ def pose(
     blurring = load_blur(blur)
     finder = pose_finder(persons, image_size=image_size, tiles=tiles)
 
+    kept = KeptResults(
+        persons,
+        len(paths),
+        what="pose",
+        fps=fps,
+        image_size=image_size,
+        tiles=tiles,
+        max_people=max_people,
+    )
     results, found = [], None
     for path in progress(paths, "pose", len(paths)):
+        stored = kept.get(path)
+        if stored is not None:
+            results.append(stored["entry"])
+            if not json:
+                print(stored["text"], flush=True)
+            continue
         try:
             found = read_poses(path, fps=fps, max_people=max_people, finder=finder)
         except VideoError as error:
@@ -65,8 +81,11 @@ def pose(
             results.append({"video": str(path), "frames": [], "tracks": [], "error": str(error)})
             continue
         results.append(found.to_dict())
+        text = _describe(found)
+        kept.put(path, {"entry": results[-1], "text": text})
         if not json:
-            print(_describe(found), flush=True)
+            print(text, flush=True)
+    kept.remove()
     if json:
         document = {"persons": persons, "keypoint_names": KEYPOINT_NAMES, "results": results}
         print_json(document)

@@ -14,6 +14,7 @@ from marey.cli.output import print_json, progress, say
 from marey.errors import UserError
 
 if TYPE_CHECKING:
+    from marey.inference.kept_results import KeptResults
     from marey.inference.poses import PosePredictor
     from marey.inference.prediction import Prediction
     from marey.inference.predictor import Predictor, VideoPredictor
@@ -114,6 +115,7 @@ def predict(
         raise UserError(f"--engine '{engine}' is neither 'local' nor 'ray'")
     if features:
         raise typer.Exit(_predict_features(videos, model, threshold, top, json))
+    from marey.inference.kept_results import KeptResults
     from marey.inference.predictor import Predictor, videos_in
 
     names = _split_labels(labels)
@@ -131,14 +133,23 @@ def predict(
         from marey.inference.load import load_window_predictor
 
         predictor = load_window_predictor(model, device=device)
-        raise typer.Exit(
-            _timeline(
-                predictor, paths, window, step, limits, csv, srt, save_annotated, blurring, json
-            )
+        kept = KeptResults(
+            model,
+            0 if save_annotated is not None else len(paths),
+            what="timeline",
+            window=window,
+            step=step,
+            **limits,
         )
+        status = _timeline(
+            predictor, paths, window, step, limits, csv, srt, save_annotated, blurring, kept, json
+        )
+        kept.remove()
+        raise typer.Exit(status)
     answerer = Predictor.load(model, views=views, device=device)
     options = {"labels": names, "trust": trust, **limits}
-    results = _predict_paths(answerer, paths, top, options, json)
+    kept = KeptResults(model, len(paths), what="predict", top=top, views=views, **options)
+    results = _predict_paths(answerer, paths, top, options, kept, json)
     if results[0][0] is not None:
         _draw(paths[0], results[0][0], save_annotated, contact_sheet, blurring)
     if sort_into is not None:
@@ -148,6 +159,7 @@ def predict(
         say(f"wrote {csv}")
     if json:
         print_json({"model": answerer.name, "results": [entry for _, entry in results]})
+    kept.remove()
     if any(entry["error"] for _, entry in results):
         raise typer.Exit(1)
 
@@ -180,13 +192,14 @@ def _predict_paths(
     paths: list[Path],
     top: int,
     options: dict[str, Any],
+    kept: KeptResults,
     json: bool,
 ) -> list[tuple[Prediction | None, dict[str, Any]]]:
     from marey.inference.predictor import predict_many
 
     results = []
     for prediction, entry in progress(
-        predict_many(predictor, paths, top=top, **options), "predict", len(paths)
+        predict_many(predictor, paths, top=top, kept=kept, **options), "predict", len(paths)
     ):
         results.append((prediction, entry))
         if entry["error"]:
@@ -346,16 +359,23 @@ def _timeline(
     srt: Path | None,
     save_annotated: Path | None,
     blur: Blur | None,
+    kept: KeptResults,
     json: bool,
 ) -> int:
+    from dataclasses import asdict
+
     from marey.errors import VideoError
-    from marey.inference.timeline import describe, write_csv, write_srt
+    from marey.inference.timeline import Segment, describe, write_csv, write_srt
 
     given = {key: value for key, value in limits.items() if value is not None}
     results: list[dict[str, Any]] = []
     for path in progress(paths, "timeline"):
         try:
-            segments, poses = _segments(predictor, path, window, step, given)
+            if (stored := kept.get(path)) is not None:
+                segments, poses = [Segment(**values) for values in stored["segments"]], None
+            else:
+                segments, poses = _segments(predictor, path, window, step, given)
+                kept.put(path, {"segments": [asdict(segment) for segment in segments]})
         except VideoError as error:
             say(f"marey: {error}")
             results.append({"video": str(path), "segments": [], "error": str(error)})

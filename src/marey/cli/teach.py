@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from marey.cli.options import DataFolder, Dataset, Device, Json
-from marey.cli.output import print_json, say
+from marey.cli.output import bars, print_json, say
 
 Encoder = Annotated[
     str,
@@ -63,7 +63,7 @@ def teach(
     """
     from marey.teaching.teach import teach as run
 
-    with _progress(data) as tick:
+    with _progress() as tick:
         taught = run(
             data,
             out,
@@ -97,7 +97,7 @@ def crossval(
     from marey.teaching.page import members_of
     from marey.teaching.teach import crossval as run
 
-    with _progress(data) as tick:
+    with _progress() as tick:
         found = run(
             data,
             encoder=encoder,
@@ -134,33 +134,17 @@ def _print(report: dict[str, Any], json: bool) -> None:
 
 
 @contextmanager
-def _progress(data: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar with the remaining time; on Ctrl-C say how to go on."""
-    import sys
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    bar = Progress(
-        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
-    )
-    tasks: dict[str, Any] = {}
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each encoder; on Ctrl-C say how many videos are stored."""
     last = ["", 0, 0]
 
-    def tick(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
-        bar.update(tasks[what], completed=done)
+    def keep(what: str, done: int, total: int) -> None:
+        tick(what, done, total)
         last[:] = [what, done, total]
 
     try:
-        with bar:
-            yield tick
+        with bars() as tick:
+            yield keep
     except KeyboardInterrupt:
-        say(
-            f"marey: interrupted; {last[1]} of {last[2]} videos are stored for '{last[0]}': run "
-            f"the same command again on {data} and it goes on there"
-        )
-        raise typer.Exit(130) from None
+        say(f"{last[1]} of {last[2]} videos are stored for '{last[0]}'")
+        raise

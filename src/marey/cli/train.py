@@ -19,7 +19,7 @@ from marey.cli.options import (
     SplitBy,
     TrainingData,
 )
-from marey.cli.output import counted, print_json, say
+from marey.cli.output import bars, counted, print_json, say
 from marey.errors import UserError
 
 TEACHES = "finetune_folder"
@@ -257,18 +257,8 @@ def folder_of(data: str) -> Path:
 
 
 def _with_progress(run: Any, model: str, data: str, options: Any) -> Any:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        row = bar.add_task("videos", total=None)
-        return run(
-            model,
-            data,
-            options,
-            tick=lambda done, total: bar.update(row, completed=done, total=total),
-        )
+    with bars() as tick:
+        return run(model, data, options, tick=lambda done, total: tick("videos", done, total))
 
 
 def parse_views(text: str) -> tuple[int, int]:

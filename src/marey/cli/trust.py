@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,7 +51,7 @@ def trust(
     import sys
 
     from marey import __version__
-    from marey.cli.output import print_json
+    from marey.cli.output import bars, print_json
     from marey.corruptions import corruption
     from marey.datasets.open import open_dataset
     from marey.evaluation.evaluate import checkpoint_of
@@ -61,11 +59,13 @@ def trust(
     from marey.evaluation.trust_measure import trust_report
     from marey.evaluation.trust_page import summary, write_trust
     from marey.files import finite
+    from marey.inference.kept_results import KeptResults
     from marey.inference.predictor import Predictor, videos_in
 
     kinds, levels = parse_kinds(corruptions, profile), parse_severities(severities)
     predictor = Predictor.load(str(checkpoint_of(model)), views=views, device=device)
-    with _progress() as tick:
+    kept = KeptResults(model, 2, what="trust", views=views)
+    with bars() as tick:
         report = trust_report(
             predictor,
             choose_videos(open_dataset(data, dataset=dataset), split, limit),
@@ -74,6 +74,7 @@ def trust(
             changes=[corruption(kind, level, profile) for kind in kinds for level in levels],
             seed=seed,
             tick=tick,
+            kept=kept,
         )
     report |= {
         "model": model,
@@ -86,6 +87,7 @@ def trust(
         "command": shlex.join(["marey", *sys.argv[1:]]),
     }
     written = write_trust(report, out)
+    kept.remove()
     for line in summary(report):
         say(line)
     unreadable = report["known"]["unreadable"]
@@ -96,23 +98,3 @@ def trust(
     say("wrote " + ", ".join(str(path) for path in written))
     if unreadable:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar for each kind of videos that is judged."""
-    import sys
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
-    tasks: dict[str, Any] = {}
-
-    def tick(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
-        bar.update(tasks[what], completed=done)
-
-    with bar:
-        yield tick

@@ -3,22 +3,19 @@ videos."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
-import signal
-import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.perturb_plan import Job, plan
 from marey.datasets.perturb_video import estimate_bytes, write_one
-from marey.errors import UserError, killed_workers
+from marey.datasets.worker_pool import worker_pool
+from marey.errors import UserError
 from marey.files import write_csv, write_json
 
 
@@ -152,21 +149,10 @@ def _run(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1 or len(jobs) < 2:
         yield from map(write_one, jobs)
         return
-    with (
-        killed_workers("run the command again with fewer --workers; finished videos are kept"),
-        ProcessPoolExecutor(
-            min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_end_with_parent
-        ) as pool,
-    ):
+    remedy = "run the command again with fewer --workers; finished videos are kept"
+    with worker_pool(min(workers, len(jobs)), remedy) as pool:
         for future in as_completed([pool.submit(write_one, job) for job in jobs]):
             yield future.result()
-
-
-def _end_with_parent() -> None:
-    """Ask Linux to end this worker when the process that started it is killed; elsewhere nothing
-    happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
 
 
 def _write_manifests(

@@ -24,6 +24,7 @@ from marey.datasets.perturb_plan import Job
 from marey.datasets.perturb_video import STORE_CRF, STORE_OPTIONS, perturbed_frames
 from marey.datasets.seen import seen_in_training
 from marey.errors import UserError, VideoError
+from marey.inference.kept_results import KeptResults
 from marey.inference.prediction import Prediction
 from marey.metrics.accuracy import topk_correct
 from marey.metrics.calibration import (
@@ -92,6 +93,7 @@ def judge_videos(
     seed: int = 0,
     what: str = "videos",
     tick: Tick | None = None,
+    kept: KeptResults | None = None,
 ) -> JudgedVideos:
     """Let a model answer videos, as they are or corrupted.
 
@@ -101,12 +103,14 @@ def judge_videos(
         samples: whole video files.
         name_of: the name of a sample in the report, which also seeds its corruption.
         change: applied to a copy of each video, stored with next to no loss while it is judged.
+        kept: what an earlier call was told and that was interrupted; new answers are added.
 
     Raises:
         UserError: if a sample is a stretch of a longer video, or none can be read.
     """
-    found: list[tuple[Sample, Prediction]] = []
+    found: list[tuple[Sample, dict[str, Any]]] = []
     unreadable = []
+    changed = None if change is None else [change.name, change.severity, change.profile, seed]
     for place, sample in enumerate(samples):
         if (sample.row, sample.start_seconds, sample.end_seconds) != (None, None, None):
             raise UserError(
@@ -114,7 +118,13 @@ def judge_videos(
                 "packed rows; cut the file first"
             )
         try:
-            found.append((sample, _predicted(predict, sample, name_of(sample), change, seed)))
+            judged = None if kept is None else kept.get(sample.path, changed=changed)
+            if judged is None:
+                prediction = _predicted(predict, sample, name_of(sample), change, seed)
+                judged = _judged(prediction, class_names)
+                if kept is not None:
+                    kept.put(sample.path, judged, changed=changed)
+            found.append((sample, judged))
         except VideoError as error:
             unreadable.append({"video": name_of(sample), "error": str(error)})
         if tick is not None:
@@ -122,21 +132,40 @@ def judge_videos(
     if not found:
         first = unreadable[0]["error"] if unreadable else "there are none"
         raise UserError(f"none of the {len(samples)} {what} can be read (the first: {first})")
-    predictions = [prediction for _, prediction in found]
+    judged_ones = [judged for _, judged in found]
+    sets = [judged["set"] for judged in judged_ones]
+
+    def flags(name: str) -> Tensor:
+        return torch.tensor([judged[name] for judged in judged_ones])
+
     return JudgedVideos(
         videos=[name_of(sample) for sample, _ in found],
         labels=[sample.label for sample, _ in found],
         groups=[sample.group for sample, _ in found],
-        probs=torch.stack([_probabilities(part, class_names) for part in predictions]),
-        scores=_scores(predictions),
-        unknown=torch.tensor([_unknown(part, class_names) for part in predictions]),
-        warned=torch.tensor(
-            [_unknown(part, class_names) or bool(part.trust.get("warning")) for part in predictions]
-        ),
-        calibrated=torch.tensor([bool(part.trust.get("calibrated")) for part in predictions]),
-        sets=_sets(predictions, class_names),
+        probs=torch.tensor([judged["probs"] for judged in judged_ones], dtype=torch.double),
+        scores=_shared([judged["scores"] for judged in judged_ones]),
+        unknown=flags("unknown"),
+        warned=flags("warned"),
+        calibrated=flags("calibrated"),
+        sets=None if None in sets else torch.tensor(sets),
         unreadable=unreadable,
     )
+
+
+def _judged(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return what is measured of one answer, in JSON types."""
+    unknown, inside = _unknown(prediction, class_names), None
+    if prediction.has_set(COVERAGE):
+        labels = prediction.set(COVERAGE)
+        inside = [name in labels for name in class_names]
+    return {
+        "probs": _probabilities(prediction, class_names).tolist(),
+        "scores": _scores(prediction),
+        "unknown": unknown,
+        "warned": unknown or bool(prediction.trust.get("warning")),
+        "calibrated": bool(prediction.trust.get("calibrated")),
+        "set": inside,
+    }
 
 
 def _predicted(
@@ -172,35 +201,21 @@ def _unknown(prediction: Prediction, class_names: Sequence[str]) -> bool:
     return outside or bool(prediction.trust.get("unknown"))
 
 
-def _warned(prediction: Prediction, class_names: Sequence[str]) -> bool:
-    if "warning" in prediction.trust:
-        return bool(prediction.trust["warning"])
-    return _unknown(prediction, class_names)
+def _scores(prediction: Prediction) -> dict[str, float]:
+    trust = prediction.trust
+    row = {"max_probability": -float(prediction.probabilities.max())}
+    row |= {name: float(value) for name, value in prediction.scores.items()}
+    if trust.get("near") is not None:
+        row |= {OWN_NEAR: float(trust["near"]), OWN_FAR: float(trust["far"])}
+    elif trust.get("ood_score") is not None:
+        row |= {OWN_NEAR: float(trust["ood_score"]), OWN_FAR: float(trust["ood_score"])}
+    return row
 
 
-def _scores(predictions: Sequence[Prediction]) -> dict[str, Tensor]:
-    """Return the scores that every prediction has."""
-    rows = []
-    for prediction in predictions:
-        trust = prediction.trust
-        row = {"max_probability": -float(prediction.probabilities.max()), **prediction.scores}
-        if trust.get("near") is not None:
-            row |= {OWN_NEAR: float(trust["near"]), OWN_FAR: float(trust["far"])}
-        elif trust.get("ood_score") is not None:
-            row |= {OWN_NEAR: float(trust["ood_score"]), OWN_FAR: float(trust["ood_score"])}
-        rows.append(row)
+def _shared(rows: Sequence[dict[str, float]]) -> dict[str, Tensor]:
+    """Return the scores that every video has."""
     shared = [name for name in rows[0] if all(name in row for row in rows)]
     return {name: torch.tensor([row[name] for row in rows], dtype=torch.double) for name in shared}
-
-
-def _sets(predictions: Sequence[Prediction], class_names: Sequence[str]) -> Tensor | None:
-    rows = []
-    for prediction in predictions:
-        if not prediction.has_set(COVERAGE):
-            return None
-        inside = prediction.set(COVERAGE)
-        rows.append([name in inside for name in class_names])
-    return torch.tensor(rows)
 
 
 def trust_report(
@@ -212,6 +227,7 @@ def trust_report(
     changes: Sequence[Corruption] = (),
     seed: int = 0,
     tick: Tick | None = None,
+    kept: KeptResults | None = None,
 ) -> dict[str, Any]:
     """Let a model answer known, other and corrupted videos, and compute every number.
 
@@ -224,6 +240,7 @@ def trust_report(
         changes: corruptions of the known videos.
         seed: of the corruptions.
         tick: called after each video.
+        kept: the answers of an earlier call that was interrupted; new ones are added.
 
     Returns:
         As `measure_trust`, "class_names", and "training_videos", the number left out.
@@ -259,6 +276,7 @@ def trust_report(
             seed=seed,
             what=what,
             tick=tick,
+            kept=kept,
         )
 
     near_samples = others + [Sample(path=path, label=None) for path in near or ()]

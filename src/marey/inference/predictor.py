@@ -17,6 +17,7 @@ from marey.errors import UserError, VideoError
 from marey.features.video_vectors import VideoVectors, joined, vectors_of
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.features import FeaturePredictor
+from marey.inference.kept_results import KeptResults
 from marey.inference.none_of_these import NONE_OF_THESE, none_of_these
 from marey.inference.poses import PosePredictor
 from marey.inference.prediction import Prediction
@@ -319,15 +320,23 @@ def predict_many(
     videos: Iterable[str | Path],
     *,
     top: int = 5,
+    kept: KeptResults | None = None,
     **options: Any,
 ) -> Iterator[tuple[Prediction | None, dict[str, Any]]]:
     """Predict for every readable video of a list and name every unreadable one.
 
+    Args:
+        kept: entries of an earlier call that was interrupted, which are not computed again; new
+            ones are added.
+
     Yields:
-        (prediction, its JSON entry); the prediction is None and the entry has an "error" where
-        reading failed.
+        (prediction, its JSON entry); the prediction is None where the entry is a kept one, and
+        where reading failed: the entry then has an "error".
     """
     for video in videos:
+        if kept is not None and (entry := kept.get(video)) is not None:
+            yield None, entry
+            continue
         try:
             prediction = predictor(video, **options)
         except VideoError as error:
@@ -342,7 +351,10 @@ def predict_many(
                 },
             )
         else:
-            yield prediction, prediction.to_dict(top)
+            entry = prediction.to_dict(top)
+            if kept is not None:
+                kept.put(video, entry)
+            yield prediction, entry
 
 
 def videos_in(paths: Iterable[str | Path]) -> list[Path]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor
 
 from marey.datasets.pack import open_packed
-from marey.errors import UserError, import_extra, killed_workers
+from marey.datasets.worker_pool import worker_pool
+from marey.errors import UserError, import_extra
 from marey.files import atomic, write_csv, write_json
 from marey.synthetic.clip import render_clip
 from marey.synthetic.motion import list_actions
@@ -118,11 +118,8 @@ def _run(jobs: list[tuple[Path, RenderPlan, int, int]], workers: int) -> Iterato
         for job in jobs:
             yield _render_part(*job)
         return
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        killed_workers("run the command again with fewer --workers; finished parts are kept"),
-        ProcessPoolExecutor(workers, mp_context=spawn) as pool,
-    ):
+    remedy = "run the command again with fewer --workers; finished parts are kept"
+    with worker_pool(workers, remedy) as pool:
         for future in as_completed([pool.submit(_render_part, *job) for job in jobs]):
             yield future.result()
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from marey.errors import UserError, killed_workers
+from marey.datasets.worker_pool import worker_pool
+from marey.errors import UserError
 from marey.files import atomic_folder, write_csv, write_json
 from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.recordings import read_cmu, read_deepmimic, read_own
@@ -152,11 +151,7 @@ def _run(jobs: list[tuple[PosePlan, int, int]], workers: int) -> Iterator[Part]:
         for plan, first, last in jobs:
             yield _draw(plan, first, last, library)
         return
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        killed_workers("run the command again with fewer --workers"),
-        ProcessPoolExecutor(workers, mp_context=spawn) as pool,
-    ):
+    with worker_pool(workers, "run the command again with fewer --workers") as pool:
         yield from pool.map(_draw_part, jobs)
 
 
