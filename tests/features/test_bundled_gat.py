@@ -27,9 +27,25 @@ def video(tmp_path_factory):
     return path
 
 
-def test_the_bundle_is_at_most_10_megabytes():
-    files = [path for path in (WEIGHTS_FOLDER / "marey-mini-gat").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 10_000_000
+def test_the_bundle_is_at_most_4_megabytes_and_holds_no_encoder_of_its_own():
+    folder = WEIGHTS_FOLDER / "marey-mini-gat"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 4_000_000
+    encoders = json.loads((folder / "config.json").read_text())["extra"]["encoders"]
+    assert encoders["frames"] == "frames"
+    assert not (folder / "frames").exists()
+
+
+def test_its_features_are_what_marey_features_makes_with_its_projection(video):
+    from marey.features.extract import FeatureExtractor
+    from marey.inference.features import FeaturePredictor
+
+    pca = str(WEIGHTS_FOLDER / "marey-mini-gat" / "pca")
+    by_hand = FeatureExtractor("frames", frames_pca=pca)(video)
+    own = FeaturePredictor.load("marey-mini-gat").extractor(video)
+    assert by_hand["rgb"].shape == (2, 128)
+    assert (by_hand["rgb"] == own["rgb"]).all()
+    assert (by_hand["audio"] == own["audio"]).all()
 
 
 def test_it_classifies_a_video_file_in_python(video):
