@@ -22,9 +22,7 @@ from torch import Tensor
 
 from marey.errors import unknown_name
 from marey.files import write_csv
-from marey.synthetic.backgrounds import draw_background
 from marey.synthetic.body import draw_body
-from marey.synthetic.clip import background_offsets, degrade
 from marey.synthetic.motion import (
     SPLITS,
     draw,
@@ -33,15 +31,13 @@ from marey.synthetic.motion import (
     quaternion_product,
     rotate_y,
 )
-from marey.synthetic.renderer import draw_light, shake_joints
+from marey.synthetic.renderer import shake_joints
 from marey.synthetic.scenes import (
     RenderedScene,
-    group_cameras,
-    photograph_group,
+    film_group,
     write_action_list,
     write_scene_frames,
 )
-from marey.video.clip import Clip
 
 RELATIONS = ("follow", "hand over", "reach", "wait", "walk", "watch")
 TWINS = {"watch": "wait", "follow": "walk", "hand over": "reach"}
@@ -114,28 +110,17 @@ def render_relation(
         people.append(("stand", 2 * np.pi * u[7], side * aside - 0.3 * ahead))
     bodies = [draw_body(split, generator) for _ in people]
     rows = [_moving(*person, seconds, split, generator) for person in people]
-    cameras = group_cameras(rows, split, width / height, generator)
-    wall = draw_background(2 * max(width, height), split, generator, None)
-    offsets = background_offsets(cameras, depth=6.0)
-    light = draw_light(generator)
-    frames, boxes, visible, persons, points = photograph_group(
-        bodies, rows, cameras, offsets, wall, light, width, height
-    )
-    clip = Clip(
-        frames=degrade(frames, generator),
-        frame_indices=tuple(range(num_frames)),
-        frame_seconds=tuple(float(s) for s in seconds),
+    return film_group(
+        tuple(name for name, _, _ in people),
+        bodies,
+        rows,
+        seconds,
+        split=split,
+        width=width,
+        height=height,
         fps=fps,
         path=f"mocap-relation:{label}?seed={seed}&split={split}",
-    )
-    return RenderedScene(
-        clip=clip,
-        actions=tuple(name for name, _, _ in people),
-        boxes_xyxy=boxes,
-        visible=visible,
-        persons=persons,
-        head_and_hands_xy_norm=points,
-        split=split,
+        generator=generator,
     )
 
 

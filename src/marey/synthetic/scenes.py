@@ -99,26 +99,64 @@ def render_scene(
     seconds = np.arange(num_frames) / fps
     bodies = [draw_body(split, generator) for _ in chosen]
     rows = _place(chosen, seconds, split, generator)
+    return film_group(
+        chosen,
+        bodies,
+        rows,
+        seconds,
+        split=split,
+        width=width,
+        height=height,
+        fps=fps,
+        path=f"mocap-scene:seed={seed}&split={split}",
+        generator=generator,
+        backgrounds=backgrounds,
+    )
+
+
+def film_group(
+    actions: tuple[str, ...],
+    bodies: list[Body],
+    rows: list[np.ndarray],
+    seconds: np.ndarray,
+    *,
+    split: str,
+    width: int,
+    height: int,
+    fps: float,
+    path: str,
+    generator: torch.Generator,
+    backgrounds: Path | None = None,
+) -> RenderedScene:
+    """Draw cameras, wall and light for P persons who move, and film them.
+
+    Args:
+        actions: of each person.
+        rows: (T, 43) of each person, as `Stage.pose` takes them.
+        seconds: (T,), evenly spaced from 0.
+        path: what the clip says it came from.
+        backgrounds: as in `render_scene`.
+    """
     cameras = group_cameras(rows, split, width / height, generator)
     wall = draw_background(2 * max(width, height), split, generator, backgrounds)
     offsets = background_offsets(cameras, depth=6.0)
     light = draw_light(generator)
-    frames, boxes, visible, owners, points = photograph_group(
+    frames, boxes, visible, persons, points = photograph_group(
         bodies, rows, cameras, offsets, wall, light, width, height
     )
     clip = Clip(
         frames=degrade(frames, generator),
-        frame_indices=tuple(range(num_frames)),
+        frame_indices=tuple(range(len(seconds))),
         frame_seconds=tuple(float(s) for s in seconds),
         fps=fps,
-        path=f"mocap-scene:seed={seed}&split={split}",
+        path=path,
     )
     return RenderedScene(
         clip=clip,
-        actions=chosen,
+        actions=actions,
         boxes_xyxy=boxes,
         visible=visible,
-        persons=owners,
+        persons=persons,
         head_and_hands_xy_norm=points,
         split=split,
     )
