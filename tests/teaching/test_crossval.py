@@ -17,7 +17,8 @@ from marey.teaching.crossval import (
     union_of,
 )
 from marey.teaching.folds import folds_of
-from marey.teaching.ridge import LOGITS_PER_SCORE, Ridge, standardise
+from marey.teaching.regression import Regression
+from marey.teaching.ridge import LOGITS_PER_SCORE, standardise
 
 NAMES = ["a", "b", "c"]
 
@@ -46,7 +47,7 @@ def test_folds_cut_no_group_and_spread_classes():
 def test_ridge_is_the_primal_solution():
     features, labels, _ = problem(1.0, groups=5, width=7)
     numbers = torch.tensor([NAMES.index(label) for label in labels])
-    ridge = Ridge(features, numbers, 3, [4, 3])
+    ridge = Regression("ridge", features, numbers, 3, [4, 3])
     weight, bias = ridge.linear(0.3)
 
     rows = features.flatten(0, 1).double()
@@ -59,7 +60,7 @@ def test_ridge_is_the_primal_solution():
     expected = LOGITS_PER_SCORE * (z @ primal + targets.mean(0))
     assert_close(rows @ weight.T + bias, expected)
     one_view = features[:4]
-    assert_close(ridge.logits(one_view, [0.3])[0], (one_view.double() @ weight.T + bias).mean(1))
+    assert_close(ridge.logits(one_view, 0.3), (one_view.double() @ weight.T + bias).mean(1))
     # Both blocks weigh the same, whatever their width; one row's squared length is about one.
     assert_close(z[:, :4].pow(2).sum(), z[:, 4:].pow(2).sum())
     assert_close(z.pow(2).sum(1).mean(), torch.tensor(1.0, dtype=torch.double))
@@ -152,7 +153,7 @@ def test_the_mean_of_regressions_is_one_linear_map_of_their_parts():
 
     weight, bias = linear_map([(first, 0.3), (second, 1.0)], numbers, 3)
     each = [
-        Ridge(one.features, numbers, 3, one.blocks).logits(one.features, [strength])[0]
+        Regression("ridge", one.features, numbers, 3, one.blocks).logits(one.features, strength)
         for one, strength in ((first, 0.3), (second, 1.0))
     ]
     logits = (union.features.double() @ weight.T + bias).mean(1)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from marey.teaching.logistic import Logistic
+from marey.teaching.regression import Regression
 from marey.teaching.ridge import standardise
 
 
@@ -20,8 +20,8 @@ def examples(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_span_of_the_rows_loses_nothing():
     values, labels = examples()
-    found = Logistic(values, labels, 3, [30])
-    logits = found.logits(values, [0.1])[0]
+    found = Regression("logistic", values, labels, 3, [30])
+    logits = found.logits(values, 0.1)
 
     rows = standardise(values.flatten(0, 1), [30])(values.flatten(0, 1))
     weight = torch.zeros(30, 3, dtype=torch.double, requires_grad=True)
@@ -42,11 +42,11 @@ def test_the_span_of_the_rows_loses_nothing():
 
 def test_the_linear_map_of_raw_features_gives_the_same_logits():
     values, labels = examples()
-    found = Logistic(values, labels, 3, [10, 20])
+    found = Regression("logistic", values, labels, 3, [10, 20])
     weight, bias = found.linear(0.01)
     assert_close(
         values.double().mean(1) @ weight.T + bias,
-        found.logits(values, [0.01])[0],
+        found.logits(values, 0.01),
         atol=1e-6,
         rtol=0,
     )
@@ -54,5 +54,5 @@ def test_the_linear_map_of_raw_features_gives_the_same_logits():
 
 def test_a_strong_penalty_answers_the_shares_of_classes():
     values, labels = examples()
-    probs = Logistic(values, labels, 3, [30]).logits(values, [1e6])[0].softmax(-1)
+    probs = Regression("logistic", values, labels, 3, [30]).logits(values, 1e6).softmax(-1)
     assert_close(probs, torch.full_like(probs, 1 / 3), atol=1e-3, rtol=0)

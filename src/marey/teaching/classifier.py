@@ -23,8 +23,7 @@ from marey.features.cache import FeatureCache
 from marey.features.videos import VideoEncoder, encode_videos
 from marey.models.device import best_device
 from marey.teaching.crossval import Candidate, choose
-from marey.teaching.logistic import Logistic
-from marey.teaching.ridge import Ridge
+from marey.teaching.regression import Regression
 
 Videos = Sequence[str | Path]
 
@@ -81,8 +80,7 @@ class VideoClassifier:
         targets = torch.from_numpy(numbers.reshape(-1)).long()
         features, blocks = self._encode(videos)
         names = [str(number) for number in range(len(self.classes_))]
-        kind: type[Ridge] | type[Logistic] = Ridge
-        self.strength_ = self.strength
+        kind, self.strength_ = "ridge", self.strength
         if self.strength_ is None:
             inner = range(len(videos)) if groups is None else groups
             choice, _ = choose(
@@ -93,9 +91,9 @@ class VideoClassifier:
                 names,
                 seed=self.seed,
             )
-            self.strength_ = choice.strength
-            kind = Ridge if choice.kind == "ridge" else Logistic
-        weight, bias = kind(features, targets, len(names), blocks).linear(self.strength_)
+            kind, self.strength_ = choice.kind, choice.strength
+        regression = Regression(kind, features, targets, len(names), blocks)
+        weight, bias = regression.linear(self.strength_)
         self.coef_, self.intercept_ = weight.numpy(), bias.numpy()
         return self
 

@@ -24,8 +24,9 @@ from marey.inference.answers import Answers
 from marey.metrics.accuracy import confusion_matrix
 from marey.metrics.intervals import interval_unit, proportion_interval
 from marey.teaching.folds import MAX_FOLDS, folds_of
-from marey.teaching.logistic import LOGISTIC_STRENGTHS, KernelLogistic, Logistic
-from marey.teaching.ridge import STRENGTHS, KernelRidge, Ridge, kernels
+from marey.teaching.logistic import LOGISTIC_STRENGTHS, KernelLogistic
+from marey.teaching.regression import KERNELS, Regression
+from marey.teaching.ridge import STRENGTHS, KernelRidge, kernels
 
 INNER_FOLDS = 5
 KINDS = ("ridge", "logistic")
@@ -277,14 +278,13 @@ def linear_map(
         labels: int64 (N,).
         kind: "ridge" or "logistic".
     """
-    regression = Ridge if kind == "ridge" else Logistic
     union = union_of([candidate for candidate, _ in members])
     ends = torch.tensor(union.blocks).cumsum(0).tolist()
     first_of = dict(zip([name for name, _ in union.parts()], [0, *ends], strict=False))
     weight = torch.zeros(num_classes, union.features.shape[2], dtype=torch.double)
     bias = torch.zeros(num_classes, dtype=torch.double)
     for candidate, strength in members:
-        fitted = regression(candidate.features, labels, num_classes, candidate.blocks)
+        fitted = Regression(kind, candidate.features, labels, num_classes, candidate.blocks)
         own_weight, own_bias = fitted.linear(strength)
         own_parts = own_weight.split(candidate.blocks, dim=1)
         for (name, _), part in zip(candidate.parts(), own_parts, strict=True):
@@ -338,11 +338,7 @@ def cross_validate(
         members = [candidates[number] for number, _ in choice.members]
         kernels = candidate_kernels(members, known, held)
         for (_, strength), (gram, cross) in zip(choice.members, kernels, strict=True):
-            regression: KernelRidge | KernelLogistic
-            if choice.kind == "ridge":
-                regression = KernelRidge(gram, numbers[known], len(names))
-            else:
-                regression = KernelLogistic(gram, numbers[known], len(names))
+            regression = KERNELS[choice.kind](gram, numbers[known], len(names))
             logits[held] += regression.logits_of(cross, [strength])[0].float() / len(members)
         table.append(
             {
@@ -424,10 +420,14 @@ def learning_curve(
                 held = (folds == fold).nonzero()[:, 0]
                 logits = torch.zeros(len(held), len(names), dtype=torch.double)
                 for candidate, strength in members:
-                    ridge = Ridge(
-                        candidate.features[drawn], numbers[drawn], len(names), candidate.blocks
+                    ridge = Regression(
+                        "ridge",
+                        candidate.features[drawn],
+                        numbers[drawn],
+                        len(names),
+                        candidate.blocks,
                     )
-                    logits += ridge.logits(candidate.features[held], [strength])[0]
+                    logits += ridge.logits(candidate.features[held], strength)
                 correct += int((logits.argmax(1) == numbers[held]).sum())
             accuracies.append(correct / len(labels))
         values = torch.tensor(accuracies, dtype=torch.double)

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marey.teaching.ridge import standardise
-
 LOGISTIC_STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """Strengths of the penalty that cross-validation chooses from."""
 MAX_STEPS = 60
@@ -60,6 +58,12 @@ class KernelLogistic:
         search.step(loss)
         return weight.detach(), bias.detach()
 
+    def scores_of_rows(self, strength: float) -> tuple[Tensor, Tensor]:
+        """Return (M * V, K) and bias (K,): logits are products with the rows times the first, plus
+        the second."""
+        weight, bias = self.weights(strength)
+        return self.to_coordinates @ weight, bias
+
     def logits_of(
         self, cross: Tensor, strengths: Sequence[float] = LOGISTIC_STRENGTHS
     ) -> list[Tensor]:
@@ -67,33 +71,3 @@ class KernelLogistic:
         asked = cross @ self.to_coordinates
         found = [self.weights(strength) for strength in strengths]
         return [asked @ weight + bias for weight, bias in found]
-
-
-class Logistic(KernelLogistic):
-    """Logistic regression on features.
-
-    Args:
-        values: (M, V, Q), every view is a row.
-        labels: int64 (M,).
-        num_classes: K.
-        blocks: see `standardise`.
-    """
-
-    def __init__(
-        self, values: Tensor, labels: Tensor, num_classes: int, blocks: Sequence[int]
-    ) -> None:
-        self.standard = standardise(values.flatten(0, 1), blocks)
-        self.rows = self.standard(values.flatten(0, 1))  # (M * V, Q)
-        super().__init__(self.rows @ self.rows.T, labels, num_classes)
-
-    def logits(
-        self, values: Tensor, strengths: Sequence[float] = LOGISTIC_STRENGTHS
-    ) -> list[Tensor]:
-        """Return the logits (N, K), mean over views, of values (N, V, Q) for each strength."""
-        return self.logits_of(self.standard(values).mean(1) @ self.rows.T, strengths)
-
-    def linear(self, strength: float) -> tuple[Tensor, Tensor]:
-        """Return weight (K, Q) and bias (K,) for features as they are."""
-        weight, bias = self.weights(strength)
-        full = (self.rows.T @ (self.to_coordinates @ weight)).T * self.standard.scale
-        return full, bias - full @ self.standard.mean

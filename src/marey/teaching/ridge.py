@@ -88,37 +88,14 @@ class KernelRidge:
         # A row's squared length is about one, whatever the encoder, so strengths are comparable.
         return self.vectors @ (self.projected / (self.eigenvalues + strength)[:, None])
 
+    def scores_of_rows(self, strength: float) -> tuple[Tensor, Tensor]:
+        """Return (M * V, K) and bias (K,): logits are products with the rows times the first, plus
+        the second."""
+        return LOGITS_PER_SCORE * self.dual(strength), LOGITS_PER_SCORE * self.target_mean
+
     def logits_of(self, cross: Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Tensor]:
         """Return the logits (N, K) for each strength, of products (N, M * V) with the rows."""
         return [
             LOGITS_PER_SCORE * (cross @ self.dual(strength) + self.target_mean)
             for strength in strengths
         ]
-
-
-class Ridge(KernelRidge):
-    """Ridge regression on features.
-
-    Args:
-        values: (M, V, Q), every view is a row.
-        labels: int64 (M,).
-        num_classes: K.
-        blocks: see `standardise`.
-    """
-
-    def __init__(
-        self, values: Tensor, labels: Tensor, num_classes: int, blocks: Sequence[int]
-    ) -> None:
-        self.standard = standardise(values.flatten(0, 1), blocks)
-        self.rows = self.standard(values.flatten(0, 1))  # (M * V, Q)
-        super().__init__(self.rows @ self.rows.T, labels, num_classes)
-
-    def logits(self, values: Tensor, strengths: Sequence[float] = STRENGTHS) -> list[Tensor]:
-        """Return the logits (N, K), mean over views, of values (N, V, Q) for each strength."""
-        return self.logits_of(self.standard(values).mean(1) @ self.rows.T, strengths)
-
-    def linear(self, strength: float) -> tuple[Tensor, Tensor]:
-        """Return weight (K, Q) and bias (K,) for features as they are."""
-        weight = (self.rows.T @ self.dual(strength)).T * self.standard.scale
-        bias = self.target_mean - weight @ self.standard.mean
-        return LOGITS_PER_SCORE * weight, LOGITS_PER_SCORE * bias
