@@ -108,6 +108,22 @@ def check_map(
     orders = [frames.argsort(descending=True)]
     orders += [torch.randperm(T, generator=generator) for _ in range(min(ORDERS, random_maps))]
     means = temporal_deletions(score, clip, orders)
+    return verdict_of(gains, means, relevance, shuffled_map)
+
+
+def verdict_of(
+    gains: list[float], means: list[float], relevance: Tensor, shuffled_map: Tensor | None
+) -> MapChecks:
+    """Compare the numbers of a map with those of the others.
+
+    Args:
+        gains: of the map, of the one of the middle, and of the random maps, first the independent
+            half, then the smooth one.
+        means: probability while frames are left out in the map's order, and in random orders.
+        relevance, shuffled_map: as in `check_map`, any shape.
+    """
+    half = (len(gains) - 2) // 2
+    correlation = None if shuffled_map is None else rank_correlation(relevance, shuffled_map)
     return MapChecks(
         gain=gains[0],
         p_independent=share_at_least(gains[2 : 2 + half], gains[0]),
@@ -115,9 +131,7 @@ def check_map(
         blob_gain=gains[1],
         temporal_deletion=means[0],
         p_temporal=share_at_least([-value for value in means[1:]], -means[0]),
-        weights_correlation=None
-        if shuffled_map is None
-        else rank_correlation(relevance, shuffled_map),
+        weights_correlation=correlation,
         random_maps=2 * half,
     )
 

@@ -17,8 +17,7 @@ from marey.explain.checks import (
     RANDOM_MAPS,
     STEPS,
     MapChecks,
-    rank_correlation,
-    share_at_least,
+    verdict_of,
 )
 from marey.explain.faithfulness import Score
 from marey.transforms.keypoints import HEAD, NUM_KEYPOINTS
@@ -56,18 +55,7 @@ def check_window_map(
     orders = [relevance.sum(1).argsort(descending=True)]
     orders += [torch.randperm(T, generator=generator) for _ in range(min(ORDERS, random_maps))]
     means = moments_left_out(score, window, orders)
-    return MapChecks(
-        gain=gains[0],
-        p_independent=share_at_least(gains[2 : 2 + half], gains[0]),
-        p_smooth=share_at_least(gains[2 + half :], gains[0]),
-        blob_gain=gains[1],
-        temporal_deletion=means[0],
-        p_temporal=share_at_least([-value for value in means[1:]], -means[0]),
-        weights_correlation=None
-        if shuffled_map is None
-        else rank_correlation(relevance, shuffled_map),
-        random_maps=2 * half,
-    )
+    return verdict_of(gains, means, relevance, shuffled_map)
 
 
 def with_parts(window: Tensor, seen: Tensor) -> Tensor:
