@@ -340,9 +340,7 @@ def _trust_words(trust: dict[str, Any], of_what: str = "views") -> list[str]:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")
     if trust.get("warning") and not trust.get("unknown"):
         words.append(f"WARNING: {trust['warning']}")
-    if trust.get("stability_reason"):
-        words.append(f"stability {trust['stability_reason']}")
-    elif "stability" in trust:
+    if "stability" in trust:
         words.append(
             f"same answer under {trust['stability']['kept']:.0%} of three mild corruptions"
         )

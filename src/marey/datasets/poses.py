@@ -85,6 +85,12 @@ def open_keypoints(root: Path) -> NDArray[np.float16]:
     return array
 
 
+def holds_windows(root: str | Path) -> bool:
+    """Return whether a folder holds packed windows of keypoints, and not videos."""
+    path = Path(root) / "packed.json"
+    return path.is_file() and json.loads(path.read_text()).get("kind") == "poses"
+
+
 def read_sampling(root: Path) -> PoseSampling:
     """Return how the windows of a packed folder were cut.
 

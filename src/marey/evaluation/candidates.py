@@ -96,13 +96,6 @@ def load_candidate(source: str, class_names: Sequence[str], device: str = "cpu")
     else:
         checkpoint = load_checkpoint(source)
         preprocess, names, has_gradients = checkpoint.clip_preprocess, checkpoint.class_names, True
-        measured = getattr(checkpoint.model, "vectors", None)
-        if measured:
-            raise UserError(
-                f"{source}: reads {' and '.join(measured)} of whole files, and here sampled frames "
-                "are changed; write changed files with `marey corrupt` and score them with `marey "
-                "evaluate`, or teach with --encoder frames"
-            )
         model, temperature = checkpoint.model, checkpoint.temperature
         tensors = checkpoint.tensors
     data_class_of, logit_of = match_classes(source, names or class_names, class_names)

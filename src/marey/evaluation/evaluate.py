@@ -13,6 +13,7 @@ from torch import Tensor
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import best_of_run, load_checkpoint
 from marey.datasets.index import DatasetIndex
+from marey.datasets.poses import holds_windows
 from marey.datasets.seen import positions_seen, seen_in_training
 from marey.errors import UserError
 from marey.evaluation.classification import (
@@ -23,8 +24,10 @@ from marey.evaluation.classification import (
     score_answers,
 )
 from marey.evaluation.order import backwards_of, describe_order_accuracy, measure_order
+from marey.evaluation.pose_videos import score_pose_videos
 from marey.evaluation.zero_shot import unseen_classes, unseen_report
 from marey.inference.answers import Answers, answer_videos
+from marey.inference.poses import PosePredictor
 from marey.training import validate
 from marey.training.config import TrainConfig
 from marey.training.distributed import make_accelerator
@@ -56,6 +59,12 @@ def evaluate(
     head = {"model": str(source), "data": str(data)}
     if options.unseen:
         return {**head, **evaluate_unseen(checkpoint, data, options, tick)}, None
+    if checkpoint.pose_sampling is not None and not holds_windows(data):
+        index = options.choose_split(data)
+        predictor = PosePredictor(checkpoint, device=options.device)
+        predicted, report = score_pose_videos(predictor, index, tick=tick)
+        split = options.split or "".join(index.splits) or None
+        return {**head, "split": split, "manifest_hash": index.manifest_hash, **report}, predicted
     if checkpoint.task != "clips":
         return {**head, **evaluate_by_task(checkpoint, data, options)}, None
 

@@ -36,11 +36,16 @@ from marey.evaluation.changed_clips import (
     model_pixels,
 )
 from marey.evaluation.pose_candidate import PoseCandidate, pose_candidate
+from marey.evaluation.taught_candidate import TaughtCandidate, taught_candidate
+from marey.features.video_vectors import vectors_of
 from marey.files import write_bytes, write_json
 from marey.inference.answers import answer_shuffled
 from marey.models.outputs import outputs_of
 from marey.order.permutations import random_permutations
 from marey.transforms import functional
+
+AnyCandidate = Candidate | PoseCandidate | TaughtCandidate
+"""A model of clips, which may be attacked, or one that measures people or motion first."""
 
 CLEAN = "clean"
 EXAMPLE_SIDE = 64
@@ -108,7 +113,7 @@ def measure_video(
     name: str,
     sample: Sample,
     label: int,
-    candidates: Sequence[Candidate | PoseCandidate],
+    candidates: Sequence[AnyCandidate],
     config: BenchmarkConfig,
     examples: Path | None = None,
 ) -> dict[str, Any]:
@@ -147,7 +152,7 @@ def measure_video(
 
     results = []
     for candidate, shown, first, rows in zip(candidates, clips, clean, video.indices, strict=True):
-        if isinstance(candidate, PoseCandidate):
+        if not isinstance(candidate, Candidate):
             seconds = [video.frame_seconds[row] for row in rows]
             found = candidate.answers(shown, seconds, video.fps)
             nothing = {"attacks": dict.fromkeys(config.attacks)} if config.attacks else {}
@@ -269,14 +274,14 @@ def _write_examples(folder: Path, tags: Sequence[str], clips: Sequence[Tensor]) 
         write_bytes(folder / f"{tag.replace('/', '-')}.jpg", picture.numpy().tobytes())
 
 
-def open_candidate(
-    source: str, class_names: Sequence[str], device: str = "cpu"
-) -> Candidate | PoseCandidate:
-    """Load a model of clips or of poses for a comparison, see `load_candidate`."""
+def open_candidate(source: str, class_names: Sequence[str], device: str = "cpu") -> AnyCandidate:
+    """Load a model of clips, of poses or of measures for a comparison, see `load_candidate`."""
     if not is_function(source):
         checkpoint = load_checkpoint(source)
         if checkpoint.pose_sampling is not None:
             return pose_candidate(source, checkpoint, class_names, device)
+        if vectors_of(checkpoint.model):
+            return taught_candidate(source, checkpoint, class_names, device)
     return load_candidate(source, class_names, device)
 
 
@@ -289,7 +294,7 @@ def video_name(index: DatasetIndex, position: int) -> str:
 
 def run(
     index: DatasetIndex,
-    candidates: Sequence[Candidate | PoseCandidate],
+    candidates: Sequence[AnyCandidate],
     config: BenchmarkConfig,
     out: Path,
 ) -> Iterator[dict]:

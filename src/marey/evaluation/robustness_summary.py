@@ -15,10 +15,8 @@ from marey.corruptions import corruption
 from marey.datasets.index import DatasetIndex
 from marey.datasets.seen import seen_in_training
 from marey.errors import UserError
-from marey.evaluation.candidates import Candidate
 from marey.evaluation.order import reliance_numbers
-from marey.evaluation.pose_candidate import PoseCandidate
-from marey.evaluation.robustness import CLEAN, BenchmarkConfig, video_name
+from marey.evaluation.robustness import CLEAN, AnyCandidate, BenchmarkConfig, video_name
 from marey.metrics import robustness as metrics
 from marey.metrics.calibration import calibration_error, calibration_noise_floor
 from marey.metrics.comparison import compare, sign_flip_p_value
@@ -89,9 +87,7 @@ def summarise(
     }
 
 
-def seen_videos(
-    index: DatasetIndex, candidates: Sequence[Candidate | PoseCandidate]
-) -> list[frozenset[str]]:
+def seen_videos(index: DatasetIndex, candidates: Sequence[AnyCandidate]) -> list[frozenset[str]]:
     """Return, for each model, the names of the videos it was trained on, as its checkpoint
     knows."""
     found = [seen_in_training(index, candidate.tensors) for candidate in candidates]

@@ -4,6 +4,7 @@ trusted."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.datasets.index import is_frame_folder, videos_below
 from marey.errors import UserError, VideoError
+from marey.features.motion import MOTION_FPS, SECONDS
 from marey.features.video_vectors import VideoVectors, joined, vectors_of
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.features import FeaturePredictor
@@ -34,9 +36,15 @@ from marey.metrics.trust import (
     trust_features,
 )
 from marey.models.outputs import outputs_of
+from marey.transforms import functional
 from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
 from marey.video.decode import MAX_PIXELS, MAX_SECONDS, open_video
+from marey.video.sampling import frames_at_rate
+
+CHANGED_SIDE = 256
+"""Pixels of the shorter side at which the frames of a model that measures people or motion are
+changed."""
 
 OTHER_COMMANDS = {
     "features": ", it answers 'marey predict --features'",
@@ -128,10 +136,8 @@ class Predictor:
         outputs = self.outputs(views, vectors)
         prediction = self._answer(str(video), outputs, tuple(clips), labels)
         if trust == "full" and self.vectors.names:
-            prediction.trust["stability"] = None
-            prediction.trust["stability_reason"] = (
-                f"not measured: {' and '.join(self.vectors.names)} are read of the whole file, and "
-                "only sampled frames are changed here"
+            prediction.trust["stability"] = self._stability_of_middle(
+                video, max_pixels=max_pixels, max_seconds=max_seconds
             )
         elif trust == "full":
             first = int(prediction.probabilities.argmax()) if labels is None else None
@@ -158,6 +164,35 @@ class Predictor:
             self.preprocess.clip(shown.frames), joined(self.vectors.of_clip(clip))
         )
         return self._answer(clip.path, outputs, (shown,), None)
+
+    def _stability_of_middle(self, video: str | Path, **limits: Any) -> Any:
+        """Answer the middle of a video again under mild corruptions, see `stability`: motion and
+        people are measured in changed frames, too."""
+        given = {name: value for name, value in limits.items() if value is not None}
+        with open_video(video, **given) as reader:
+            seconds = reader.frame_seconds
+            middle = (seconds[0] + seconds[-1]) / 2
+            looked = [
+                index
+                for index in sorted(set(frames_at_rate(seconds, MOTION_FPS)))
+                if abs(seconds[index] - middle) <= SECONDS / 2
+            ]
+            parts = [
+                functional.resize_short_side(reader.frames_at([index]).frames, CHANGED_SIDE)
+                for index in looked
+            ]
+        clip = Clip(
+            frames=torch.cat(parts),
+            frame_indices=tuple(looked),
+            frame_seconds=tuple(seconds[index] for index in looked),
+            fps=MOTION_FPS,
+            path=str(video),
+        )
+        return stability(
+            [clip],
+            lambda clips: self.predict_clip(replace(clip, frames=clips[0])).probabilities,
+            self.class_names,
+        )
 
     def outputs(self, views: Tensor, vectors: Tensor | None = None) -> dict[str, Tensor]:
         """Run the model on preprocessed views, float (V, T, C, S, S), see `outputs_of`.
