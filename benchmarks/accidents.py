@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +72,29 @@ def weights_of(run: Path) -> dict[str, bytes]:
     return {name: (run / name / "model.safetensors").read_bytes() for name in ("best", "last")}
 
 
-def kill_trainings(kills: int, cmu: str, seed: int = 0) -> dict[str, Any]:
-    """Kill trainings at random moments, and compare what comes out in the end."""
+def pose_training(cmu: str, folder: Path) -> list[str]:
+    """Render what is trained on; returns the command line of the training."""
+    windows = str(folder / "windows")
+    render = ["data", "render", "poses", "--cmu", cmu, "--out", windows, "--windows", "240"]
+    code, error = done(render)
+    if code:
+        raise SystemExit(error)
+    return [*TRAINING, "--data", windows]
+
+
+def kill_trainings(
+    kills: int, prepare: Callable[[Path], list[str]], seed: int = 0
+) -> dict[str, Any]:
+    """Kill trainings at random moments, and compare what comes out in the end.
+
+    Args:
+        prepare: given a folder, returns the command line of a training, without `--out`.
+    """
     draw = random.Random(seed)
     moments: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        windows = str(folder / "windows")
-        render = ["data", "render", "poses", "--cmu", cmu, "--out", windows, "--windows", "240"]
-        code, error = done(render)
-        if code:
-            raise SystemExit(error)
-        words = [*TRAINING, "--data", windows]
+        words = prepare(folder)
         begin = time.monotonic()
         code, error = done([*words, "--out", str(folder / "whole")])
         if code:
@@ -170,11 +181,13 @@ def full_disk(place: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True, capture_output=True)
 
 
-def fill_disk() -> dict[str, Any]:
-    """Run every writing command with its output on a full disk."""
+def fill_disk(only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run every writing command, or some of them, with its output on a full disk."""
     rows = {}
     with tempfile.TemporaryDirectory() as scratch, full_disk(Path(scratch) / "disk") as full:
         for name, words in writing_commands(full, Path(scratch)).items():
+            if only is not None and name not in only:
+                continue
             code, error = done(words)
             left = [path.name for path in full.rglob("*") if path.name != "filler"]
             lines = [line for line in error.splitlines() if line.strip()]
@@ -209,7 +222,7 @@ def main() -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         found["full_disk"] = f"not run: {error}"
     print(found["full_disk"])
-    found["kills"] = kill_trainings(given.kills, given.cmu)
+    found["kills"] = kill_trainings(given.kills, lambda folder: pose_training(given.cmu, folder))
     print(found["kills"])
     if given.out is not None:
         write_json(given.out, found)

@@ -19,8 +19,25 @@ from marey.errors import UserError, VideoError
 from marey.evaluation.report import compare_predictions
 from marey.files import atomic, sweep_partial
 from marey.inference.condition import STILL
+from marey.training.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from marey.transforms.preprocess import Preprocess
 from marey.video.decode import open_video
 from marey.video.encode import write_video
+from marey.video.sampling import ClipSampling
+
+SMALL = TrainConfig(
+    recipe="small",
+    model=ModelConfig(
+        name="timesformer", arguments={"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    ),
+    data=DataConfig(
+        preprocess=Preprocess(
+            sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16
+        ),
+        val_fraction=0.5,
+    ),
+    train=RunConfig(batch_size=2, epochs=2, tensorboard=False, device="cpu"),
+)
 
 
 def noise(frames: int, seed: int = 0) -> torch.Tensor:
@@ -231,7 +248,24 @@ def test_an_interrupted_evaluation_goes_on_behind_what_it_answered(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "garbage"])
-@pytest.mark.parametrize("command", ["predict", "evaluate", "check", "pack", "corrupt", "features"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict",
+        "timeline",
+        "detect",
+        "pose",
+        "evaluate",
+        "robustness",
+        "trust",
+        "check",
+        "pack",
+        "corrupt",
+        "features",
+        "split",
+        "train",
+    ],
+)
 def test_one_bad_file_is_named_and_the_others_are_done(
     command: str,
     damage: str,
@@ -241,11 +275,29 @@ def test_one_bad_file_is_named_and_the_others_are_done(
 ) -> None:
     data = tmp_path / "data"
     for label in ("bright", "dark"):
-        write_video(data / label / "good.mp4", noise(12, len(label)), 10)
+        for number in range(2):
+            write_video(data / label / f"{number}.mp4", noise(12, len(label) + number), 10)
     bad = data / "dark" / "bad.mp4"
     bad.write_bytes(b"" if damage == "empty" else b"no video" * 99)
+    small = tmp_path / "small.json"
+    small.write_text(json.dumps(SMALL.to_dict()))
     words = {
         "predict": ["predict", str(data), "--model", str(tiny_checkpoint)],
+        "timeline": ["predict", str(data), "--model", str(tiny_checkpoint), "--timeline"],
+        "detect": ["detect", str(data), "--model", str(tiny_checkpoint)],
+        "pose": ["pose", str(data), "--persons", "movenet"],
+        "robustness": [
+            *("robustness", str(tiny_checkpoint), "--data", str(data), "--shuffles", "0"),
+            *("--corruptions", "gaussian_noise", "--severities", "1", "--out", str(tmp_path / "r")),
+        ],
+        "trust": [
+            *("trust", str(tiny_checkpoint), "--data", str(data), "--corruptions", "none"),
+            *("--out", str(tmp_path / "out")),
+        ],
+        "split": ["data", "split", str(data), "--out", str(tmp_path / "manifest.csv")],
+        "train": [
+            *("train", str(small), "--data", str(data), "--out", str(tmp_path / "out")),
+        ],
         "evaluate": ["evaluate", str(tiny_checkpoint), "--data", str(data)],
         "check": ["data", "check", str(data)],
         "pack": ["data", "pack", str(data), "--out", str(tmp_path / "out"), "--workers", "1"],
@@ -259,7 +311,7 @@ def test_one_bad_file_is_named_and_the_others_are_done(
             str(tiny_checkpoint),
         ],
     }[command]
-    assert run(words) == 1
+    assert run(words) == (0 if command == "train" else 1)
     printed = capsys.readouterr()
     assert "bad.mp4" in printed.out + printed.err
     assert "Traceback" not in printed.err

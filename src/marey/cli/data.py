@@ -108,7 +108,10 @@ def split(
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Divide a data set into train, val and test: stratified by class, groups kept together."""
+    """Divide a data set into train, val and test: stratified by class, groups kept together.
+
+    Exit status 1: some videos could not be read; they are named, and stay in the list.
+    """
     from marey.datasets.check import check_dataset
     from marey.datasets.manifest import write_manifest
     from marey.datasets.open import open_dataset
@@ -125,7 +128,7 @@ def split(
         findings = [
             finding
             for finding in report.findings
-            if finding.kind in ("leak", "conflict", "unseen_class")
+            if finding.kind in ("leak", "conflict", "unseen_class", "missing", "unreadable")
         ]
     write_manifest(index, target)
     if json:
@@ -149,6 +152,8 @@ def split(
     for finding in findings:
         say(f"{finding.kind}: {finding.message}")
     say(f"{target} is written; train with --data {target}")
+    if any(finding.kind in ("missing", "unreadable") for finding in findings):
+        raise typer.Exit(1)
 
 
 def pack(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from marey.cli.options import DataFolder, Dataset, Device, Json
-from marey.cli.output import bars, print_json, say
+from marey.cli.output import bars, counted, print_json, say
 
 Encoder = Annotated[
     str,
@@ -113,7 +113,7 @@ def crossval(
     for row in found.report["folds"]:
         groups = ", ".join(row["groups"][:4]) + (" ..." if len(row["groups"]) > 4 else "")
         say(
-            f"  fold {row['fold']}: {row['accuracy']:.2f} of {row['videos']} videos, "
+            f"  fold {row['fold']}: {row['accuracy']:.2f} of {counted(row['videos'], 'video')}, "
             f"{members_of(row)} ({groups})"
         )
 

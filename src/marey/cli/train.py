@@ -82,6 +82,8 @@ def train(
         else f"best {result.best:.4f} at step {result.best_step}"
     )
     say(f"{result.out}: {result.steps} steps in {result.seconds:.0f} s, {best}")
+    if result.unreadable:
+        say(f"{counted(len(result.unreadable), 'video')} could not be read and took no part")
     say(
         f"score it: {shlex.join(['marey', 'evaluate', str(result.out)])} --data "
         f"{shlex.quote(config.data.path or 'DATA')}    use it: marey predict VIDEO --model "
@@ -390,5 +392,5 @@ def compare(
     for row in result["per_class"]:
         print(
             f"  {row['class']}: {row['a']:.2f} -> {row['b']:.2f} ({row['gain']:+.2f}, "
-            f"{row['videos']} videos)"
+            f"{counted(row['videos'], 'video')})"
         )

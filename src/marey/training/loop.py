@@ -161,7 +161,7 @@ class Run:
             unreadable=self.name_unreadable,
         )
 
-    def name_unreadable(self, sample: int, reason: str) -> None:
+    def name_unreadable(self, sample: int | str, reason: str) -> None:
         """Say once that a video is left out."""
         if reason not in self.state.unreadable.values():
             self.state.unreadable[str(sample)] = reason
@@ -205,6 +205,9 @@ class Run:
                 self.accelerator,
                 batch_size=self.plan.eval_batch_size,
                 workers=self.config.train.workers,
+                unreadable=lambda sample, reason: self.name_unreadable(
+                    f"validation {sample}", reason
+                ),
             )
             metrics = numbers_of(evaluator.compute())
             main = metrics[evaluator.main]

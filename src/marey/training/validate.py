@@ -4,6 +4,7 @@ is the best."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,10 +19,20 @@ from marey.training.task import Evaluator, Task
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, task: Task, accelerator: Accelerator, *, batch_size: int, workers: int = 0
+    model: nn.Module,
+    task: Task,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    unreadable: Callable[[int, str], None] = lambda sample, reason: None,
 ) -> Evaluator:
     """Run the task's evaluator over its validation data, shared among the processes; every process
     gets all rows.
+
+    Args:
+        unreadable: called with sample number and reason for every item that cannot be read; it is
+            left out.
 
     Raises:
         UserError: if the task has no validation data.
@@ -36,7 +47,9 @@ def evaluate(
     ]
     model.eval()
     for batch in loader_of(data, mine, task, batch_size=batch_size, workers=workers):
-        if isinstance(batch, dict) and set(batch) <= {"unreadable"}:
+        for sample, reason in batch.pop("unreadable", ()) if isinstance(batch, dict) else ():
+            unreadable(sample, reason)
+        if isinstance(batch, dict) and not batch:
             continue
         batch = send_to_device(batch, accelerator.device)
         with accelerator.autocast():
