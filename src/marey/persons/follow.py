@@ -28,6 +28,10 @@ KEPT_DETECTION = 0.85
 SAME_PROPOSAL = 0.3
 """A track's expected box that overlaps a detector's box more is no proposal of its own."""
 
+AHEAD_PER_THREAD = 8
+"""Frames that wait for their turn, per thread that looks at frames: enough that no thread is idle
+while the detector, or a second look at somebody, takes longer."""
+
 
 Proposals = tuple[Array, Array]
 """Boxes (Q, 4) in [0, 1] and scores (Q,)."""
@@ -145,7 +149,7 @@ def follow(
             yield follower(frame, index, reader.frame_seconds[index])
         return
 
-    ahead = reader.chunk_frames(2 * finder.threads)
+    ahead = reader.chunk_frames(AHEAD_PER_THREAD * finder.threads)
     # the detector has a thread of its own: not every one can be asked twice at a time
     with _pool(finder.threads) as looks, _pool(1) as detections:
         turns = DetectorTurns(finder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -54,11 +55,11 @@ def answer_video(task: Task) -> dict[str, Any]:
 
     found: PoseTracks | None = None
     if isinstance(answerer, PosePredictor):
-        found = follow_people(task, facts.num_frames, facts.fps)
-        prediction = with_condition(
-            answerer.predict_tracks(found),
-            condition_of(task.upload, max_pixels=task.limits.max_pixels),
-        )
+        # the second reading of the file goes beside the first one
+        with ThreadPoolExecutor(1) as beside:
+            condition = beside.submit(condition_of, task.upload, max_pixels=task.limits.max_pixels)
+            found = follow_people(task, facts.num_frames, facts.fps)
+        prediction = with_condition(answerer.predict_tracks(found), condition.result())
     else:
         prediction = answerer(task.upload, max_pixels=task.limits.max_pixels)
     entry = prediction.to_dict(task.options.get("top", 5)) | {"video": task.request["name"]}
