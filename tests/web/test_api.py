@@ -194,6 +194,18 @@ def test_the_page_gets_a_verdict_frames_and_then_the_document(
     assert client.get(f"/api/jobs/{state['id']}").status_code == 404
 
 
+def test_pictures_of_work_that_is_stopped_stay_if_asked_for(
+    client, follow, day_and_night: Path, leftovers
+) -> None:
+    state = follow(client, "answer", day_and_night.read_bytes())
+    job, picture = f"/api/jobs/{state['id']}", state["merged"]["frames"][0]["file"]
+    assert client.delete(f"{job}?keep=true").status_code == 204
+    assert client.get(f"{job}/files/{picture}").status_code == 200
+    assert client.delete(job).status_code == 204
+    assert client.get(f"{job}/files/{picture}").status_code == 404
+    assert leftovers() == []
+
+
 @pytest.mark.slow
 def test_a_pose_model_s_answer_comes_with_the_joints_and_moments_that_decided(
     make_client, follow

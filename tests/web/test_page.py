@@ -212,11 +212,12 @@ FAKE_ANSWERS = {
 """Answers that the small model of the tests cannot give, in the server's own words."""
 
 
-def fake(visit: Visit, kind: str) -> None:
-    """Answer in the server's place."""
+def fake(visit: Visit, kind: str, **end: Any) -> None:
+    """Answer in the server's place; `end` changes the last state."""
     state = {"id": "fake", "position": 0, "progress": {}, "error": None, "status": 200}
     started = {**state, "state": "queued", "parts": [], "next_part": 0, "result": None}
     done = {**state, "state": "done", "parts": [FAKE_ANSWERS[kind]], "next_part": 1, "result": {}}
+    done |= end
     visit.page.route("**/api/jobs/answer", lambda route: route.fulfill(status=202, json=started))
     visit.page.route("**/api/jobs/fake*", lambda route: route.fulfill(json=done))
 
@@ -262,6 +263,22 @@ def test_the_verdict_is_the_headline(
         assert size > 1.2 * others
         assert visit.page.locator("#warnings p").count() == len(FAKE_ANSWERS[kind]["warnings"])
         visit.check(kind)
+
+
+def test_a_verdict_stays_when_what_comes_after_it_fails(
+    browser: Any, server: str, day_and_night: Path
+) -> None:
+    with Visit(browser, server) as visit:
+        page = visit.page
+        fake(visit, "sure", state="failed", error="the work took longer than 120 s")
+        visit.choose(day_and_night)
+        page.click("#go")
+        page.wait_for_selector("#problem:not([hidden])")
+        assert page.inner_text("#problem") == "The work took longer than 120 s"
+        assert page.inner_text("#headline") == "Cartwheel, 94 %"
+        assert page.is_visible("#people")
+        visit.choose(day_and_night)
+        assert page.is_hidden("#problem")
 
 
 def test_what_decided_is_said_in_points_and_its_moments_are_played(

@@ -29,6 +29,12 @@ CALIBRATED = {"calibrated": True, "unknown": False}
             "unsure",
             "Unsure: a b, c or d",
         ),
+        (
+            SURE,
+            CALIBRATED | {"set": ["kick, punch or push", "hug"]},
+            "unsure",
+            "Unsure: “kick, punch or push” or “hug”",
+        ),
         (SURE, CALIBRATED | {"set": list("abcdef")}, "unsure", "Unsure: one of 6 actions"),
         ([("push", 0.45), ("punch", 0.4)], CALIBRATED, "unsure", "Unsure: push or punch"),
         ([], {}, "nobody", "Nobody found"),

@@ -117,9 +117,13 @@ def add_page_api(app: FastAPI, service: Service, *, teaching: bool) -> None:
         return state_of(service, job, from_part)
 
     @app.delete("/api/jobs/{job_id}", status_code=204, responses=errors)
-    def cancel(job_id: str) -> Response:
-        """Stop a job and delete its files."""
-        forget(service, job_id)
+    def cancel(
+        job_id: str,
+        keep: Annotated[bool, Query(description="Keep the pictures that are there.")] = False,
+    ) -> Response:
+        """Stop a job and delete its files; those of the parts that are ready stay, if asked for,
+        until the page is left."""
+        forget(service, job_id, keep=keep)
         return Response(status_code=204)
 
     @app.post("/api/jobs/{job_id}/leave", status_code=204, include_in_schema=False)
@@ -170,11 +174,14 @@ def find(service: Service, job_id: str) -> Job:
     return job
 
 
-def forget(service: Service, job_id: str) -> None:
-    """Stop a job and delete its files; one that is gone is no mistake."""
+def forget(service: Service, job_id: str, *, keep: bool = False) -> None:
+    """Stop a job and delete its files, or keep them until they are left or too old; one that is
+    gone is no mistake."""
     for queue in (service.queue, service.lessons):
         job = queue.get(job_id)
-        if job is not None:
+        if job is not None and keep:
+            queue.cancel(job)
+        elif job is not None:
             queue.forget(job)
 
 

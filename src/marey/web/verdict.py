@@ -123,11 +123,15 @@ def percent(probability: float) -> str:
 
 
 def _either(labels: Sequence[str]) -> str:
-    """Join names.
+    """Join names; in quotation marks where one of them is a list itself.
 
     >>> _either(["push", "punch"]), _either(["a", "b", "c"])
     ('push or punch', 'a, b or c')
+    >>> _either(["kick or punch", "wave"])
+    '“kick or punch” or “wave”'
     """
     if len(labels) < 2:
         return labels[0] if labels else ""
+    if any(" or " in label or "," in label for label in labels):
+        labels = [f"“{label}”" for label in labels]
     return f"{', '.join(labels[:-1])} or {labels[-1]}"

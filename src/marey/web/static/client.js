@@ -1,5 +1,7 @@
 // The server's work, as the page follows it: start, parts as they come, cancel, leave.
 
+import { sentence } from "./dom.js";
+
 const living = new Set();
 
 export class Problem extends Error {}
@@ -11,9 +13,12 @@ export class Cancelled extends Problem { constructor() { super("Cancelled."); } 
 export function complain(block, error, hint = "") {
   const calm = error instanceof Cancelled;
   block.className = calm ? "card calm" : "card problem";
-  block.textContent = calm ? `${error.message}${hint}` : error.message;
+  block.textContent = calm ? `${error.message}${hint}` : opened(error.message);
   block.hidden = false;
 }
+
+// The server's lines begin with a file's name, which stays as it is, or with a small letter.
+const opened = (text) => /^(the|this|there|no|too|it) /.test(text) ? sentence(text) : text;
 
 async function checked(response) {
   if (response.status === 401) { location.assign("/"); throw new Problem("This server asks for a token."); }
@@ -26,7 +31,7 @@ async function checked(response) {
 export async function about() { return (await checked(await fetch("/api/page"))).json(); }
 
 export class Job {
-  constructor() { this.id = null; this.stopped = false; this.abort = new AbortController(); }
+  constructor() { this.id = null; this.stopped = false; this.told = false; this.abort = new AbortController(); }
 
   fileUrl(name) { return `/api/jobs/${this.id}/files/${name}`; }
 
@@ -39,18 +44,19 @@ export class Job {
       living.add(this);
       let next = 0;
       for (;;) {
-        if (this.stopped) { this.leave(); throw new Cancelled(); }
+        if (this.stopped) throw new Cancelled();
         const response = await checked(await fetch(`/api/jobs/${this.id}?from_part=${next}`, { signal: this.abort.signal }));
         state = await response.json();
         next = state.next_part;
         if (this.stopped) continue;
+        this.told ||= state.parts.length > 0;
         tell(state);
         if (state.state === "done") return state.result;
         if (state.state === "failed") throw new Problem(state.error);
         if (state.state === "cancelled") throw new Cancelled();
       }
     } catch (error) {
-      this.leave();
+      if (!this.told) this.leave(); // else the pictures of the parts that came stay until the page is left
       if (error instanceof Problem) throw error;
       if (this.stopped || error.name === "AbortError") throw new Cancelled();
       throw new Problem("The connection to the server was lost; is it still running?");
@@ -76,11 +82,13 @@ export class Job {
     });
   }
 
-  cancel() {
+  // End the work and delete what belongs to it; keep: the pictures of the parts that came stay.
+  cancel({ keep = false } = {}) {
     this.stopped = true;
     this.request?.abort();
     this.abort.abort();
-    this.leave();
+    if (keep && this.told) fetch(`/api/jobs/${this.id}?keep=true`, { method: "DELETE" }).catch(() => {});
+    else this.leave();
   }
 
   leave() {

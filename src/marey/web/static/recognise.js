@@ -24,7 +24,7 @@ export function setUp(about) {
   byId("another").addEventListener("click", () => { clear(); player.clearFile(); byId("go").disabled = true; byId("file").click(); });
   byId("camera").addEventListener("click", () => { clear(); player.record(byId("camera"), choose, problem); });
   byId("go").addEventListener("click", recognise);
-  byId("cancel").addEventListener("click", () => job?.cancel());
+  byId("cancel").addEventListener("click", () => job?.cancel({ keep: true }));
   byId("people").addEventListener("click", togglePeople);
   byId("plain").addEventListener("click", () => showMaps(false));
   byId("maps").addEventListener("click", () => showMaps(true));
@@ -82,9 +82,12 @@ function clear() {
 
 function problem(text) { fail(new Problem(text)); }
 
+// What has been answered stays: the verdict does not depend on what came after it.
 function fail(error) {
-  for (const id of ["working", "intro", "answer"]) show(byId(id), false);
-  complain(byId("problem"), error, " Choose Recognise to start again.");
+  const answered = !byId("answer").hidden;
+  for (const id of ["working", "intro"]) show(byId(id), false);
+  complain(byId("problem"), error, answered ? " The answer stays; the rest of its reasons is missing." : " Choose Recognise to start again.");
+  if (answered) finish();
 }
 
 async function recognise() {
