@@ -40,9 +40,20 @@ class Slow(WorkerProcess):
 
 
 @pytest.fixture
-def queue() -> Iterator[JobQueue]:
+def patience_seconds() -> float:
+    """How long a page that does not ask counts as there: no test but its own meets the end."""
+    return 600.0
+
+
+@pytest.fixture
+def queue(patience_seconds: float) -> Iterator[JobQueue]:
     Slow.go.clear()
-    limits = Limits(concurrent=1, max_waiting=2, absent_seconds=2.0, keep_seconds=2.0)
+    limits = Limits(
+        concurrent=1,
+        max_waiting=2,
+        absent_seconds=patience_seconds,
+        keep_seconds=patience_seconds,
+    )
     queue = JobQueue(limits, worker=Slow)
     yield queue
     queue.close()
@@ -111,6 +122,7 @@ def test_a_cancelled_job_frees_its_place_at_once(queue: JobQueue, submit) -> Non
     assert not waiting.folder.exists()
 
 
+@pytest.mark.parametrize("patience_seconds", [2.0])
 def test_work_for_a_page_that_has_left_is_stopped_and_its_files_go(queue: JobQueue, submit) -> None:
     left = submit(watched=True)
     until(lambda: left.state == CANCELLED)  # nobody has asked for 2 s

@@ -23,6 +23,7 @@ from marey.inference.prediction import NO_PERSON, Prediction
 from marey.inference.predictor import Predictor
 from marey.inference.timeline import Segment, pose_timeline, timeline
 from marey.labels.embed import readable
+from marey.metrics.trust import UNLIKE
 from marey.persons.blur import Blur
 from marey.persons.pose_tracks import PoseTracks
 from marey.video.decode import open_video
@@ -114,7 +115,7 @@ def reasons(prediction: Prediction, *, nobody: bool = False) -> list[str]:
         what = f"{views} views of the video" if views > 1 else "moments of the video, by weight,"
         said.append(f"{round(100 * agreement)} % of the {what} agree on the first answer.")
     if trust.get("unknown") and trust.get("reason"):
-        said.append(f"Unknown, because {trust['reason']}.")
+        said.append(f"Unknown: {_of_the_video(trust['reason'])}.")
     elif trust.get("unknown") is False:
         said.append("The video is not unlike those the model was trained on.")
     if len(trust.get("set") or ()) == 1:
@@ -141,9 +142,18 @@ def warnings_of(trust: dict[str, Any], facts: Facts) -> list[str]:
         said.append("This is one still picture: nothing moves, so no answer can be relied on.")
     elif trust.get("not_calibrated"):
         said.append(f"No trust data for this answer: {trust['not_calibrated']}.")
-    if trust.get("warning"):
-        said.append(f"{sentence(str(trust['warning']))}.")
+    if trust.get("warning") and trust.get("reason") != UNLIKE:  # else it is said among the reasons
+        said.append(f"{sentence(_of_the_video(str(trust['warning'])))}.")
     return said
+
+
+def _of_the_video(said: str) -> str:
+    """Return what is said of a video as a sentence about it.
+
+    >>> _of_the_video("looks unlike the training videos"), _of_the_video("nothing moves")
+    ('the video looks unlike the training videos', 'nothing moves')
+    """
+    return f"the video {said}" if said.startswith("looks ") else said
 
 
 # ---- models of pictures ----

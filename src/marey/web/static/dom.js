@@ -20,7 +20,11 @@ export function clock(seconds) {
   return `${Math.floor(tenths / 600)}:${String(Math.floor(tenths / 10) % 60).padStart(2, "0")}.${tenths % 10}`;
 }
 
-export const percent = (share) => `${Math.min(99, Math.max(1, Math.round(100 * share)))} %`;
+// Of a probability, which is never 0 or 1.
+export const percent = (share) => share < 0.005 ? "< 1 %" : `${Math.min(99, Math.round(100 * share))} %`;
+
+// Of a count, which may be none or all.
+export const part = (share) => `${Math.round(100 * share)} %`;
 
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 

@@ -1,6 +1,6 @@
 // The order game: the visitor sorts shuffled frames, the model sorts the same ones.
 
-import { byId, make, percent, sentence, show } from "./dom.js";
+import { byId, make, part, sentence, show } from "./dom.js";
 import { Job, advance, complain } from "./client.js";
 
 let job = null, file = null, found = null, mine = [], chosen = null, seed = 1;
@@ -79,7 +79,7 @@ function orderAccuracy(order) {
 function solve() {
   const yours = orderAccuracy(mine), its = found.accuracy;
   const who = yours > its ? "You win." : yours < its ? "The model wins." : "A draw.";
-  byId("score").textContent = `${who} In the right order relative to each other: you ${percent(yours)} of the frames, ${found.by} ${percent(its)}; a random order has ${percent(found.chance)} on average.${its <= found.chance ? " On this video the model is no better than chance." : ""}`;
+  byId("score").textContent = `${who} In the right order relative to each other: you ${part(yours)} of the frames, ${found.by} ${part(its)}; a random order has ${part(found.chance)} on average.${its <= found.chance ? " On this video the model is no better than chance." : ""}`;
   const row = (order) => order.map((number, place) => make("li", {}, make("figure", {}, make("img", { src: job.fileUrl(found.frames[number].file), alt: `Picture ${"ABCDEFGHIJKLMNOPQRSTUVWXYZ"[number]}` }), make("figcaption", { text: String(place + 1) }))));
   byId("model-cards").replaceChildren(...row(found.model));
   byId("true-cards").replaceChildren(...row(found.frames.map((_, i) => i).sort((a, b) => found.frames[a].place - found.frames[b].place)));

@@ -14,6 +14,7 @@ export function setFile(chosen, problem) {
   onProblem = problem;
   file = chosen;
   hidePeople();
+  endStretch();
   people = null;
   preview?.cancel();
   preview = null;
@@ -64,13 +65,24 @@ async function askPreview() {
   }
 }
 
+let endStretch = () => {};
+
+// Play a stretch and stop at its end; the video goes on when it is played again.
 export function play(from, to) {
-  video.currentTime = from + 0.001;
-  video.play().catch(() => {});
-  const stop = () => {
-    if (video.currentTime >= to || video.currentTime < from - 0.5) { if (video.currentTime >= to) video.pause(); video.removeEventListener("timeupdate", stop); }
+  endStretch();
+  const look = () => {
+    if (video.ended || video.currentTime >= to) { video.pause(); endStretch(); }
+    else if (video.currentTime < from - 0.5) endStretch(); // the visitor has gone elsewhere
   };
-  video.addEventListener("timeupdate", stop);
+  endStretch = () => {
+    for (const name of ["timeupdate", "ended"]) video.removeEventListener(name, look);
+    video.loop = true;
+    endStretch = () => {};
+  };
+  video.loop = false; // else the last stretch never ends
+  video.currentTime = from + 0.001;
+  for (const name of ["timeupdate", "ended"]) video.addEventListener(name, look);
+  video.play().catch(() => {});
 }
 
 export function onTime(callback) { video.addEventListener("timeupdate", () => callback(video.currentTime)); }
@@ -200,8 +212,9 @@ function drawPerson(pen, person, time, x, y, unit) {
   pen.font = `600 ${size}px system-ui, sans-serif`;
   const wide = pen.measureText(text).width + size;
   const up = top * y > size * 1.5 ? top * y - size * 1.5 : top * y;
+  const from = Math.max(0, Math.min(left * x, 1000 * x - wide)); // inside the picture
   pen.fillStyle = "rgba(0,0,0,.75)";
-  pen.fillRect(left * x, up, wide, size * 1.5);
+  pen.fillRect(from, up, wide, size * 1.5);
   pen.fillStyle = "#fff";
-  pen.fillText(text, left * x + size / 2, up + size * 1.1);
+  pen.fillText(text, from + size / 2, up + size * 1.1);
 }

@@ -1,6 +1,6 @@
 // Teaching by upload: a folder or a zip of labelled videos in, an honest score and a model out.
 
-import { bars, byId, make, percent, show } from "./dom.js";
+import { bars, byId, make, part, percent, show } from "./dom.js";
 import { Job, Problem, advance, complain, describe } from "./client.js";
 
 const VIDEO = /\.(mp4|m4v|mov|avi|mkv|webm|mpg|mpeg|wmv|flv|ts|mts|3gp|gif|y4m|csv)$/i;
@@ -81,9 +81,9 @@ function present(result, own) {
   byId("taught-decided").textContent = result.decided_by;
   byId("download").href = own.fileUrl(result.model);
   for (const id of ["report", "open-report"]) byId(id).href = own.fileUrl(result.report);
-  bars(byId("controls"), [["This model", result.accuracy], ...Object.entries(result.controls)]);
+  bars(byId("controls"), [["This model", result.accuracy], ...Object.entries(result.controls)], part);
   byId("curve").replaceChildren(make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Videos of each action" }), make("th", { scope: "col", text: "Right" }))),
-    make("tbody", {}, ...result.learning_curve.map((row) => make("tr", {}, make("td", { text: String(row.shots) }), make("td", { text: percent(row.accuracy) })))));
+    make("tbody", {}, ...result.learning_curve.map((row) => make("tr", {}, make("td", { text: String(row.shots) }), make("td", { text: part(row.accuracy) })))));
   const { classes, counts } = result.confusion;
   byId("confusion").replaceChildren(make("thead", {}, make("tr", {}, make("th", { scope: "col", text: "Shown, answered:" }), ...classes.map((name) => make("th", { scope: "col", text: name })))),
     make("tbody", {}, ...counts.map((row, i) => make("tr", {}, make("th", { scope: "row", text: classes[i] }), ...row.map((count, j) => make("td", { class: count ? (i === j ? "right" : "wrong") : "", text: String(count) }))))));
