@@ -183,9 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 row = rows[line]
                 for seed in range(given.seeds):
                     torch.manual_seed(seed)
-                    arguments = {**TABLE_MODEL, **row.model, **row.mini}
+                    settings = {**TABLE_MODEL, **row.model, **row.mini}
                     model = ActionTransformer(
-                        num_classes=len(train.class_names), num_frames=8, **arguments
+                        num_classes=len(train.class_names), num_frames=8, **settings
                     )
                     train_heads(model, maps[first], row, seed)
                     found = measure(model, maps[second], row).rows()

@@ -124,7 +124,7 @@ def draw_breakdown(parts: dict[str, list[dict[str, Any]]], path: Path) -> None:
         places = np.arange(len(rows))
         heights = [0.0 if math.isnan(row[value]) else 100 * row[value] for row in rows]
         axis.bar(places, heights, color="#4477aa")
-        slant = {"rotation": 60, "ha": "right"} if name == "class" else {}
+        slant = {} if name == "persons" else {"rotation": 60, "ha": "right"}
         axis.set_xticks(places, labels, **slant)
         axis.set_title(title)
         axis.set_ylabel("AP, %")
