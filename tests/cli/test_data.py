@@ -90,7 +90,30 @@ def test_pack_writes_copies_and_goes_on(folder, tmp_path, capsys):
         run(["data", "pack", str(folder), "--out", str(tmp_path / "out"), "--short-side", "32"])
         == 1
     )
-    assert "10 kept, 1 unreadable" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "10 kept, 1 unreadable" in error
+    assert "dB PSNR against the videos at the size of the copies (mean of 24 pictures)" in error
+    assert "--model M counts them" in error
+
+
+def test_pack_counts_the_answers_that_its_copies_change(tiny_checkpoint, tmp_path, capsys):
+    for label, level in (("bright", 250), ("dark", 5)):
+        frames = torch.full((8, 3, 48, 64), level, dtype=torch.uint8)
+        frames[::2, :, :24] = 128
+        write_video(tmp_path / "set" / label / "a.mp4", frames, 10)
+    words = ["data", "pack", str(tmp_path / "set"), "--model", str(tiny_checkpoint), "--workers"]
+
+    def cost(name, *more):
+        assert run([*words, "1", "--out", str(tmp_path / name), "--json", *more]) == 0
+        printed = capsys.readouterr()
+        return json.loads(printed.out)["cost"], printed.err
+
+    fine, said = cost("fine", "--crf", "0")
+    coarse, _ = cost("coarse", "--crf", "51", "--short-side", "16")
+    assert "answers 0 of 2 videos differently from their copies" in said
+    assert (fine["videos"], fine["changed"]) == (2, 0)
+    assert fine["psnr_db"] > 45 > coarse["psnr_db"]
+    assert fine["probability_moved"] < coarse["probability_moved"]
 
 
 @pytest.mark.parametrize(

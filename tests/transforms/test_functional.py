@@ -127,3 +127,12 @@ def test_boxes_follow_the_pixels_through_crop_and_flip():
     )
     rows, columns = pixels.nonzero().unbind(1)
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x1, y1, x2, y2)
+
+
+def test_a_large_batch_is_resized_one_by_one_to_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = torch.randint(0, 256, (5, 3, 40, 50), dtype=torch.uint8)
+    together = F.resize(frames, 17, 23)
+    monkeypatch.setattr(F, "LARGE", 1000)
+    assert torch.equal(F.resize(frames, 17, 23), together)

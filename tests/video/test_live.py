@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -77,3 +78,26 @@ def test_only_the_newest_frame_waits_and_an_error_comes_through():
     assert (seconds, int(frame[0, 0, 0])) == (1.9, 19)
     with pytest.raises(VideoError, match="unplugged"):
         next(frames)
+
+
+def test_a_connection_that_is_cut_is_an_error_and_its_pictures_are_answered(
+    tmp_path: Path,
+) -> None:
+    data = transport_stream(tmp_path / "whole.ts")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(data[: len(data) // 2])
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        seconds: list[float] = []
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        frames = iterate_live(address, idle_seconds=2.0)
+        with pytest.raises(VideoError, match=r"ended after \d\.\d s; start the source and watch"):
+            seconds.extend(moment for moment, _ in frames)
+        sender.join()
+    assert len(seconds) >= 15
+    assert seconds == sorted(seconds)

@@ -56,7 +56,11 @@ def write(path: Path, codec: str, size: tuple[int, int], num_frames: int) -> Pat
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "codec", "size"),
-    [("8k.mp4", "libx264", (4320, 8192)), ("long.gif", "gif", (40000, 224))],
+    [
+        ("8k.mp4", "libx264", (4320, 8192)),
+        ("long.gif", "gif", (40000, 224)),
+        ("large.gif", "gif", (5800, 5800)),
+    ],
 )
 def test_views_of_huge_pictures_take_less_than_500_mb(
     tmp_path: Path, name: str, codec: str, size: tuple[int, int]

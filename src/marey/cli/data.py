@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from marey.cli.options import DataFolder, Dataset, Json, RenderSeed, SplitBy, Workers
-from marey.cli.output import counted, print_json, progress, say
+from marey.cli.output import bars, counted, print_json, progress, say
 from marey.errors import UserError
 
 
@@ -165,8 +165,17 @@ def pack(
         int, typer.Option(min=16, help="Short side of the copies, in pixels.")
     ] = 256,
     gop: Annotated[int, typer.Option(min=1, help="A key frame every so many frames.")] = 8,
-    crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of x264, lower is better.")] = 18,
+    crf: Annotated[
+        int,
+        typer.Option(
+            min=0, max=51, help="Quality of x264, lower is better; 0 loses rounding only."
+        ),
+    ] = 18,
     audio: Annotated[bool, typer.Option(help="Copy the sound.")] = True,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Count how many answers of this model the copies change."),
+    ] = None,
     workers: Workers = None,
     json: Json = False,
 ) -> None:
@@ -181,6 +190,7 @@ def pack(
     index = open_dataset(data, dataset=dataset, split_by=split_by)
     settings = PackSettings(short_side=short_side, gop=gop, crf=crf, audio=audio)
     packing = pack_dataset(index, out, settings, workers=workers, progress=_bar("packing"))
+    cost = _cost_of_packing(packing, model)
     if json:
         print_json(
             {
@@ -190,6 +200,7 @@ def pack(
                 "unreadable": packing.unreadable,
                 "bytes_before": packing.bytes_before,
                 "bytes_after": packing.bytes_after,
+                "cost": cost,
             }
         )
     for reason in packing.unreadable.values():
@@ -199,8 +210,35 @@ def pack(
         f"{len(packing.unreadable)} "
         f"unreadable; {packing.bytes_before / 1e6:.1f} MB became {packing.bytes_after / 1e6:.1f} MB"
     )
+    if cost["psnr_db"] is not None:
+        say(
+            f"what it costs: {cost['psnr_db']:.1f} dB PSNR against the videos at the size of the "
+            f"copies (mean of {counted(cost['pictures'], 'picture')})"
+        )
+    if model is None:
+        say("how many answers of a model change is not known; --model M counts them")
+    else:
+        say(
+            f"{model} answers {cost['changed']} of {counted(cost['videos'], 'video')} differently "
+            f"from their copies; the probability of its first answer moves by "
+            f"{cost['probability_moved']:.3f} on average"
+        )
     if packing.unreadable:
         raise typer.Exit(1)
+
+
+def _cost_of_packing(packing: Any, model: str | None) -> dict[str, Any]:
+    from marey.inference.packing_cost import answers_changed, picture_cost
+
+    cost = picture_cost(packing.pairs)
+    if model is None:
+        return cost
+    from marey.checkpoints.load import best_of_run
+    from marey.inference.predictor import Predictor
+
+    predictor = Predictor.load(str(best_of_run(Path(model)) or model))
+    with bars() as tick:
+        return {**cost, **answers_changed(predictor, packing.pairs, tick)}
 
 
 def render_mocap(

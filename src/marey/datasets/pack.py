@@ -51,6 +51,8 @@ class Packing:
     """Path -> why; these are left out of the new manifest."""
     bytes_before: int
     bytes_after: int
+    pairs: tuple[tuple[Path, Path], ...] = ()
+    """(video, its copy), the readable ones, in the data's order."""
 
 
 def pack_dataset(
@@ -103,6 +105,7 @@ def pack_dataset(
         unreadable={str(source): reason for source, reason in failed.items()},
         bytes_before=sum(_size(source) for source in readable),
         bytes_after=sum(_size(targets[source]) for source in readable),
+        pairs=tuple((source, targets[source]) for source in readable),
     )
 
 

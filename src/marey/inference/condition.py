@@ -54,8 +54,8 @@ def is_still(reader: VideoReader) -> bool:
     indices = sorted({round(last * part / (LOOKED_AT - 1)) for part in range(LOOKED_AT)})
     small = []
     for index in indices:
-        frame = reader.frames_at([index], held=LOOKED_AT).frames.float().mean(1, keepdim=True)
-        small.append(resize(frame, SIDE, SIDE))
+        frame = reader.frames_at([index], held=LOOKED_AT).frames
+        small.append(resize(frame.float().mean(1, keepdim=True), SIDE, SIDE))
         if len(small) > 1 and float((small[-1] - small[0]).abs().max()) > MOVES:
             return False
     return True

@@ -19,6 +19,10 @@ INTERPOLATIONS = {
 }
 
 
+LARGE = 1 << 24
+"""Numbers; larger batches are resized one by one, with the same result."""
+
+
 def resize(frames: Tensor, height: int, width: int, interpolation: str = "bilinear") -> Tensor:
     """Resize to (height, width) with antialiasing, keeping the dtype; the same size comes back
     untouched.
@@ -30,6 +34,8 @@ def resize(frames: Tensor, height: int, width: int, interpolation: str = "biline
         raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
     if frames.shape[-2:] == (height, width):
         return frames
+    if frames.ndim > 3 and frames.numel() > LARGE:  # the work is done in float32
+        return torch.stack([resize(part, height, width, interpolation) for part in frames])
     return tv.resize(
         frames, [height, width], interpolation=INTERPOLATIONS[interpolation], antialias=True
     )

@@ -151,10 +151,11 @@ def index_frames(frames: Iterable[Any], *, seekable: bool) -> FrameIndex:
     """
     entries: list[Entry] = []
     keys: list[tuple[int, int]] = []
-    for order, frame in enumerate(frames):
-        entries.append(Entry(frame.pts, order, frame.duration or 0))
+    for frame in frames:
         if frame.key_frame:
-            keys.append((frame.pts, order))
+            keys.append((frame.pts, len(entries)))
+        entries.append(Entry(frame.pts, len(entries), frame.duration or 0))
+        del frame  # a picture of 8K is large
 
     pts = [entry.pts for entry in entries]
     knows_keys = seekable and None not in pts and _rises(pts)

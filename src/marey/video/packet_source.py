@@ -104,9 +104,11 @@ class PacketSource:
         self.context.options = {"max_pixels": str(self.max_pixels * 5 // 4 + (1 << 16))}
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file, and the decoder with the pictures that it refers to."""
         self._kept = None
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
+        self._container = self.context = self.stream = None
 
     @property
     def is_seekable(self) -> bool:
@@ -272,3 +274,4 @@ def keeping(
         else:
             kept.clear()
         yield item
+        del item

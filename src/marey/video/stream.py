@@ -4,12 +4,16 @@ Wanted frames are reached from the key frame before them; in H.264 and HEVC the 
 undecoded, frames that nobody asked for and no other frame refers to. Whatever does not come out
 that way is looked for once more by decoding everything from the start; what is still missing is an
 error that names the frame.
+
+A decoded picture of 8K takes 50 to 140 MB, so nobody keeps one while the next is decoded: loops
+`del` their frame, and count by themselves, for `enumerate` keeps the last item.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -131,13 +135,15 @@ class VideoFile:
 
     def _checked(self, frames: Iterable[Any]) -> Iterator[Any]:
         """Pass decoded frames on as long as they stay within the limits of size and duration."""
-        base, first = self._source.stream.time_base or Fraction(0), None
-        for order, frame in enumerate(frames):
+        base, first, order = self._source.stream.time_base or Fraction(0), None, -1
+        for frame in frames:
+            order += 1
             self._check_size(frame.width, frame.height)
             first = frame.pts if order == 0 else first
             if frame.pts is not None and first is not None and order % 64 == 0:
                 self._check_seconds(float((frame.pts - first) * base))
             yield frame
+            del frame
 
     def _set_times(self) -> None:
         stream = self._source.stream
@@ -157,6 +163,9 @@ class VideoFile:
         self._check_size(first.width, first.height)
         self._size = (first.width, first.height)
         self._turned = quarter_turns(first)
+        # PyAV's frame and its side data refer to each other, so the picture would stay for long
+        del first
+        gc.collect(0)
         self.width, self.height = self._size[::-1] if self._turned[0] else self._size
 
     # ---- decoding ----
@@ -202,6 +211,7 @@ class VideoFile:
                         break
                     del missing[index]
                     yield index, frame
+                del frame
             if by_pts:
                 break
         if missing:
@@ -210,6 +220,7 @@ class VideoFile:
                 index = by_pts.pop(frame.pts, None)
                 if index is not None:
                     yield index, frame
+                del frame
                 if not by_pts:
                     return
 
@@ -225,15 +236,19 @@ class VideoFile:
                 if index != indices[done]:
                     break
                 yield index, frame
+                del frame
                 done += 1
         if done == len(indices):
             return
-        for order, frame in enumerate(self._decode_all()):
+        order = -1
+        for frame in self._decode_all():
+            order += 1
             if order == indices[done]:
                 yield order, frame
                 done += 1
                 if done == len(indices):
                     return
+            del frame
 
     def _frames_after_seek(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """Frames of a decoded index, each run from the key frame before it, known by their
@@ -247,11 +262,12 @@ class VideoFile:
             if packets is None:
                 return
             for frame in self._feed(packets):
-                if frame.pts is None or frame.pts < pts:
-                    continue  # may lack its references
-                index = by_pts.pop(frame.pts, None)
+                # before the key frame, one may lack its references
+                usable = frame.pts is not None and frame.pts >= pts
+                index = by_pts.pop(frame.pts, None) if usable else None
                 if index is not None:
                     yield index, frame
+                del frame
                 if not by_pts:
                     break
             if by_pts:
@@ -290,6 +306,7 @@ class VideoFile:
             if index != indices[done]:
                 break
             yield frame
+            del frame
             done += 1
             if turn != self._turn:
                 raise RuntimeError(
@@ -315,11 +332,15 @@ class VideoFile:
             VideoError: naming the first frame that cannot be decoded.
         """
         for frame in self._exact(indices):
-            yield self._rgb(frame, size).copy()
+            pixels = self._rgb(frame, size).copy()
+            del frame
+            yield pixels
 
     def decode(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> np.ndarray:
         """Return (n, H, W, 3) uint8 for increasing distinct indices; as `stream`."""
         out = np.empty((len(indices), *(size or (self.height, self.width)), 3), np.uint8)
-        for order, frame in enumerate(self._exact(indices)):
-            out[order] = self._rgb(frame, size)
+        rows = iter(out)
+        for frame in self._exact(indices):
+            next(rows)[:] = self._rgb(frame, size)
+            del frame
         return out
