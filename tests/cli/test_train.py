@@ -73,6 +73,20 @@ def trained(videos: Path, recipe: str, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
+def test_controls_stand_beside_the_score(trained: Path, videos: Path) -> None:
+    words = ["evaluate", str(trained), "--data", str(videos), "--out", str(trained / "controls")]
+    status, stdout, stderr = run(*words, "--json")
+    assert status == 0, stderr
+    controls = json.loads(stdout)["controls"]
+    # nothing moves in these videos, so one picture says as much as all
+    assert controls["one_picture"]["accuracy"] == json.loads(stdout)["top1"]
+    # all have one size, length and rate
+    assert controls["metadata"]["accuracy"] <= 0.5
+    assert "Beside it: size, length and rate of the file alone" in stderr
+    assert "the same model on one picture, held still" in stderr
+    assert "Beside it: size, length" in (trained / "controls" / "report.html").read_text()
+
+
 def test_train_then_evaluate_then_compare(trained: Path, videos: Path) -> None:
     status, stdout, stderr = run(
         "evaluate", str(trained), "--data", str(videos), "--views", "1x3", "--json"

@@ -193,6 +193,7 @@ def evaluate(
     from marey.evaluation.evaluate import evaluate as run_evaluation
     from marey.evaluation.report import FOLDER, load_predictions, write_report
     from marey.persons.blur import load_blur
+    from marey.teaching.beside import metadata_beside
 
     if predictions:
         answers = load_predictions(model)
@@ -214,6 +215,11 @@ def evaluate(
             seed=seed,
         )
         report, answers = _with_progress(run_evaluation, model, data, options)
+        if answers is not None:
+            labels = [answers.class_names[number] for number in answers.labels]
+            report["controls"]["metadata"] = metadata_beside(
+                options.choose_split(data), answers.videos, labels, answers.groups
+            )
     if target_accuracy is not None or min_coverage is not None:
         if answers is None or predictions:
             raise UserError(
@@ -294,6 +300,8 @@ def parse_fusion(text: str) -> str:
 
 
 def _say_report(report: dict[str, Any]) -> None:
+    from marey.evaluation.page import controls_text
+
     seen = report.get("seen_in_training")
     if seen:
         say(seen["text"])
@@ -308,6 +316,8 @@ def _say_report(report: dict[str, Any]) -> None:
             + (f", {seen['num_videos']} of them trained on" if seen else "")
             + f"; always the most frequent class: {report['majority']:.3f}"
         )
+        if beside := controls_text(report):
+            say(beside)
         if "too few groups" in report["interval"]:
             say(f"interval over {report['interval'].removeprefix('95% over ')}")
         for row in report["per_class"]:

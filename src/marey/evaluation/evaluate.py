@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
@@ -88,7 +89,7 @@ def evaluate(
     answers = answer_videos(
         checkpoint,
         index,
-        options.pass_options(**(shuffling if centre_only else {})),
+        options.pass_options(still=True, **(shuffling if centre_only else {})),
         tick=tick,
         resumable=True,
     )
@@ -103,6 +104,7 @@ def evaluate(
         "split": options.split or "".join(index.splits) or None,
         "manifest_hash": index.manifest_hash,
         **report_of(scored),
+        "controls": {"one_picture": one_picture(answers, scored)},
         "views": f"{options.views[0]}x{options.views[1]}",
         "fusion": options.fusion,
         "calibration": checkpoint.calibration,
@@ -115,6 +117,16 @@ def evaluate(
             answers = answer_videos(checkpoint, index, options.pass_options(**shuffling))
         report["order"] = order_part(answers)
     return report, scored
+
+
+def one_picture(answers: Answers, scored: Predictions) -> dict[str, Any] | None:
+    """Return how often the same model is right about one picture of each video, held still; None of
+    a model that also reads what is measured of the whole video."""
+    still = answers.outputs.get("still_logits")
+    if still is None:
+        return None
+    right = still[:, 0].argmax(1) == torch.tensor(scored.labels)
+    return {"accuracy": right.double().mean().item()}
 
 
 def order_part(answers: Answers) -> dict[str, Any]:

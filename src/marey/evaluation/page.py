@@ -45,6 +45,7 @@ def page(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
         f"<h1>{title}</h1><p><b>{html.escape(headline(report))}</b></p>"
+        f"<p>{html.escape(controls_text(report))}</p>"
     ]
     seen = report.get("seen_in_training")
     if seen:
@@ -99,6 +100,22 @@ def headline(report: dict[str, Any]) -> str:
         f"({report['interval']}: {low:.1%} to {high:.1%}); always naming the most frequent class "
         f"would be right for {report['majority']:.1%}."
     )
+
+
+def controls_text(report: dict[str, Any]) -> str:
+    """Return what is reached without seeing what people do, in one sentence; empty where it was not
+    measured."""
+    controls = report.get("controls") or {}
+    metadata, picture = controls.get("metadata"), controls.get("one_picture")
+    beside = []
+    if metadata:
+        beside.append(
+            f"size, length and rate of the file alone {metadata['accuracy']:.1%} "
+            f"({metadata['classifier']}, cross-validated on these videos)"
+        )
+    if picture:
+        beside.append(f"the same model on one picture, held still {picture['accuracy']:.1%}")
+    return f"Beside it: {'; '.join(beside)}." if beside else ""
 
 
 def wrong_answers(answers: Predictions) -> list[int]:

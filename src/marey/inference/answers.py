@@ -69,6 +69,9 @@ class AnswerOptions:
     backwards: tuple[str, ...] = ()
     """With `shuffles`: labels whose clips are recordings played backwards; their frames are
     reversed before shuffling, so that the recovered order is that of the recording."""
+    still: bool = False
+    """Also show the middle frame of the first view, held still, to a model that reads clips
+    alone."""
     batch_size: int = 8
     """Clips of one forward pass."""
     workers: int = 0
@@ -94,8 +97,8 @@ class Answers:
     outputs: dict[str, Tensor]
     """Name -> (N, V, ...) float32: "logits", and where the model has them "embedding",
     "deciding_embedding" (what decides, where that is not the embedding), "stem_embedding" and
-    "label_embedding"; with shuffles also what `answer_shuffled` returns, (N,
-    S, ...), and "distinct" (N,), whether no two frames of the clip are equal."""
+    "label_embedding"; with `still` "still_logits" (N, 1, K); with shuffles also what
+    `answer_shuffled` returns, (N, S, ...), and "distinct" (N,), whether no two frames of the clip are equal."""
     unreadable: list[dict[str, str]] = field(default_factory=list)
     """[{"video", "error"}] for what could not be read."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -299,6 +302,8 @@ def answer_clips(
         if readable:
             first = len(answers.videos)
             found = _view_outputs(model, readable, options)
+            if options.still and "vectors" not in readable[0]:
+                found["still_logits"] = _still_logits(model, readable, options)
             if options.shuffles:
                 known = None if paths is None else paths[first : first + len(readable)]
                 found |= _order_outputs(model, readable, generator, options, known)
@@ -363,6 +368,16 @@ def _view_outputs(
         model, clips, batch_size=options.batch_size, device=options.device, vectors=vectors
     )
     return {name: outputs[name].unflatten(0, (len(items), -1)) for name in KEPT if name in outputs}
+
+
+def _still_logits(model: nn.Module, items: list[dict[str, Any]], options: AnswerOptions) -> Tensor:
+    """Return what the model says of the middle frame of the first views, held still,
+    (videos, 1, K)."""
+    clips = torch.stack([item["views"][0] for item in items])  # (videos, T, C, S, S)
+    middle = clips.shape[1] // 2
+    still = clips[:, middle : middle + 1].expand_as(clips)
+    outputs = outputs_of(model, still, batch_size=options.batch_size, device=options.device)
+    return outputs["logits"][:, None]
 
 
 def _order_outputs(
