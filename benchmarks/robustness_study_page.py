@@ -19,9 +19,13 @@ th, td { padding: 4px 9px; text-align: right; border-bottom: 1px solid #e3e7ea;
 th:first-child, td:first-child { text-align: left; }
 .heat td { text-align: center; padding: 2px 6px; border: 1px solid #fff; }
 .heat td:first-child { text-align: left; }
-.small { font-size: 14px; color: #59626a; } li { margin: 4px 0; }
+.heat td:first-child, .heat th:first-child { position: sticky; left: 0; background: #fff; }
+.small { font-size: 14px; color: #59626a; } li { margin: 4px 0; overflow-wrap: anywhere; }
 svg text { font: 13px system-ui, sans-serif; fill: #1c2126; }
-@media print { body { max-width: none; } .scroll { overflow: visible; } }
+.contrasts { display: block; width: 100%; max-width: 640px; }
+@media print { body { max-width: none; padding: 0; font-size: 12px; } .scroll { overflow: visible; }
+  th, td { padding: 2px 4px; } table, .small { font-size: 10px; } .heat td { padding: 1px 3px; }
+  tr, svg { break-inside: avoid; } h2, h3 { break-after: avoid; } .contrasts { max-width: 420px; } }
 """
 
 
@@ -36,6 +40,16 @@ def spread(found: dict[str, Any]) -> str:
         f"{percent(found['mean'])} <span class='small'>[{percent(found['low'])}, "
         f"{percent(found['high'])}]</span>"
     )
+
+
+def points(value: float) -> str:
+    """Print a difference of fractions in percentage points.
+
+    >>> points(0.0123), points(-0.0004)
+    ('+1.2', '0.0')
+    """
+    shown = f"{100 * value:+.1f}"
+    return "0.0" if float(shown) == 0 else shown.replace("-", "−")
 
 
 def page(report: dict[str, Any]) -> str:
@@ -55,7 +69,7 @@ def page(report: dict[str, Any]) -> str:
         + (f"<ul>{conclusions}</ul>" if conclusions else "")
         + f"{sets}<h2>Design</h2><p>{html.escape(design['features'])}. Changed at "
         f"{html.escape(design['changed_at'])}, constants of the profile {design['profile']}. Held "
-        f"out: {html.escape(design['held_out'])}; {design['seeds']} seeds. "
+        f"out: {html.escape(design['held_out'])}; {design['seeds']} seeds. Intervals: "
         f"{html.escape(design['intervals'])}.</p><h3>Heads</h3><ul>{heads}</ul><h3>Contrasts, "
         f"written down before the first run</h3><ul>{questions}</ul><p class='small'>"
         f"{html.escape(report['command'])}; {report['date']}</p></body></html>\n"
@@ -77,48 +91,55 @@ def _set(name: str, found: dict[str, Any], design: dict[str, Any]) -> str:
         if decides:
             parts.append(_heat(numbers))
     if found.get("metadata"):
-        parts.append(_metadata(found["metadata"]))
+        parts.append(_metadata(found["metadata"], found["by_severities"]["3"]["clips"]))
     if found.get("at_source"):
         parts.append(_source(found["at_source"]))
     return "".join(parts)
 
 
 def _contrasts(numbers: dict[str, Any], design: dict[str, Any]) -> str:
+    """Draw each contrast below its name and numbers, so that it fits a phone."""
     rows = numbers["contrasts"]
     reach = max(0.05, max(max(abs(row["low"]), abs(row["high"])) for row in rows)) * 1.05
-    width, left, line = 760, 250, 34
-    centre = left + (width - left) / 2
+    width, line = 420, 42
 
     def x(value: float) -> float:
-        return centre + value / reach * (width - left - 20) / 2
+        return width / 2 + value / reach * (width / 2 - 8)
 
     goal = design["goal_half_width"]
-    height = line * len(rows) + 26
+    height = line * len(rows) + 22
     marks = (
-        f"<rect x='{x(-goal):.1f}' y='0' width='{x(goal) - x(-goal):.1f}' height='{height - 24}' "
+        f"<rect x='{x(-goal):.1f}' y='0' width='{x(goal) - x(-goal):.1f}' height='{height - 20}' "
         "fill='#eef2f5'/>"
-        f"<line x1='{x(0):.1f}' x2='{x(0):.1f}' y1='0' y2='{height - 24}' stroke='#8a949c'/>"
+        f"<line x1='{x(0):.1f}' x2='{x(0):.1f}' y1='0' y2='{height - 20}' stroke='#8a949c'/>"
     )
     for number, row in enumerate(rows):
-        y = line * number + 17
+        y = line * number + 30
+        low, mean, high = (points(row[name]) for name in ("low", "mean", "high"))
         marks += (
-            f"<text x='0' y='{y + 4}'>{html.escape(row['a'])} − {html.escape(row['b'])}</text>"
+            f"<text x='0' y='{y - 13}'>{html.escape(row['a'])} − {html.escape(row['b'])}</text>"
+            f"<text x='{width}' y='{y - 13}' text-anchor='end'>{mean} [{low}, {high}]</text>"
             f"<line x1='{x(row['low']):.1f}' x2='{x(row['high']):.1f}' y1='{y}' y2='{y}' "
             "stroke='#1f6fb4' stroke-width='3'/>"
             f"<circle cx='{x(row['mean']):.1f}' cy='{y}' r='5' fill='#1f6fb4'/>"
         )
+    edge = reach / 1.05
     ticks = "".join(
-        f"<text x='{x(v):.1f}' y='{height - 6}' text-anchor='middle'>{100 * v:+.0f}</text>"
-        for v in (-reach / 1.05, 0, reach / 1.05)
+        f"<text x='{x(v):.1f}' y='{height - 5}' text-anchor='{anchor}'>{shown}</text>"
+        for v, anchor, shown in (
+            (-edge, "start", f"{-100 * edge:+.0f}"),
+            (0, "middle", "0"),
+            (edge, "end", f"{100 * edge:+.0f}"),
+        )
     )
     return (
-        f"<div class='scroll'><svg viewBox='0 0 {width} {height}' role='img' "
-        "aria-label='Contrasts with their intervals' style='width:100%;min-width:520px'>"
-        f"{marks}{ticks}</svg></div><p class='small'>Difference of the mean accuracy under "
+        f"<svg viewBox='0 0 {width} {height}' role='img' class='contrasts' "
+        f"aria-label='Contrasts with their intervals'>{marks}{ticks}</svg>"
+        "<p class='small'>Difference of the mean accuracy under "
         "corruption, in points, with intervals that hold together for all six; grey: the "
         f"{100 * goal:.1f} points that the study wants to resolve. "
         f"{sum(row['resolves_goal'] for row in rows)} of {len(rows)} contrasts are resolved that "
-        "finely here.</p>"
+        f"finely here. n&nbsp;= {numbers['clips']} clips.</p>"
     )
 
 
@@ -145,7 +166,7 @@ def _heads(numbers: dict[str, Any]) -> str:
         "the calibration error that a calibrated model stays below in 95% of samples this small. "
         "Kendall's tau of the ranking, clean against corrupted: "
         f"{ranks['kendall_clean_corrupted']:.2f}; one condition against all: mean "
-        f"{ranks['kendall_one_condition_all']['mean']:.2f}.</p>"
+        f"{ranks['kendall_one_condition_all']['mean']:.2f}. n&nbsp;= {numbers['clips']} clips.</p>"
     )
 
 
@@ -168,13 +189,16 @@ def _heat(numbers: dict[str, Any]) -> str:
     )
 
 
-def _metadata(found: dict[str, Any]) -> str:
+def _metadata(found: dict[str, Any], clips: int) -> str:
     rows = "".join(
         f"<li>{html.escape(name)}: {spread(numbers)}</li>"
         for name, numbers in found.items()
         if isinstance(numbers, dict)
     )
-    return f"<h3>Control: metadata alone ({html.escape(found['sees'])})</h3><ul>{rows}</ul>"
+    return (
+        f"<h3>Control: metadata alone ({html.escape(found['sees'])})</h3><ul>{rows}</ul>"
+        f"<p class='small'>Percent right. n&nbsp;= {clips} clips.</p>"
+    )
 
 
 def _source(found: dict[str, Any]) -> str:

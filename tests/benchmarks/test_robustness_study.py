@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from benchmarks import robustness_heads as heads
 from benchmarks import robustness_study as study
 from benchmarks.robustness_features import PASSES, motion_of, shown_frames
-from benchmarks.robustness_study_page import page
+from benchmarks.robustness_study_page import page, points
 
 CLIPS, SCENES = 30, 15
 
@@ -86,6 +86,9 @@ def test_heads_find_a_signal_and_lose_it_where_it_is_hidden(tmp_path: Path) -> N
     text = page(report)
     assert "Written by hand." in text
     assert f"{CLIPS} of {CLIPS} clips" in text
+    assert f"n&nbsp;= {CLIPS} clips" in text
+    first = numbers["contrasts"][0]
+    assert f">{points(first['mean'])} [{points(first['low'])}, {points(first['high'])}]<" in text
     assert len(text) < 200_000
 
 

@@ -76,6 +76,9 @@ def test_a_run_from_videos_to_the_page(data: DatasetIndex, tmp_path: Path) -> No
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
     assert page.count("<img") == 11
+    assert "lazy" not in page  # printed pages have all pictures
+    # cards apart: summary, pairs, families, heat map, curves, attacks, order
+    assert page.count("n&nbsp;= 4 videos.") == 7
     assert "broken.mp4" in page
     assert json.loads((tmp_path / "out" / "report.json").read_text())["videos"] == 4
     assert all(path.is_file() for path in written)

@@ -24,6 +24,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def videos_of(report: dict[str, Any]) -> str:
+    """Say on how many videos every number of a table rests."""
+    return f"n&nbsp;= {report['videos']} videos."
+
+
 def swatch(i: int) -> str:
     style = ("solid", "dashed", "dotted")[i % 3]
     colour = COLOURS[i % len(COLOURS)]
@@ -79,7 +84,7 @@ def heat_maps(report: dict[str, Any], shown: dict[str, str]) -> str:
         f"class='heat'>{head}{numbers}{''.join(rows)}</table></div><p class='small'>Percent "
         "correct by severity 1 (mild) to 5; red: lost against the model's own clean accuracy, "
         "green: gained. Jumble disturbs less with every severity, MPEG quantisers stop at 31, as "
-        "in the sources.</p>"
+        f"in the sources. {videos_of(report)}</p>"
     )
 
 
@@ -138,7 +143,8 @@ def curves(report: dict[str, Any], shown: dict[str, str]) -> str:
     )
     return (
         f"<h2>Severity curves</h2><p>{legend}</p><div class='grid'>{''.join(charts)}</div>"
-        "<p class='small'>Percent correct against severity; 0 is the clean video.</p>"
+        "<p class='small'>Percent correct against severity; 0 is the clean video. "
+        f"{videos_of(report)}</p>"
     )
 
 
@@ -164,7 +170,7 @@ def examples_table(report: dict[str, Any], folder: Path | None) -> str:
             return ""
         data = base64.b64encode(path.read_bytes()).decode()
         return (
-            f"<figure><img alt='{tag}' loading='lazy' src='data:image/jpeg;base64,{data}'>"
+            f"<figure><img alt='{tag}' src='data:image/jpeg;base64,{data}'>"
             f"<figcaption>{shown}</figcaption></figure>"
         )
 

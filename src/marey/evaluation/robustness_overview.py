@@ -133,10 +133,10 @@ def _row(
         )
     span = ""
     if interval is not None:
-        span = f"[{percent(interval[0], 0)}, {percent(interval[1], 0)}] "
+        span = f"<span>[{percent(interval[0], 0)}, {percent(interval[1], 0)}]</span> "
     return (
         f"<tr><td>{html.escape(what)}</td><td>{bar}</td><td>{shown}</td>"
-        f"<td class='small'>{span}n = {videos}</td></tr>"
+        f"<td class='small'>{span}<span>n = {videos}</span></td></tr>"
     )
 
 

@@ -16,6 +16,7 @@ from marey.evaluation.robustness_figures import (
     number,
     percent,
     swatch,
+    videos_of,
 )
 from marey.evaluation.robustness_overview import overview_cards, report_csv
 from marey.files import write_json, write_text
@@ -32,16 +33,20 @@ th { font-weight: 600; color: #39424a; } th:first-child, td:first-child { text-a
 td small, .small { color: #6a737b; font-size: 12.5px; } .heat td { border: 2px solid #fff; padding: 4px 8px;
 text-align: center; } .heat td:first-child { text-align: left; border: 0; } .heat td.cat { color: #6a737b; }
 .swatch { display: inline-block; width: 22px; height: 0; border-top: 3px solid; vertical-align: middle;
-margin-right: 6px; } .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 14px; }
+margin-right: 6px; } .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(46%, 200px), 1fr)); gap: 14px; }
 figure { margin: 0; } figcaption { font-size: 13px; color: #39424a; } svg text { font: 11px system-ui, sans-serif;
 fill: #59626a; } .strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 10px;
 padding: 6px 0 12px; } .strips img { width: 100%; max-width: 384px; display: block; } summary { cursor: pointer; padding: 3px 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 14px; }
 .card { border: 1px solid #d5dbe0; border-radius: 8px; padding: 10px 14px; break-inside: avoid; min-width: 0; }
 .card h3 { margin: 2px 0 8px; font-size: 16px; overflow-wrap: anywhere; } .card table { width: 100%; font-size: 13.5px; }
-.card th, .card td { padding: 3px 4px; white-space: normal; } .rank { display: inline-block; min-width: 1.6em; color: #59626a; }
+.card th, .card td { padding: 3px 4px; white-space: normal; } .card td span { white-space: nowrap; }
+.rank { display: inline-block; min-width: 1.6em; margin-right: .4em; color: #59626a; }
 .bar { display: inline-block; width: 48px; height: 7px; background: #e8ecef; } .bar i { display: block; height: 7px; background: #1f6fb4; }
-@media print { body { max-width: none; padding: 0; } .scroll { overflow: visible; } details > * { display: block; } }
+@media print { body { max-width: none; padding: 0; font-size: 12px; } .scroll { overflow: visible; }
+  th, td { padding: 2px 4px; } table { font-size: 10.5px; } .small, td small { font-size: 9.5px; } .card table { font-size: 10.5px; } .heat td { padding: 2px 3px; }
+  .strips { grid-template-columns: repeat(3, 1fr); } figure, tr, .card { break-inside: avoid; } h2 { break-after: avoid; }
+  details::details-content { content-visibility: visible; display: block; } }
 .leak { background: #b3261e; color: #fff; padding: 8px 12px; font-weight: 600; }
 code { background: #f2f4f5; padding: 1px 5px; border-radius: 3px; overflow-wrap: anywhere; }
 """
@@ -223,7 +228,7 @@ def _summary_table(report: dict[str, Any], shown: dict[str, str]) -> str:
         "accuracy (Schiappa et al.): 1 is no drop. mCE: errors relative to "
         f"{html.escape(shown[report['reference']])} (1.00; below is better). Calibration "
         "error: mean gap between probability and accuracy. Brackets: 95% intervals"
-        f"{'' if report['groups'] is None else ', whole groups drawn'}.</p>"
+        f"{'' if report['groups'] is None else ', whole groups drawn'}. {videos_of(report)}</p>"
     )
     return f"<h2>Summary</h2><div class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div>{legend}"
 
@@ -253,7 +258,7 @@ def _pairs(report: dict[str, Any], shown: dict[str, str]) -> str:
         f"class='scroll'><table><tr>{head}</tr>{''.join(rows)}</table></div><p class='small'>The "
         "same videos for both models; p from swapping the models at random in whole groups "
         "(McNemar's exact test where there are no groups). An interval that holds 0 decides "
-        "nothing.</p>"
+        f"nothing. {videos_of(report)}</p>"
     )
 
 
@@ -273,7 +278,7 @@ def _categories(report: dict[str, Any], shown: dict[str, str]) -> str:
     return (
         f"<h2>By category</h2><div class='scroll'><table><tr>{head}</tr>{rows}</table></div><p "
         "class='small'>γ<sup>a</sup> / γ<sup>r</sup>, mean over severities, then over the "
-        "category's kinds.</p>"
+        f"category's kinds. {videos_of(report)}</p>"
     )
 
 
@@ -304,7 +309,7 @@ def _attacks(report: dict[str, Any], shown: dict[str, str]) -> str:
         "%</th><th>change, grey levels<br><small>mean / largest</small></th><th>queries per "
         f"video</th></tr>{''.join(rows)}</table></div><p class='small'>White-box attacks know the "
         "model. The worst of all iterates and restarts, in whole grey levels, is scored. Fooling "
-        f"rate: share of correct answers that change.{given}</p>"
+        f"rate: share of correct answers that change.{given} {videos_of(report)}</p>"
     )
 
 
@@ -327,7 +332,7 @@ def _order(report: dict[str, Any], shown: dict[str, str]) -> str:
         f"answer<br>after shuffling %</th></tr>{''.join(rows)}</table></div><p class='small'>Order "
         "reliance = ordered − shuffled accuracy. Near 0 the model does not use the order: it "
         "recognises pictures, not movement. Corrected: the model's own temporal attention puts the "
-        "shuffled frames back.</p>"
+        f"shuffled frames back. {videos_of(report)}</p>"
     )
 
 
@@ -364,5 +369,5 @@ def _settings(report: dict[str, Any]) -> str:
         f"changed at {at}; at most {settings['max_frames']} source frames of a video; seed "
         f"{settings['seed']}; marey {html.escape(report.get('version', ''))}. One clip and one "
         "crop per video, so clean accuracy can differ from an evaluation with more "
-        f"views.</p>{table}"
+        f"views. Beside this page: report.csv and report.json.</p>{table}"
     )
