@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from marey.checkpoints.encoders import load_encoder
+from marey.checkpoints.encoders import LoadedEncoder, load_encoder
 from marey.corruptions import corruption
-from marey.datasets.index import Sample
+from marey.datasets.index import DatasetIndex, Sample
 from marey.datasets.manifest import read_manifest
 from marey.evaluation.changed_clips import (
     changed_clips,
@@ -27,9 +27,11 @@ from marey.evaluation.changed_clips import (
     model_pixels,
 )
 from marey.features.poses import pose_vector
+from marey.features.video_vectors import VideoVectors
 from marey.files import atomic
 from marey.persons.pose_tracks import PoseTracks, read_poses
 from marey.synthetic.dataset import PackedClips, RenderPlan, render_dataset
+from marey.video.clip import Clip
 
 KINDS = (
     "gaussian_noise",
@@ -44,6 +46,11 @@ KINDS = (
 SEVERITIES = (1, 3, 5)
 RENDERS = 360
 RENDER_PLAN = RenderPlan(size=96, reversals="none", seed=16)
+"""The sum of scores was chosen on these."""
+NEW_RENDERS = 240
+NEW_RENDER_PLAN = RenderPlan(size=160, num_frames=24, fps=12.0, reversals="none", seed=17)
+"""Rendered after that choice, dense enough to measure motion."""
+VECTORS = ("frames", "motion")
 MAX_FRAMES = 100
 """Source frames around the middle of a video that are decoded."""
 
@@ -110,10 +117,7 @@ def frame_features(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str
                 clips += [changed_clips(video, change, seed=0)[0] for change in changes]
             found = {}
             for tag, clip in zip(wanted, clips, strict=True):
-                pixels = model_pixels(clip, loaded.preprocess)
-                with torch.inference_mode():
-                    outputs = loaded.encoder(loaded.preprocess.normalise(pixels[None]))
-                found[tag] = outputs["embedding"][0].half().clone()
+                found[tag] = encoded(clip, loaded)
             stored.parent.mkdir(parents=True, exist_ok=True)
             with atomic(stored) as temporary:
                 save_file(found, temporary)
@@ -124,23 +128,62 @@ def frame_features(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str
 
 def render_features(folder: Path) -> tuple[Tensor, list[str], list[str]]:
     """Return embeddings (N, D), labels and groups of rendered people, 15 actions; stored."""
-    index = read_manifest(
-        render_dataset(folder / "renders", RENDERS, RENDER_PLAN, workers=0) / "manifest.csv",
-        frames=folder / "renders",
-    )
+    index = rendered(folder / "renders", RENDERS, RENDER_PLAN)
     stored = folder / f"renders-{RENDERS}.safetensors"
     if not stored.exists():
         loaded = load_encoder("frames")
-        rows = []
-        for clip in PackedClips(folder / "renders"):
-            pixels = model_pixels(clip["frames"], loaded.preprocess)
-            with torch.inference_mode():
-                outputs = loaded.encoder(loaded.preprocess.normalise(pixels[None]))
-            rows.append(outputs["embedding"][0].half().clone())
+        rows = [encoded(clip["frames"], loaded) for clip in PackedClips(folder / "renders")]
         with atomic(stored) as temporary:
             save_file({"clean": torch.stack(rows)}, temporary)
     labels = [str(sample.label) for sample in index.samples]
     return load_file(stored)["clean"].float(), labels, [str(s.group) for s in index.samples]
+
+
+def new_render_features(folder: Path) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Return what `VECTORS` measure of other renders, name -> (N, D), their labels and groups;
+    stored clip by clip."""
+    index = rendered(folder / "new_renders", NEW_RENDERS, NEW_RENDER_PLAN)
+    loaded = load_encoder("frames")
+    vectors = VideoVectors([name for name in VECTORS if name != "frames"])
+    found: dict[str, list[Tensor]] = {name: [] for name in VECTORS}
+    for number, packed in enumerate(PackedClips(folder / "new_renders")):
+        stored = folder / "new_render_features" / f"{number:04d}.safetensors"
+        if not stored.exists():
+            frames = packed["frames"]
+            clip = Clip(
+                frames=frames,
+                frame_indices=tuple(range(len(frames))),
+                frame_seconds=tuple(t / NEW_RENDER_PLAN.fps for t in range(len(frames))),
+                fps=NEW_RENDER_PLAN.fps,
+                path=f"render {number}",
+            )
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(stored) as temporary:
+                # "frames" are looked at 4 times a second
+                save_file(
+                    {"frames": encoded(frames[1::3], loaded), **vectors.of_clip(clip)},
+                    temporary,
+                )
+        for name, values in load_file(stored).items():
+            found[name].append(values.float())
+    labels = [str(sample.label) for sample in index.samples]
+    groups = [str(sample.group) for sample in index.samples]
+    return {name: torch.stack(rows) for name, rows in found.items()}, labels, groups
+
+
+def rendered(folder: Path, count: int, plan: RenderPlan) -> DatasetIndex:
+    """Return rendered people, rendered where they are missing."""
+    return read_manifest(
+        render_dataset(folder, count, plan, workers=0) / "manifest.csv", frames=folder
+    )
+
+
+@torch.inference_mode()
+def encoded(frames: Tensor, loaded: LoadedEncoder) -> Tensor:
+    """Return the embedding (D,) of the frames (8, 3, S, S) of one clip."""
+    pixels = model_pixels(frames, loaded.preprocess)
+    outputs = loaded.encoder(loaded.preprocess.normalise(pixels[None]))
+    return outputs["embedding"][0].half().clone()
 
 
 def pose_features(videos: Videos, folder: Path) -> Tensor:

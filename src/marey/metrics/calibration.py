@@ -41,11 +41,14 @@ def calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -
         num_bins: number of equal-width bins.
     """
     confidence, correct = confidence.double(), correct.double()
-    bins = (confidence * num_bins).ceil().long().clamp(
-        1, num_bins
-    ) - 1  # bin b is (b / bins, (b + 1) / bins]
-    gap = torch.zeros(num_bins, dtype=torch.double).index_add_(0, bins, correct - confidence)
+    gap = torch.zeros(num_bins, dtype=torch.double)
+    gap.index_add_(0, _bins(confidence, num_bins), correct - confidence)
     return (gap.abs().sum() / max(1, len(correct))).item()
+
+
+def _bins(confidence: Tensor, num_bins: int) -> Tensor:
+    """Return the bin of each confidence, int64 (N,): bin b is (b / bins, (b + 1) / bins]."""
+    return (confidence.double() * num_bins).ceil().long().clamp(1, num_bins) - 1
 
 
 def brier_score(probs: Tensor, labels: Tensor) -> float:
@@ -88,9 +91,12 @@ def calibration_noise_floor(
     if not len(confidence):
         return 0.0
     generator = generator or torch.Generator().manual_seed(0)
+    confidence = confidence.double()
     chances = torch.rand(draws, len(confidence), generator=generator, dtype=torch.double)
-    errors = [calibration_error(confidence, row < confidence.double(), num_bins) for row in chances]
-    return float(torch.quantile(torch.tensor(errors, dtype=torch.double), level))
+    inside = F.one_hot(_bins(confidence, num_bins), num_bins).double()  # (N, bins)
+    gaps = ((chances < confidence).double() - confidence) @ inside  # (draws, bins)
+    errors = gaps.abs().sum(1) / len(confidence)
+    return float(torch.quantile(errors, level))
 
 
 def reliability_curve(
@@ -108,7 +114,7 @@ def reliability_curve(
         JSON types, one row per bin that holds videos: "from", "to", "videos", "confidence" (mean),
         "accuracy", "low", "high".
     """
-    bins = (confidence.double() * num_bins).ceil().long().clamp(1, num_bins) - 1
+    bins = _bins(confidence, num_bins)
     rows = []
     for number in bins.unique().tolist():
         inside = bins == number
