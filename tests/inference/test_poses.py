@@ -181,6 +181,16 @@ def test_the_score_is_one_at_the_stored_limit(predictor):
     assert math.isnan(predictor.unknown_score(torch.tensor([0.2, 0.1, 0.7])))
 
 
+def test_a_stored_threshold_holds_answers_back(predictor: PosePredictor) -> None:
+    always(predictor, [2.0, 0.0, 0.0])
+    predictor.checkpoint.calibration["rejection"] = {"threshold": 0.99}
+    trust = predictor.predict_tracks(tracks(track(1, standing()))).trust
+    assert trust["rejected"] is True
+    assert trust["rejection"] == {"threshold": 0.99}
+    predictor.checkpoint.calibration["rejection"] = {"threshold": 0.5}
+    assert predictor.predict_tracks(tracks(track(1, standing()))).trust["rejected"] is False
+
+
 def test_every_person_has_an_answer_in_the_json(predictor):
     found = tracks(track(1, standing()), track(2, waving()))
     entry = predictor.predict_tracks(found).to_dict()

@@ -13,6 +13,7 @@ from marey.metrics.selective import (
     auroc,
     coverage_at_accuracy,
     fpr_at_tpr,
+    rejection_of,
     rejection_threshold,
     risk_coverage,
 )
@@ -76,6 +77,13 @@ def test_the_rejection_threshold_by_hand() -> None:
     found = rejection_threshold(confidence, correct, min_coverage=0.5)
     assert found["threshold"] == pytest.approx(0.7)
     assert (found["coverage"], found["accuracy"]) == (pytest.approx(0.6), pytest.approx(2 / 3))
+
+
+def test_an_answer_below_the_stored_threshold_is_rejected() -> None:
+    stored = {"rejection": {"threshold": 0.7}}
+    assert rejection_of(0.69, stored) == {"rejected": True, **stored}
+    assert rejection_of(0.7, stored)["rejected"] is False
+    assert rejection_of(0.1, {}) == rejection_of(0.1, None) == {}
 
 
 def test_a_threshold_that_cannot_be_is_refused() -> None:

@@ -46,6 +46,15 @@ def test_headlines(predictions, trust, kind: str, headline: str) -> None:
     assert said.advice.endswith(".")
 
 
+def test_an_answer_that_is_held_back_is_unsure_and_says_what_was_measured() -> None:
+    rejection = {"threshold": 0.96, "accuracy": 0.95, "num_videos": 60}
+    said = verdict(SURE, CALIBRATED | {"rejected": True, "rejection": rejection}, 15)
+    assert (said.kind, said.headline) == ("unsure", "Unsure: cartwheel or jump")
+    assert "Below 96 %" in said.advice
+    assert "95 % of 60 measured videos" in said.advice
+    assert verdict(SURE, {"rejected": False, "rejection": rejection}, 15).kind == "sure"
+
+
 def test_an_unmeasured_percentage_is_not_called_measured() -> None:
     assert "measured on videos the model had not seen" in verdict(SURE, CALIBRATED, 15).advice
     assert "not measured" in verdict(SURE, {"calibrated": False, "unknown": False}, 15).advice

@@ -21,6 +21,7 @@ from marey.inference.pose_windows import PoseClips, cut_tracks, fuse, fuse_by_tr
 from marey.inference.prediction import NO_PERSON, Prediction
 from marey.inference.stability import stability
 from marey.inference.zero_shot import label_vectors, rank_labels
+from marey.metrics.selective import rejection_of
 from marey.models.outputs import outputs_of
 from marey.persons.pose_tracks import PoseTracks, poses_of_frames, read_poses
 from marey.persons.poses import PoseFinder
@@ -428,6 +429,7 @@ class PosePredictor:
         }
         if labels is not None:
             return {**trust, "relative_to_labels": True, **self._none_of_these(answer, labels)}
+        trust |= rejection_of(float(answer.probabilities.max()), self.checkpoint.calibration)
         score = answer.unknown_score
         if answer.needs_legs:
             shown = None if math.isnan(score) else round(score, 4)

@@ -27,6 +27,7 @@ from marey.inference.stability import stability
 from marey.inference.text_video import TextVideoPredictor
 from marey.inference.zero_shot import label_vectors, rank_labels
 from marey.metrics.calibration import ood_score, stem_distance
+from marey.metrics.selective import rejection_of
 from marey.metrics.trust import (
     UNTAUGHT,
     check_logits,
@@ -238,10 +239,7 @@ class Predictor:
             # Calibration was measured on videos like those of training, and holds for no others.
             doubtful = "damaged" in trust or trust.get("unknown") or trust.get("warning")
             trust["calibrated"] = trust["calibrated"] and not doubtful
-            rejection = self.calibration.get("rejection")
-            if rejection:
-                trust["rejected"] = float(fused.max()) < rejection["threshold"]
-                trust["rejection"] = rejection
+            trust |= rejection_of(float(fused.max()), self.calibration)
         else:
             trust |= self._zero_shot_trust(outputs, labels)
         seconds = tuple(sorted({second for clip in clips for second in clip.frame_seconds}))

@@ -6,6 +6,7 @@ Legend: N samples.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -160,3 +161,12 @@ def rejection_threshold(
         "threshold": threshold,
         "num_videos": len(correct),
     }
+
+
+def rejection_of(confidence: float, calibration: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a stored `rejection_threshold` says of an answer: "rejected", and the stored
+    "rejection"; nothing where none is stored."""
+    stored = (calibration or {}).get("rejection")
+    if not stored:
+        return {}
+    return {"rejected": confidence < stored["threshold"], "rejection": stored}

@@ -62,6 +62,14 @@ def verdict(
             advice=f"The nearest is {best}, but do not rely on it; teach me this action with a few "
             "videos, or choose a model that knows it.",
         )
+    if trust.get("rejected"):
+        held = trust["rejection"]
+        return Verdict(
+            kind=UNSURE,
+            headline=f"Unsure: {_either([label for label, _ in predictions[:2]])}",
+            advice=f"Below {percent(held['threshold'])} this model holds answers back; above it "
+            f"{percent(held['accuracy'])} of {held['num_videos']} measured videos were right.",
+        )
     inside = [readable(label) for label in trust.get("set") or ()]
     if len(inside) > NAMED_MOST:
         return Verdict(
