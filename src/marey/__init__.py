@@ -22,6 +22,7 @@ _HOME_OF = {
     "teach": "marey.teaching.teach",
     "crossval": "marey.teaching.teach",
     "corrupt": "marey.corruptions",
+    "corruption": "marey.corruptions",
     "metrics": "marey.metrics",
 }
 """Public name -> the module that defines it."""

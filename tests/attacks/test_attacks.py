@@ -384,3 +384,17 @@ def test_a_suite_attacks_what_stands_and_says_who_won(
     assert not (found.robust & alone.success).any()
     for robust, right, won in zip(found.robust, found.right, found.won_by, strict=True):
         assert bool(right) == (bool(robust) or won is not None)
+
+
+def test_a_plain_module_is_attacked_and_wrong_labels_are_refused() -> None:
+    class Brightness(torch.nn.Module):
+        def forward(self, clip: torch.Tensor) -> torch.Tensor:
+            level = clip.mean((1, 2, 3, 4))
+            return torch.stack([level, 0.5 - level], 1)
+
+    clip = torch.full((2, 2, 3, 8, 8), 65, dtype=torch.uint8)
+    found = attack(Brightness(), clip, torch.tensor([0, 0]), "pgd", eps=8 / 255, steps=2)
+    assert bool((found.clip.float().mean() < 65).all())
+    for labels in (torch.tensor([0, 2]), torch.tensor([0]), torch.tensor([0.0, 1.0])):
+        with pytest.raises(UserError, match="label"):
+            attack(Brightness(), clip, labels, "pgd", eps=8 / 255, steps=2)

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from marey.datasets.clips import ClipDataset, collate_clips, sample_generator
-from marey.datasets.index import DatasetIndex
+from marey.datasets.index import DatasetIndex, read_folders
 from marey.datasets.open import open_dataset
 from marey.errors import UserError
 from marey.transforms.augment import Augment
 from marey.transforms.preprocess import Preprocess
+from marey.video.encode import write_video
 from marey.video.sampling import ClipSampling
 
 PREPROCESS = Preprocess(
@@ -126,3 +127,21 @@ def test_a_damaged_packed_folder_is_named(tmp_path: Path) -> None:
     open_packed.cache_clear()
     with pytest.raises(UserError, match=r"packed\.json: format 9, expected 1"):
         ClipDataset(index, PREPROCESS)[0]
+
+
+def test_pytorchs_own_loader_survives_a_bad_video(tmp_path):
+    for label in ("a", "b"):
+        write_video(
+            tmp_path / label / "1.mp4", torch.full((4, 3, 32, 32), 90, dtype=torch.uint8), 10
+        )
+    (tmp_path / "b" / "2.mp4").write_bytes(b"")
+    preprocess = Preprocess(
+        sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16
+    )
+    dataset = ClipDataset(read_folders(tmp_path), preprocess)
+    (batch,) = torch.utils.data.DataLoader(dataset, batch_size=3)
+    assert batch["clip"].shape == (3, 2, 3, 16, 16)
+    assert batch["label"].tolist() == [0, 1, -100]
+    assert [bool(error) for error in batch["error"]] == [False, False, True]
+    loss = torch.nn.functional.cross_entropy(torch.zeros(3, 2), batch["label"])
+    assert float(loss) == pytest.approx(0.6931, abs=1e-3)

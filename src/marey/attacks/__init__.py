@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from marey.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from marey.attacks.fab import fab
@@ -59,19 +59,21 @@ def list_attacks() -> list[str]:
 
 
 def attack(
-    model: PixelModel, clip: Tensor, labels: Tensor, name: str = "pgd", **options: Any
+    model: nn.Module, clip: Tensor, labels: Tensor, name: str = "pgd", **options: Any
 ) -> AttackResult:
     """Attack clips with a named attack.
 
     Args:
-        model: a model of clips in [0, 1], see `PixelModel`.
+        model: a model of clips in [0, 1], see `PixelModel`; any other module is taken to read such
+            clips as they are, and to return logits or a dict with "logits".
         clip: uint8, (B, T, 3, H, W), RGB, at the model's own size.
         labels: int, (B,): the true classes.
         name: one of `list_attacks()`.
         options: arguments of the attack, for example eps, steps, targets, generator.
 
     Raises:
-        UserError: if the name or an option is unknown, or the clip is not uint8.
+        UserError: if the name or an option is unknown, the clip is not uint8, or a label is no
+            class of the model.
     """
     check_options(name, options)
     if clip.dtype != torch.uint8 or clip.dim() != 5:
@@ -79,7 +81,32 @@ def attack(
             f"an attack starts from a uint8 clip (B, T, 3, H, W), got {clip.dtype} "
             f"{tuple(clip.shape)}"
         )
+    if not isinstance(model, PixelModel):
+        model = PixelModel(model, mean=(0.0,) * 3, std=(1.0,) * 3)
+    _check_labels(model, clip, labels)
     return ATTACKS[name](model, clip, labels, **options)
+
+
+def _check_labels(model: PixelModel, clip: Tensor, labels: Tensor) -> None:
+    """Refuse labels that the model cannot have been asked for.
+
+    Raises:
+        UserError: if there is not one whole number per clip, each a class of the model.
+    """
+    if labels.is_floating_point() or labels.shape != clip.shape[:1]:
+        raise UserError(
+            f"labels are class numbers, int (B,) with B = {len(clip)}, got {labels.dtype} "
+            f"{tuple(labels.shape)}"
+        )
+    asked = model.queries
+    with torch.no_grad():
+        classes = model(clip[:1].float() / 255).shape[-1]
+    model.queries = asked
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise UserError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, the model has classes 0 "
+            f"to {classes - 1}"
+        )
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

@@ -104,6 +104,11 @@ def order(
                 print(f"  direction of time: {told}{played}")
         if found.note:
             say(f"{found.video}: {found.note}")
+        if found.order_accuracy is not None and found.order_accuracy <= found.chance:
+            say(
+                f"{found.video}: no better than chance: the order of this clip was not recovered; "
+                "'marey reliance MODEL --data DATA' measures a model on many"
+            )
     if as_json:
         print_json({"results": entries})
     if any(entry["error"] for entry in entries):

@@ -65,9 +65,17 @@ class ClipDataset(Dataset[dict[str, Any]]):
         `{"error": str, "sample": int}`.
 
         A video that cannot be read is never replaced: its item holds the error, which
-        `collate_clips` passes on in the batch.
+        `collate_clips` passes on in the batch. Asked for by a plain number, as PyTorch's own
+        samplers and collation do, all items have the same entries: "error" is empty where there is
+        none, and an unreadable video has a clip of zeros with the label -100, which
+        `torch.nn.functional.cross_entropy` leaves out.
         """
-        epoch, position = key if isinstance(key, tuple) else (0, key)
+        if not isinstance(key, tuple):
+            item = self[0, key]
+            T, S = self.preprocess.sampling.num_frames, self.preprocess.image_size
+            nothing = {"clip": torch.zeros(T, 3, S, S), "label": -100, "error": ""}
+            return {**nothing, **item}
+        epoch, position = key
         sample = self.index.samples[position]
         generator = sample_generator(self.seed, epoch, position) if self.draw else None
         try:
@@ -134,9 +142,9 @@ def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:
         `{"clip": (B, T, C, S, S), "label": (B,), "sample": (B,), "unreadable":
         [(sample, message), ...]}`; "clip" is absent where no item could be read.
     """
-    readable = [item for item in items if "error" not in item]
+    readable = [item for item in items if not item.get("error")]
     batch: dict[str, Any] = {
-        "unreadable": [(item["sample"], item["error"]) for item in items if "error" in item]
+        "unreadable": [(item["sample"], item["error"]) for item in items if item.get("error")]
     }
     if readable:
         batch["clip"] = torch.stack([item["clip"] for item in readable])

@@ -98,7 +98,8 @@ class Answers:
     """Name -> (N, V, ...) float32: "logits", and where the model has them "embedding",
     "deciding_embedding" (what decides, where that is not the embedding), "stem_embedding" and
     "label_embedding"; with `still` "still_logits" (N, 1, K); with shuffles also what
-    `answer_shuffled` returns, (N, S, ...), and "distinct" (N,), whether no two frames of the clip are equal."""
+    `answer_shuffled` returns, (N, S, ...), and "distinct" (N,), whether no two frames of the clip
+    are equal."""
     unreadable: list[dict[str, str]] = field(default_factory=list)
     """[{"video", "error"}] for what could not be read."""
     options: dict[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from torch import Tensor
 from marey.checkpoints.folder import Checkpoint
 from marey.errors import UserError
 from marey.inference.condition import condition_of, with_condition
+from marey.inference.frames_given import answers_to
 from marey.inference.none_of_these import NONE_OF_THESE, none_of_these
 from marey.inference.pose_windows import PoseClips, cut_tracks, fuse, fuse_by_track
 from marey.inference.prediction import NO_PERSON, Prediction
@@ -197,16 +198,17 @@ class PosePredictor:
 
     def __call__(
         self,
-        video: str | Path,
+        video: Any,
         *,
         labels: Sequence[str] | None = None,
         trust: str = "basic",
         max_pixels: int | None = None,
         max_seconds: float | None = None,
-    ) -> Prediction:
-        """Say what is done in a video.
+    ) -> Any:
+        """Say what is done in a video: a `Prediction`, or a list of them for a list.
 
         Args:
+            video: a file or folder of frames, or what `inference.frames_given.answers_to` takes.
             labels: rank these names, never trained on, by meaning instead of the model's actions.
             trust: "basic", or "full": people are looked for again in the window that had most to
                 say, under three mild corruptions.
@@ -217,6 +219,16 @@ class PosePredictor:
         """
         if trust not in ("basic", "full"):
             raise UserError(f"trust '{trust}' is neither 'basic' nor 'full'")
+        if not isinstance(video, (str, Path)):
+            options: dict[str, Any] = {"labels": labels, "trust": trust}
+            options |= {"max_pixels": max_pixels, "max_seconds": max_seconds}
+            return answers_to(
+                video,
+                lambda clip: self.predict_tracks(
+                    poses_of_frames(clip, finder=self.finder), labels=labels
+                ),
+                lambda part: self(part, **options),
+            )
         found = self.read(video, max_pixels=max_pixels, max_seconds=max_seconds)
         prediction = self.predict_tracks(found, labels=labels)
         if trust == "full" and prediction.main_window is not None:

@@ -19,6 +19,7 @@ from marey.features.motion import MOTION_FPS, SECONDS
 from marey.features.video_vectors import VideoVectors, joined, vectors_of
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.features import FeaturePredictor
+from marey.inference.frames_given import answers_to
 from marey.inference.kept_results import KeptResults
 from marey.inference.none_of_these import NONE_OF_THESE, none_of_these
 from marey.inference.poses import PosePredictor
@@ -103,16 +104,19 @@ class Predictor:
 
     def __call__(
         self,
-        video: str | Path,
+        video: Any,
         *,
         labels: Sequence[str] | None = None,
         trust: str = "basic",
         max_pixels: int | None = None,
         max_seconds: float | None = None,
-    ) -> Prediction:
-        """Recognise what happens in a video.
+    ) -> Any:
+        """Recognise what happens in a video: a `Prediction`, or a list of them for a list.
 
         Args:
+            video: a file or folder of frames; or frames in memory (uint8, (T, 3, H, W) or
+                (T, H, W, 3), a tensor or an array, of which the model is shown as many as it takes,
+                evenly spread); or a `Clip`; or a list of any of them, or a batch of frames.
             labels: rank these names, never trained on, by meaning instead of the model's own
                 classes.
             trust: "basic" (no extra decoding), "full" (adds stability under three mild
@@ -125,6 +129,14 @@ class Predictor:
         """
         if trust not in ("basic", "full"):
             raise UserError(f"trust '{trust}' is neither 'basic' nor 'full'")
+        if not isinstance(video, (str, Path)):
+            options: dict[str, Any] = {"labels": labels, "trust": trust}
+            options |= {"max_pixels": max_pixels, "max_seconds": max_seconds}
+            return answers_to(
+                video,
+                lambda clip: self.predict_clip(clip, labels),
+                lambda part: self(part, **options),
+            )
         with open_video(
             video, max_pixels=max_pixels or MAX_PIXELS, max_seconds=max_seconds or MAX_SECONDS
         ) as reader:
@@ -148,17 +160,21 @@ class Predictor:
         condition = condition_of(video, max_pixels=max_pixels, max_seconds=max_seconds)
         return with_condition(prediction, condition)
 
-    def predict_clip(self, clip: Clip) -> Prediction:
+    def predict_clip(self, clip: Clip, labels: Sequence[str] | None = None) -> Prediction:
         """Recognise what happens in frames that are already decoded, as one view.
 
         Args:
-            clip: the model's number of frames; for a model that measures motion or poses, frames
-                as dense as `features.video_vectors` asks, of which it is shown some.
+            clip: frames, of which the model is shown as many as it takes, evenly spread; for a
+                model that measures motion or poses as dense as `features.video_vectors` asks.
+            labels: as of a video.
         """
-        if not self.vectors.names:
-            outputs = self.outputs(self.preprocess.clip(clip.frames))
-            return self._answer(clip.path, outputs, (clip,), None)
         wanted = self.preprocess.sampling.num_frames
+        if not self.vectors.names:
+            if clip.num_frames != wanted:
+                spread = torch.linspace(0, clip.num_frames - 1, wanted).round().long()
+                clip = clip.take(spread.tolist())
+            outputs = self.outputs(self.preprocess.clip(clip.frames))
+            return self._answer(clip.path, outputs, (clip,), labels)
         last = clip.num_frames - 1
         shown = clip.take(torch.linspace(0, last, wanted).round().long().tolist())
         outputs = self.outputs(

@@ -357,6 +357,7 @@ class TimeSformer(nn.Module):
         Returns:
             "logits" (B, K) if there is a head, "embedding" (B, D).
         """
+        check_batch(clip, int(self.arguments["num_frames"]))
         outputs = self.encode(clip, return_attention)
         return self.forward_head(outputs.pop("tokens")[:, 0]) | outputs
 
@@ -365,6 +366,19 @@ class TimeSformer(nn.Module):
         embedding = self.norm(cls)
         logits = {"logits": self.head(embedding)} if hasattr(self, "head") else {}
         return logits | {"embedding": embedding}
+
+
+def check_batch(clip: Tensor, num_frames: int) -> None:
+    """Refuse a clip without the axis of the batch.
+
+    Raises:
+        UserError: if `clip` is neither (B, T, C, H, W) nor features of a stem, (B, T, N, C).
+    """
+    if clip.ndim not in (4, 5) or (clip.ndim == 4 and clip.shape[1] == 3 != num_frames):
+        raise UserError(
+            f"a model takes a batch of clips, (B, T, 3, H, W), got {tuple(clip.shape)}; "
+            "clip[None] makes a batch of one"
+        )
 
 
 def with_stem(model: nn.Module, clip: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -231,7 +231,7 @@ def newest(
 
 def is_live(source: str) -> bool:
     """Return whether a source is a camera or an address, not a file."""
-    if source.startswith("/dev/") and Path(source).is_file():  # /dev/shm
+    if source.startswith("/dev/shm/") or (source.startswith("/dev/") and Path(source).is_file()):
         return False
     return source.isdigit() or source.startswith("/dev/") or source.startswith(STREAM_SCHEMES)
 
