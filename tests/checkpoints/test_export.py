@@ -16,6 +16,7 @@ from marey.checkpoints.folder import save_checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.models import create_model
+from marey.transforms.pose_clip import PoseSampling
 from marey.transforms.preprocess import Preprocess
 from marey.video.sampling import ClipSampling
 
@@ -80,6 +81,16 @@ def test_torch_export_gives_equal_outputs_at_any_batch(tmp_path):
         loaded(clips(5))[0], source.model(clips(5))["logits"], atol=1e-4, rtol=1e-4
     )
     assert json.loads(extra["marey.json"])["class_names"] == ["a", "b", "c"]
+
+
+@pytest.mark.slow
+def test_a_pose_model_is_exported_with_how_its_windows_are_cut(tmp_path):
+    source = load_checkpoint("marey-mini")
+    assert export_checkpoint(source, "torch-export", tmp_path / "x.pt2") < 1e-4
+    extra = {"marey.json": ""}
+    torch.export.load(str(tmp_path / "x.pt2"), extra_files=extra)
+    about = json.loads(extra["marey.json"])
+    assert PoseSampling.from_dict(about["pose_sampling"]) == source.pose_sampling
 
 
 def test_torch_export_to_a_full_disk_is_one_line(tmp_path, monkeypatch):

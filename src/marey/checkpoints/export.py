@@ -50,11 +50,15 @@ class TensorsOnly(nn.Module):
 
 
 def example_clip(checkpoint: Checkpoint, batch: int = 2) -> Tensor:
-    """Return a random clip (batch, T, 3, S, S) of the size the checkpoint's model takes.
+    """Return a random clip (batch, T, 3, S, S) of the size the checkpoint's model takes, or, for a
+    pose model, a random window of keypoints (batch, T, P * 17, 3).
 
     Raises:
         UserError: if the checkpoint does not contain that size.
     """
+    if checkpoint.pose_sampling is not None:
+        generator = torch.Generator().manual_seed(0)
+        return torch.rand(batch, *checkpoint.pose_sampling.shape, generator=generator)
     arguments, preprocess = checkpoint.arguments, checkpoint.preprocess
     T = arguments.get("num_frames") or (preprocess.sampling.num_frames if preprocess else None)
     S = arguments.get("image_size") or (preprocess.image_size if preprocess else None)
@@ -85,6 +89,7 @@ def description(checkpoint: Checkpoint, names: tuple[str, ...]) -> str:
             "class_names": checkpoint.class_names,
             "outputs": list(names),
             "preprocess": checkpoint.preprocess.to_dict() if checkpoint.preprocess else None,
+            "pose_sampling": checkpoint.pose_sampling and checkpoint.pose_sampling.to_dict(),
             "calibration": checkpoint.calibration,
         }
     )
