@@ -340,6 +340,7 @@ def main() -> None:
                     found[step] = {
                         **measures[step][1](server),
                         "load_1min": round(os.getloadavg()[0], 1),
+                        "niceness": os.getpriority(os.PRIO_PROCESS, 0),
                     }
                     print(step, json.dumps(found[step]), flush=True)
             finally:

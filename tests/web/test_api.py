@@ -139,6 +139,11 @@ def test_other_mistakes_have_the_same_shape(client, method: str, address: str, s
     assert (status == 405) == ("allow" in answer.headers)
 
 
+def test_text_in_the_place_of_a_file_is_refused_in_plain_words(client) -> None:
+    answer = client.post("/api/predict", files={"video": (None, "/etc/passwd")})
+    assert (answer.status_code, answer.json()) == (422, {"detail": "video: send a file, not text"})
+
+
 def test_the_description_has_schemas_of_every_answer(client) -> None:
     described = client.get("/openapi.json").json()
     responses = described["paths"]["/api/predict"]["post"]["responses"]

@@ -42,6 +42,12 @@ def test_another_name_is_refused_by_a_server_of_this_machine(
     assert status(tiny_checkpoint, host, "127.0.0.1") == 400
 
 
+def test_the_refusal_has_the_shape_of_every_error(client) -> None:
+    refused = client.get("/api/models", headers={"Host": "evil.example"})
+    assert "--allowed-host" in refused.json()["detail"]
+    assert "evil" not in refused.text
+
+
 def test_the_page_is_behind_the_same_check(tiny_checkpoint: Path) -> None:
     assert status(tiny_checkpoint, "evil.example", "127.0.0.1", page=True) == 400
     assert status(tiny_checkpoint, "127.0.0.1:7860", "127.0.0.1", page=True) == 200

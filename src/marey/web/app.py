@@ -155,11 +155,12 @@ def add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        said = "; ".join(
-            f"{'.'.join(str(part) for part in entry['loc'][1:]) or 'request'}: {entry['msg']}"
-            for entry in error.errors()[:3]
-        )
-        return JSONResponse({"detail": " ".join(said.split())}, 422)
+        said = []
+        for entry in error.errors()[:3]:
+            where = ".".join(str(part) for part in entry["loc"][1:]) or "request"
+            what = "send a file, not text" if "UploadFile" in entry["msg"] else entry["msg"]
+            said.append(f"{where}: {what}")
+        return JSONResponse({"detail": " ".join("; ".join(said).split())}, 422)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:

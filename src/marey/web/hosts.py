@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse
 
 from marey.errors import UserError
 
@@ -21,6 +22,10 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Always allowed."""
 EVERYWHERE = ("0.0.0.0", "::", "")
 """Addresses that listen on every interface."""
+UNKNOWN_HOST = (
+    "this server is not known by the name in the address; its operator can add one with "
+    "--allowed-host"
+)
 ANY_ADDRESS = "any address"
 """Stands in a list of hosts for every IPv4 and IPv6 address."""
 
@@ -71,14 +76,28 @@ class HostCheck:
     def __init__(self, app: Any, allowed_hosts: Sequence[str]) -> None:
         self.app = app
         self.any_address = ANY_ADDRESS in allowed_hosts
-        names = [host for host in allowed_hosts if host != ANY_ADDRESS]
-        self.checked = TrustedHostMiddleware(app, names, www_redirect=False)
+        self.names = [host for host in allowed_hosts if host != ANY_ADDRESS]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass the request on, or refuse it."""
         host = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
-        app = self.app if self.any_address and is_address(host) else self.checked
-        await app(scope, receive, send)
+        if self.any_address and is_address(host):
+            await self.app(scope, receive, send)
+            return
+        is_known = False
+
+        async def passed(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal is_known
+            is_known = True
+            await self.app(scope, receive, send)
+
+        async def say(message: Any) -> None:
+            if is_known:
+                await send(message)
+
+        await TrustedHostMiddleware(passed, self.names, www_redirect=False)(scope, receive, say)
+        if not is_known:
+            await JSONResponse({"detail": UNKNOWN_HOST}, 400)(scope, receive, send)
 
 
 def is_address(host: str) -> bool:
