@@ -23,6 +23,7 @@ from marey.inference.poses import PosePredictor
 from marey.metrics.order import longest_increasing_run
 from marey.persons.pose_tracks import PoseTracks
 from marey.transforms.keypoints import MIRRORED
+from marey.video.clip import Clip
 
 Keypoints = np.ndarray
 CAREFUL = 0.5
@@ -101,6 +102,50 @@ def test_a_still_picture_of_a_walk_stands(predictor, walk):
 
     prediction = predictor.predict_tracks(changed(walk, still))
     assert prediction.trust["unknown"] or prediction.top(1)[0][0] == "stand"
+
+
+def drawn(keypoints: Keypoints, width: int = 256, height: int = 256) -> torch.Tensor:
+    """Draw a person (17, 3) as a cartoon: thick limbs of flat colours, a round head, a meadow; the
+    frame is uint8 (3, height, width)."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    picture = torch.tensor([120, 190, 250])[:, None, None].repeat(1, height, width)
+    picture[:, height * 4 // 5 :] = torch.tensor([90, 170, 70])[:, None, None]
+
+    def stroke(a: np.ndarray, b: np.ndarray, thickness: float, colour: list[int]) -> None:
+        ax, ay, bx, by = a[0] * width, a[1] * height, b[0] * width, b[1] * height
+        length = max((bx - ax) ** 2 + (by - ay) ** 2, 1e-6)
+        along = (((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length).clamp(0, 1)
+        away = ((x - ax - along * (bx - ax)) ** 2 + (y - ay - along * (by - ay)) ** 2).sqrt()
+        picture[:, away < thickness] = torch.tensor(colour)[:, None]
+
+    shoulders, hips = keypoints[5:7].mean(0), keypoints[11:13].mean(0)
+    for a, b in ((11, 13), (13, 15), (12, 14), (14, 16)):
+        stroke(keypoints[a], keypoints[b], 7, [40, 50, 120])
+    stroke(shoulders, hips, 13, [200, 40, 40])
+    for a, b in ((5, 7), (7, 9), (6, 8), (8, 10)):
+        stroke(keypoints[a], keypoints[b], 5, [240, 190, 150])
+    stroke(keypoints[0], keypoints[0], 12, [240, 190, 150])
+    return picture.to(torch.uint8)
+
+
+@pytest.mark.slow
+def test_a_cartoon_is_no_confident_wrong_action(predictor: PosePredictor, walk: PoseTracks) -> None:
+    track = walk.tracks[0]
+    frames = torch.stack([drawn(keypoints) for keypoints in track.keypoints])
+    clip = Clip(
+        frames=frames,
+        frame_indices=tuple(range(len(frames))),
+        frame_seconds=tuple(float(second) for second in track.seconds),
+        fps=12.5,
+        path="cartoon",
+    )
+    prediction = predictor.predict_clip(clip)
+    (label, probability), *_ = prediction.top(1)
+    # drawn without ground contact, a walk may look like a run
+    sensible = label in ("no person", "walk", "run") or prediction.trust["unknown"]
+    assert sensible or probability < CAREFUL
+    meadow = predictor.predict_clip(replace(clip, frames=frames[..., :1].expand(-1, -1, -1, 256)))
+    assert meadow.top(1)[0][0] == "no person"
 
 
 def test_thirty_walkers_walk(predictor, walk):
