@@ -251,7 +251,7 @@ def accuracy_cost(
     clips = ClipDataset(chosen, checkpoint.preprocess)
     for number, sample in enumerate(chosen.samples):
         item = clips[number]
-        if "error" in item:
+        if item.get("error"):
             unreadable += 1
             continue
         clip = item["clip"][None]

@@ -217,7 +217,7 @@ def evaluate(
         report, answers = _with_progress(run_evaluation, model, data, options)
         if answers is not None:
             labels = [answers.class_names[number] for number in answers.labels]
-            report["controls"]["metadata"] = metadata_beside(
+            report.setdefault("controls", {})["metadata"] = metadata_beside(
                 options.choose_split(data), answers.videos, labels, answers.groups
             )
     if target_accuracy is not None or min_coverage is not None:

@@ -273,7 +273,7 @@ def readable(item: dict[str, Any]) -> Tensor:
     Raises:
         UserError: what made it unreadable.
     """
-    if "error" in item:
+    if item.get("error"):
         raise UserError(
             f"{item['error']}; stored features need every video: leave it out of the manifest"
         )
