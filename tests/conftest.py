@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,13 @@ People = list[tuple[float, float, float]]
 """Per person x of the left side, y of the top and height, in pixels."""
 
 torch.set_num_threads(int(os.environ.get("MAREY_TEST_THREADS", "1")))
+
+# A shell lets what it starts in the background ignore Ctrl-C, and tests press it.
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
