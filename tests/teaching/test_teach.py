@@ -178,10 +178,12 @@ def test_a_model_of_poses_predicts_and_is_evaluated(folder, tmp_path, monkeypatc
     model = str(tmp_path / "m")
     assert run(["predict", str(folder / "stand/1.mp4"), "--model", model, "--trust", "full"]) == 0
     assert "of three mild corruptions" in " ".join(capsys.readouterr().out.split())
-    words = ["--corruptions", "fog", "--severities", "1", "--limit", "2"]
+    words = ["--corruptions", "fog", "--severities", "1", "--limit", "2", "--attacks", "fgsm"]
     report = ["robustness", model, "--data", str(folder), *words, "--out", str(tmp_path / "r")]
     assert run([*report, "--json"]) == 0
-    measured = json.loads(capsys.readouterr().out)["models"][model]
+    printed = capsys.readouterr()
+    assert "is not attacked: no gradients reach the pixels" in " ".join(printed.err.split())
+    measured = json.loads(printed.out)["models"][model]
     assert measured["clean_accuracy"] > 0
     out = ["--format", "onnx", "--out", str(tmp_path / "m.onnx")]
     assert run(["export", str(tmp_path / "m"), *out]) == 2

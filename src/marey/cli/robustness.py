@@ -250,6 +250,8 @@ def robustness(
                 f"{candidate.name} was not trained on all of these classes: they are ranked by the "
                 "meaning of their names"
             )
+        if (config.attacks or config.suite) and not candidate.has_gradients:
+            say(f"{candidate.name} is not attacked: no gradients reach the pixels of its input")
     if force:
         for leftover in ("settings.json", "answers.jsonl"):
             (out / leftover).unlink(missing_ok=True)
