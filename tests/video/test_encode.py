@@ -49,6 +49,17 @@ def test_colours_come_back(tmp_path):
         )
 
 
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    coarse = torch.randint(20, 230, (6, 3, 6, 8), generator=torch.Generator().manual_seed(0))
+    frames = coarse.to(torch.uint8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    path, written = tmp_path / "a.mp4", set()
+    for length in [6] * 150 + list(range(1, 7)) * 5 + [6] * 50:
+        write_video(path, frames[:length], 10, options={"threads": "1", "bf": "0"})
+        if length == 6:
+            written.add(path.read_bytes())
+    assert len(written) == 1
+
+
 def test_odd_sizes_are_padded_by_the_last_row_and_column(tmp_path):
     write_video(tmp_path / "odd.mp4", frames_of(3, 33, 45), 25)
     with open_video(tmp_path / "odd.mp4") as reader:

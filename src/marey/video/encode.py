@@ -157,6 +157,9 @@ def _write(
         quality = {"crf": str(crf)} if takes_crf else {}
         if encoder == "libvpx-vp9":
             quality["b"] = "0"
+        if encoder == "libx264":
+            # without it, one encoding in a hundred differs: AVX2 code reads memory nobody wrote
+            quality["x264-params"] = "cpu-independent=1"
         if encoder == "libx265":
             quality["x265-params"] = "log-level=none"
         if encoder == "mpeg4":
