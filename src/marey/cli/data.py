@@ -95,7 +95,7 @@ def split(
         str | None,
         typer.Option(
             help="What must stay together: a manifest column, or a regular expression such as "
-            "'(g[0-9]+)'."
+            "'(g[0-9]+)', or none; default: the manifest's groups, else those of file names."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random order.")] = 42,
@@ -121,6 +121,8 @@ def split(
     target = out if out is not None else index.root / "manifest.csv"
     if target.exists():
         raise UserError(f"{target}: exists already; give another name with --out, or move it away")
+    if group is None and index.note:
+        say(f"{index.note}; otherwise: --group")
     index = make_splits(index, val=val, test=test, group=group, seed=seed)
     rows, findings = describe_splits(index), []
     if pictures:

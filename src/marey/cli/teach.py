@@ -22,6 +22,13 @@ Encoder = Annotated[
 Shots = Annotated[
     int | None, typer.Option(min=2, help="Use this many videos of each class, drawn at random.")
 ]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        help="What no fold may cut, such as a person: a manifest column, a regular expression such "
+        "as '(person[0-9]+)', or none; default: the manifest's groups, else those of file names."
+    ),
+]
 Views = Annotated[int, typer.Option(min=1, help="Temporal views per video.")]
 Folds = Annotated[int, typer.Option(min=2, help="Outer folds; a group is never cut.")]
 Seed = Annotated[int, typer.Option(help="Seed of folds and draws.")]
@@ -43,6 +50,7 @@ def teach(
     ] = "auto",
     shots: Shots = None,
     dataset: Dataset = None,
+    group: Group = None,
     views: Views = 3,
     folds: Folds = 10,
     seed: Seed = 0,
@@ -71,6 +79,7 @@ def teach(
             method=method,
             shots=shots,
             dataset=dataset,
+            group=group,
             views=views,
             num_folds=folds,
             seed=seed,
@@ -87,6 +96,7 @@ def crossval(
     encoder: Encoder = "auto",
     shots: Shots = None,
     dataset: Dataset = None,
+    group: Group = None,
     views: Views = 3,
     folds: Folds = 10,
     seed: Seed = 0,
@@ -103,6 +113,7 @@ def crossval(
             encoder=encoder,
             shots=shots,
             dataset=dataset,
+            group=group,
             views=views,
             num_folds=folds,
             seed=seed,

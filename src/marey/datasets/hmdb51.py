@@ -16,7 +16,8 @@ from marey.errors import UserError
 
 _SPLIT_OF_CODE = {"1": "train", "2": "test"}
 _LISTING = re.compile(r"(?P<label>.+)_test_split(?P<number>[123])\.txt")
-_TAGS = re.compile(r"_[hufl]_(?:nm|cm)_np\d_(?:fr|ba|le|ri)_(?:goo|med|bad)_\d+$")
+TAGS = re.compile(r"_[hufl]_(?:nm|cm)_np\d_(?:fr|ba|le|ri)_(?:goo|med|bad)_\d+$")
+"""What follows the class in a file name: body, camera motion, people, view, quality, number."""
 
 
 def recognise(root: Path) -> str | None:
@@ -66,7 +67,7 @@ def read(root: Path, name: str = "hmdb51", variant: int = 1) -> DatasetIndex:
 
 def source_film(stem: str, label: str) -> str:
     """Return the source part of `<source>_<class>_<body>_<cam>_<np>_<view>_<quality>_<n>`."""
-    return _TAGS.sub("", stem).removesuffix(f"_{label}")
+    return TAGS.sub("", stem).removesuffix(f"_{label}")
 
 
 def _read_listing(listing: Path, label: str, videos: Path) -> list[Sample]:

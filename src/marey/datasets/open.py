@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from marey.datasets import activitynet, hmdb51, hmdb_simp, jester, kinetics, something_v2, ucf101
+from marey.datasets.groups import with_groups_of_names
 from marey.datasets.index import DatasetIndex, read_folders, split_by_name
 from marey.datasets.manifest import read_manifest
 from marey.datasets.split import labelled
@@ -44,6 +45,9 @@ def open_dataset(
 ) -> DatasetIndex:
     """Read the index of a data set in any layout of the data contract.
 
+    Folders and manifests that name no group get the groups that their file names tell
+    (`marey.datasets.groups`).
+
     Args:
         data: a folder, or a CSV manifest with the columns
             path,label[,split,group,start_seconds,end_seconds].
@@ -72,13 +76,13 @@ def _open(root: Path, dataset: str | None) -> DatasetIndex:
     if dataset is not None:
         return read_layout(root, dataset)
     if root.is_file():
-        return read_manifest(root)
+        return with_groups_of_names(read_manifest(root))
     if (root / "packed.json").is_file():
         return replace(read_manifest(root / "manifest.csv", frames=root), name="packed")
     if (root / "manifest.csv").is_file():
-        return read_manifest(root / "manifest.csv")
+        return with_groups_of_names(read_manifest(root / "manifest.csv"))
     found = recognise(root)
-    return read_layout(root, found) if found else read_folders(root)
+    return read_layout(root, found) if found else with_groups_of_names(read_folders(root))
 
 
 def list_datasets() -> list[str]:

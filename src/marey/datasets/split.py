@@ -34,8 +34,8 @@ def make_splits(
         index: the data set; splits it has are replaced.
         val, test: shares of all samples, in [0, 1), together below 1.
         group: what must stay together: a column of the manifest, or a regular expression with one
-            group that is searched in each relative path ("(g[0-9]+)"); None takes the samples' own
-            groups where they have them.
+            group that is searched in each relative path ("(g[0-9]+)"); "none" groups nothing;
+            None takes the samples' own groups where they have them.
         seed: of the random order.
 
     Raises:
@@ -65,6 +65,8 @@ def make_splits(
 
 def group_names(index: DatasetIndex, group: str | None) -> list[str | None]:
     """Return each sample's group under `group`, as `make_splits` takes it."""
+    if group == "none":
+        return [None] * len(index)
     if group is None or group == "group":
         found = [sample.group for sample in index.samples]
         if group and not any(found):

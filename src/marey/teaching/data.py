@@ -11,7 +11,7 @@ import torch
 
 from marey.datasets.index import DatasetIndex, Sample, subset
 from marey.datasets.open import open_dataset
-from marey.datasets.split import labelled
+from marey.datasets.split import group_names, labelled
 from marey.errors import UserError
 
 MIN_EXAMPLES = 2
@@ -42,13 +42,21 @@ class TeachingData:
 
 
 def open_teaching_data(
-    data: str | Path, *, dataset: str | None = None, shots: int | None = None, seed: int = 0
+    data: str | Path,
+    *,
+    dataset: str | None = None,
+    group: str | None = None,
+    shots: int | None = None,
+    seed: int = 0,
 ) -> TeachingData:
     """Open labelled videos and refuse what cannot be learned from.
 
     Args:
         data: as `open_dataset` takes it; splits are put together.
         dataset: name of an official layout.
+        group: column of the manifest, or regular expression with one group searched in each path,
+            whose videos are never cut; "none": every video is its own; None: the groups that the
+            data or its file names tell.
         shots: use this many videos of each class, drawn at random; None uses all.
 
     Raises:
@@ -77,12 +85,15 @@ def open_teaching_data(
             f"{sum(map(len, same))} videos are copies of one another byte by byte (the first: "
             f"{index.relative_path(index.samples[same[0][0]])}); copies stay in one fold"
         )
-    groups = [sample.group for sample in index.samples]
+    groups = group_names(index, group)
     grouped = None not in groups
+    if group is None and index.note:
+        notes.append(f"{index.note}; otherwise: --group")
     if not grouped:
         notes.append(
-            "no groups are named, so every video counts as its own; if several show one person "
-            "or place, write a manifest.csv with a column 'group', or the accuracy is too high"
+            "no groups are named, so every video counts as its own; if several show one person or "
+            "place, the accuracy is too high: say which belong together with a column 'group' of "
+            "a manifest.csv, or with --group and a regular expression, such as '(person[0-9]+)'"
         )
     named = [group or f"video {number}" for number, group in enumerate(groups)]
     for copies in same:

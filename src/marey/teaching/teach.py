@@ -111,6 +111,7 @@ def teach(
     method: str = "auto",
     shots: int | None = None,
     dataset: str | None = None,
+    group: str | None = None,
     views: int = 3,
     num_folds: int = MAX_FOLDS,
     seed: int = 0,
@@ -135,6 +136,7 @@ def teach(
             fine-tuning with layer decay; "auto": probe, and attentive beside it where every class
             has enough examples, taken where it is clearly better.
         shots: use this many videos of each class.
+        group: what no fold may cut, as `open_teaching_data` takes it.
         views: temporal views per video.
         num_folds: of the outer cross-validation.
         target_accuracy: share of the given answers that should be right, 0..1: the probability
@@ -162,6 +164,7 @@ def teach(
         encoder=encoder,
         shots=shots,
         dataset=dataset,
+        group=group,
         views=views,
         num_folds=num_folds,
         seed=seed,
@@ -210,6 +213,7 @@ def measure(
     encoder: str = "auto",
     shots: int | None = None,
     dataset: str | None = None,
+    group: str | None = None,
     views: int = 3,
     num_folds: int = MAX_FOLDS,
     seed: int = 0,
@@ -222,7 +226,7 @@ def measure(
     Returns:
         What was found, and the embeddings and encoders by name.
     """
-    opened = open_teaching_data(data, dataset=dataset, shots=shots, seed=seed)
+    opened = open_teaching_data(data, dataset=dataset, group=group, shots=shots, seed=seed)
     device = best_device() if device == "auto" else device
     cache = FeatureCache() if cache is None else cache
     names: tuple[str, ...] = (encoder,)
