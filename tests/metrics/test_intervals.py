@@ -51,9 +51,27 @@ def test_groups_that_do_not_matter_hardly_move_the_interval() -> None:
 
 
 def test_equal_groups_count_as_one_observation_each() -> None:
-    # No error in 6 groups of 4: p = 1 with n = 6, and 2 degrees of freedom, so t = 4.3027.
-    low, high = proportion_interval(torch.ones(24), [row // 4 for row in range(24)])
-    assert (low, high) == pytest.approx((6 / (6 + 4.3027**2), 1.0), abs=1e-4)
+    # No error in 6 groups: 6 of 6 answers, however many videos a group has; Clopper and Pearson.
+    for size in (4, 7):
+        groups = [row // size for row in range(6 * size)]
+        right = proportion_interval(torch.ones(6 * size), groups)
+        assert right == pytest.approx((0.025 ** (1 / 6), 1.0))
+        wrong = proportion_interval(torch.zeros(6 * size), groups)
+        assert wrong == pytest.approx((0.0, 1 - 0.025 ** (1 / 6)))
+
+
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_groups_of_one_video_are_no_groups(wrong: int) -> None:
+    values = torch.tensor([0.0] * wrong + [1.0] * (74 - wrong))
+    alone = proportion_interval(values, [f"video {row}" for row in range(74)])
+    assert alone == pytest.approx(proportion_interval(values))
+    assert alone[0] > 0.88
+
+
+def test_groups_that_are_right_or_wrong_as_a_whole_are_covered() -> None:
+    # The worst case, where a group is one answer: all 9 right is covered while its chance is 2.5%.
+    low, _ = proportion_interval(torch.ones(72), [row % 9 for row in range(72)])
+    assert low**9 == pytest.approx(0.025)
 
 
 def test_weights_repeat_a_video() -> None:

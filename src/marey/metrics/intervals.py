@@ -8,7 +8,9 @@ bootstrap and others: results/intervals.json.
 Two rules for few groups. The degrees of freedom are counted from the groups that hold anything but
 the commonest value: ten groups with errors in two of them know the variance from two.
 Where all values are equal, the variance is zero and says nothing: a proportion then counts every
-group as one observation, and a difference gets one pseudo-group at either end of its range.
+group as one answer, right or wrong as a whole, and takes the exact interval of so many answers
+(Clopper and Pearson, 1934: 9 of 9 give [0.66, 1]); a difference gets one pseudo-group at either end
+of its range.
 
 Legend: N videos, G groups.
 """
@@ -63,8 +65,8 @@ def proportion_interval(
     Wilson's interval (1927) with an effective sample size p (1 - p) / variance, as for surveys
     with clusters: Dean and Pagano, "Evaluating Confidence Interval Methods for Binomial
     Proportions in Clustered Surveys", 2015. We differ in the degrees of freedom, see the head of
-    this file. Without groups, of right and wrong answers: Wilson's interval itself, so 10 of 10
-    give [0.72, 1].
+    this file. Of right and wrong answers without groups, or with one video in each: Wilson's
+    interval itself, so 10 of 10 give [0.72, 1].
 
     Args:
         values: (N,), bool or float in [0, 1].
@@ -81,9 +83,13 @@ def proportion_interval(
     w = w / w.sum()
     p = float((w * x).sum())
     units = _unit_of(groups, len(x))
+    alone = not enough_groups(groups) or int(units.max()) + 1 == len(x)
 
+    if not alone and bool((x == x[0]).all()) and float(x[0]) in (0.0, 1.0):
+        bound = ((1 - level) / 2) ** (1 / (int(units.max()) + 1))
+        return (bound, 1.0) if x[0] else (0.0, 1 - bound)
     binary = bool(((x == 0) | (x == 1)).all())
-    if binary and not enough_groups(groups):
+    if binary and alone:
         n_effective = 1 / float((w**2).sum())  # Kish; N for equal weights
         z = NormalDist().inv_cdf((1 + level) / 2)
     else:
