@@ -84,6 +84,18 @@ def test_frame_rate_holds_each_kept_frame(clip: Tensor) -> None:
     assert not torch.equal(slow[0], slow[5])
 
 
+@pytest.mark.parametrize("size", [(40, 40), (32, 32), (64, 64), (90, 64)])
+def test_h265_of_small_pictures_repeats(size: tuple[int, int]) -> None:
+    noise = torch.randint(0, 256, (8, 3, *size), generator=torch.Generator().manual_seed(0))
+    small = noise.to(torch.uint8)
+
+    changed = marey.corrupt(small, "h265_crf", 3)
+    assert changed.shape == small.shape
+    for length in (1, 3, 6):
+        marey.corrupt(small[:length], "h265_crf", 3)
+        assert torch.equal(marey.corrupt(small, "h265_crf", 3), changed)
+
+
 def test_one_frame_goes_through_every_codec() -> None:
     single = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     for kind in CODEC:

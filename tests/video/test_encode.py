@@ -79,9 +79,15 @@ def test_an_iterator_of_frames_and_clips_is_streamed(tmp_path):
     [("h265", ".mp4"), ("vp9", ".webm"), ("mpeg4", ".avi"), ("ffv1", ".mkv"), ("av1", ".mp4")],
 )
 def test_every_codec_writes_what_we_read(codec, suffix, tmp_path):
-    write_video(tmp_path / f"x{suffix}", frames_of(6), 25, codec=codec, gop=3)
+    write_video(tmp_path / f"x{suffix}", frames_of(6, 80), 25, codec=codec, gop=3)
     with open_video(tmp_path / f"x{suffix}") as reader:
         assert reader.num_frames == 6
+
+
+def test_h265_refuses_pictures_that_its_encoder_does_not_survive(tmp_path):
+    with pytest.raises(UserError, match=r"sides of 72 pixels and more, got \(64, 84\); write h264"):
+        write_video(tmp_path / "x.mp4", frames_of(6), 25, codec="h265")
+    assert not list(tmp_path.iterdir())
 
 
 def test_sound_is_copied(tmp_path):

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from marey.errors import UserError
+from marey.video.encode import H265_SMALLEST_SIDE
 
 BASE_CRF = 23
 """Quality of the stream that bit errors and packet losses damage: x264's own default."""
@@ -66,11 +67,14 @@ def require_encoder(name: str) -> None:
         ) from error
 
 
-def _even(frames: Tensor) -> Tensor:
-    """Repeat the last row and column where a side is odd: 4:2:0 needs even sides."""
+def _padded(frames: Tensor, encoder: str) -> Tensor:
+    """Repeat the last row and column where a side is odd (4:2:0 needs even sides), or shorter than
+    the encoder can be trusted with."""
     H, W = frames.shape[-2:]
-    if H % 2 or W % 2:
-        frames = F.pad(frames.float(), [0, W % 2, 0, H % 2], mode="replicate").to(torch.uint8)
+    smallest = H265_SMALLEST_SIDE if encoder == "libx265" else 0
+    below, right = max(H % 2, smallest - H), max(W % 2, smallest - W)
+    if below or right:
+        frames = F.pad(frames.float(), [0, right, 0, below], mode="replicate").to(torch.uint8)
     return frames
 
 
@@ -95,9 +99,9 @@ def encode(
         qscale: fixed quantiser, 1 to 31 (FFmpeg limits greater values to 31).
     """
     require_encoder(encoder)
-    even = _even(frames.cpu())
+    padded = _padded(frames.cpu(), encoder)
     context = av.CodecContext.create(encoder, "w")
-    context.width, context.height, context.pix_fmt = even.shape[3], even.shape[2], "yuv420p"
+    context.width, context.height, context.pix_fmt = padded.shape[3], padded.shape[2], "yuv420p"
     rate = Fraction(fps).limit_denominator(1000)
     context.time_base, context.framerate = 1 / rate, rate
 
@@ -113,7 +117,7 @@ def encode(
     context.thread_count = 1
 
     packets = []
-    images = even.permute(0, 2, 3, 1).contiguous().numpy()
+    images = padded.permute(0, 2, 3, 1).contiguous().numpy()
     for index, image in enumerate(images):
         frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
         frame.pts, frame.time_base = index, context.time_base
@@ -123,8 +127,8 @@ def encode(
     return Stream(
         codec=context.codec.canonical_name,
         header=header,
-        width=even.shape[3],
-        height=even.shape[2],
+        width=padded.shape[3],
+        height=padded.shape[2],
         packets=tuple((int(packet.pts or 0), bytes(packet)) for packet in packets),
     )
 

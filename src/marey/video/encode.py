@@ -29,6 +29,9 @@ CODECS = {
 """Codec name -> encoders tried in turn."""
 MP4_SOUND = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp2", "mp3", "opus"})
 """Sound that an MP4 file holds as it is."""
+H265_SMALLEST_SIDE = 72
+"""In pixels. Below it x265 4.2 writes beyond its memory (sides of about 50), which ends the
+process, and gives other bytes in every run (sides of 32 and 64)."""
 SMPTE170M, LIMITED_RANGE = 6, 1
 """Matrix and range that swscale converts RGB to (AVColorSpace, AVColorRange); named in the file, so
 that players do not guess BT.709 for large pictures."""
@@ -63,8 +66,8 @@ def write_video(
         The name of the encoder used.
 
     Raises:
-        UserError: if the codec is unknown or no encoder for it is present, there is no frame, or
-            the disk refuses.
+        UserError: if the codec is unknown or no encoder for it is present, there is no frame, a
+            side is too short for H.265, or the disk refuses.
     """
     if codec not in CODECS:
         raise unknown_name("codec", codec, CODECS)
@@ -145,6 +148,11 @@ def _write(
     target: Path,
 ) -> None:
     first = next(frames)
+    if encoder == "libx265" and min(first.shape[:2]) < H265_SMALLEST_SIDE:
+        raise UserError(
+            f"{target}: H.265 is written for sides of {H265_SMALLEST_SIDE} pixels and more, got "
+            f"{first.shape[:2]}; write h264"
+        )
     muxer = (
         {"movflags": "+faststart"} if target.suffix.lower() in (".mp4", ".mov", ".m4v", "") else {}
     )
