@@ -55,9 +55,9 @@ def test_the_greedy_rule_equals_the_naive_one(rule):
 def test_a_thousand_of_eight_frames_have_the_reference_statistics_within_ten_seconds(
     rule, smallest, mean, largest
 ):
-    started = time.perf_counter()
+    started = time.process_time()
     distances = torch.pdist(make_permutation_set(1000, 8, rule=rule, seed=2).double(), p=0)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert (distances.min(), distances.max()) == (smallest, largest)
     assert distances.mean() == pytest.approx(mean, abs=5e-4)
 
