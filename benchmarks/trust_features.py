@@ -29,6 +29,7 @@ from marey.evaluation.changed_clips import (
 from marey.features.poses import pose_vector
 from marey.features.video_vectors import VideoVectors
 from marey.files import atomic
+from marey.inference.picture_quality import picture_quality
 from marey.persons.pose_tracks import PoseTracks, read_poses
 from marey.synthetic.dataset import PackedClips, RenderPlan, render_dataset
 from marey.video.clip import Clip
@@ -126,6 +127,39 @@ def frame_features(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str
     return {tag: torch.stack(parts) for tag, parts in rows.items()}
 
 
+def picture_flaws(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str, Tensor]:
+    """Return by tag in which videos, bool (N,), `marey predict` warns of the pictures themselves;
+    stored video by video.
+
+    Args:
+        corrupted: whether every tag of `tags` is looked at, or "clean" alone.
+    """
+    wanted = tags() if corrupted else ["clean"]
+    changes = [corruption(kind, severity) for kind in KINDS for severity in SEVERITIES]
+    shown = load_encoder("frames").preprocess
+    rows: dict[str, list[Tensor]] = {tag: [] for tag in wanted}
+    for path in videos.paths:
+        stored = folder / "picture_flaws" / videos.name / f"{path.stem}.safetensors"
+        found = load_file(stored) if stored.exists() else {}
+        if not set(wanted) <= set(found):
+            video = decode_video(
+                path.name, Sample(path=path, label=None), [shown], at=224, max_frames=MAX_FRAMES
+            )
+            clips = clean_clips(video)
+            if corrupted:
+                clips += [changed_clips(video, change, seed=0)[0] for change in changes]
+            found = {
+                tag: torch.tensor(bool(picture_quality(clip).flaws))
+                for tag, clip in zip(wanted, clips, strict=True)
+            }
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(stored) as temporary:
+                save_file(found, temporary)
+        for tag in wanted:
+            rows[tag].append(found[tag])
+    return {tag: torch.stack(parts) for tag, parts in rows.items()}
+
+
 def render_features(folder: Path) -> tuple[Tensor, list[str], list[str]]:
     """Return embeddings (N, D), labels and groups of rendered people, 15 actions; stored."""
     index = rendered(folder / "renders", RENDERS, RENDER_PLAN)
@@ -205,3 +239,6 @@ if __name__ == "__main__":
     frame_features(open_videos("surv_fight", root), features, corrupted=False)
     frame_features(open_videos("ut_interaction", root), features, corrupted=True)
     frame_features(open_videos("surv_fight", root).every(6), features, corrupted=True)
+    for name, step in (("ut_interaction", 1), ("surv_fight", 6)):
+        picture_flaws(open_videos(name, root).every(step), features, corrupted=True)
+        picture_flaws(open_videos(name, root), features, corrupted=False)
