@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from marey.evaluation.changed_clips import (
 from marey.features.poses import pose_vector
 from marey.features.video_vectors import VideoVectors
 from marey.files import atomic
-from marey.inference.picture_quality import picture_quality
+from marey.inference.picture_quality import PictureQuality, picture_quality
 from marey.persons.pose_tracks import PoseTracks, read_poses
 from marey.synthetic.dataset import PackedClips, RenderPlan, render_dataset
 from marey.video.clip import Clip
@@ -129,7 +129,7 @@ def frame_features(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str
 
 def picture_flaws(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str, Tensor]:
     """Return by tag in which videos, bool (N,), `marey predict` warns of the pictures themselves;
-    stored video by video.
+    what was measured is stored video by video.
 
     Args:
         corrupted: whether every tag of `tags` is looked at, or "clean" alone.
@@ -137,9 +137,9 @@ def picture_flaws(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str,
     wanted = tags() if corrupted else ["clean"]
     changes = [corruption(kind, severity) for kind in KINDS for severity in SEVERITIES]
     shown = load_encoder("frames").preprocess
-    rows: dict[str, list[Tensor]] = {tag: [] for tag in wanted}
+    rows: dict[str, list[bool]] = {tag: [] for tag in wanted}
     for path in videos.paths:
-        stored = folder / "picture_flaws" / videos.name / f"{path.stem}.safetensors"
+        stored = folder / "picture_quality" / videos.name / f"{path.stem}.safetensors"
         found = load_file(stored) if stored.exists() else {}
         if not set(wanted) <= set(found):
             video = decode_video(
@@ -149,15 +149,17 @@ def picture_flaws(videos: Videos, folder: Path, *, corrupted: bool) -> dict[str,
             if corrupted:
                 clips += [changed_clips(video, change, seed=0)[0] for change in changes]
             found = {
-                tag: torch.tensor(bool(picture_quality(clip).flaws))
+                tag: torch.tensor(astuple(picture_quality(clip)))
                 for tag, clip in zip(wanted, clips, strict=True)
             }
             stored.parent.mkdir(parents=True, exist_ok=True)
             with atomic(stored) as temporary:
                 save_file(found, temporary)
         for tag in wanted:
-            rows[tag].append(found[tag])
-    return {tag: torch.stack(parts) for tag, parts in rows.items()}
+            noise, blur, repeated = found[tag].tolist()
+            quality = PictureQuality(noise=noise, blur=blur, repeated=repeated)
+            rows[tag].append(bool(quality.flaws))
+    return {tag: torch.tensor(parts) for tag, parts in rows.items()}
 
 
 def render_features(folder: Path) -> tuple[Tensor, list[str], list[str]]:

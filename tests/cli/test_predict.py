@@ -82,7 +82,7 @@ def test_pictures_tables_and_subtitles_are_written(
     assert (
         (tmp_path / "p.csv")
         .read_text()
-        .startswith("video,rank,label,probability,agreement,unknown,still,damaged,error\n")
+        .startswith("video,rank,label,probability,agreement,unknown,still,damaged,warning,error\n")
     )
     shown = capsys.readouterr().out
     assert "trust: calibrated probability" in shown

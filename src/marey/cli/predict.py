@@ -262,6 +262,8 @@ def _describe(entry: dict[str, Any]) -> str:
         lines.append(f"  STILL: {trust['not_calibrated']}, so no action can be seen")
     if trust.get("damaged"):
         lines.append(f"  DAMAGED: {trust['damaged']}")
+    if trust.get("warning"):
+        lines.append(f"  WARNING: the video {trust['warning']}")
     if entry["predictions"][0]["label"] == NO_PERSON:
         return "\n".join([*lines, f"  {NO_PERSON.upper()}: {trust['reason']}"])
     if trust.get("unknown"):
@@ -338,8 +340,6 @@ def _trust_words(trust: dict[str, Any], of_what: str = "views") -> list[str]:
         words.append(f"{trust['agreement']:.0%} of the {of_what} agree")
     if trust.get("unknown") is not None:
         words.append("unknown" if trust["unknown"] else "not unlike the training data")
-    if trust.get("warning") and not trust.get("unknown"):
-        words.append(f"WARNING: {trust['warning']}")
     if "stability" in trust:
         words.append(
             f"same answer under {trust['stability']['kept']:.0%} of three mild corruptions"
@@ -463,6 +463,7 @@ def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
             "unknown",
             "still",
             "damaged",
+            "warning",
             "error",
         ]
     ]
@@ -479,11 +480,12 @@ def _write_csv(target: Path, entries: list[dict[str, Any]]) -> None:
                     trust.get("unknown"),
                     trust.get("still", False),
                     trust.get("damaged"),
+                    trust.get("warning"),
                     "",
                 ]
             )
         if entry["error"]:
-            rows.append([entry["video"], *[""] * 7, entry["error"]])
+            rows.append([entry["video"], *[""] * 8, entry["error"]])
     write_csv(target, rows)
 
 
@@ -505,6 +507,8 @@ def _predict_features(videos: list[str], model: str, threshold: float, top: int,
                 print(f"  STILL: {result['trust']['not_calibrated']}, so no action can be seen")
             if result["trust"].get("damaged"):
                 print(f"  DAMAGED: {result['trust']['damaged']}")
+            if result["trust"].get("warning"):
+                print(f"  WARNING: the video {result['trust']['warning']}")
             if result["trust"].get("unknown"):
                 print(f"  UNKNOWN: {_why_unknown(result['trust'])}; its nearest guesses:")
             for answer in result["predictions"]:

@@ -1,5 +1,5 @@
-"""Whether a video's pictures are too poor to be answered from: noise, blur, missing contrast, the
-same picture again.
+"""Whether a video's pictures are too poor to be answered from: noise, blur, the same picture again
+and again.
 
 Measured without a model: noise on the video's own pixels, for a resize averages it away; the rest
 at a short side of 224 pixels, near what models are shown. The limits are round numbers between what
@@ -20,8 +20,6 @@ from marey.transforms.functional import resize, resize_short_side
 
 SIDE = 224
 """Short side, in pixels, of the pictures that are measured; smaller ones stay as they are."""
-PATCH = 15
-"""Side of a patch whose contrast is measured, in pixels."""
 NOISE_SIDE = 448
 """Side of the middle of a picture in which noise is measured, in pixels."""
 BLUR_LENGTH = 9
@@ -30,12 +28,14 @@ COARSE_SIDE = 32
 """Pixels of a side at which moments are compared: noise averages out, a moving hand does not."""
 MOVES = 2.0
 """Change of one such pixel, in grey levels, that counts as movement."""
+LEAST_DETAIL = 0.5
+"""Mean difference between neighbours, in grey levels, below which a picture shows too little to be
+called blurred."""
 LEAST_MOMENTS = 4
 """Fewer show no standstill."""
 
 MOST_NOISE = 15.0
 MOST_BLUR = 0.58
-LEAST_CONTRAST = 40.0
 MOST_REPEATED = 0.5
 
 
@@ -47,8 +47,6 @@ class PictureQuality:
     """Standard deviation in grey levels (0 to 255)."""
     blur: float
     """0 to 1."""
-    contrast: float
-    """Range of grey levels within a patch that nine patches in ten stay below."""
     repeated: float
     """Share of moments that show what the moment before showed."""
 
@@ -58,7 +56,6 @@ class PictureQuality:
         found = {
             "looks very noisy": self.noise > MOST_NOISE,
             "looks blurred": self.blur > MOST_BLUR,
-            "looks washed out": self.contrast < LEAST_CONTRAST,
             "stands still for a while": self.repeated >= MOST_REPEATED,
         }
         return tuple(words for words, wrong in found.items() if wrong)
@@ -74,7 +71,6 @@ def picture_quality(frames: Tensor) -> PictureQuality:
     return PictureQuality(
         noise=float(noise(middle.float().mean(1, keepdim=True)).median()),
         blur=float(blur(grey).median()),
-        contrast=float(contrast(grey).median()),
         repeated=repeated(small),
     )
 
@@ -85,8 +81,10 @@ def noise(grey: Tensor) -> Tensor:
     Immerkaer, "Fast Noise Variance Estimation", 1996, Eq. 6: the response to a mask that constant
     and sloping areas do not excite. Ours takes its median in place of the mean, which edges raise.
     """
+    if min(grey.shape[-2:]) < 3:
+        return grey.new_zeros(len(grey))
     mask = grey.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])[None, None] / 6
-    response = F.conv2d(_at_least(grey, 3), mask).abs().flatten(1)
+    response = F.conv2d(grey, mask).abs().flatten(1)
     return response.median(1).values / 0.6745  # the median of |x|, x normal with deviation 1
 
 
@@ -104,17 +102,10 @@ def blur(grey: Tensor) -> Tensor:
         averaged = F.avg_pool2d(grey, size, stride=1, padding=padding, count_include_pad=False)
         differences, left = grey.diff(dim=axis).abs(), averaged.diff(dim=axis).abs()
         lost = (differences - left).clamp(min=0).flatten(1).sum(1)
-        values.append(1 - lost / differences.flatten(1).sum(1).clamp(min=1e-6))
+        total = differences.flatten(1)
+        share = 1 - lost / total.sum(1).clamp(min=1e-6)
+        values.append(torch.where(total.mean(1) < LEAST_DETAIL, 0.0, share))
     return torch.stack(values).amax(0)
-
-
-def contrast(grey: Tensor) -> Tensor:
-    """Return the range of grey levels within a patch that nine patches in ten of pictures
-    (T, 1, H, W) stay below, (T,)."""
-    grey = _at_least(grey, PATCH)
-    step = PATCH // 2 + 1
-    span = F.max_pool2d(grey, PATCH, step) + F.max_pool2d(-grey, PATCH, step)
-    return span.flatten(1).quantile(0.9, dim=1)
 
 
 def coarse(frames: Tensor) -> Tensor:
@@ -134,9 +125,3 @@ def repeated(frames: Tensor) -> float:
 
 def _small(frames: Tensor) -> Tensor:
     return resize_short_side(frames, SIDE) if min(frames.shape[-2:]) > SIDE else frames
-
-
-def _at_least(grey: Tensor, side: int) -> Tensor:
-    """Repeat the last row and column of pictures smaller than `side`."""
-    missing = [max(0, side - length) for length in grey.shape[-2:]]
-    return F.pad(grey, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else grey

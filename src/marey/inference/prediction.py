@@ -33,7 +33,9 @@ class Prediction:
     """"probability" of the first answer; "calibrated" (measured out of fold for these classes;
     never for given labels); "agreement" over views; "unknown" with its "reason" and the scores it
     rests on (`marey.metrics.trust.judge`; older checkpoints: "ood_score"); "set", the prediction
-    set at 90 % coverage; "not_calibrated" or "damaged", why there is none; on request "stability".
+    set at 90 % coverage; "not_calibrated" or "damaged", why there is none; "warning" of poor
+    pictures (`inference.picture_quality`) or of a video unlike those of training; on request
+    "stability".
     With given labels "relative_to_labels" is true, and "none_of_these" says whether an everyday
     action, "nearest_other", fits better than all of them (`inference.none_of_these`)."""
     clips: tuple[Clip, ...] = ()

@@ -153,7 +153,7 @@ def _of_the_video(said: str) -> str:
     >>> _of_the_video("looks unlike the training videos"), _of_the_video("nothing moves")
     ('the video looks unlike the training videos', 'nothing moves')
     """
-    return f"the video {said}" if said.startswith("looks ") else said
+    return f"the video {said}" if said.startswith(("looks ", "stands ")) else said
 
 
 # ---- models of pictures ----
