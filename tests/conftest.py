@@ -134,12 +134,14 @@ def tiny_pose_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def day_and_night(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of 8 s at 10 fps, 64 x 48: bright for 4 s, then dark."""
+    """A video of 8 s at 10 fps, 64 x 48: bright for 4 s, then dark; a spot moves to the right."""
     from marey.video.encode import write_video
 
     path = tmp_path_factory.mktemp("videos") / "day and night #1.mp4"
     frames = torch.full((80, 3, 48, 64), 235, dtype=torch.uint8)
     frames[40:] = 20
+    for t, frame in enumerate(frames):
+        frame[:, 20:24, t % 60 : t % 60 + 4] = 128
     write_video(path, frames, fps=10)
     return path
 
@@ -192,7 +194,7 @@ def walkers(draw, tmp_path_factory) -> Path:
 
     path = tmp_path_factory.mktemp("videos") / "walkers.mp4"
     frames = [
-        draw([(20 + 4 * t, 40, 170), (230 - 4 * t, 30, 110)], size=(240, 320)) for t in range(25)
+        draw([(10 + 4 * t, 40, 170), (250 - 4 * t, 30, 120)], size=(240, 320)) for t in range(25)
     ]
     write_video(path, torch.stack(frames), fps=12.5)
     return path

@@ -104,7 +104,7 @@ def blur(grey: Tensor) -> Tensor:
         lost = (differences - left).clamp(min=0).flatten(1).sum(1)
         total = differences.flatten(1)
         share = 1 - lost / total.sum(1).clamp(min=1e-6)
-        values.append(torch.where(total.mean(1) < LEAST_DETAIL, 0.0, share))
+        values.append(torch.where(total.mean(1) >= LEAST_DETAIL, share, 0.0))
     return torch.stack(values).amax(0)
 
 
