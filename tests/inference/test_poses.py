@@ -164,6 +164,20 @@ def test_nobody_is_said_to_be_nobody(predictor):
     assert "nobody" in prediction.trust["reason"]
 
 
+def test_people_in_too_few_pictures_are_unknown_and_not_nobody(predictor):
+    seconds = np.arange(0, 4, 0.5)  # two pictures a second, as of a surveillance camera
+    person = replace(track(1, standing(8)), seconds=seconds)
+    found = replace(tracks(person), seconds=seconds)
+    prediction = predictor.predict_tracks(found)
+    assert prediction.nobody
+    assert prediction.trust["unknown"] is True
+    assert prediction.headline.startswith("unknown: 1 person was found, but in too few moments")
+    assert "2.0 pictures a second" in prediction.headline
+
+    passing = replace(found, seconds=np.arange(0, 4, 0.05))  # a tenth of the frames: a false find
+    assert predictor.predict_tracks(passing).top(1) == [(NO_PERSON, 1.0)]
+
+
 def test_the_class_without_a_name_is_never_an_answer_but_makes_it_unknown(predictor):
     assert predictor.class_names == ("stand", "wave")
     always(predictor, [6.0, 0.0, 1.0])

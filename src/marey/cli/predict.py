@@ -250,7 +250,7 @@ def _draw(
 
 def _describe(entry: dict[str, Any]) -> str:
     from marey.cli.output import counted
-    from marey.inference.prediction import NO_PERSON
+    from marey.inference.prediction import NO_PERSON, UNSEEN
     from marey.video.draw import clock
 
     trust = entry["trust"]
@@ -264,8 +264,9 @@ def _describe(entry: dict[str, Any]) -> str:
         lines.append(f"  DAMAGED: {trust['damaged']}")
     if trust.get("warning"):
         lines.append(f"  WARNING: the video {trust['warning']}")
-    if entry["predictions"][0]["label"] == NO_PERSON:
-        return "\n".join([*lines, f"  {NO_PERSON.upper()}: {trust['reason']}"])
+    label = entry["predictions"][0]["label"]
+    if label in (NO_PERSON, UNSEEN):
+        return "\n".join([*lines, f"  {label.upper()}: {trust['reason']}"])
     if trust.get("unknown"):
         lines.append(f"  UNKNOWN: {_why_unknown(trust)}; its nearest guesses:")
     elif trust.get("rejected"):

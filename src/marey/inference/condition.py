@@ -16,6 +16,8 @@ STILL = "one still picture; nothing moves"
 
 LOOKED_AT = 5
 """Frames that are compared, spread over the whole video."""
+FIRST_MOVES = 8.0
+"""Change that counts as movement from the first frame on: many coders write that one worse."""
 MOMENTS, MOMENTS_SECONDS = 8, 0.25
 """Moments around the middle whose pictures are measured, and the time between them."""
 
@@ -69,7 +71,9 @@ def is_still(reader: VideoReader) -> bool:
     small = []
     for index in indices:
         small.append(coarse(reader.frames_at([index], held=LOOKED_AT).frames))
-        if len(small) > 1 and float((small[-1] - small[0]).abs().max()) > MOVES:
+        if len(small) == 2 and float((small[1] - small[0]).abs().max()) > FIRST_MOVES:
+            return False
+        if len(small) > 2 and float((small[-1] - small[1]).abs().max()) > MOVES:
             return False
     return True
 

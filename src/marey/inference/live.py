@@ -12,7 +12,7 @@ from torch import Tensor
 from marey.errors import UserError
 from marey.features.motion import MOTION_FPS
 from marey.inference.poses import PosePredictor
-from marey.inference.prediction import NO_PERSON, Prediction
+from marey.inference.prediction import Prediction
 from marey.inference.predictor import Predictor
 from marey.persons.follow import Follower, TrackedFrame
 from marey.persons.pose_tracks import gathered
@@ -80,9 +80,9 @@ def watch(
             yield answer | {"predictions": [], "unknown": True, "persons": [], "note": note}
             continue
         prediction = recent.predict()
-        if prediction.class_names == (NO_PERSON,):
+        if prediction.nobody:
             average = None
-            answer["predictions"] = [{"label": NO_PERSON, "probability": 1.0}]
+            answer["predictions"] = [{"label": prediction.class_names[0], "probability": 1.0}]
         else:
             now = prediction.probabilities
             average = now if average is None else smoothing * average + (1 - smoothing) * now

@@ -19,7 +19,7 @@ from marey.inference.condition import condition_of, with_condition
 from marey.inference.frames_given import answers_to
 from marey.inference.none_of_these import NONE_OF_THESE, none_of_these
 from marey.inference.pose_windows import PoseClips, cut_tracks, fuse, fuse_by_track
-from marey.inference.prediction import NO_PERSON, Prediction
+from marey.inference.prediction import NO_PERSON, UNSEEN, Prediction
 from marey.inference.stability import stability
 from marey.inference.zero_shot import label_vectors, rank_labels
 from marey.metrics.selective import rejection_of
@@ -291,13 +291,14 @@ class PosePredictor:
             if span is None or span[0] <= second <= span[1]
         )
         if not answer.somebody:
+            people = mostly_seen(found, seconds)
             return Prediction(
                 video=found.video,
                 model=self.name,
-                class_names=(NO_PERSON,),
+                class_names=(UNSEEN if people else NO_PERSON,),
                 probabilities=torch.ones(1),
                 frame_seconds=seconds,
-                trust=no_person_trust(),
+                trust=nobody_trust(people, seconds),
                 poses=found,
             )
         main = int(answer.clips.weight.argmax())
@@ -472,13 +473,33 @@ class PosePredictor:
         return {**found, "unknown": unknown, "reason": NONE_OF_THESE if unknown else None}
 
 
-def no_person_trust() -> dict[str, Any]:
-    """Return the trust block of a video in which nobody was found."""
+def mostly_seen(found: PoseTracks, seconds: Sequence[float]) -> int:
+    """Return how many people are seen in half or more of the frames at these seconds."""
+    looked_at = set(seconds)
+    seen = [sum(float(second) in looked_at for second in track.seconds) for track in found.tracks]
+    return sum(2 * count >= max(1, len(looked_at)) for count in seen)
+
+
+def nobody_trust(people: int, seconds: Sequence[float]) -> dict[str, Any]:
+    """Return the trust block of a video of which no window can be answered.
+
+    Args:
+        people: seen in most frames, which are then too few; 0: nobody was found for long enough.
+        seconds: of the frames.
+    """
+    reason = "nobody was found for long enough to see what they do"
+    if people:
+        gap = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else 0.0
+        rate = f" ({1 / gap:.1f} pictures a second)" if gap > 0 else ""
+        reason = (
+            f"{people} {'person was' if people == 1 else 'people were'} found, but in too few "
+            f"moments{rate} to see what they do"
+        )
     return {
         "probability": 1.0,
         "calibrated": False,
         "agreement": 1.0,
         "ood_score": None,
-        "unknown": None,
-        "reason": "nobody was found for long enough to see what they do",
+        "unknown": True if people else None,
+        "reason": reason,
     }

@@ -14,6 +14,8 @@ from marey.video.clip import Clip
 
 NO_PERSON = "no person"
 """The only label where a pose model found nobody for long enough."""
+UNSEEN = "unknown"
+"""The only label where people were found, but in too few moments to see what they do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +55,16 @@ class Prediction:
     videos, means over views; empty where the model has none."""
 
     @property
+    def nobody(self) -> bool:
+        """Whether a pose model saw nobody well enough to answer: `NO_PERSON` or `UNSEEN`."""
+        return self.class_names in ((NO_PERSON,), (UNSEEN,))
+
+    @property
     def headline(self) -> str:
         """The answer in a few words: the first label, "unknown: ..." with it, or "no person"."""
         label, probability = self.top(1)[0]
-        if label == NO_PERSON:
-            return f"{NO_PERSON}: {self.trust['reason']}"
+        if self.nobody:
+            return f"{label}: {self.trust['reason']}"
         if self.trust.get("unknown"):
             reason = self.trust.get("reason") or "unlike the training data"
             return f"unknown: {reason}; nearest: {label} {probability:.0%}"

@@ -19,7 +19,7 @@ from marey.inference.annotate import draw_persons, poses_at
 from marey.inference.condition import condition_of, with_condition
 from marey.inference.detector import Detections, Detector
 from marey.inference.poses import PosePredictor
-from marey.inference.prediction import NO_PERSON, Prediction
+from marey.inference.prediction import Prediction
 from marey.inference.predictor import Predictor
 from marey.inference.timeline import Segment, pose_timeline, timeline
 from marey.labels.embed import readable
@@ -75,7 +75,7 @@ def answer_video(task: Task) -> dict[str, Any]:
         task.part(frames=_posed_frames(task, found, prediction))
         if facts.seconds >= TIMELINE_FROM_SECONDS:
             task.part(timeline=_named(pose_timeline(answerer, found)))
-        if prediction.class_names != (NO_PERSON,):
+        if not prediction.nobody:
             task.part(decided=_decided(task, answerer, found, prediction))
     elif isinstance(answerer, Predictor):
         task.part(**_seen_frames(task, answerer, prediction))
@@ -93,7 +93,7 @@ def _named(segments: Sequence[Segment]) -> list[dict[str, Any]]:
 def _first(prediction: Prediction, facts: Facts) -> dict[str, Any]:
     """Return the verdict and what belongs beside it."""
     pairs = [(readable(label), p) for label, p in prediction.top(5)]
-    nobody = prediction.class_names == (NO_PERSON,)
+    nobody = prediction.nobody
     said = verdict(pairs, prediction.trust, len(prediction.class_names), nobody=nobody)
     return {
         "verdict": said.to_dict(),

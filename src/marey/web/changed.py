@@ -11,7 +11,6 @@ from torch import Tensor
 from marey.corruptions import corrupt
 from marey.errors import UserError, VideoError
 from marey.inference.detector import Detector
-from marey.inference.prediction import NO_PERSON
 from marey.labels.embed import readable
 from marey.video.decode import open_video
 from marey.video.encode import write_video
@@ -66,7 +65,7 @@ def answer_changed(task: Task) -> dict[str, Any]:
             path.unlink(missing_ok=True)
         label, probability = prediction.top(1)[0]
         middle = task.blurred(changed[len(changed) // 2][None])[0]
-        nobody = prediction.class_names == (NO_PERSON,)
+        nobody = prediction.nobody
         unknown = bool(prediction.trust.get("unknown")) and not nobody
         return {
             "label": "nobody found" if nobody else readable(label),

@@ -45,8 +45,15 @@ def verdict(
         predictions: (label as people read it, probability), most probable first.
         trust: of the prediction.
         num_classes: actions the model knows.
-        nobody: no person was found.
+        nobody: no person was found, or nobody in enough moments (then `trust["unknown"]`).
     """
+    if nobody and trust.get("unknown"):
+        return Verdict(
+            kind=UNKNOWN,
+            headline="Unknown: seen in too few moments",
+            advice=f"{str(trust['reason']).capitalize()}; try a video with more pictures a second, "
+            "or one in which people stay longer.",
+        )
     if nobody or not predictions:
         return Verdict(
             kind=NOBODY,
