@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from marey.errors import VideoError
-from marey.video.live import iterate_live, newest
+from marey.video.live import is_finished_mp4, iterate_live, newest
+
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
 
 
 def transport_stream(path: Path, num_frames: int = 50) -> bytes:
@@ -47,6 +49,26 @@ def test_a_growing_file_is_read_to_its_last_frame(tmp_path: Path) -> None:
     assert frames[-1][0] == pytest.approx(49 / 25, abs=0.01)
     levels = [int(frame.float().mean()) for _, frame in frames]
     assert levels == sorted(levels)
+
+
+@pytest.mark.parametrize(("options", "finished"), [({}, True), (FRAGMENTED, False)])
+def test_a_finished_mp4_is_watched_wherever_its_index_stands(
+    tmp_path: Path, options: dict[str, str], finished: bool
+) -> None:
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(20):
+            picture = np.full((48, 64, 3), 4 * i + 16, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    assert is_finished_mp4(str(path)) is finished
+    assert len(list(iterate_live(str(path), idle_seconds=0.2))) == 20
+
+    half = tmp_path / "half.mp4"  # still being written: its index is not there yet
+    half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert not is_finished_mp4(str(half))
 
 
 def test_sources_that_cannot_be_watched_are_named(tmp_path: Path) -> None:

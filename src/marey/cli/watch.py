@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def watch(
     source: Annotated[
-        str, typer.Argument(help="Camera number, rtsp:// address, or a file still being written.")
+        str, typer.Argument(help="Camera number, rtsp:// address, or a file, also a growing one.")
     ],
     model: Model = "marey-mini",
     window: Annotated[float, typer.Option(help="Seconds of video behind each answer.")] = 2.0,

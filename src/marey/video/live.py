@@ -75,9 +75,9 @@ def iterate_live(
     was. Packets that cannot be decoded are passed over. Frames above `MAX_LIVE_PIXELS` are reduced.
 
     Args:
-        source: camera number ("0" is /dev/video0) or device, network address, or a file that may
-            still grow (MPEG-TS, Matroska or fragmented MP4: formats that can be read before they
-            are finished).
+        source: camera number ("0" is /dev/video0) or device, network address, or a file: one that
+            may still grow (MPEG-TS, Matroska or fragmented MP4: formats that can be read before
+            they are finished), or one that is finished.
         idle_seconds: stop when nothing new has come for so long.
         notice: told when the clock starts again and when packets are lost.
 
@@ -87,7 +87,9 @@ def iterate_live(
     Raises:
         VideoError: if the source cannot be opened or holds no video, or a connection ends.
     """
-    growing = None if is_live(source) else _open_growing(source, idle_seconds)
+    growing = None
+    if not is_live(source) and not is_finished_mp4(source):
+        growing = _open_growing(source, idle_seconds)
     last: float | None = None
     try:
         with _open(source, growing, idle_seconds) as container:
@@ -236,6 +238,32 @@ def is_live(source: str) -> bool:
     return source.isdigit() or source.startswith("/dev/") or source.startswith(STREAM_SCHEMES)
 
 
+def is_finished_mp4(source: str) -> bool:
+    """Return whether a file is an MP4 or MOV with a whole index and without fragments.
+
+    Its index often stands at the end, so it cannot be read as a stream; and it never grows.
+    """
+    path = Path(source)
+    if not path.is_file():
+        return False
+    place, size = 0, path.stat().st_size
+    with path.open("rb") as stream:
+        while place + 8 <= size:
+            stream.seek(place)
+            header = stream.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if place == 0 and kind not in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+                return False
+            if length == 1:  # a box of 64-bit length
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8:
+                return False
+            if kind == b"moov":
+                return place + length <= size and b"mvex" not in stream.read(length - len(header))
+            place += length
+    return False
+
+
 def _open_growing(source: str, idle_seconds: float) -> GrowingFile:
     if not Path(source).is_file():
         raise VideoError(
@@ -252,5 +280,7 @@ def _open(source: str, growing: GrowingFile | None, idle_seconds: float) -> Any:
         if not Path(device).exists():
             raise VideoError(f"{device}: no such camera; list yours with 'ls /dev/video*'")
         return av.open(device, format="v4l2", metadata_errors="ignore")
+    if not is_live(source):
+        return av.open(source, metadata_errors="ignore")
     options = {"rtsp_transport": "tcp"} if source.startswith("rtsp://") else {}
     return av.open(source, options=options, timeout=(10.0, idle_seconds), metadata_errors="ignore")
