@@ -377,6 +377,7 @@ def numbers_of(
         "fixed_top_k": fixed_top_k(probs, truth, measured["coverage"]),
         "warned": float(warned.double().mean()),
         "warned_by_model": float(by_model.double().mean()),
+        "wrong_and_not_warned": float(((predicted != truth) & ~warned).double().mean()),
     }
 
 
@@ -413,6 +414,7 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "false_alarms",
         "warned",
         "warned_by_model",
+        "wrong_and_not_warned",
         "coverage",
         "set_size",
         "fixed_top_k",
@@ -433,6 +435,7 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if "corrupted" not in rows[0]:
         return summary
     keys = ("accuracy", "ece", "coverage", "set_size", "warned", "warned_by_model")
+    keys += ("wrong_and_not_warned",)
     kinds = {
         tag: {key: mean([row["corrupted"][tag][key] for row in rows]) for key in keys}
         for tag in rows[0]["corrupted"]
