@@ -125,6 +125,12 @@ def test_unreadable_videos_are_named_and_the_others_judged() -> None:
         judge_videos(predictor, CLASSES, samples[:1], lambda sample: sample.path.stem)
 
 
+def test_another_form_of_a_class_is_known() -> None:
+    known, near = split_known(index_of(("a", "Pushing"), ("b", "hug")), CLASSES)
+    assert [sample.label for sample in known] == ["push"]
+    assert [sample.label for sample in near] == ["hug"]
+
+
 def test_stretches_and_wrong_data_are_refused_in_one_line() -> None:
     predictor = FakePredictor({"a": Said(0.9)})
     stretch = Sample(path=Path("a.mp4"), label="push", start_seconds=1.0)

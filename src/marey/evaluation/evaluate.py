@@ -14,6 +14,7 @@ from torch import Tensor
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import best_of_run, load_checkpoint
 from marey.datasets.index import DatasetIndex
+from marey.datasets.label_names import labels_as_classes
 from marey.datasets.poses import holds_windows
 from marey.datasets.seen import positions_seen, seen_in_training
 from marey.errors import UserError
@@ -57,15 +58,17 @@ def evaluate(
     """
     source = checkpoint_of(model)
     checkpoint = load_checkpoint(source)
-    head = {"model": str(source), "data": str(data)}
+    head: dict[str, Any] = {"model": str(source), "data": str(data)}
     if options.unseen:
         return {**head, **evaluate_unseen(checkpoint, data, options, tick)}, None
     if checkpoint.pose_sampling is not None and not holds_windows(data):
         index = options.choose_split(data)
         predictor = PosePredictor(checkpoint, device=options.device)
+        manifest_hash, split = index.manifest_hash, options.split or "".join(index.splits) or None
+        index, renamed = labels_as_classes(index, predictor.class_names)
         predicted, report = score_pose_videos(predictor, index, tick=tick)
-        split = options.split or "".join(index.splits) or None
-        return {**head, "split": split, "manifest_hash": index.manifest_hash, **report}, predicted
+        head |= {"split": split, "manifest_hash": manifest_hash, **_labels_read(renamed)}
+        return {**head, **report}, predicted
     if checkpoint.task != "clips":
         return {**head, **evaluate_by_task(checkpoint, data, options)}, None
 
@@ -75,6 +78,8 @@ def evaluate(
             f"{checkpoint.source}: has no class names, so it cannot be scored on labels; evaluate "
             "a checkpoint written by 'marey train'"
         )
+    manifest_hash = index.manifest_hash
+    index, renamed = labels_as_classes(index, checkpoint.class_names)
     check_labels(
         (sample.label for sample in index.samples), checkpoint.class_names, model=checkpoint.source
     )
@@ -102,7 +107,8 @@ def evaluate(
     report = {
         **head,
         "split": options.split or "".join(index.splits) or None,
-        "manifest_hash": index.manifest_hash,
+        "manifest_hash": manifest_hash,
+        **_labels_read(renamed),
         **report_of(scored),
         "controls": {"one_picture": one_picture(answers, scored)},
         "views": f"{options.views[0]}x{options.views[1]}",
@@ -117,6 +123,14 @@ def evaluate(
             answers = answer_videos(checkpoint, index, options.pass_options(**shuffling))
         report["order"] = order_part(answers)
     return report, scored
+
+
+def _labels_read(renamed: dict[str, str]) -> dict[str, Any]:
+    """Return what the report says of labels that are another form of a class, if there are any."""
+    if not renamed:
+        return {}
+    said = ", ".join(f"'{label}' as '{name}'" for label, name in renamed.items())
+    return {"labels_read_as": {"classes": renamed, "text": f"labels read as the model's: {said}"}}
 
 
 def one_picture(answers: Answers, scored: Predictions) -> dict[str, Any] | None:

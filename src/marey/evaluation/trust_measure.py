@@ -20,6 +20,7 @@ from torch import Tensor
 
 from marey.corruptions import Corruption
 from marey.datasets.index import DatasetIndex, Sample, subset
+from marey.datasets.label_names import labels_as_classes
 from marey.datasets.perturb_plan import Job
 from marey.datasets.perturb_video import STORE_CRF, STORE_OPTIONS, perturbed_frames
 from marey.datasets.seen import seen_in_training
@@ -302,7 +303,8 @@ def trust_report(
 def split_known(
     index: DatasetIndex, class_names: Sequence[str]
 ) -> tuple[list[Sample], list[Sample]]:
-    """Return the samples whose labels are classes of the model, and the others: near ones.
+    """Return the samples whose labels are classes of the model, in another form too, and the
+    others: near ones.
 
     Raises:
         UserError: if a sample has no label, or none is of a known class.
@@ -310,14 +312,15 @@ def split_known(
     unnamed = [sample for sample in index.samples if sample.label is None]
     if unnamed:
         raise UserError(f"{unnamed[0].path}: has no label; known videos need one")
-    known = [sample for sample in index.samples if sample.label in class_names]
+    samples = labels_as_classes(index, class_names)[0].samples
+    known = [sample for sample in samples if sample.label in class_names]
     if not known:
         labels = sorted({str(sample.label) for sample in index.samples})
         raise UserError(
             f"{index.root}: no label ({', '.join(labels[:8])}) is a class of the model "
             f"({', '.join(class_names[:8])}); give such videos to --near"
         )
-    return known, [sample for sample in index.samples if sample.label not in class_names]
+    return known, [sample for sample in samples if sample.label not in class_names]
 
 
 def measure_trust(
