@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from marey.checkpoints.folder import save_checkpoint
-from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
+from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.sources import WEIGHTS_FOLDER
 from marey.errors import VideoError
 from marey.files import write_json
 from marey.inference.condition import condition_of, with_condition

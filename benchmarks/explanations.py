@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bundled_trust import file_digest
-from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
+from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.sources import WEIGHTS_FOLDER
 from marey.explain.checks import MapChecks
 from marey.explain.poses import window_checks, window_relevance
 from marey.explain.report import explain

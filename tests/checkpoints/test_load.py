@@ -9,13 +9,8 @@ import pytest
 import torch
 
 import marey
-from marey.checkpoints.load import (
-    WEIGHTS_FOLDER,
-    bundled_names,
-    compiled,
-    load_checkpoint,
-    weights_folder,
-)
+from marey.checkpoints.load import compiled, load_checkpoint
+from marey.checkpoints.sources import WEIGHTS_FOLDER, bundled_names, weights_folder
 from marey.errors import UserError
 
 TINY = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names
+from marey.checkpoints.sources import WEIGHTS_FOLDER, bundled_names
 from marey.video.encode import write_video
 
 pytestmark = pytest.mark.skipif(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from marey.checkpoints.encoders import frames_preprocess
-from marey.checkpoints.load import bundled_names
+from marey.checkpoints.sources import bundled_names
 from marey.features.far_bank import FAR_BANK, far_bank, far_clips
 
 

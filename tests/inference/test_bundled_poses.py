@@ -15,7 +15,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from marey.checkpoints.load import WEIGHTS_FOLDER, load_checkpoint
+from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.sources import WEIGHTS_FOLDER
 from marey.cli import build_app
 from marey.inference.direction import direction_of
 from marey.inference.pose_windows import cut_tracks, main_window, windows_at

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from marey.checkpoints.load import WEIGHTS_FOLDER
+from marey.checkpoints.sources import WEIGHTS_FOLDER
 from marey.errors import UserError
 from marey.training.config import TrainConfig
 from marey.training.data_config import FeatureCacheConfig

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from marey.checkpoints.folder import CONFIG, Checkpoint, numbered_classes, save_checkpoint
+from marey.checkpoints.folder import Checkpoint, numbered_classes, save_checkpoint
 from marey.checkpoints.i3d import read_i3d
 from marey.checkpoints.load import load_hf
+from marey.checkpoints.sources import CONFIG
 from marey.checkpoints.timesformer import load_released, released_stride, sizes_from_shapes
 from marey.checkpoints.vit import initialise_from_vit, read_vit, timm_names
 from marey.errors import UserError, unknown_name

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from marey.checkpoints.report import load_exactly
+from marey.checkpoints.sources import CONFIG, WEIGHTS
 from marey.errors import UserError
 from marey.files import atomic_files, read_json, untrusted, weights_digest
 from marey.models import MODELS, READ_ONLY, create_model, model_class
@@ -28,7 +29,6 @@ from marey.transforms.pose_clip import PoseSampling
 from marey.transforms.preprocess import Preprocess
 
 FORMAT = 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 EXTRA = "extra."
 COUNTS_OF_LAYERS = ("depth", "num_layers", "layers", "units")
 """Arguments that count parts with weights of their own."""

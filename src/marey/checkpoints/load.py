@@ -17,44 +17,22 @@ import torch
 from torch import Tensor, nn
 
 from marey.checkpoints.external import load_hf_external, load_hf_text_video, load_torchvision
-from marey.checkpoints.folder import (
-    CONFIG,
-    EXTRA,
-    WEIGHTS,
-    Checkpoint,
-    load_folder,
-    read_tensors,
-)
+from marey.checkpoints.folder import EXTRA, Checkpoint, load_folder, read_tensors
 from marey.checkpoints.huggingface import load_hf_timesformer, local_copy
-from marey.checkpoints.recommended import SHORT_NAMES, long_name
-from marey.errors import UserError, unknown_name
+from marey.checkpoints.sources import (
+    CONFIG,
+    WEIGHTS,
+    WEIGHTS_FOLDER,
+    best_of_run,
+    bundled_names,
+    find_source,
+)
+from marey.errors import UserError
 from marey.files import read_json, untrusted
 from marey.layers.transformer_block import fold_temporal_projection
 
-
-def weights_folder(package: Path) -> Path:
-    """Return where the bundled checkpoints are: `marey/weights` in an installed wheel, else
-    `weights/` of the checkout.
-
-    Args:
-        package: the folder of the package `marey`.
-    """
-    installed = package / "weights"
-    return installed if installed.is_dir() else package.parents[1] / "weights"
-
-
-WEIGHTS_FOLDER = weights_folder(Path(__file__).resolve().parents[1])
-"""The bundled checkpoints."""
-
 RENAMED = {"marey-mini": "marey-mini-rgb"}
 """Name that a model of pixels was bundled under in an earlier version -> its name today."""
-
-
-def bundled_names() -> list[str]:
-    """Return the names of the checkpoints that come with the package, sorted."""
-    if not WEIGHTS_FOLDER.is_dir():
-        return []
-    return sorted(folder.name for folder in WEIGHTS_FOLDER.iterdir() if (folder / CONFIG).is_file())
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -68,41 +46,15 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     Raises:
         UserError: if there is no such checkpoint or it does not fit.
     """
-    text = long_name(str(source))
-    if text.startswith("hf:"):
-        return load_hf(text.removeprefix("hf:"))
-    if text.startswith("torchvision:"):
-        return load_torchvision(text.removeprefix("torchvision:"))
-    if text in bundled_names():
-        return load_folder(WEIGHTS_FOLDER / text, source=text)
-    folder = Path(source)
-    if not folder.exists():
-        if "/" in text or "\\" in text or not bundled_names():
-            bundled = ", ".join(bundled_names()) or "none"
-            raise UserError(
-                f"{text}: no such checkpoint folder; bundled names: {bundled}; hub models are "
-                f"written 'hf:{text}'"
-            )
-        raise unknown_name("model", text, (*bundled_names(), *SHORT_NAMES))
-    if not folder.is_dir():
-        raise UserError(
-            f"{text}: a file, but a checkpoint is a folder; bring a file in with "
-            f"`marey convert {text} --from FORMAT --out DIR`"
-        )
-    if (inside := best_of_run(folder)) is not None:
-        return load_folder(inside)
-    if (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG):
-        return load_hf(text)
-    return load_folder(folder)
-
-
-def best_of_run(folder: Path) -> Path | None:
-    """Return the best checkpoint of a training run's folder, else its last one; None where the
-    folder is no run."""
-    if (folder / WEIGHTS).is_file():
-        return None
-    inside = (folder / name for name in ("best", "last"))
-    return next((path for path in inside if (path / CONFIG).is_file()), None)
+    found = find_source(source)
+    if isinstance(found, str):
+        kind, _, name = found.partition(":")
+        return load_hf(name) if kind == "hf" else load_torchvision(name)
+    if str(source) in bundled_names():
+        return load_folder(found, source=str(source))
+    if "model_type" in read_json(found / CONFIG):
+        return load_hf(str(found))
+    return load_folder(found)
 
 
 def stored_tensors(source: str | Path, names: Sequence[str]) -> dict[str, Tensor]:

@@ -58,8 +58,8 @@ def names_of(what: str) -> list[str]:
     import marey
 
     if what == "models":
-        from marey.checkpoints.load import bundled_names
         from marey.checkpoints.recommended import PUBLIC_MODELS
+        from marey.checkpoints.sources import bundled_names
 
         return [
             *(f"{name}  (bundled weights)" for name in bundled_names()),
@@ -169,7 +169,7 @@ def _codecs() -> dict[str, str]:
 
 
 def _bundled() -> dict[str, str]:
-    from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names
+    from marey.checkpoints.sources import WEIGHTS_FOLDER, bundled_names
 
     return {
         name: f"{sum(f.stat().st_size for f in (WEIGHTS_FOLDER / name).iterdir()) / 1e6:.1f} MB"

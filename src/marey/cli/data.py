@@ -235,7 +235,7 @@ def _cost_of_packing(packing: Any, model: str | None) -> dict[str, Any]:
     cost = picture_cost(packing.pairs)
     if model is None:
         return cost
-    from marey.checkpoints.load import best_of_run
+    from marey.checkpoints.sources import best_of_run
     from marey.inference.predictor import Predictor
 
     predictor = Predictor.load(str(best_of_run(Path(model)) or model))

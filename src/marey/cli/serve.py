@@ -11,6 +11,14 @@ from marey.cli.options import Blur, Device
 from marey.cli.output import say
 
 
+def _found(model: list[str] | None) -> list[str] | None:
+    """Refuse a name that leads nowhere before torch, which takes seconds, is asked for a device."""
+    from marey.web.offers import check_sources, parse_offers
+
+    check_sources(parse_offers(model or ()))
+    return model
+
+
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the app."""
     app.command()(serve)
@@ -20,7 +28,8 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model to offer, as SOURCE or NAME=SOURCE; give it several times for a choice."
+            callback=_found,
+            help="Model to offer, as SOURCE or NAME=SOURCE; give it several times for a choice.",
         ),
     ] = None,
     host: Annotated[

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marey.checkpoints.folder import CONFIG, Checkpoint
+from marey.checkpoints.folder import Checkpoint
+from marey.checkpoints.sources import CONFIG
 from marey.datasets.index import DatasetIndex
 from marey.datasets.open import choose_split
 from marey.errors import UserError

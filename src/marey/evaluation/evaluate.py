@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
-from marey.checkpoints.load import best_of_run, load_checkpoint
+from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.sources import best_of_run
 from marey.datasets.index import DatasetIndex
 from marey.datasets.label_names import labels_as_classes
 from marey.datasets.poses import holds_windows

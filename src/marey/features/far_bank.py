@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from marey.checkpoints.load import WEIGHTS_FOLDER
+from marey.checkpoints.sources import WEIGHTS_FOLDER
 from marey.datasets.index import DatasetIndex, Sample
 from marey.transforms.preprocess import Preprocess
 from marey.video.decode import open_video

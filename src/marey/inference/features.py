@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
-from marey.checkpoints.load import WEIGHTS_FOLDER, bundled_names, load_checkpoint
+from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.sources import WEIGHTS_FOLDER, bundled_names
 from marey.datasets.youtube8m import FrameExample, read_examples
 from marey.errors import UserError, VideoError
 from marey.features.extract import FeatureExtractor

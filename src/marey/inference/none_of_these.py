@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from marey.checkpoints.folder import Checkpoint
-from marey.checkpoints.load import WEIGHTS_FOLDER
+from marey.checkpoints.sources import WEIGHTS_FOLDER
 from marey.errors import UserError
 from marey.labels.embed import DEFAULT_MODEL, embed_labels
 

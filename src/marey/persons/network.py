@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from marey.checkpoints.load import WEIGHTS_FOLDER
+from marey.checkpoints.sources import WEIGHTS_FOLDER
 from marey.errors import UserError
 
 Array = NDArray[np.floating]

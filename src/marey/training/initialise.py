@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from marey.checkpoints.encoders import LoadedEncoder, load_encoder
-from marey.checkpoints.folder import CONFIG
 from marey.checkpoints.load import load_checkpoint
+from marey.checkpoints.sources import CONFIG
 from marey.checkpoints.vit import is_image_vit, start_from_vit
 from marey.errors import UserError
 from marey.layers.efficientnet_lite import load_imagenet_stem

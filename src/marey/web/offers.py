@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from marey.checkpoints.sources import find_source
 from marey.errors import UserError
 
 GENERIC = ("best", "last", "model", "checkpoint", "out")
@@ -82,6 +83,20 @@ def parse_offers(models: Sequence[str]) -> Offers:
             number, free = number + 1, f"{name}-{number}"
         sources[free] = source
     return Offers(sources)
+
+
+def check_sources(offers: Offers) -> None:
+    """Raise where a name of a model leads nowhere; nothing is loaded for it, not even torch.
+
+    Raises:
+        UserError: naming the first such `--model`.
+    """
+    for source in offers.sources.values():
+        try:
+            find_source(source)
+        except UserError as error:
+            said = str(error).removeprefix(f"{source}: ")
+            raise UserError(f"--model {source}: {said}") from error
 
 
 def public_name(source: str) -> str:
