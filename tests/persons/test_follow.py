@@ -34,6 +34,19 @@ def test_the_detector_is_asked_a_few_times_a_second_and_tracks_stand_in_between(
     assert [found.numbers for found in frames] == [(1,)] * 7
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_detector_is_asked_as_often_as_a_reader_wants(walkers, threads):
+    with open_video(walkers) as reader:
+        indices = range(0, reader.num_frames, 3)  # 0.24 s apart
+        span = reader.frame_seconds[indices[-1]]
+        for every in (0.2, 0.5):
+            detector = Counted([[0.45, 0.45, 0.5, 0.56]])
+            finder = PoseFinder(detector, threads=threads)
+            list(follow(reader, indices, finder, detect_every_seconds=every))
+            step = 0.24 * np.ceil(every / 0.24)
+            assert detector.calls == 1 + int(span / step)
+
+
 def test_a_person_who_left_is_not_kept_by_the_expectation(draw):
     follower = Follower(PoseFinder(Counted([[0.45, 0.45, 0.5, 0.56]]), threads=1))
     follower.finder.detector.box = [[300 / 640, 170 / 360, 312 / 640, 194 / 360]]

@@ -52,8 +52,9 @@ class DetectorTurns:
     """When the person detector is asked: at every frame if it decides alone, else from time to
     time, never without one."""
 
-    def __init__(self, finder: PoseFinder) -> None:
+    def __init__(self, finder: PoseFinder, every_seconds: float = DETECT_EVERY_SECONDS) -> None:
         self.finder = finder
+        self.every_seconds = every_seconds
         self.next_seconds = -np.inf
 
     def __call__(self, seconds: float) -> bool:
@@ -62,7 +63,7 @@ class DetectorTurns:
             return self.finder.trust_detector
         if seconds < self.next_seconds - 1e-6:
             return False
-        self.next_seconds = seconds + DETECT_EVERY_SECONDS
+        self.next_seconds = seconds + self.every_seconds
         return True
 
 
@@ -72,14 +73,21 @@ class Follower:
     Args:
         finder: who finds the people.
         video: name of the video, for a detector that reads boxes from a file.
+        detect_every_seconds: how often the person detector is asked.
     """
 
-    def __init__(self, finder: PoseFinder, *, video: str = "") -> None:
+    def __init__(
+        self,
+        finder: PoseFinder,
+        *,
+        video: str = "",
+        detect_every_seconds: float = DETECT_EVERY_SECONDS,
+    ) -> None:
         self.finder = finder
         self.video = video
         self.tracker = Tracker()
         self.detections: dict[int, float] = {}
-        self.turns = DetectorTurns(finder)
+        self.turns = DetectorTurns(finder, detect_every_seconds)
 
     def __call__(
         self,
@@ -135,7 +143,11 @@ class Follower:
 
 
 def follow(
-    reader: VideoReader, indices: Sequence[int], finder: PoseFinder
+    reader: VideoReader,
+    indices: Sequence[int],
+    finder: PoseFinder,
+    *,
+    detect_every_seconds: float = DETECT_EVERY_SECONDS,
 ) -> Iterator[TrackedFrame]:
     """Yield the people of these frames (rising indices) of a video, numbered.
 
@@ -143,7 +155,7 @@ def follow(
     `finder.threads` threads for the frames to come; the answers are those of one frame after the
     other.
     """
-    follower = Follower(finder, video=reader.path)
+    follower = Follower(finder, video=reader.path, detect_every_seconds=detect_every_seconds)
     if finder.threads == 1:
         for index, frame in reader.stream(indices):
             yield follower(frame, index, reader.frame_seconds[index])
@@ -152,7 +164,7 @@ def follow(
     ahead = reader.chunk_frames(AHEAD_PER_THREAD * finder.threads)
     # the detector has a thread of its own: not every one can be asked twice at a time
     with _pool(finder.threads) as looks, _pool(1) as detections:
-        turns = DetectorTurns(finder)
+        turns = DetectorTurns(finder, detect_every_seconds)
         waiting: deque[Callable[[], TrackedFrame]] = deque()
         for index, frame in reader.stream(indices):
             seconds = reader.frame_seconds[index]

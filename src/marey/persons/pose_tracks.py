@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from marey.errors import UserError
 from marey.files import atomic
-from marey.persons.follow import Follower, TrackedFrame, follow
+from marey.persons.follow import DETECT_EVERY_SECONDS, Follower, TrackedFrame, follow
 from marey.persons.poses import PoseFinder
 from marey.persons.sources import pose_finder
 from marey.video.clip import Clip
@@ -256,6 +256,7 @@ def read_poses(
     finder: PoseFinder | None = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    detect_every_seconds: float = DETECT_EVERY_SECONDS,
     **limits: Any,
 ) -> PoseTracks:
     """Find and follow everyone in a video, or in a stretch of it.
@@ -266,6 +267,7 @@ def read_poses(
         max_people: how many tracks to keep, the most present ones.
         finder: who finds the people; None: `pose_finder("auto")`.
         start_seconds, end_seconds: the stretch; None: from the start, to the end.
+        detect_every_seconds: how often the finder's person detector is asked.
         limits: "max_pixels" and "max_seconds" of `open_video`; None is its own.
 
     Raises:
@@ -282,7 +284,8 @@ def read_poses(
         first, stop = reader.frame_range(start_seconds, end_seconds)
         every = sorted(set(frames_at_rate(reader.frame_seconds, fps)))
         indices = [index for index in every if first <= index < stop] or [first]
-        moments = list(follow(reader, indices, finder))
+        looked = follow(reader, indices, finder, detect_every_seconds=detect_every_seconds)
+        moments = list(looked)
         found = gathered(
             moments,
             video=str(video),

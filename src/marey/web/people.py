@@ -12,6 +12,7 @@ from torch import Tensor
 from marey.inference.detector import Detections
 from marey.inference.poses import POSE_FPS, PersonAnswer
 from marey.labels.embed import readable
+from marey.persons.follow import DETECT_EVERY_SECONDS
 from marey.persons.nanodet import MIN_PROPOSED, NanoDetPersons
 from marey.persons.pose_tracks import PoseTracks, read_poses
 from marey.persons.poses import FramePoses, Glance, PoseFinder
@@ -21,10 +22,16 @@ from marey.web.task import Task
 MIN_SECONDS = 0.5
 """A person seen for less is not shown, unless the video is shorter than twice that."""
 
-SERVER_FPS = 10.0
-"""Frames a second in which people are looked for, as in `marey watch`; `marey predict` takes 12.5,
-as does the server where a video has fewer than 20. On 30 real clips this changed 3 answers, 12.5
-begun one frame later 6 (results/pose_rate.json)."""
+SERVER_FPS = 8.0
+"""Frames a second in which people are looked for, as many as `marey-mini` reads; `marey predict`
+takes 12.5, as does the server where a video has fewer than 20. What it changes is in
+results/pose_rate.json."""
+
+SERVER_DETECTS_SECONDS = 0.3
+"""How often the person detector is asked, with `SERVER_FPS`: every third frame."""
+
+SPARSE_FROM_FPS = 20.0
+"""Videos of fewer frames a second are looked at as `marey predict` does."""
 
 MOST_THREADS = 8
 """Frames looked at at once; bounds the memory."""
@@ -68,7 +75,9 @@ def follow_people(task: Task, num_frames: int, fps: float) -> PoseTracks:
         num_frames, fps: of the video.
     """
     finder = task.shelf.finder(TickingFinder)
-    rate = SERVER_FPS if fps >= 2 * SERVER_FPS else POSE_FPS
+    sparse = fps >= SPARSE_FROM_FPS
+    rate = SERVER_FPS if sparse else POSE_FPS
+    detect_every = SERVER_DETECTS_SECONDS if sparse else DETECT_EVERY_SECONDS
     total = max(1, round(num_frames * min(1.0, rate / max(fps, 1e-6))))
     done = 0
 
@@ -79,7 +88,7 @@ def follow_people(task: Task, num_frames: int, fps: float) -> PoseTracks:
 
     finder.tick = tick
     try:
-        return read_poses(task.upload, fps=rate, finder=finder)
+        return read_poses(task.upload, fps=rate, finder=finder, detect_every_seconds=detect_every)
     finally:
         finder.tick = None
 
