@@ -102,7 +102,7 @@ def test_names_tell_the_split_by_named_or_plain_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na,b\n", "no column 'path'"),
+        ("url,label\na,b\n", "no column 'path'"),
         ("path,label\n", "no rows below the header"),
         ("path,label\n,run\n", "manifest.csv:2: empty path"),
         ("path,label,start_seconds\na.mp4,run,soon\n", "manifest.csv:2: could not convert"),
@@ -134,3 +134,35 @@ def test_mistakes_are_named_with_their_remedy(tmp_path: Path) -> None:
         open_dataset(tmp_path, dataset="ucf10")
     with pytest.raises(UserError, match="number of an official split"):
         open_dataset(tmp_path, dataset="ucf101:first")
+
+
+def test_a_flat_folder_with_a_list_of_stretches_is_read(tmp_path):
+    for name in ("a.mp4", "b.dav"):
+        (tmp_path / name).write_bytes(b"video")
+    (tmp_path / "labels.csv").write_text(
+        "File Name,Action,Start,End,Person\na.mp4,wave,0:01.5,1:00:02,anna\nb.dav,bow,2,3.5,ben\n"
+    )
+    first, second = open_dataset(tmp_path).samples
+    assert (first.path, first.label, first.group) == (tmp_path / "a.mp4", "wave", "anna")
+    assert (first.start_seconds, first.end_seconds) == (1.5, 3602.0)
+    assert (second.label, second.start_seconds, second.end_seconds) == ("bow", 2.0, 3.5)
+
+
+def test_a_time_that_is_none_is_named_with_its_line(tmp_path):
+    (tmp_path / "manifest.csv").write_text("path,label,start,end\na.mp4,wave,soon,3\n")
+    with pytest.raises(UserError, match=r"manifest.csv:2: .*clock times such as 1:02.5"):
+        open_dataset(tmp_path)
+
+
+def test_our_own_columns_win_over_other_spellings(tmp_path):
+    (tmp_path / "manifest.csv").write_text("video,path,label,class\nx,a.mp4,wave,bow\n")
+    sample = open_dataset(tmp_path).samples[0]
+    assert (sample.path.name, sample.label) == ("a.mp4", "wave")
+
+
+def test_recordings_of_surveillance_cameras_are_videos(tmp_path):
+    (tmp_path / "fight").mkdir()
+    for name in ("cam1.dav", "cam1.m2ts", "notes.txt"):
+        (tmp_path / "fight" / name).write_bytes(b"x")
+    found = [sample.path.name for sample in open_dataset(tmp_path).samples]
+    assert found == ["cam1.dav", "cam1.m2ts"]

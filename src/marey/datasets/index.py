@@ -33,6 +33,21 @@ VIDEO_SUFFIXES = frozenset(
         ".3gp",
         ".ogv",
         ".vob",
+        ".dav",
+        ".mts",
+        ".m2ts",
+        ".asf",
+        ".divx",
+        ".f4v",
+        ".3g2",
+        ".m2v",
+        ".mxf",
+        ".h264",
+        ".264",
+        ".h265",
+        ".265",
+        ".hevc",
+        ".mjpeg",
     }
 )
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -230,7 +245,7 @@ def read_folders(root: Path) -> DatasetIndex:
     if not samples:
         raise UserError(
             f"{root}: no videos found as <class>/<video> or train|val|test/<class>/<video>; "
-            "arrange them so, or write a manifest.csv with the columns path,label"
+            f"arrange them so, or write {root / 'manifest.csv'} with the columns path,label"
         )
     return DatasetIndex(
         samples=samples,

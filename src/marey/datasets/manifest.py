@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from marey.datasets.index import SPLIT_NAMES, DatasetIndex, Sample
 from marey.errors import UserError
 from marey.files import write_csv
+
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "path": (
+        "file",
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "video",
+        "video_path",
+        "clip",
+    ),
+    "label": ("class", "action", "category", "activity", "class_name"),
+    "group": ("person", "subject", "actor", "participant", "scene", "place"),
+    "start_seconds": ("start", "begin", "from", "start_time", "start_s", "onset"),
+    "end_seconds": ("end", "stop", "to", "end_time", "end_s", "offset"),
+}
+"""Column -> what people call it too, in any case; read where the column itself is missing."""
 
 
 def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
@@ -23,7 +42,7 @@ def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
     try:
         with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
+            reader.fieldnames = columns = our_columns(reader.fieldnames or [])
             missing = [name for name in ("path", "label") if name not in columns]
             if missing:
                 raise UserError(
@@ -38,6 +57,32 @@ def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
         raise UserError(f"{manifest}: no rows below the header; write one row per video")
     classes = tuple(sorted({sample.label for sample in samples if sample.label is not None}))
     return DatasetIndex(samples=samples, class_names=classes, name="manifest", root=manifest.parent)
+
+
+def our_columns(columns: Sequence[str]) -> list[str]:
+    """Return the header with the columns that people call otherwise under our names."""
+    found = list(columns)
+    for name, spellings in SPELLINGS.items():
+        plain = [str(column).strip().lower().replace(" ", "_") for column in found]
+        place = next((plain.index(word) for word in (name, *spellings) if word in plain), None)
+        if name not in found and place is not None:
+            found[place] = name
+    return found
+
+
+def seconds_of(text: str) -> float:
+    """Return seconds: a number, or a clock time such as "1:02.5" or "0:01:02".
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    parts = text.strip().split(":")
+    if len(parts) > 3:
+        raise ValueError(f"no time: '{text}'")
+    seconds = 0.0
+    for part in parts:
+        seconds = 60 * seconds + float(part)
+    return seconds
 
 
 def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path | None) -> Sample:
@@ -61,12 +106,14 @@ def _manifest_row(row: dict[str, str], manifest: Path, line: int, frames: Path |
     spelled = (row.get("split") or "").strip()
     try:
         start, end = (
-            float(row[key]) if row.get(key) else None for key in ("start_seconds", "end_seconds")
+            seconds_of(row[key]) if row.get(key) else None
+            for key in ("start_seconds", "end_seconds")
         )
         position = int(row["row"]) if row.get("row") else (line - 2 if frames is not None else None)
     except ValueError as error:
         raise UserError(
-            f"{manifest}:{line}: {error}; start_seconds and end_seconds are numbers"
+            f"{manifest}:{line}: {error}; start_seconds and end_seconds are numbers, or clock "
+            "times such as 1:02.5"
         ) from error
     if any(second is not None and not 0 <= second < 1e9 for second in (start, end)):
         raise UserError(

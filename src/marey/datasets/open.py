@@ -8,7 +8,7 @@ from pathlib import Path
 
 from marey.datasets import activitynet, hmdb51, hmdb_simp, jester, kinetics, something_v2, ucf101
 from marey.datasets.groups import with_groups_of_names
-from marey.datasets.index import DatasetIndex, read_folders, split_by_name
+from marey.datasets.index import DatasetIndex, read_folders, split_by_name, videos_below
 from marey.datasets.manifest import read_manifest
 from marey.datasets.split import labelled
 from marey.errors import UserError, unknown_name
@@ -82,7 +82,12 @@ def _open(root: Path, dataset: str | None) -> DatasetIndex:
     if (root / "manifest.csv").is_file():
         return with_groups_of_names(read_manifest(root / "manifest.csv"))
     found = recognise(root)
-    return read_layout(root, found) if found else with_groups_of_names(read_folders(root))
+    if found:
+        return read_layout(root, found)
+    lists = list(root.glob("*.csv"))
+    if len(lists) == 1 and videos_below(root):  # a flat folder with its list
+        return with_groups_of_names(read_manifest(lists[0]))
+    return with_groups_of_names(read_folders(root))
 
 
 def list_datasets() -> list[str]:
