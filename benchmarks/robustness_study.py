@@ -37,9 +37,9 @@ from benchmarks.robustness_heads import (
     standard_of,
     train,
 )
-from benchmarks.robustness_study_page import page
+from benchmarks.robustness_study_page import page, table
 from marey.corruptions import CATEGORIES, KINDS
-from marey.files import write_json, write_text
+from marey.files import write_csv, write_json, write_text
 from marey.labels.embed import embed_labels
 from marey.metrics.calibration import calibration_error, calibration_noise_floor
 from marey.metrics.crossed import crossed_bootstrap, crossed_mean
@@ -448,11 +448,13 @@ def study(folder: Path, data: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the study and write its JSON and page."""
+    """Run the study and write its JSON, page and CSV."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("features", type=Path, help="folder of benchmarks.robustness_features")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; the page lies beside")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="JSON file; a page and a CSV lie beside"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     kept: list[str] = []
@@ -489,7 +491,9 @@ def main() -> None:
         "data": sets,
     }
     write_json(options.out, report, indent=1)
-    write_text(options.out.with_suffix(".html"), page(report))
+    table_file = options.out.with_suffix(".csv")
+    write_csv(table_file, table(report))
+    write_text(options.out.with_suffix(".html"), page(report, table_file.name))
 
 
 if __name__ == "__main__":

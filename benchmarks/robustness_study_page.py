@@ -52,8 +52,43 @@ def points(value: float) -> str:
     return "0.0" if float(shown) == 0 else shown.replace("-", "−")
 
 
-def page(report: dict[str, Any]) -> str:
-    """Return the whole page, without outside files."""
+COLUMNS = ("data", "severities", "clips", "what", "name", "mean", "low", "high")
+
+
+def table(report: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the numbers of the page as rows of a table, `COLUMNS` first; fractions, not percent.
+
+    "what" is "clean", "corrupted", a category or a kind of corruption of a head, "difference" of
+    two heads, or "metadata"; kinds have no interval.
+    """
+    rows: list[tuple[Any, ...]] = [COLUMNS]
+    for data, found in report["data"].items():
+        for severities, numbers in found["by_severities"].items():
+            place = (data, severities, numbers["clips"])
+            for name, head in numbers["heads"].items():
+                ranges = {"clean": head["clean"], "corrupted": head["corrupted"]}
+                for what, one in (ranges | head["categories"]).items():
+                    rows.append((*place, what, name, one["mean"], one["low"], one["high"]))
+                for kind, values in head["kinds"].items():
+                    mean = sum(values.values()) / len(values)
+                    rows.append((*place, kind, name, round(mean, 5), None, None))
+            for one in numbers["contrasts"]:
+                name = f"{one['a']} - {one['b']}"
+                rows.append((*place, "difference", name, one["mean"], one["low"], one["high"]))
+        clips = found["by_severities"]["3"]["clips"]
+        for name, one in (found.get("metadata") or {}).items():
+            if isinstance(one, dict):
+                ends = (one["mean"], one["low"], one["high"])
+                rows.append((data, None, clips, "metadata", name, *ends))
+    return rows
+
+
+def page(report: dict[str, Any], csv_name: str) -> str:
+    """Return the whole page, without outside files.
+
+    Args:
+        csv_name: of the file beside it with the numbers of `table`.
+    """
     conclusions = "".join(f"<li>{html.escape(text)}</li>" for text in report["conclusions"])
     design = report["design"]
     heads = "".join(
@@ -72,7 +107,8 @@ def page(report: dict[str, Any]) -> str:
         f"out: {html.escape(design['held_out'])}; {design['seeds']} seeds. Intervals: "
         f"{html.escape(design['intervals'])}.</p><h3>Heads</h3><ul>{heads}</ul><h3>Contrasts, "
         f"written down before the first run</h3><ul>{questions}</ul><p class='small'>"
-        f"{html.escape(report['command'])}; {report['date']}</p></body></html>\n"
+        f"{html.escape(report['command'])}; {report['date']}. The numbers as a table: "
+        f"<a href='{html.escape(csv_name)}'>{html.escape(csv_name)}</a></p></body></html>\n"
     )
 
 

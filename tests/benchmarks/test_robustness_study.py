@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from benchmarks import robustness_heads as heads
 from benchmarks import robustness_study as study
 from benchmarks.robustness_features import PASSES, motion_of, shown_frames
-from benchmarks.robustness_study_page import page, points
+from benchmarks.robustness_study_page import page, points, table
 
 CLIPS, SCENES = 30, 15
 
@@ -83,7 +83,16 @@ def test_heads_find_a_signal_and_lose_it_where_it_is_hidden(tmp_path: Path) -> N
         },
         "data": {"set": found},
     }
-    text = page(report)
+    rows = table(report)
+    head = ("set", "3", CLIPS, "corrupted", "probe")
+    corrupted = numbers["heads"]["probe"]["corrupted"]
+    found_row = next(row for row in rows if row[:5] == head)
+    assert found_row[5:] == (corrupted["mean"], corrupted["low"], corrupted["high"])
+    assert sum(row[3] == "difference" for row in rows) == len(numbers["contrasts"])
+    assert {len(row) for row in rows} == {len(rows[0])}
+
+    text = page(report, "study.csv")
+    assert "<a href='study.csv'>" in text
     assert "Written by hand." in text
     assert f"{CLIPS} of {CLIPS} clips" in text
     assert f"n&nbsp;= {CLIPS} clips" in text

@@ -13,6 +13,7 @@ import pytest
 
 from marey.errors import UserError
 from marey.evaluation.robustness_compare import compare_reports, comparison_text
+from marey.evaluation.robustness_compare_page import comparison_csv, comparison_page
 from marey.evaluation.robustness_overview import overview_cards, ranked, report_csv
 
 
@@ -115,6 +116,15 @@ def test_two_reports_are_compared_on_shared_videos(tmp_path: Path) -> None:
     text = comparison_text(result)
     assert "NOT ALIKE: at is model in A and source in B" in text
     assert "B - A = +66.7 points" in text
+
+    page = comparison_page(result)
+    assert "n&nbsp;= 3 videos that both measured; 1 only in A and 1 only in B are left out" in page
+    assert "Not alike: at is model in A and source in B." in page
+    assert "<td>33.3</td><td>100.0</td><td>+66.7 <small>[" in page
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(result))))
+    clean = next(row for row in rows if row["what"] == "clean")
+    assert clean["videos"] == "3"
+    assert float(clean["difference"]) == pytest.approx(2 / 3)
 
     same = compare_reports(tmp_path / "a.json", tmp_path / "a.json")
     assert all(found["clean"]["difference"] == 0 for found in same["models"])

@@ -350,7 +350,13 @@ def compare(
         ),
     ],
     run_b: Annotated[str, typer.Argument(help="The other one, evaluated on the same videos.")],
-    out: Annotated[Path | None, typer.Option(help="Also write the comparison as JSON.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the comparison as JSON; of two robustness reports a page and a CSV "
+            "beside it."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the permutation test over groups.")] = 0,
     json: Json = False,
 ) -> None:
@@ -358,12 +364,15 @@ def compare(
     exact test, gains per class; of two robustness reports, clean, corrupted and attacked."""
     from marey.evaluation.report import compare_predictions
     from marey.evaluation.robustness_compare import compare_reports, comparison_text
-    from marey.files import write_json
+    from marey.evaluation.robustness_compare_page import comparison_csv, comparison_page
+    from marey.files import write_json, write_text
 
     if run_a.endswith(".json") and run_b.endswith(".json"):
         result = compare_reports(Path(run_a), Path(run_b))
         if out is not None:
             write_json(out, result)
+            write_text(out.with_suffix(".html"), comparison_page(result))
+            write_text(out.with_suffix(".csv"), comparison_csv(result))
         if json:
             print_json(result)
         else:

@@ -132,8 +132,10 @@ def comparison_text(result: dict[str, Any]) -> str:
                     f"{100 * found['difference']:+.1f} points [{100 * found['low']:+.1f}, "
                     f"{100 * found['high']:+.1f}]"
                 )
+        own = result["only_a"] or result["only_b"]
         for category, value in model["categories"].items():
-            lines.append(f"  {category}: {100 * value:+.1f} points")
+            where = " (each on all videos of its own report)" if own else ""
+            lines.append(f"  {category}: B - A = {100 * value:+.1f} points{where}")
         for name, found in model["threats"].items():
             doubt = "" if found["reliable"] else "   UNRELIABLE: gradients are masked"
             lines.append(f"  {name}: A {found['a']:.1%}   B {found['b']:.1%}{doubt}")

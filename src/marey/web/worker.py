@@ -39,6 +39,7 @@ def main() -> None:
     stop = threading.Event()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests, stop), daemon=True).start()
     shelf = ModelShelf()
+    gc.collect()
     gc.freeze()  # what the imports made stays; looking through it takes .3 s after every answer
     while True:
         request = requests.get()
