@@ -30,20 +30,24 @@ def transport_stream(path: Path, num_frames: int = 50) -> bytes:
     return path.read_bytes()
 
 
-def test_a_growing_file_is_read_to_its_last_frame(tmp_path: Path) -> None:
+def test_a_growing_file_is_read_to_its_last_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = transport_stream(tmp_path / "whole.ts")
     growing = tmp_path / "growing.ts"
     growing.write_bytes(data[: len(data) // 2])
+    sleep = time.sleep
 
-    def grow() -> None:
-        time.sleep(0.3)
-        with growing.open("ab") as stream:
-            stream.write(data[len(data) // 2 :])
+    def grow(seconds: float) -> None:
+        """The rest of the file comes while its reader waits at the end."""
+        if growing.stat().st_size < len(data):
+            with growing.open("ab") as stream:
+                stream.write(data[len(data) // 2 :])
+        sleep(seconds)
 
-    writer = threading.Thread(target=grow)
-    writer.start()
+    monkeypatch.setattr(time, "sleep", grow)
     frames = list(iterate_live(str(growing), idle_seconds=1.0))
-    writer.join()
+    assert growing.read_bytes() == data
     assert len(frames) == 50
     assert frames[0][0] == 0
     assert frames[-1][0] == pytest.approx(49 / 25, abs=0.01)

@@ -32,25 +32,18 @@ def port():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
     config = uvicorn.Config(
-        application,
-        host="127.0.0.1",
-        port=number,
-        log_level="error",
-        lifespan="off",
-        http=timed_protocol(HEAD_SECONDS),
+        application, log_level="error", lifespan="off", http=timed_protocol(HEAD_SECONDS)
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield number
-    server.should_exit = True
-    thread.join(10)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join(10)
 
 
 def closed_after(connection: socket.socket) -> float:
