@@ -20,7 +20,7 @@ import argparse
 import datetime
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,17 @@ def windows_of_groups(data: Sequence[Path], store: Path) -> dict[str, Tensor]:
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def filmed_again(video: Path, finder: PoseFinder, store: Path) -> dict[str, PoseClips]:
-    """Return the people of the window with most to say, found anew in it as it is re-encoded:
-    "forwards" and "reversed"; nothing where nobody is found in one of them."""
+def filmed_both_ways(video: Path, store: Path) -> Iterator[tuple[str, Path]]:
+    """Re-encode the window with most to say of a video alike both ways; nothing where nobody is
+    found.
+
+    Yields:
+        "forwards", then "reversed", and its file, which is gone at the end.
+    """
     sampling = PoseSampling()
     clips = cut_tracks(poses_of(video, store), sampling)
     if not len(clips):
-        return {}
+        return
     start = clips.start_seconds[main_window(clips)]
     with open_video(video) as reader:
         inside = [
@@ -81,16 +85,24 @@ def filmed_again(video: Path, finder: PoseFinder, store: Path) -> dict[str, Pose
             if start - 0.1 <= second <= start + sampling.seconds + 0.1
         ]
         frames, fps = reader.frames_at(inside, held=len(inside)).frames, reader.fps
-    people = {}
     with tempfile.TemporaryDirectory() as folder:
         for way, shown in (("forwards", frames), ("reversed", frames.flip(0))):
             file = Path(folder) / f"{way}.mp4"
             write_video(file, shown, fps)
-            found = read_poses(file, fps=POSE_FPS, finder=finder)
-            again = cut_tracks(found, sampling)
-            if not len(again):
-                return {}
-            people[way] = windows_at(found, again.start_seconds[main_window(again)], sampling)
+            yield way, file
+
+
+def filmed_again(video: Path, finder: PoseFinder, store: Path) -> dict[str, PoseClips]:
+    """Return the people of the window with most to say, found anew in it as it is re-encoded:
+    "forwards" and "reversed"; nothing where nobody is found in one of them."""
+    sampling = PoseSampling()
+    people = {}
+    for way, file in filmed_both_ways(video, store):
+        found = read_poses(file, fps=POSE_FPS, finder=finder)
+        again = cut_tracks(found, sampling)
+        if not len(again):
+            return {}
+        people[way] = windows_at(found, again.start_seconds[main_window(again)], sampling)
     return people if all(len(found) for found in people.values()) else {}
 
 

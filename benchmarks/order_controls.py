@@ -28,7 +28,12 @@ import av
 import torch
 from torch import Tensor
 
-from benchmarks.arrow_tuning import folds_of, tuned_log_odds, windows_of_groups
+from benchmarks.arrow_tuning import (
+    filmed_both_ways,
+    folds_of,
+    tuned_log_odds,
+    windows_of_groups,
+)
 from benchmarks.interleave import machine
 from benchmarks.order import DATA_SETS, share
 from benchmarks.real_people import poses_of
@@ -42,8 +47,6 @@ from marey.inference.poses import POSE_FPS, PosePredictor
 from marey.models.arrow_of_time import DIRECTIONS, ArrowOfTime
 from marey.persons.pose_tracks import read_poses
 from marey.transforms.pose_clip import PoseSampling
-from marey.video.decode import open_video
-from marey.video.encode import write_video
 
 SIZES = 16
 """Packet sizes of a file, spread over its length."""
@@ -122,25 +125,12 @@ def main() -> None:
             groups_as_they_came += [f"{name}/{sample.group}"] * 2
         step = max(1, len(samples) // max(1, given.clips))
         for sample in samples[::step][: given.clips]:
-            found = poses_of(sample.path, given.poses)
-            clips = cut_tracks(found, predictor.sampling)
-            if not len(clips):
+            answers = []
+            for _, file in filmed_both_ways(sample.path, given.poses):
+                sizes.append(packet_sizes(file))
+                answers.append(direction_in(predictor, arrow, file))
+            if not answers:
                 continue
-            start = clips.start_seconds[main_window(clips)]
-            with open_video(sample.path) as reader:
-                inside = [
-                    place
-                    for place, second in enumerate(reader.frame_seconds)
-                    if start - 0.1 <= second <= start + predictor.sampling.seconds + 0.1
-                ]
-                frames, fps = reader.frames_at(inside, held=len(inside)).frames, reader.fps
-            with tempfile.TemporaryDirectory() as folder:
-                answers = []
-                for way, shown in (("forwards", frames), ("reversed", frames.flip(0))):
-                    file = Path(folder) / f"{way}.mp4"
-                    write_video(file, shown, fps)
-                    sizes.append(packet_sizes(file))
-                    answers.append(direction_in(predictor, arrow, file))
             groups += [f"{name}/{sample.group}"] * 2
             if None not in answers:
                 both.append(f"{name}/{sample.group}")
