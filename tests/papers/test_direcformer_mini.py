@@ -22,7 +22,7 @@ def toy_clips(N=20, T=8):
     features = 0.1 * torch.randn(N, T, 16, 320, generator=generator)
     features[..., 0] += torch.arange(T).float()[None, :, None]
     splits = tuple("test" if i % 5 == 4 else "train" for i in range(N))
-    return study.MiniClips(features.half(), torch.arange(N) % 8, splits, study.MINI_RECORDINGS)
+    return study.MiniClips(features.half(), torch.arange(N) % 8, splits, study.ONE_WAY_RECORDINGS)
 
 
 def test_cells_are_recipes_with_the_attention_and_losses_of_their_name():

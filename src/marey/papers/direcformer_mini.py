@@ -30,7 +30,7 @@ from marey.models import create_model
 from marey.papers.cells import ReproduceOptions, Row
 from marey.recipes.direcformer import direcformer_mini
 from marey.synthetic.dataset import RenderPlan, render_dataset
-from marey.synthetic.motion import list_actions, reversed_name
+from marey.synthetic.motion import ONE_WAY_RECORDINGS, list_actions, reversed_name
 from marey.training.config import TrainConfig
 from marey.training.initialise import fill_stem
 from marey.training.loop import train
@@ -41,21 +41,10 @@ from marey.training.tasks.clips import ClipsObjective
 from marey.training.terms.classification import ClassTerm
 from marey.transforms.preprocess import Preprocess
 
-MINI_RECORDINGS = (
-    "backflip",
-    "cartwheel",
-    "get up from the back",
-    "get up from the front",
-    "jump",
-    "kick",
-    "roll",
-    "spin kick",
-)
-"""Recordings of the mini tables: those with a beginning and an end, which a walking cycle has
-not."""
 MINI_CLIPS = 32_000
-"""Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; 18,088 show one of `MINI_RECORDINGS`
-(or it played backwards). Each of these is used twice, as recorded and backwards: 16 classes."""
+"""Rendered clips of all actions, 8 of 10 train, 1 val, 1 test; 18,088 show one of
+`ONE_WAY_RECORDINGS` (or it played backwards). Each of these is used twice, as recorded and
+backwards: 16 classes."""
 MINI_PLAN = RenderPlan(size=112, fps=8.0, seed=3)
 """The clips `marey-mini-rgb` was trained on, whose convolutions are the stem."""
 MINI_STEPS = 1000
@@ -99,7 +88,7 @@ def run_mini(row: Row, options: ReproduceOptions, seed: int) -> dict[str, Any]:
 def mini_config(row: Row, seed: int, device: Literal["cpu", "auto"] = "cpu") -> TrainConfig:
     """Return the recipe `direcformer_mini` with the attention kinds and losses of a row."""
     config = row.configure(direcformer_mini())
-    backwards = tuple(reversed_name(action) for action in MINI_RECORDINGS)
+    backwards = tuple(reversed_name(action) for action in ONE_WAY_RECORDINGS)
     order = replace(config.objective.order, backwards=backwards)
     objective = replace(config.objective, order=order)
     settings = replace(
@@ -176,10 +165,10 @@ def mocap_features(cache: Path) -> MiniClips:
         convolve,
         weights_digest(mini_stem().trunk.state_dict()),
         preprocess,
-        only=MINI_RECORDINGS,
+        only=ONE_WAY_RECORDINGS,
     )
-    labels = torch.tensor([MINI_RECORDINGS.index(name) for name in names])
-    return MiniClips(features, labels, tuple(splits), MINI_RECORDINGS)
+    labels = torch.tensor([ONE_WAY_RECORDINGS.index(name) for name in names])
+    return MiniClips(features, labels, tuple(splits), ONE_WAY_RECORDINGS)
 
 
 def recorded_features(

@@ -45,7 +45,7 @@ from marey.papers.frame_features import CHANNELS, PATCH_SIZE, FrameFeatures, poo
 from marey.papers.side_by_side import Copy, Trained, train_copies
 from marey.recipes.hmdb_study import timesformer_hmdb_simp
 from marey.synthetic.dataset import RenderPlan, render_dataset
-from marey.synthetic.motion import reversed_name
+from marey.synthetic.motion import ONE_WAY_RECORDINGS, reversed_name
 from marey.teaching.controls import metadata_of, metadata_predictions
 from marey.training.config import ModelConfig, OptimConfig, TrainConfig, override
 from marey.training.data import draws_frames
@@ -61,23 +61,12 @@ EVALUATE_EVERY = 5.0
 """Epochs between two looks at the validation clips."""
 CELLS_PER_SIDE = 1
 """The 4 x 4 cells of a frame are averaged to one; lines may ask for 2 x 2 or 4 x 4."""
-RENDERED_ACTIONS = (
-    "backflip",
-    "cartwheel",
-    "get up from the back",
-    "get up from the front",
-    "jump",
-    "kick",
-    "roll",
-    "spin kick",
-)
-"""Recordings with a beginning and an end, which a walking cycle has not."""
 RENDER_PLAN = RenderPlan(
     size=112,
     fps=8.0,
     seed=42,
     reversals="none",
-    actions=RENDERED_ACTIONS,
+    actions=ONE_WAY_RECORDINGS,
     splits=("train",) * 6 + ("val",) + ("test",) * 3,
 )
 NUM_RENDERS = 200
@@ -213,10 +202,10 @@ class Renders:
         root = cache / "renders"
         render_dataset(root, NUM_RENDERS, RENDER_PLAN, workers=0)
         samples = open_dataset(root).samples[:NUM_RENDERS]
-        K = len(RENDERED_ACTIONS)
-        recorded = [RENDERED_ACTIONS.index(str(sample.label)) for sample in samples]
-        backwards = tuple(reversed_name(name) for name in RENDERED_ACTIONS)
-        self.class_names = (*RENDERED_ACTIONS, *backwards)
+        K = len(ONE_WAY_RECORDINGS)
+        recorded = [ONE_WAY_RECORDINGS.index(str(sample.label)) for sample in samples]
+        backwards = tuple(reversed_name(name) for name in ONE_WAY_RECORDINGS)
+        self.class_names = (*ONE_WAY_RECORDINGS, *backwards)
         self.labels = [label + K * way for label in recorded for way in (0, 1)]
         self.names = [f"render {i} {way}" for i in range(len(samples)) for way in ("", "backwards")]
         self.groups = [f"render {i}" for i in range(len(samples)) for _ in (0, 1)]

@@ -86,6 +86,19 @@ another."""
 
 SPLITS = ("train", "val", "test")
 
+ONE_WAY_RECORDINGS = (
+    "backflip",
+    "cartwheel",
+    "get up from the back",
+    "get up from the front",
+    "jump",
+    "kick",
+    "roll",
+    "spin kick",
+)
+"""Recordings with a beginning and an end, which a walking cycle has not: the papers' small tables
+show them as recorded and backwards."""
+
 
 def draw(name: str, split: str, generator: torch.Generator) -> float:
     """Draw one parameter uniformly from the intervals of its split (`PARTITIONS`)."""
