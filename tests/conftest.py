@@ -133,6 +133,32 @@ def tiny_pose_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_config() -> Any:
+    """A `TrainConfig` of a few seconds on the CPU: a TimeSformer of one block on two frames of 16
+    pixels, a third of the videos to validate on."""
+    from marey.training.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+    from marey.transforms.preprocess import Preprocess
+    from marey.video.sampling import ClipSampling
+
+    return TrainConfig(
+        recipe="small",
+        model=ModelConfig(
+            name="timesformer",
+            arguments={"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2},
+        ),
+        data=DataConfig(
+            preprocess=Preprocess(
+                sampling=ClipSampling(kind="equidistant", num_frames=2),
+                short_side=16,
+                image_size=16,
+            ),
+            val_fraction=0.34,
+        ),
+        train=RunConfig(batch_size=2, epochs=2, save_every=1, tensorboard=False, device="cpu"),
+    )
+
+
+@pytest.fixture(scope="session")
 def day_and_night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of 8 s at 10 fps, 64 x 48: bright for 4 s, then dark; a spot moves to the right."""
     from marey.video.encode import write_video

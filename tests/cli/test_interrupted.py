@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,9 @@ import pytest
 import torch
 
 from marey.cli import run
-from marey.training.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from marey.transforms.preprocess import Preprocess
+from marey.training.config import TrainConfig
 from marey.video.encode import write_video
-from marey.video.sampling import ClipSampling
 from marey.video.stream import VideoFile
-
-SMALL = TrainConfig(
-    recipe="small",
-    model=ModelConfig(
-        name="timesformer", arguments={"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    ),
-    data=DataConfig(
-        preprocess=Preprocess(
-            sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16
-        ),
-        val_fraction=0.34,
-    ),
-    train=RunConfig(batch_size=2, epochs=3, save_every=1, tensorboard=False, device="cpu"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -159,17 +144,19 @@ def test_ctrl_c_is_said_and_going_on_gives_the_same(
     command: str,
     data: Path,
     tiny_checkpoint: Path,
+    small_config: TrainConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words_of, pattern, kept = COMMANDS[command]
     opened = Opened(monkeypatch)
+    small = replace(small_config, train=replace(small_config.train, epochs=3))
 
     def asked(name: str) -> list[str]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{name} cache"))
         (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / "small.json").write_text(json.dumps(SMALL.to_dict()))
+        (tmp_path / name / "small.json").write_text(json.dumps(small.to_dict()))
         words = words_of(data, tiny_checkpoint, tmp_path / name / "out")
         return words if pattern else [*words, "--json"]
 

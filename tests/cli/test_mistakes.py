@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,25 +20,9 @@ from marey.errors import UserError, VideoError
 from marey.evaluation.report import compare_predictions
 from marey.files import atomic, sweep_partial
 from marey.inference.condition import STILL
-from marey.training.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from marey.transforms.preprocess import Preprocess
+from marey.training.config import TrainConfig
 from marey.video.decode import open_video
 from marey.video.encode import write_video
-from marey.video.sampling import ClipSampling
-
-SMALL = TrainConfig(
-    recipe="small",
-    model=ModelConfig(
-        name="timesformer", arguments={"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    ),
-    data=DataConfig(
-        preprocess=Preprocess(
-            sampling=ClipSampling(kind="equidistant", num_frames=2), short_side=16, image_size=16
-        ),
-        val_fraction=0.5,
-    ),
-    train=RunConfig(batch_size=2, epochs=2, tensorboard=False, device="cpu"),
-)
 
 
 def noise(frames: int, seed: int = 0) -> torch.Tensor:
@@ -270,6 +255,7 @@ def test_one_bad_file_is_named_and_the_others_are_done(
     command: str,
     damage: str,
     tiny_checkpoint: Path,
+    small_config: TrainConfig,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -280,7 +266,8 @@ def test_one_bad_file_is_named_and_the_others_are_done(
     bad = data / "dark" / "bad.mp4"
     bad.write_bytes(b"" if damage == "empty" else b"no video" * 99)
     small = tmp_path / "small.json"
-    small.write_text(json.dumps(SMALL.to_dict()))
+    halves = replace(small_config, data=replace(small_config.data, val_fraction=0.5))
+    small.write_text(json.dumps(halves.to_dict()))
     words = {
         "predict": ["predict", str(data), "--model", str(tiny_checkpoint)],
         "timeline": ["predict", str(data), "--model", str(tiny_checkpoint), "--timeline"],
