@@ -26,7 +26,6 @@ from marey.video.decode import open_video
 
 NUM_FRAMES, NUM_WANTED = 240, 8
 SIZES = {"240p": (240, 426), "360p": (360, 640), "720p": (720, 1280)}
-WANTED = [round(i * (NUM_FRAMES - 1) / (NUM_WANTED - 1)) for i in range(NUM_WANTED)]
 
 
 def make_video(path: Path, height: int, width: int) -> Path:

@@ -20,7 +20,7 @@ from marey.explain.report import (
     matrix,
     title_of,
 )
-from marey.inference.load import load_clip_predictor
+from marey.inference.predictor import Predictor
 from marey.persons.nanodet import NanoDetPersons
 from marey.transforms.preprocess import Preprocess
 from marey.video.clip import Clip
@@ -50,7 +50,7 @@ def test_a_matrix_frames_the_steps_of_its_path() -> None:
 def test_an_explanation_is_written_as_page_pictures_and_numbers(
     tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path
 ) -> None:
-    predictor = load_clip_predictor(str(tiny_checkpoint))
+    predictor = Predictor.load(str(tiny_checkpoint))
     facts = explain_video(predictor, day_and_night, tmp_path / "out")
     assert facts["label"] in ("bright", "dark")
     assert facts["map"] == "rollout"
@@ -66,7 +66,7 @@ def test_an_explanation_is_written_as_page_pictures_and_numbers(
 def test_another_label_is_explained_on_request_and_unknown_ones_are_named(
     tiny_checkpoint: Path, day_and_night: Path, tmp_path: Path
 ) -> None:
-    predictor = load_clip_predictor(str(tiny_checkpoint))
+    predictor = Predictor.load(str(tiny_checkpoint))
     facts = [
         explain_video(predictor, day_and_night, tmp_path / label, label=label)
         for label in ("bright", "dark")

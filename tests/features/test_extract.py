@@ -18,7 +18,7 @@ from marey.features.extract import FeatureExtractor, write_features
 from marey.features.frames import ClipEncoder, whole_seconds
 from marey.features.weights import PCA
 from marey.inference.features import FeaturePredictor, predict_features, predict_files
-from marey.inference.load import load_clip_predictor
+from marey.inference.load import load_window_predictor
 from marey.inference.predictor import Predictor
 from marey.models import create_model
 from marey.transforms.preprocess import Preprocess
@@ -214,7 +214,7 @@ def test_commands_that_look_at_clips_are_told_so(trained):
     with pytest.raises(
         UserError, match="no classifier of clips, it answers 'marey predict --features'"
     ):
-        load_clip_predictor(trained / "run" / "best")
+        load_window_predictor(trained / "run" / "best")
     with pytest.raises(UserError, match="no label-embedding head"):
         predictor("x.mp4", labels=["run"])
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import marey
+from marey.checkpoints.load import load_checkpoint
 from marey.errors import UserError
 from marey.inference.detector import Detector
 from marey.inference.features import FeaturePredictor
-from marey.inference.load import load_answerer, load_clip_predictor, load_window_predictor
+from marey.inference.load import load_answerer, load_window_predictor
 from marey.inference.poses import PosePredictor
 from marey.inference.predictor import Predictor
 
@@ -41,12 +42,12 @@ def test_a_model_of_poses_is_loaded_by_every_entry(tiny_pose_checkpoint: Path) -
     assert type(load_window_predictor(tiny_pose_checkpoint)) is PosePredictor
     assert type(load_window_predictor("marey-mini-rgb")) is Predictor
     with pytest.raises(UserError, match="it reads poses; marey-mini-rgb is one"):
-        load_clip_predictor(tiny_pose_checkpoint)
+        Predictor(load_checkpoint(tiny_pose_checkpoint))
 
 
 def test_what_looks_at_single_clips_refuses_models_that_take_none() -> None:
-    assert type(load_clip_predictor("marey-mini-rgb")) is Predictor
+    assert type(load_window_predictor("marey-mini-rgb")) is Predictor
     with pytest.raises(
         UserError, match="no classifier of clips, it answers 'marey predict --features'"
     ):
-        load_clip_predictor("marey-mini-gat")
+        load_window_predictor("marey-mini-gat")

@@ -79,12 +79,3 @@ def load_window_predictor(
         finder = None if persons == "auto" else pose_finder(persons)
         return PosePredictor(checkpoint, device=device, finder=finder)
     return Predictor(checkpoint, device=device)
-
-
-def load_clip_predictor(model: str | Path, *, device: str | torch.device = "cpu") -> Predictor:
-    """Load a model for what needs single clips of pixels.
-
-    Raises:
-        UserError: if there is no such model, or it takes no clips.
-    """
-    return Predictor(load_checkpoint(model), device=device)

@@ -27,7 +27,6 @@ from marey.transforms.preprocess import Preprocess
 
 NETWORKS = ("attentive", "lora", "full")
 LORA_RANK = 8
-SMALLEST_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
