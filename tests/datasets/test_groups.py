@@ -7,6 +7,7 @@ import pytest
 from marey.datasets.groups import find_groups
 from marey.datasets.index import Sample
 from marey.datasets.open import open_dataset
+from marey.errors import UserError
 from marey.teaching.data import open_teaching_data
 
 PEOPLE = ("daria", "denis", "eli", "ido", "lena")
@@ -140,3 +141,27 @@ def test_stretches_of_one_video_are_one_group(tmp_path):
     index = open_dataset(tmp_path)
     assert {sample.group for sample in index.samples} == {"1.mp4", "2.mp4"}
     assert "stretches of one video" in index.note
+
+
+def labelled_by_group(folder: Path, groups: list[str]) -> Path:
+    """A manifest of two classes by turns, of the given groups."""
+    rows = []
+    for number, group in enumerate(groups):
+        (folder / f"{number}.mp4").write_bytes(str(number).encode())
+        rows.append(f"{number}.mp4,{'run' if number % 2 else 'sit'},{group}")
+    (folder / "manifest.csv").write_text("path,label,group\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def test_videos_of_one_group_cannot_be_taught(tmp_path):
+    with pytest.raises(UserError, match="all 4 videos are of one group, 'a'.*--group none"):
+        open_teaching_data(labelled_by_group(tmp_path, ["a"] * 4))
+    assert len(set(open_teaching_data(tmp_path, group="none").groups)) == 4
+
+
+def test_a_class_of_one_group_is_named(tmp_path):
+    notes = open_teaching_data(labelled_by_group(tmp_path, ["a", "b", "c", "b"])).notes
+    assert any("all videos of 'run' are of one group each" in note for note in notes)
+    (tmp_path / "more").mkdir()
+    notes = open_teaching_data(labelled_by_group(tmp_path / "more", ["a", "b", "b", "a"])).notes
+    assert not any("one group each" in note for note in notes)

@@ -61,7 +61,7 @@ def open_teaching_data(
 
     Raises:
         UserError: if there are fewer than two classes, a class with one video, labels that differ
-            only in case or spaces, or one video under two labels.
+            only in case or spaces, one video under two labels, or one group only.
     """
     index = labelled(open_dataset(data, dataset=dataset))
     _check_names(index)
@@ -96,12 +96,33 @@ def open_teaching_data(
             "a manifest.csv, or with --group and a regular expression, such as '(person[0-9]+)'"
         )
     named = [group or f"video {number}" for number, group in enumerate(groups)]
+    if len(set(named)) < 2:
+        raise UserError(
+            f"{index.root}: all {len(index)} videos are of one group, '{named[0]}', so nothing is "
+            "left to test on; name two or more with --group, or take --group none (too kind a "
+            "measure)"
+        )
+    alone = classes_of_one_group(index, named)
+    if alone:
+        notes.append(
+            f"all videos of {', '.join(repr(name) for name in alone)} are of one group each: a "
+            "fold that tests such a class has not learned it, so it counts as wrong; record it "
+            "with a second person or in a second place, or take --group none (too kind a measure)"
+        )
     for copies in same:
         for position in copies[1:]:
             named[position] = named[copies[0]]
 
     found = TeachingData(index=index, groups=named, grouped=grouped, notes=notes)
     return found if shots is None else few_shots(found, shots, seed)
+
+
+def classes_of_one_group(index: DatasetIndex, groups: list[str]) -> list[str]:
+    """Return the classes whose videos are all of one group, sorted."""
+    of_class: dict[str, set[str]] = defaultdict(set)
+    for sample, group in zip(index.samples, groups, strict=True):
+        of_class[str(sample.label)].add(group)
+    return sorted(name for name, found in of_class.items() if len(found) == 1)
 
 
 def kept(data: TeachingData, positions: list[int]) -> TeachingData:
