@@ -120,7 +120,7 @@ def test_two_reports_are_compared_on_shared_videos(tmp_path: Path) -> None:
     page = comparison_page(result)
     assert "n&nbsp;= 3 videos that both measured; 1 only in A and 1 only in B are left out" in page
     assert "Not alike: at is model in A and source in B." in page
-    assert "<td>33.3</td><td>100.0</td><td>+66.7 <small>[" in page
+    assert "<td>33.3</td><td>100.0</td><td>+66.7<br><small>[" in page
     rows = list(csv.DictReader(io.StringIO(comparison_csv(result))))
     clean = next(row for row in rows if row["what"] == "clean")
     assert clean["videos"] == "3"

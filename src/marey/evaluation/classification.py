@@ -142,8 +142,17 @@ def score_answers(
     )
 
 
-def check_labels(labels: Iterable[str | None], class_names: Sequence[str], *, model: str) -> None:
+def check_labels(
+    labels: Iterable[str | None],
+    class_names: Sequence[str],
+    *,
+    model: str,
+    remedy: str = "teach them with 'marey teach', or rank them with --unseen",
+) -> None:
     """Check that a model has a class for every label.
+
+    Args:
+        remedy: what the error advises.
 
     Raises:
         UserError: if it has not.
@@ -156,7 +165,7 @@ def check_labels(labels: Iterable[str | None], class_names: Sequence[str], *, mo
         raise UserError(
             f"labels the model {model} was not trained on: {listed} (it knows: "
             f"{', '.join(list(class_names)[:10])}{', ...' if len(class_names) > 10 else ''}); "
-            "teach them with 'marey teach', or rank them with --unseen"
+            f"{remedy}"
         )
 
 

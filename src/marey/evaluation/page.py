@@ -10,6 +10,7 @@ from typing import Any
 
 from marey.evaluation.classification import Predictions
 from marey.evaluation.video_strip import video_strip
+from marey.inference.prediction import NO_PERSON
 from marey.persons.blur import Blur
 
 MOST_WRONG = 24
@@ -47,6 +48,9 @@ def page(
         f"<h1>{title}</h1><p><b>{html.escape(headline(report))}</b></p>"
         f"<p>{html.escape(controls_text(report))}</p>"
     ]
+    for part in ("unknown", "nobody"):  # of models of poses
+        if (report.get(part) or {}).get("num_videos"):
+            parts.append(f"<p>{html.escape(sentence(report[part]['text']))}</p>")
     seen = report.get("seen_in_training")
     if seen:
         parts.append(f"<p class='bad'>{html.escape(seen['text'])}</p>")
@@ -62,12 +66,17 @@ def page(
                     row["taken_for"] or "",
                 )
                 for row in report["per_class"]
+                if row["videos"]
             ],
         ),
     ]
-    names = report["confusion"]["classes"]
-    if len(names) <= MOST_CLASSES:
-        parts += ["<h2>What is taken for what</h2>", _confusion(report["confusion"])]
+    unseen = [row["class"] for row in report["per_class"] if not row["videos"]]
+    others = [name for name in unseen if name != NO_PERSON]
+    if others:
+        parts.append(f"<p>No video shows: {html.escape('; '.join(others))}.</p>")
+    confusion = occurring(report["confusion"])
+    if len(confusion["classes"]) <= MOST_CLASSES:
+        parts += ["<h2>What is taken for what</h2>", _confusion(confusion)]
     parts.append("<h2>Wrong answers</h2>")
     wrong = wrong_answers(answers)
     shown = wrong[:MOST_WRONG]
@@ -123,6 +132,29 @@ def wrong_answers(answers: Predictions) -> list[int]:
     confidence, best = answers.probs.max(1)
     wrong = [row for row, label in enumerate(answers.labels) if int(best[row]) != label]
     return sorted(wrong, key=lambda row: -float(confidence[row]))
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital and a full stop.
+
+    >>> sentence("nobody was found in 0 of 10 videos")
+    'Nobody was found in 0 of 10 videos.'
+    """
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def occurring(confusion: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts of those classes that are shown or answered at all.
+
+    >>> occurring({"classes": ["a", "b", "c"], "counts": [[1, 0, 2], [0, 0, 0], [0, 0, 0]]})
+    {'classes': ['a', 'c'], 'counts': [[1, 2], [0, 0]]}
+    """
+    counts = confusion["counts"]
+    kept = [k for k, row in enumerate(counts) if any(row) or any(other[k] for other in counts)]
+    return {
+        "classes": [confusion["classes"][k] for k in kept],
+        "counts": [[counts[k][j] for j in kept] for k in kept],
+    }
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

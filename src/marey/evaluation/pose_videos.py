@@ -39,7 +39,10 @@ def score_pose_videos(
     checkpoint: Checkpoint = predictor.checkpoint
     names = [*predictor.class_names, NO_PERSON]
     check_labels(
-        (sample.label for sample in index.samples), predictor.class_names, model=predictor.name
+        (sample.label for sample in index.samples),
+        predictor.class_names,
+        model=predictor.name,
+        remedy="teach them with 'marey teach'",
     )
     cache = FeatureCache()
     videos, labels, groups, rows, unknown, unreadable = [], [], [], [], [], []

@@ -14,7 +14,7 @@ from marey.evaluation.robustness_report import STYLE
 Row = tuple[str, float | None, float | None, float, float | None, float | None, str]
 """What, A, B, B - A, its 95% interval, and a remark; fractions."""
 
-WIDTH, REACH = 200, 94
+WIDTH, REACH = 150, 69
 """Pixels of a drawn interval, and from its middle to the largest difference."""
 
 
@@ -76,7 +76,7 @@ def _table(result: dict[str, Any], model: dict[str, Any]) -> str:
     title = model["a"] if same else f"A: {model['a']}, B: {model['b']}"
     return (
         f"<h2>{html.escape(title)}</h2><div class='scroll'><table><tr><th></th><th>A</th>"
-        f"<th>B</th><th>B − A</th><th></th></tr>{lines}</table></div>"
+        f"<th>B</th><th>B − A</th></tr>{lines}</table></div>"
     )
 
 
@@ -95,12 +95,11 @@ def _line(row: Row, largest: float) -> str:
         f"x2='{x(ends[1]):.1f}' y1='8' y2='8' stroke='{colour}' stroke-width='3'/><circle "
         f"cx='{x(difference):.1f}' cy='8' r='4' fill='{colour}'/></svg>"
     )
-    interval = "" if low is None or high is None else f" <small>[{points(low)}, {points(high)}]"
+    interval = "" if low is None or high is None else f"<br><small>[{points(low)}, {points(high)}]"
     said = f"<br><small>{html.escape(remark)}</small>" if remark else ""
     return (
         f"<tr><td>{html.escape(what)}{said}</td><td>{_percent(a)}</td><td>{_percent(b)}</td>"
-        f"<td>{points(difference)}{interval}{'</small>' if interval else ''}</td>"
-        f"<td>{drawn}</td></tr>"
+        f"<td>{points(difference)}{interval}{'</small>' if interval else ''}<br>{drawn}</td></tr>"
     )
 
 
