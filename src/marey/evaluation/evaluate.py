@@ -68,7 +68,7 @@ def evaluate(
         manifest_hash, split = index.manifest_hash, options.split or "".join(index.splits) or None
         index, renamed = labels_as_classes(index, predictor.class_names)
         predicted, report = score_pose_videos(predictor, index, tick=tick)
-        head |= {"split": split, "manifest_hash": manifest_hash, **_labels_read(renamed)}
+        head |= {"split": split, "manifest_hash": manifest_hash, **_read_as(index, renamed)}
         return {**head, **report}, predicted
     if checkpoint.task != "clips":
         return {**head, **evaluate_by_task(checkpoint, data, options)}, None
@@ -109,7 +109,7 @@ def evaluate(
         **head,
         "split": options.split or "".join(index.splits) or None,
         "manifest_hash": manifest_hash,
-        **_labels_read(renamed),
+        **_read_as(index, renamed),
         **report_of(scored),
         "controls": {"one_picture": one_picture(answers, scored)},
         "views": f"{options.views[0]}x{options.views[1]}",
@@ -126,12 +126,15 @@ def evaluate(
     return report, scored
 
 
-def _labels_read(renamed: dict[str, str]) -> dict[str, Any]:
-    """Return what the report says of labels that are another form of a class, if there are any."""
-    if not renamed:
-        return {}
-    said = ", ".join(f"'{label}' as '{name}'" for label, name in renamed.items())
-    return {"labels_read_as": {"classes": renamed, "text": f"labels read as the model's: {said}"}}
+def _read_as(index: DatasetIndex, renamed: dict[str, str]) -> dict[str, Any]:
+    """Return what the report says of how the data were read: what had to be decided, and labels
+    that are another form of a class."""
+    said = {"data_read_as": {"text": index.note}} if index.note else {}
+    if renamed:
+        listed = ", ".join(f"'{label}' as '{name}'" for label, name in renamed.items())
+        text = f"labels read as the model's: {listed}"
+        return {**said, "labels_read_as": {"classes": renamed, "text": text}}
+    return said
 
 
 def one_picture(answers: Answers, scored: Predictions) -> dict[str, Any] | None:
