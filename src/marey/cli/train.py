@@ -320,16 +320,17 @@ def _say_report(report: dict[str, Any]) -> None:
             say(beside)
         if "too few groups" in report["interval"]:
             say(f"interval over {report['interval'].removeprefix('95% over ')}")
+        absent = 0
         for row in report["per_class"]:
-            accuracy = (
-                "no videos"
-                if row["accuracy"] is None
-                else f"{row['accuracy']:.0%} of {counted(row['videos'], 'video')}"
-            )
+            if row["accuracy"] is None:
+                absent += 1
+                continue
             say(
-                f"  {row['class']}: {accuracy}"
+                f"  {row['class']}: {row['accuracy']:.0%} of {counted(row['videos'], 'video')}"
                 + (f", most often taken for {row['taken_for']}" if row["taken_for"] else "")
             )
+        if absent:
+            say(f"  without a video: {absent} of {counted(len(report['per_class']), 'class')}")
     else:
         for name, value in report.items():
             if isinstance(value, (int, float)):
