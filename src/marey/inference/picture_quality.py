@@ -28,7 +28,7 @@ COARSE_SIDE = 32
 """Pixels of a side at which moments are compared: noise averages out, a moving hand does not."""
 MOVES = 2.0
 """Change of one such pixel, in grey levels, that counts as movement."""
-LEAST_DETAIL = 0.5
+LEAST_DETAIL = 0.1
 """Mean difference between neighbours, in grey levels, below which a picture shows too little to be
 called blurred."""
 LEAST_MOMENTS = 4
