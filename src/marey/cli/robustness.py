@@ -243,6 +243,8 @@ def robustness(
     if len(set(models)) < len(models):
         raise UserError("a model is named twice; name each once")
     index = choose_videos(open_dataset(data, dataset=dataset), split, limit)
+    if index.note:
+        say(index.note)
     candidates = [open_candidate(name, index.class_names, device) for name in models]
     for candidate in candidates:
         if isinstance(candidate, PoseCandidate) and candidate.by_meaning:

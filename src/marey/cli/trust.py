@@ -65,10 +65,13 @@ def trust(
     kinds, levels = parse_kinds(corruptions, profile), parse_severities(severities)
     predictor = Predictor.load(str(checkpoint_of(model)), views=views, device=device)
     kept = KeptResults(model, 2, what="trust", views=views)
+    index = open_dataset(data, dataset=dataset)
+    if index.note:
+        say(index.note)
     with bars() as tick:
         report = trust_report(
             predictor,
-            choose_videos(open_dataset(data, dataset=dataset), split, limit),
+            choose_videos(index, split, limit),
             near=None if near is None else videos_in([near])[:limit],
             far=None if far is None else videos_in([far])[:limit],
             changes=[corruption(kind, level, profile) for kind in kinds for level in levels],
