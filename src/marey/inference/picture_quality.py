@@ -78,8 +78,9 @@ def picture_quality(frames: Tensor) -> PictureQuality:
 def noise(grey: Tensor) -> Tensor:
     """Return the standard deviation of the noise, (T,), of pictures (T, 1, H, W).
 
-    Immerkaer, "Fast Noise Variance Estimation", 1996, Eq. 6: the response to a mask that constant
-    and sloping areas do not excite. Ours takes its median in place of the mean, which edges raise.
+    Immerkaer, "Fast Noise Variance Estimation", 1996: the response to a mask that constant and
+    sloping areas do not excite, and that has 36 times the variance of the noise. Ours takes the
+    median in place of the mean, which edges raise.
     """
     if min(grey.shape[-2:]) < 3:
         return grey.new_zeros(len(grey))
@@ -92,7 +93,7 @@ def blur(grey: Tensor) -> Tensor:
     """Return the blur, 0 to 1, (T,), of pictures (T, 1, H, W).
 
     Crete et al., "The Blur Effect: Perception and Estimation with a New No-reference Perceptual
-    Blur Metric", 2007, Eqs. 1 to 6: the share of differences between neighbours that further
+    Blur Metric", 2007: the share of differences between neighbours that further
     averaging leaves.
     """
     values = []
