@@ -136,6 +136,13 @@ def test_mistakes_are_named_with_their_remedy(tmp_path: Path) -> None:
         open_dataset(tmp_path, dataset="ucf101:first")
 
 
+def test_answers_of_a_model_are_not_taken_for_labels(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "answers.csv").write_text("video,rank,label,probability\na.mp4,1,walk,0.5\n")
+    with pytest.raises(UserError, match="holds a model's answers, not labels"):
+        open_dataset(tmp_path)
+
+
 def test_a_flat_folder_with_a_list_of_stretches_is_read(tmp_path):
     for name in ("a.mp4", "b.dav"):
         (tmp_path / name).write_bytes(b"video")

@@ -43,6 +43,11 @@ def read_manifest(manifest: Path, frames: Path | None = None) -> DatasetIndex:
         with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
             reader.fieldnames = columns = our_columns(reader.fieldnames or [])
+            if {"rank", "probability"} <= set(columns):
+                raise UserError(
+                    f"{manifest}: holds a model's answers, not labels; look them over and keep the "
+                    "right ones in a CSV with the columns path,label"
+                )
             missing = [name for name in ("path", "label") if name not in columns]
             if missing:
                 raise UserError(

@@ -2,8 +2,8 @@
 and again.
 
 Measured without a model: noise on the video's own pixels, for a resize averages it away; the rest
-at a short side of 224 pixels, near what models are shown. The limits are round numbers between what
-clean and damaged videos have (`python -m benchmarks.picture_quality`).
+at a short side of 224 pixels, near what models are shown. The limits lie between what clean and
+damaged videos have (`python -m benchmarks.picture_quality`).
 
 Legend: T moments a quarter of a second apart.
 """
@@ -37,6 +37,7 @@ LEAST_MOMENTS = 4
 MOST_NOISE = 15.0
 MOST_BLUR = 0.58
 MOST_REPEATED = 0.5
+"""Limits, in the units of `PictureQuality`."""
 
 
 @dataclass(frozen=True, kw_only=True)

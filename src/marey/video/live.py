@@ -31,6 +31,8 @@ MAX_PIXELS = 8192 * 4320
 """Largest picture that is decoded."""
 MAX_LIVE_PIXELS = 1920 * 1088
 """Larger frames are reduced: many of them are kept."""
+MAX_INDEX_BYTES = 1 << 26
+"""Of the index of an MP4 file that are searched for fragments."""
 BACKWARDS_SECONDS = 0.5
 """A step back by more is a clock that started again; by less, frames out of order."""
 MAX_JUMP_SECONDS = 10.0
@@ -259,7 +261,8 @@ def is_finished_mp4(source: str) -> bool:
             if length < 8:
                 return False
             if kind == b"moov":
-                return place + length <= size and b"mvex" not in stream.read(length - len(header))
+                rest = min(max(0, length - len(header)), MAX_INDEX_BYTES)
+                return place + length <= size and b"mvex" not in stream.read(rest)
             place += length
     return False
 
@@ -281,6 +284,6 @@ def _open(source: str, growing: GrowingFile | None, idle_seconds: float) -> Any:
             raise VideoError(f"{device}: no such camera; list yours with 'ls /dev/video*'")
         return av.open(device, format="v4l2", metadata_errors="ignore")
     if not is_live(source):
-        return av.open(source, metadata_errors="ignore")
+        return av.open(f"file:{source}", metadata_errors="ignore")
     options = {"rtsp_transport": "tcp"} if source.startswith("rtsp://") else {}
     return av.open(source, options=options, timeout=(10.0, idle_seconds), metadata_errors="ignore")
