@@ -282,6 +282,14 @@ def render_poses(
     recordings: Annotated[
         Path | None, typer.Option(help="Your own: <action>/*.bvh, or <action>/*.amc with an .asf.")
     ] = None,
+    filmed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="And so many scenes drawn as pictures, in which the pose networks look for "
+            "people: about 2 s each.",
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Window i is drawn from (seed, i).")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes.")] = 2,
 ) -> None:
@@ -290,9 +298,12 @@ def render_poses(
     from marey.synthetic.poses.render import PosePlan
     from marey.synthetic.poses.render import render_poses as render
 
-    plan = PosePlan(cmu=str(cmu), own=None if recordings is None else str(recordings), seed=seed)
+    own = None if recordings is None else str(recordings)
+    plan = PosePlan(cmu=str(cmu), own=own, seed=seed, filmed_scenes=filmed)
     render(out, windows, plan, workers=workers, progress=_bar("windows"))
     drawn = counted(windows, "window")
+    if filmed:
+        drawn += f" and {counted(filmed, 'filmed scene')}"
     say(f"{out}: {drawn} of 2 s; train with: marey train mini_pose --data {out}")
 
 

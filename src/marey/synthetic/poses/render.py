@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from marey.datasets.worker_pool import worker_pool
 from marey.errors import UserError
-from marey.files import atomic_folder, write_csv, write_json
+from marey.files import atomic, atomic_folder, write_csv, write_json
+from marey.persons.poses import PoseFinder
+from marey.persons.sources import pose_finder
+from marey.synthetic.poses.filmed import film_windows
 from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.recordings import read_cmu, read_deepmimic, read_own
 from marey.synthetic.poses.scenes import draw_window
@@ -25,9 +31,17 @@ SPLITS = ("train",) * 10 + ("val", "test")
 PART = 500
 """Windows that one process draws at a time."""
 
+SCENES = 25
+"""Scenes that one process films at a time: about a minute."""
 
-Part = tuple[int, NDArray[np.float16], list[tuple[str, str, str]]]
-"""First window, keypoints, and of each window label, split and source."""
+FILMED = "filmed/"
+"""Sources of windows that pose networks found in pictures begin so."""
+
+Named = list[tuple[str, str, str]]
+"""Of each window label, split and source."""
+
+Part = tuple[NDArray[np.float16], Named]
+"""Windows (N, T, P * 17, 3) and their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +53,10 @@ class PosePlan:
     own: str | None = None
     """Folder of a user's recordings, one folder per action."""
     seed: int = 0
-    """Window i is drawn from (seed, i)."""
+    """Window i is drawn from (seed, i), filmed scene i from (seed, i, 1)."""
+    filmed_scenes: int = 0
+    """Scenes that are drawn as pictures, in which the pose networks look for people (`filmed`);
+    each gives one window of everyone who is found."""
     other_share: float = 0.16
     """Share of windows that show nothing of the vocabulary; the actions share the rest by
     `turns`."""
@@ -71,6 +88,28 @@ class PosePlan:
         ]
         return labels + once
 
+    def label(self, index: int, library: Library, rng: Generator) -> tuple[str, str]:
+        """Return label and split of a window or a filmed scene."""
+        labels = self.turns(library)
+        split, turn = self.window(index)
+        return OTHER if rng.random() < self.other_share else labels[turn % len(labels)], split
+
+    def description(self, num_windows: int) -> dict[str, object]:
+        """Return what a set of this plan says of itself."""
+        filmed = {"filmed_scenes": self.filmed_scenes} if self.filmed_scenes else {}
+        return {
+            "format": 1,
+            "kind": "poses",
+            "sampling": asdict(self.sampling),
+            "num_windows": num_windows,
+            **filmed,
+            "plan": {
+                "seed": self.seed,
+                "other_share": self.other_share,
+                "own": self.own is not None,
+            },
+        }
+
     def window(self, index: int) -> tuple[str, int]:
         """Return split and turn of a window: how many of its split came before it."""
         split = SPLITS[index % len(SPLITS)]
@@ -90,7 +129,7 @@ def render_poses(
 
     Args:
         out: the folder.
-        num_windows: N, in all splits together.
+        num_windows: in all splits together; those of filmed scenes come on top.
         workers: processes; 0 draws in this one. The bytes do not depend on it.
         progress: wraps the finished parts, for a display; called with them and their number.
 
@@ -101,31 +140,71 @@ def render_poses(
     out = Path(out)
     if num_windows < 1:
         raise UserError(f"cannot render {num_windows} windows; expected at least 1")
-    description = {
-        "format": 1,
-        "kind": "poses",
-        "sampling": asdict(plan.sampling),
-        "num_windows": num_windows,
-        "plan": {"seed": plan.seed, "other_share": plan.other_share, "own": plan.own is not None},
-    }
+    description = plan.description(num_windows)
     if is_rendered(out, description):
         return out
 
-    jobs = [(plan, first, min(first + PART, num_windows)) for first in range(0, num_windows, PART)]
-    keypoints = np.zeros((num_windows, *plan.sampling.shape), np.float16)
-    rows: list[tuple[str, ...]] = []
+    kept = KeptParts(out.with_name(f"{out.name}.parts"), description)
+    jobs = [
+        *(Job(plan, False, low, high, None) for low, high in stretches(num_windows, PART)),
+        *(
+            Job(plan, True, low, high, kept.path(low))
+            for low, high in stretches(plan.filmed_scenes, SCENES)
+        ),
+    ]
     done = _run(jobs, workers)
-    for first, part, named in done if progress is None else progress(done, len(jobs)):
-        keypoints[first : first + len(part)] = part
-        rows += [
-            (f"keypoints.npy#{first + i}", label, split, source, str(first + i))
-            for i, (label, split, source) in enumerate(named)
-        ]
+    arrays: list[NDArray[np.float16]] = []
+    rows: list[tuple[str, ...]] = []
+    for part, named in done if progress is None else progress(done, len(jobs)):
+        arrays.append(part)
+        for label, split, source in named:
+            row = len(rows)
+            rows.append((f"keypoints.npy#{row}", label, split, source, str(row)))
+    keypoints = np.concatenate(arrays)
     with atomic_folder(out) as folder:
         np.save(folder / "keypoints.npy", keypoints)
         write_json(folder / "packed.json", description, indent=1)
         write_csv(folder / "manifest.csv", [("path", "label", "split", "group", "row"), *rows])
+    kept.remove()
     return out
+
+
+def stretches(count: int, length: int) -> list[tuple[int, int]]:
+    """Return (first, last + 1) of parts of 0 to `count` - 1."""
+    return [(first, min(first + length, count)) for first in range(0, count, length)]
+
+
+class KeptParts:
+    """Filmed parts of a set that is not whole yet, so that an interrupted one goes on.
+
+    Args:
+        folder: beside the set.
+        description: of the set; parts of another one are deleted.
+    """
+
+    def __init__(self, folder: Path, description: dict[str, object]) -> None:
+        self.folder = folder
+        if "filmed_scenes" not in description:
+            return
+        about = folder / "set.json"
+        text = json.dumps(description, sort_keys=True)
+        if about.is_file() and about.read_text() != text:
+            self.remove()
+        if not about.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            about.write_text(text)
+
+    def path(self, first: int) -> Path:
+        """Return the file of the part that begins with a scene."""
+        return self.folder / f"scenes-{first}.npz"
+
+    def remove(self) -> None:
+        """Delete the parts, and the folder if nothing else is in it."""
+        if self.folder.is_dir():
+            for path in [*self.folder.glob("scenes-*.npz"), self.folder / "set.json"]:
+                path.unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
 
 def is_rendered(out: Path, description: dict[str, object]) -> bool:
@@ -145,36 +224,75 @@ def is_rendered(out: Path, description: dict[str, object]) -> bool:
     return False
 
 
-def _run(jobs: list[tuple[PosePlan, int, int]], workers: int) -> Iterator[Part]:
+@dataclass(frozen=True)
+class Job:
+    """Some windows, or filmed scenes, that one process makes."""
+
+    plan: PosePlan
+    filmed: bool
+    first: int
+    last: int
+    kept: Path | None
+    """Where the part is kept until the set is whole."""
+
+
+def _run(jobs: list[Job], workers: int) -> Iterator[Part]:
     if workers < 1 or len(jobs) < 2:
-        library = jobs[0][0].library()
-        for plan, first, last in jobs:
-            yield _draw(plan, first, last, library)
+        yield from map(_make, jobs)
         return
     with worker_pool(workers, "run the command again with fewer --workers") as pool:
-        yield from pool.map(_draw_part, jobs)
+        yield from pool.map(_make, jobs)
 
 
-_LIBRARIES: dict[PosePlan, Library] = {}
-"""Of a worker process: read once, used for every part."""
+@lru_cache(maxsize=1)
+def _library(plan: PosePlan) -> Library:
+    """Return the recordings, read once in each process."""
+    return plan.library()
 
 
-def _draw_part(job: tuple[PosePlan, int, int]) -> Part:
-    plan, first, last = job
-    if plan not in _LIBRARIES:
-        _LIBRARIES[plan] = plan.library()
-    return _draw(plan, first, last, _LIBRARIES[plan])
+@lru_cache(maxsize=1)
+def _finder() -> PoseFinder:
+    """Return what finds people, loaded once in each process."""
+    return pose_finder("auto")
 
 
-def _draw(plan: PosePlan, first: int, last: int, library: Library) -> Part:
-    labels = plan.turns(library)
-    keypoints = np.zeros((last - first, *plan.sampling.shape), np.float16)
-    named = []
+def _make(job: Job) -> Part:
+    if job.kept is not None and job.kept.is_file():
+        with np.load(job.kept, allow_pickle=False) as arrays:
+            names = [(str(label), str(split), str(source)) for label, split, source in arrays["names"]]
+            return arrays["keypoints"], names
+    library = _library(job.plan)
+    windows, named = (_film if job.filmed else _draw)(job.plan, job.first, job.last, library)
+    keypoints = np.array(windows, np.float16).reshape(-1, *job.plan.sampling.shape)
+    if job.kept is not None:
+        with atomic(job.kept) as path, path.open("wb") as file:
+            np.savez(file, keypoints=keypoints, names=np.array(named, str).reshape(-1, 3))
+    return keypoints, named
+
+
+def _draw(
+    plan: PosePlan, first: int, last: int, library: Library
+) -> tuple[list[NDArray[Any]], Named]:
+    windows, named = [], []
     for index in range(first, last):
-        split, turn = plan.window(index)
         rng = np.random.default_rng([plan.seed, index])
-        label = OTHER if rng.random() < plan.other_share else labels[turn % len(labels)]
+        label, split = plan.label(index, library, rng)
         window, source = draw_window(label, split, library, plan.sampling, rng)
-        keypoints[index - first] = window
+        windows.append(window)
         named.append((label, split, source))
-    return first, keypoints, named
+    return windows, named
+
+
+def _film(
+    plan: PosePlan, first: int, last: int, library: Library
+) -> tuple[list[NDArray[Any]], Named]:
+    windows, named = [], []
+    for index in range(first, last):
+        rng = np.random.default_rng([plan.seed, index, 1])
+        label, split = plan.label(index, library, rng)
+        for window, name, source in film_windows(
+            label, split, library, plan.sampling, _finder(), rng
+        ):
+            windows.append(window)
+            named.append((name, split, FILMED + source))
+    return windows, named

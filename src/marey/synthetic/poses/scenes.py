@@ -17,8 +17,10 @@ from marey.synthetic.poses import actor
 from marey.synthetic.poses.body import turn
 from marey.synthetic.poses.compositions import stand
 from marey.synthetic.poses.errors import confuse, exchange_persons, observe
+from marey.synthetic.poses.floor import fall
 from marey.synthetic.poses.library import Library, true_joints
-from marey.synthetic.poses.splice import heading_of, sample
+from marey.synthetic.poses.splice import heading_of, placed, sample
+from marey.synthetic.poses.strikes import fight
 from marey.synthetic.poses.views import draw_view, look
 from marey.synthetic.poses.vocabulary import OTHER, STRIKES, TWO_PEOPLE
 from marey.synthetic.poses.whole_body import react
@@ -54,8 +56,37 @@ class Person:
     """(F, 17, 3): x right, y down (about one unit a metre), score in [0, 1]."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Who is there and moves how; the one who matters first."""
+
+    labels: tuple[str, ...]
+    sources: tuple[str, ...]
+    """"partner" is whoever something is done to."""
+    bodies: tuple[Array, ...]
+    """Joints of each (F, 17, 3), metres, y up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A cast as a camera sees it; of each person a place and a depth."""
+
+    places: list[Array]
+    """(F, 17, 2), x right, y down, about one unit a metre."""
+    depths: list[Array]
+    """(F, 17), metres beyond the middle of the scene."""
+    distance: float
+    """Metres from the camera to that middle."""
+
+
 PASSING = ("stand", "stand", "walk", "walk", "wave or signal")
 """What people do who pass through the window of somebody else."""
+
+MOST_FIGHTERS, JOIN_IN = 5, 0.3
+"""In a fight, and the chance that one more joins in."""
+
+FIGHT_BACK, BEATEN = 0.5, 0.12
+"""Chances that whoever is fought with fights back, or falls or lies there."""
 
 LOSE_PERSON = 0.08
 """Chance that the track of somebody who is not alone goes over to whoever is nearest."""
@@ -67,6 +98,58 @@ def nearest_body(places: list[Array], number: int) -> int:
     apart = [np.median(np.linalg.norm(middles[number] - middle, axis=1)) for middle in middles]
     apart[number] = np.inf
     return int(np.argmin(apart))
+
+
+def draw_cast(
+    label: str,
+    split: str,
+    library: Library,
+    seconds: Array,
+    rng: Generator,
+    *,
+    company: Sequence[str] = (),
+) -> Cast:
+    """Draw somebody who does something, whoever it is done to, and passers-by.
+
+    Args: as `draw_scene`.
+    """
+    if label == OTHER and rng.random() < 0.3:
+        joints, source = true_joints(
+            SPOILT[rng.integers(len(SPOILT))], split, library, seconds, rng
+        )
+        joints, source = spoiled(joints, rng), f"spoiled/{source}"
+    else:
+        joints, source = true_joints(label, split, library, seconds, rng)
+
+    bodies, labels, sources = [joints], [label], [source]
+    if label in TWO_PEOPLE and rng.random() < 0.75:
+        partner, partner_label = partner_of(joints, label, seconds, rng)
+        bodies.append(partner)
+        labels.append(partner_label)
+        sources.append("partner")
+        while label == "fight" and len(bodies) < MOST_FIGHTERS and rng.random() < JOIN_IN:
+            attack = STRIKES[rng.integers(len(STRIKES))]
+            attacker, source = true_joints(attack, split, library, seconds, rng)
+            bodies.append(around(partner, attacker, rng))
+            labels.append(attack)
+            sources.append(source)
+    if company and rng.random() < 0.5:
+        for _ in range(rng.integers(1, 4)):
+            together = label in ("walk", "stand", "run") and rng.random() < 0.5
+            passing = label if together else company[int(rng.integers(len(company)))]
+            other, source = true_joints(passing, split, library, seconds, rng)
+            bodies.append(beside(joints, other, rng, together=together))
+            labels.append(passing)
+            sources.append(source)
+    return Cast(labels=tuple(labels), sources=tuple(sources), bodies=tuple(bodies))
+
+
+def shoot(cast: Cast, seconds: Array, rng: Generator, split: str) -> Shot:
+    """Look at a cast with a camera of a split."""
+    view = draw_view(rng, split)
+    picture, depth = look(np.concatenate(cast.bodies, axis=1), view, seconds, rng)
+    places, depths = (np.split(values, len(cast.bodies), axis=1) for values in (picture, depth))
+    return Shot(places=places, depths=depths, distance=view.distance)
 
 
 def draw_scene(
@@ -89,36 +172,13 @@ def draw_scene(
     """
     if label == OTHER and rng.random() < 0.06:
         return [Person(label=OTHER, source="nobody", keypoints=nobody(len(seconds), rng))]
-    if label == OTHER and rng.random() < 0.3:
-        joints, source = true_joints(
-            SPOILT[rng.integers(len(SPOILT))], split, library, seconds, rng
-        )
-        joints, source = spoiled(joints, rng), f"spoiled/{source}"
-    else:
-        joints, source = true_joints(label, split, library, seconds, rng)
-
-    bodies, labels, sources = [joints], [label], [source]
-    if label in TWO_PEOPLE and rng.random() < 0.75:
-        partner, partner_label = partner_of(joints, label, seconds, rng)
-        bodies.append(partner)
-        labels.append(partner_label)
-        sources.append("partner")
-    if company and rng.random() < 0.5:
-        for _ in range(rng.integers(1, 4)):
-            together = label in ("walk", "stand", "run") and rng.random() < 0.5
-            passing = label if together else company[int(rng.integers(len(company)))]
-            other, source = true_joints(passing, split, library, seconds, rng)
-            bodies.append(beside(joints, other, rng, together=together))
-            labels.append(passing)
-            sources.append(source)
-
-    view = draw_view(rng, split)
-    picture, depth = look(np.concatenate(bodies, axis=1), view, seconds, rng)
-    places, depths = (np.split(values, len(bodies), axis=1) for values in (picture, depth))
+    cast = draw_cast(label, split, library, seconds, rng, company=company)
+    shot = shoot(cast, seconds, rng, split)
+    places, depths = shot.places, shot.depths
     people = []
-    for number, (name, origin) in enumerate(zip(labels, sources, strict=True)):
+    for number, (name, origin) in enumerate(zip(cast.labels, cast.sources, strict=True)):
         found = observe(places[number], depths[number], rng)
-        if len(bodies) > 1:
+        if len(places) > 1:
             nearest = nearest_body(places, number)
             found = confuse(found, places[nearest], depths[nearest] - depths[number], rng)
             if rng.random() < LOSE_PERSON:
@@ -172,9 +232,17 @@ def beside(joints: Array, other: Array, rng: Generator, *, together: bool) -> Ar
     return (other - theirs[0]) @ rotation.T + middle[0] + away
 
 
+def around(victim: Array, attacker: Array, rng: Generator) -> Array:
+    """Return an attacker's joints (F, 17, 3) placed within reach of a victim, and facing them."""
+    side = rng.uniform(0, 2 * np.pi)
+    away = rng.uniform(0.5, 1.1) * np.array([np.sin(side), np.cos(side)])
+    ground = victim[len(victim) // 2, 11:13].mean(0)[[0, 2]] + away
+    return placed(attacker, side + np.pi, ground)
+
+
 def partner_of(joints: Array, label: str, seconds: Array, rng: Generator) -> tuple[Array, str]:
     """Place somebody in front, and say what they do: the same turned round where both do it; else
-    they stand, or stagger back."""
+    they stand, or stagger back; in a fight most fight back, and some are on the ground."""
     hips = joints[:, 11:13].mean(1)
     facing = float(heading_of(joints[len(joints) // 2]))
     forward = np.array([np.sin(facing), 0, np.cos(facing)])
@@ -184,6 +252,14 @@ def partner_of(joints: Array, label: str, seconds: Array, rng: Generator) -> tup
         back = turn("y", np.array([np.pi]))[0]
         seen = joints - hips.mean(0) * (1, 0, 1)
         return seen @ back.T + hips.mean(0) * (1, 0, 1) + forward * distance, label
+
+    if label == "fight" and rng.random() < FIGHT_BACK + BEATEN:
+        beaten = rng.random() < BEATEN / (FIGHT_BACK + BEATEN)
+        motion = (fall if beaten else fight)(rng)[0]
+        other = sample(motion, actor.FPS, seconds + rng.uniform(0, 1.5))
+        ground = (hips[len(hips) // 2] + forward * rng.uniform(0.3, 1.0))[[0, 2]]
+        seen = placed(other, facing + np.pi + rng.normal(0, 0.4), ground)
+        return seen, "fall or lie down" if beaten else "fight"
 
     reacts = label != "point" and rng.random() < 0.5
     motion, label = (react(rng)[0], OTHER) if reacts else (stand(rng)[0], "stand")
