@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from marey.metrics.calibration import calibration_error
 from marey.metrics.conformal import aps_scores, conformal_threshold, prediction_sets
 from marey.metrics.selective import auroc, fpr_at_tpr
 from marey.persons.pose_tracks import PoseTrack, PoseTracks
+from marey.persons.poses import PoseFinder
+from marey.synthetic.poses.filmed import film_scene
 from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.scenes import Person, draw_scene
 from marey.synthetic.poses.vocabulary import OTHER
@@ -32,6 +35,9 @@ SCENE_SECONDS = (1.6, 3.2)
 """Length of a scene."""
 
 SCENE_FPS = 12.5
+
+FILMED = "filmed"
+"""Source of a scene that was drawn as pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +113,33 @@ def held_out_scenes(
         label = labels[index % len(labels)]
         people = draw_scene(label, split, library, seconds, rng, company=("stand",))
         yield label, people[0].source, scene_tracks(people, seconds, f"scene {index}")
+
+
+def filmed_scenes(
+    library: Library,
+    labels: Sequence[str],
+    split: str,
+    count: int,
+    seed: int,
+    *,
+    finder: PoseFinder,
+    folder: Path,
+) -> Iterator[tuple[str, str, PoseTracks]]:
+    """Draw scenes as pictures, and look for people in them: label, source of the actor's motion,
+    tracks. The labels take turns.
+
+    Args:
+        folder: where tracks are kept; those of a scene that are there are not looked for again.
+    """
+    for index in range(count):
+        label = labels[index % len(labels)]
+        kept = folder / f"{split}-{seed}-{index}-{label.replace(' ', '_')}.npz"
+        if not kept.is_file():
+            rng = np.random.default_rng([seed, index, len(split), 1])
+            seconds = np.arange(int(rng.uniform(*SCENE_SECONDS) * SCENE_FPS)) / SCENE_FPS
+            scene = film_scene(label, split, library, seconds, finder, rng, company=("stand",))
+            scene.tracks.save(kept)
+        yield label, FILMED, PoseTracks.load(kept)
 
 
 def ask_scenes(

@@ -5,14 +5,12 @@ Legend: W windows of all people of a video, K classes, T moments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from marey.persons.pose_tracks import PoseTrack, PoseTracks
+from marey.persons.pose_tracks import PoseTracks, others_at
 from marey.transforms.keypoints import HEAD, NUM_KEYPOINTS, TRUNK
 from marey.transforms.pose_clip import (
     PoseSampling,
@@ -115,21 +113,6 @@ def main_window(clips: PoseClips) -> int:
     """Return the number of the window with most to say, people who are seen longer first."""
     seen = (clips.clips[..., 2] > 0).any(-1).float().mean(-1)
     return int((clips.weight * seen).argmax())
-
-
-def others_at(
-    found: PoseTracks, person: PoseTrack, starts: Sequence[float], sampling: PoseSampling
-) -> Tensor:
-    """Return everyone else at the moments of a person's windows, (N, M, T, 17, 3); zeros where not
-    found."""
-    others = [track for track in found.tracks if track is not person]
-    windows = np.zeros((len(starts), len(others), sampling.num_frames, 17, 3), np.float32)
-    for number, other in enumerate(others):
-        for place, start in enumerate(starts):
-            if start <= other.seconds[-1] and start + sampling.seconds >= other.seconds[0]:
-                moments = start + sampling.times
-                windows[place, number] = at_moments(other.seconds, other.keypoints, moments)
-    return torch.from_numpy(windows)
 
 
 def window_weight(windows: Tensor, clips: Tensor, fps: float) -> Tensor:

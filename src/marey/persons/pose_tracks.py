@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from marey.errors import UserError
 from marey.files import atomic
 from marey.persons.follow import DETECT_EVERY_SECONDS, Follower, TrackedFrame, follow
 from marey.persons.poses import PoseFinder
 from marey.persons.sources import pose_finder
+from marey.transforms.pose_clip import PoseSampling, at_moments
 from marey.video.clip import Clip
 from marey.video.decode import open_video
 from marey.video.sampling import frames_at_rate
@@ -338,6 +341,25 @@ def gathered(
         seconds=seconds,
         tracks=_tracks(moments, aspect=width / height, max_people=max_people),
     )
+
+
+def others_at(
+    found: PoseTracks, person: PoseTrack, starts: Sequence[float], sampling: PoseSampling
+) -> Tensor:
+    """Return everyone else at the moments of a person's windows, (N, M, T, 17, 3); zeros where not
+    found.
+
+    Args:
+        starts: seconds at which the N windows start.
+    """
+    others = [track for track in found.tracks if track is not person]
+    windows = np.zeros((len(starts), len(others), sampling.num_frames, 17, 3), np.float32)
+    for number, other in enumerate(others):
+        for place, start in enumerate(starts):
+            if start <= other.seconds[-1] and start + sampling.seconds >= other.seconds[0]:
+                moments = start + sampling.times
+                windows[place, number] = at_moments(other.seconds, other.keypoints, moments)
+    return torch.from_numpy(windows)
 
 
 def _tracks(

@@ -15,8 +15,7 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from marey.inference.pose_windows import others_at
-from marey.persons.pose_tracks import PoseTrack, PoseTracks, poses_of_frames
+from marey.persons.pose_tracks import PoseTrack, PoseTracks, others_at, poses_of_frames
 from marey.persons.poses import PoseFinder
 from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.pictures import HEIGHT, film
@@ -136,9 +135,7 @@ def film_windows(
     windows = []
     for track, name, source in zip(scene.tracks.tracks, scene.labels, scene.sources, strict=True):
         middle = (track.seconds[0] + track.seconds[-1]) / 2
-        start = float(
-            np.clip(middle - sampling.times[-1] / 2, 0, seconds[-1] - sampling.times[-1])
-        )
+        start = float(np.clip(middle - sampling.times[-1] / 2, 0, seconds[-1] - sampling.times[-1]))
         window = at_moments(track.seconds, track.keypoints, start + sampling.times)
         if (window[..., 2].max(-1) > 0).mean() < sampling.min_seen:
             continue

@@ -129,9 +129,8 @@ class Brush:
     def dot(self, image: Any, place: Array, radius: float, colour: Array) -> None:
         """Draw a disc."""
         tint = tuple(float(value) for value in np.clip(colour, 0, 255))
-        size = max(1, int(radius * 16))
-        place = self._fixed(place)
-        self.cv2.circle(image, place, size, tint, -1, self.cv2.LINE_AA, FRACTION_BITS)
+        size, middle = max(1, int(radius * 16)), self._fixed(place)
+        self.cv2.circle(image, middle, size, tint, -1, self.cv2.LINE_AA, FRACTION_BITS)
 
     def polygon(self, image: Any, corners: Array, colour: Array) -> None:
         """Fill a convex polygon (n, 2)."""
@@ -215,11 +214,12 @@ def figure_parts(
 
     head, neck = places[[3, 4]].mean(0) * 0.6 + places[:3].mean(0) * 0.4, shoulders.mean(0)
     head_depth = float(depths[:5].mean())
-    limb(
-        min(trunk_depth, head_depth), (neck, head), (0.05 * metre, 0.05 * metre), 0.9 * looks.skin
-    )
+    limb(min(trunk_depth, head_depth), (neck, head), (0.05 * metre, 0.05 * metre), 0.9 * looks.skin)
     parts.append(
-        (head_depth - 0.03, lambda image: _head(image, places, depths, head, neck, metre, looks, brush))
+        (
+            head_depth - 0.03,
+            lambda image: _head(image, places, depths, head, neck, metre, looks, brush),
+        )
     )
     return parts
 

@@ -144,7 +144,7 @@ def render_poses(
     if is_rendered(out, description):
         return out
 
-    kept = KeptParts(out.with_name(f"{out.name}.parts"), description)
+    kept = KeptParts(out.with_name(f"{out.name}.parts"), plan)
     jobs = [
         *(Job(plan, False, low, high, None) for low, high in stretches(num_windows, PART)),
         *(
@@ -175,19 +175,20 @@ def stretches(count: int, length: int) -> list[tuple[int, int]]:
 
 
 class KeptParts:
-    """Filmed parts of a set that is not whole yet, so that an interrupted one goes on.
+    """Filmed parts of a set that is not whole yet, so that an interrupted one goes on, also with
+    another number of scenes.
 
     Args:
         folder: beside the set.
-        description: of the set; parts of another one are deleted.
+        plan: of the set; parts of another one are deleted.
     """
 
-    def __init__(self, folder: Path, description: dict[str, object]) -> None:
+    def __init__(self, folder: Path, plan: PosePlan) -> None:
         self.folder = folder
-        if "filmed_scenes" not in description:
+        if not plan.filmed_scenes:
             return
         about = folder / "set.json"
-        text = json.dumps(description, sort_keys=True)
+        text = json.dumps({**plan.description(0), "filmed_scenes": None}, sort_keys=True)
         if about.is_file() and about.read_text() != text:
             self.remove()
         if not about.is_file():
@@ -259,7 +260,9 @@ def _finder() -> PoseFinder:
 def _make(job: Job) -> Part:
     if job.kept is not None and job.kept.is_file():
         with np.load(job.kept, allow_pickle=False) as arrays:
-            names = [(str(label), str(split), str(source)) for label, split, source in arrays["names"]]
+            names = [
+                (str(label), str(split), str(source)) for label, split, source in arrays["names"]
+            ]
             return arrays["keypoints"], names
     library = _library(job.plan)
     windows, named = (_film if job.filmed else _draw)(job.plan, job.first, job.last, library)
