@@ -5,8 +5,9 @@
 
 Temperature, limit and prediction sets are fitted on scenes of validation recordings: with --filmed
 on scenes drawn as pictures, in which the pose networks look for people. Everything is measured on
-scenes of test recordings, drawn with modelled errors and filmed; no video takes part. Where an action has several recordings
-whole recordings are held out, else azimuths, bodies and paces (`synthetic/poses/vocabulary.py`).
+scenes of test recordings, with modelled errors and filmed; no video takes part. Where an action has
+several recordings whole recordings are held out, else azimuths, bodies and paces
+(`synthetic/poses/vocabulary.py`).
 """
 
 from __future__ import annotations
