@@ -1,13 +1,14 @@
 """From a training run to the bundled pose model: fit its trust, measure on held-out motion, store.
 
     python -m benchmarks.pose_model RUN/best [RUN/best ...] --cmu ../shared/data/cmu_mocap \
-        --filmed 420 --tracks FOLDER --store weights/marey-mini --out results/marey_mini.json
+        --filmed 300 --tracks FOLDER --store weights/marey-mini --out results/marey_mini.json
 
 Temperature, limit and prediction sets are fitted on scenes of validation recordings: with --filmed
 on scenes drawn as pictures, in which the pose networks look for people. Everything is measured on
 scenes of test recordings, with modelled errors and filmed; no video takes part. Where an action has
 several recordings whole recordings are held out, else azimuths, bodies and paces
-(`synthetic/poses/vocabulary.py`).
+(`synthetic/poses/vocabulary.py`). Tracks of filmed scenes in --tracks are used again: delete them
+when what is drawn has changed.
 """
 
 from __future__ import annotations
@@ -51,6 +52,16 @@ def average_weights(model: nn.Module, models: Sequence[nn.Module]) -> None:
     shared = set.intersection(*(set(weights) for weights in every))
     mean = {name: torch.stack([weights[name] for weights in every]).mean(0) for name in shared}
     model.load_state_dict({**model.state_dict(), **mean})
+
+
+def _command(given: argparse.Namespace) -> str:
+    """Return what was called, without folders of this machine."""
+    words = [Path(name).name for name in given.checkpoints]
+    filmed = ["--filmed", str(given.filmed), "--tracks", "TRACKS"] if given.filmed else []
+    settings = ["--cmu", Path(given.cmu).name, "--scenes", str(given.scenes)]
+    return " ".join(
+        ["python -m benchmarks.pose_model", *words, *settings, *filmed, "--seed", str(given.seed)]
+    )
 
 
 def main() -> None:
@@ -135,7 +146,7 @@ def main() -> None:
             {
                 "date": datetime.date.today().isoformat(),
                 "machine": machine(),
-                "command": "python -m benchmarks.pose_model",
+                "command": _command(given),
                 "scenes": given.scenes,
                 "calibration": calibration,
                 "validation": measured(fitted),

@@ -11,6 +11,7 @@ from marey.evaluation.poses import (
     SceneAnswer,
     SceneLogits,
     answers_at,
+    filmed_scenes,
     fit_calibration,
     fit_unknown,
     measure,
@@ -20,6 +21,9 @@ from marey.evaluation.poses import (
 from marey.inference.pose_windows import PoseClips
 from marey.inference.poses import PosePredictor
 from marey.models import create_model
+from marey.persons.sources import pose_finder
+from marey.synthetic.poses.filmed import film_scene
+from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.scenes import Person
 from marey.synthetic.poses.vocabulary import OTHER
 from marey.transforms.pose_clip import PoseSampling
@@ -126,3 +130,29 @@ def test_sets_cover_as_many_as_asked_and_top_k_is_their_control(predictor):
     assert 1 <= found["0.8"]["mean_size"] <= found["0.95"]["mean_size"] <= 3
     assert found["0.9"]["top_k"] in (2, 3)
     assert predictor.class_names == ("walk", "run", "jump")
+
+
+def test_filmed_scenes_are_looked_at_once(tmp_path, monkeypatch):
+    pytest.importorskip("cv2", reason="people are drawn with OpenCV")
+    filmed = []
+
+    def counted(label, *words, **options):
+        filmed.append(label)
+        return film_scene(label, *words, **options)
+
+    monkeypatch.setattr("marey.evaluation.poses.film_scene", counted)
+    library, finder = Library(cmu=[], deepmimic=[]), pose_finder("auto")
+
+    def tracks(labels):
+        scenes = filmed_scenes(library, labels, "val", 2, 7, finder=finder, folder=tmp_path)
+        return [(label, source, len(found.tracks)) for label, source, found in scenes]
+
+    first = tracks(["bend", "sit"])
+    assert [(label, source) for label, source, _ in first] == [
+        ("bend", "filmed"),
+        ("sit", "filmed"),
+    ]
+    assert tracks(["bend", "sit"]) == first
+    assert filmed == ["bend", "sit"]
+    tracks(["bend", "stand"])
+    assert filmed == ["bend", "sit", "stand"]

@@ -71,6 +71,7 @@ KEPT = {
     "features": "the features that were computed are kept",
     "corrupt": "the copies that were written are kept",
     "data render mocap": "the parts that were rendered are kept",
+    "data render poses": "the scenes that were filmed are kept",
     "data pack": "the copies that were written are kept",
     "reproduce": "the cells that were finished are kept",
     "trust": "the answers are kept",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from marey.cli import run
 from marey.persons.sources import pose_finder
 from marey.synthetic.poses.body import turn
 from marey.synthetic.poses.compositions import stand, wave
@@ -56,13 +57,25 @@ def test_the_same_seed_gives_the_same_pictures():
     assert (first != other).any()
 
 
-def test_whoever_is_nearer_hides_the_other():
+def test_whoever_is_nearer_hides_the_other(monkeypatch):
+    """Two people in one place, the first in red and the second in blue."""
     places, depths = someone()
-    rng = np.random.default_rng(1)
-    near = film([places, places], [depths, depths + 2], 9.0, np.random.default_rng(1))[0]
-    far = film([places, places], [depths + 2, depths], 9.0, np.random.default_rng(1))[0]
-    assert draw_looks(rng).top.shape == (3,)
-    assert np.abs(near.astype(int) - far).max() > 30
+    colours = [np.array([230.0, 20, 20]), np.array([20.0, 20, 230])]
+
+    def redness(behind: int) -> float:
+        looks = iter(colours)
+        monkeypatch.setattr(
+            "marey.synthetic.poses.pictures.draw_looks",
+            lambda rng: replace(draw_looks(rng), top=next(looks)),
+        )
+        away = [depths + 2 * (behind == person) for person in range(2)]
+        pictures, shown = film([places, places], away, 9.0, np.random.default_rng(1))
+        torso = shown[3, :, [5, 6, 11, 12]].mean((0, 1)).astype(int)
+        red, _, blue = pictures[3, torso[1], torso[0]].astype(int)
+        return red - blue
+
+    assert redness(behind=1) > 30
+    assert redness(behind=0) < -30
 
 
 @pytest.mark.parametrize("turned", [0.0, 0.8, np.pi, -1.2])
@@ -117,6 +130,7 @@ def test_a_window_is_cut_of_everyone_who_is_found(library):
         windows = film_windows("hug", "train", library, sampling, pose_finder("auto"), rng)
         if windows:
             break
+    assert windows
     for window, name, _ in windows:
         assert window.shape == (16, 34, 3)
         assert name in ("hug", "other", "stand", "walk", "wave or signal")
@@ -151,19 +165,46 @@ def test_an_interrupted_set_goes_on_with_the_same_bytes(tmp_path, cmu_folder, mo
 
     def stop(parts, total):
         for number, part in enumerate(parts):
-            if number == total - 1:
+            if number == total - 2:  # the last part is not filmed yet
                 raise KeyboardInterrupt
             yield part
 
     with pytest.raises(KeyboardInterrupt):
         render_poses(tmp_path / "a", 6, plan, workers=0, progress=stop)
-    kept = sorted(path.name for path in (tmp_path / "a.parts").iterdir())
-    assert "scenes-0.npz" in kept
-    (tmp_path / "a.parts" / "scenes-0.npz").touch()
+    assert (tmp_path / "a.parts" / "scenes-0.npz").is_file()
+    filmed = []
+
+    def counted(*words):
+        filmed.append(words[0])
+        return film_windows(*words)
+
+    monkeypatch.setattr("marey.synthetic.poses.render.film_windows", counted)
     first = render_poses(tmp_path / "a", 6, plan, workers=0)
+    assert len(filmed) == 2
     assert not (tmp_path / "a.parts").exists()
     again = render_poses(tmp_path / "b", 6, plan, workers=0)
+    assert len(filmed) == 6
     assert (first / "keypoints.npy").read_bytes() == (again / "keypoints.npy").read_bytes()
     rows = (first / "manifest.csv").read_text().splitlines()
     assert rows == (again / "manifest.csv").read_text().splitlines()
     assert sum(",filmed/" in row for row in rows) == len(rows) - 7 > 0
+
+
+def test_the_command_films_scenes_and_an_interruption_is_said(
+    tmp_path, cmu_folder, monkeypatch, capsys
+):
+    pytest.importorskip("pybullet_data", reason="recordings of DeepMimic are inside pybullet")
+    words = ["data", "render", "poses", "--cmu", str(cmu_folder), "--out", str(tmp_path / "w")]
+    words += ["--windows", "3", "--filmed", "1", "--workers", "0"]
+
+    def interrupted(*words):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("marey.synthetic.poses.render.film_windows", interrupted)
+        assert run(words) == 130
+    said = capsys.readouterr().err
+    assert "interrupted; the scenes that were filmed are kept; go on with: marey data" in said
+    assert run(words) == 0
+    assert "3 windows and 1 filmed scene of 2 s" in capsys.readouterr().err
+    assert (tmp_path / "w" / "manifest.csv").is_file()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from marey.datasets.worker_pool import worker_pool
 from marey.errors import UserError
-from marey.files import atomic, atomic_folder, write_csv, write_json
+from marey.files import atomic, atomic_folder, read_json, write_csv, write_json
 from marey.persons.poses import PoseFinder
 from marey.persons.sources import pose_finder
 from marey.synthetic.poses.filmed import film_windows
@@ -188,12 +188,11 @@ class KeptParts:
         if not plan.filmed_scenes:
             return
         about = folder / "set.json"
-        text = json.dumps({**plan.description(0), "filmed_scenes": None}, sort_keys=True)
-        if about.is_file() and about.read_text() != text:
+        mine = {**plan.description(0), "filmed_scenes": None}
+        if about.is_file() and read_json(about) != mine:
             self.remove()
         if not about.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            about.write_text(text)
+            write_json(about, mine)
 
     def path(self, first: int) -> Path:
         """Return the file of the part that begins with a scene."""
@@ -264,8 +263,10 @@ def _make(job: Job) -> Part:
                 (str(label), str(split), str(source)) for label, split, source in arrays["names"]
             ]
             return arrays["keypoints"], names
-    library = _library(job.plan)
-    windows, named = (_film if job.filmed else _draw)(job.plan, job.first, job.last, library)
+    windows, named = [], []
+    for window, label, split, source in _windows(job):
+        windows.append(window)
+        named.append((label, split, source))
     keypoints = np.array(windows, np.float16).reshape(-1, *job.plan.sampling.shape)
     if job.kept is not None:
         with atomic(job.kept) as path, path.open("wb") as file:
@@ -273,29 +274,15 @@ def _make(job: Job) -> Part:
     return keypoints, named
 
 
-def _draw(
-    plan: PosePlan, first: int, last: int, library: Library
-) -> tuple[list[NDArray[Any]], Named]:
-    windows, named = [], []
-    for index in range(first, last):
-        rng = np.random.default_rng([plan.seed, index])
+def _windows(job: Job) -> Iterator[tuple[NDArray[Any], str, str, str]]:
+    """Yield each window (T, P * 17, 3) with label, split and source."""
+    plan, library = job.plan, _library(job.plan)
+    for index in range(job.first, job.last):
+        rng = np.random.default_rng([plan.seed, index, *[1] * job.filmed])
         label, split = plan.label(index, library, rng)
-        window, source = draw_window(label, split, library, plan.sampling, rng)
-        windows.append(window)
-        named.append((label, split, source))
-    return windows, named
-
-
-def _film(
-    plan: PosePlan, first: int, last: int, library: Library
-) -> tuple[list[NDArray[Any]], Named]:
-    windows, named = [], []
-    for index in range(first, last):
-        rng = np.random.default_rng([plan.seed, index, 1])
-        label, split = plan.label(index, library, rng)
-        for window, name, source in film_windows(
-            label, split, library, plan.sampling, _finder(), rng
-        ):
-            windows.append(window)
-            named.append((name, split, FILMED + source))
-    return windows, named
+        if job.filmed:
+            found = film_windows(label, split, library, plan.sampling, _finder(), rng)
+            yield from ((window, name, split, FILMED + source) for window, name, source in found)
+        else:
+            window, source = draw_window(label, split, library, plan.sampling, rng)
+            yield window, label, split, source

@@ -1,0 +1,45 @@
+"""The step from a training run to the bundled pose model, on a few scenes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.pose_model import average_weights, main
+from marey.checkpoints.load import load_checkpoint
+from marey.evaluation.poses import held_out_scenes
+from marey.synthetic.poses.vocabulary import OTHER
+
+
+def test_the_mean_of_weights_leaves_out_what_one_model_lacks():
+    one, two = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1, bias=False)
+    before = one.bias.detach().clone()
+    mean = (one.weight + two.weight).detach() / 2
+    average_weights(one, [one, two])
+    torch.testing.assert_close(one.weight.detach(), mean)
+    torch.testing.assert_close(one.bias.detach(), before)
+
+
+@pytest.mark.slow
+def test_a_model_is_fitted_measured_and_stored(shared_dir, tmp_path, monkeypatch):
+    """The scenes of modelled errors stand in for filmed ones, which take a second each."""
+    cmu = shared_dir / "data" / "cmu_mocap"
+    if not cmu.is_dir():
+        pytest.skip("needs the CMU recordings in ../shared/data")
+    words = ["pose_model", "marey-mini", "--cmu", str(cmu), "--scenes", "40", "--filmed", "40"]
+    words += ["--tracks", str(tmp_path / "tracks"), "--store", str(tmp_path / "stored")]
+    monkeypatch.setattr("benchmarks.pose_model.VOCABULARY", ["walk", "bend", "kick", OTHER])
+    monkeypatch.setattr(
+        "benchmarks.pose_model.filmed_scenes",
+        lambda *words, finder, folder: held_out_scenes(*words),
+    )
+    monkeypatch.setattr("sys.argv", [*words, "--out", str(tmp_path / "result.json")])
+    main()
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["test"]["known"]["n"] + found["test"]["unknown"]["n"] == 40
+    assert found["test_filmed"] == found["test"]
+    assert found["command"].startswith("python -m benchmarks.pose_model marey-mini --cmu cmu_mocap")
+    stored = load_checkpoint(tmp_path / "stored")
+    assert stored.calibration == found["calibration"]
