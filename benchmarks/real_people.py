@@ -6,7 +6,8 @@ was trained.
 A label outside a model's vocabulary counts as "none": the right answer is "unknown". "Unknown" for
 a known action is wrong. Intervals are Clopper-Pearson's at 95 %. Poses are found once and kept in
 --poses. The windows that settings were chosen on: `--labels
-results/real_people_validation_labels.json`.
+results/real_people_validation_labels.json`. `--against` compares with an earlier result, window by
+window (McNemar's exact test).
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ import torch
 
 from benchmarks.interleave import machine
 from marey.checkpoints.load import load_checkpoint
+from marey.errors import UserError
 from marey.files import read_json, write_json
 from marey.inference.poses import POSE_FPS, PosePredictor
 from marey.inference.prediction import NO_PERSON
 from marey.inference.predictor import Predictor
+from marey.metrics.comparison import mcnemar_exact
+from marey.metrics.trust import set_of
 from marey.persons.pose_tracks import PoseTracks, read_poses
 from marey.video.decode import open_video
 
@@ -51,6 +55,8 @@ class Row:
     truth: str
     answer: str
     first_guess: str
+    labels_of_90: tuple[str, ...] | None = None
+    """The prediction set of 90 %, of a model that stores one."""
 
 
 def interval(hits: int, n: int, level: float = 0.95) -> list[float]:
@@ -120,6 +126,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
             "called": dict(sorted(called.items(), key=lambda item: -item[1])),
         }
     guesses = sum(row.first_guess == row.truth for row in known)
+    sets = [(row.truth, row.labels_of_90) for row in known if row.labels_of_90 is not None]
+    inside = sum(truth in labels for truth, labels in sets)
     return {
         "known_actions": rate(known),
         "known_actions_first_guess": {
@@ -129,6 +137,13 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
             "interval": interval(guesses, len(known)),
             "note": "without the unknown test",
         },
+        "sets_of_90": {
+            "n": len(sets),
+            "hold_the_answer": inside,
+            "share": round(inside / max(len(sets), 1), 4),
+            "interval": interval(inside, len(sets)),
+            "mean_size": round(sum(len(labels) for _, labels in sets) / max(len(sets), 1), 2),
+        },
         "unknown_recognised": rate([row for row in rows if row.truth == "unknown"]),
         "no_person": rate([row for row in rows if row.truth == NO_PERSON]),
         "per_data_set": {
@@ -136,6 +151,34 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
             for name in sorted({row.window["dataset"] for row in known})
         },
         "per_label": per_label,
+    }
+
+
+def compare(rows: Sequence[Row], before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Compare with the rows of an earlier result: windows won and lost, exact p-value.
+
+    Raises:
+        UserError: if they are of other windows.
+    """
+    if [row.window for row in rows] != [{k: old[k] for k in rows[0].window} for old in before]:
+        raise UserError("--against: a result of other windows; expected one of the same --labels")
+    pairs = list(zip(rows, before, strict=True))
+    unknown = [(row, old) for row, old in pairs if row.truth == "unknown"]
+    known = [(row, old) for row, old in pairs if row.truth not in ("unknown", NO_PERSON)]
+
+    def counted(pairs: Sequence[tuple[Row, Mapping[str, Any]]], guess: bool) -> dict[str, Any]:
+        right = [(row.first_guess if guess else row.answer) == row.truth for row, _ in pairs]
+        was = [old["guess" if guess else "answer"] == old["truth"] for _, old in pairs]
+        won = sum(now and not then for now, then in zip(right, was, strict=True))
+        lost = sum(then and not now for now, then in zip(right, was, strict=True))
+        p = round(mcnemar_exact(won, lost), 4)
+        return {"before": sum(was), "now": sum(right), "won": won, "lost": lost, "p": p}
+
+    return {
+        "known_actions": counted(known, False),
+        "known_actions_first_guess": counted(known, True),
+        "unknown_recognised": counted(unknown, False),
+        "all_windows": counted(pairs, False),
     }
 
 
@@ -167,7 +210,11 @@ def ask_poses(
         first = prediction.top(1)[0][0]
         answer = "unknown" if prediction.trust["unknown"] else first
         truth = truth_of(window["label"], predictor.class_names, predictor.shown_as)
-        yield Row(window=window, truth=truth, answer=answer, first_guess=first)
+        labels: tuple[str, ...] | None = ()
+        if first != NO_PERSON:
+            inside = set_of(prediction.probabilities, prediction.calibration, 0.9)
+            labels = None if inside is None else tuple(prediction.set(0.9))
+        yield Row(window=window, truth=truth, answer=answer, first_guess=first, labels_of_90=labels)
 
 
 def ask_pixels(
@@ -196,6 +243,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, default=LABELS, help="windows and what they show")
     parser.add_argument("--model", default="marey-mini")
     parser.add_argument("--pixels", default="marey-mini-rgb")
+    parser.add_argument("--against", type=Path, help="an earlier result, to compare with")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -211,10 +259,19 @@ def main() -> None:
     }
     models: dict[str, Any] = {}
     pose_model = PosePredictor(load_checkpoint(given.model))
-    models[given.model] = list(ask_poses(pose_model, windows, given.shared, given.poses))
+    name = Path(given.model).name
+    models[name] = list(ask_poses(pose_model, windows, given.shared, given.poses))
     if given.pixels:
         pixel_model = Predictor(load_checkpoint(given.pixels))
         models[given.pixels] = list(ask_pixels(pixel_model, windows, given.shared))
+    if given.against is not None:
+        (before,) = [
+            entry["rows"]
+            for other, entry in read_json(given.against)["models"].items()
+            if other != given.pixels
+        ]
+        found["compared_with"] = {given.against.name: compare(models[name], before)}
+        print(found["compared_with"])
     for name, rows in models.items():
         found["models"][name] = {
             **summary(rows),

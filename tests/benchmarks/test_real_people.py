@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from benchmarks.real_people import LABELS, SAME, Row, interval, summary, truth_of
+from benchmarks.real_people import LABELS, SAME, Row, compare, interval, summary, truth_of
+from marey.errors import UserError
 from marey.inference.prediction import NO_PERSON
 from marey.synthetic.poses.vocabulary import OTHER, VOCABULARY
 
@@ -42,6 +43,47 @@ def test_unknown_for_a_known_action_is_wrong_and_the_guess_is_reported_beside_it
     assert found["known_actions_first_guess"]["right"] == 2
     assert found["unknown_recognised"]["share"] == 1.0
     assert found["no_person"]["right"] == 0
+
+
+def test_how_often_sets_hold_the_answer_is_counted_over_known_actions():
+    inside, outside = (
+        Row(
+            window={"label": "walk", "dataset": "clips"},
+            truth="walk",
+            answer="run",
+            first_guess="run",
+            labels_of_90=("run", "walk"),
+        ),
+        Row(
+            window={"label": "walk", "dataset": "clips"},
+            truth="walk",
+            answer=NO_PERSON,
+            first_guess=NO_PERSON,
+            labels_of_90=(),
+        ),
+    )
+    found = summary([inside, outside, row("mop", "unknown", "unknown")])["sets_of_90"]
+    assert (found["n"], found["hold_the_answer"], found["mean_size"]) == (2, 1, 1.0)
+
+
+def test_two_models_are_compared_window_by_window():
+    now = [
+        row("walk", "walk", "walk"),
+        row("run", "run", "unknown", "run"),
+        row("mop", "unknown", "walk"),
+    ]
+    answers = (("unknown", "walk"), ("run", "run"), ("unknown", "walk"))
+    before = [
+        {**new.window, "truth": new.truth, "answer": answer, "guess": guess}
+        for new, (answer, guess) in zip(now, answers, strict=True)
+    ]
+    found = compare(now, before)
+    assert found["known_actions"] == {"before": 1, "now": 1, "won": 1, "lost": 1, "p": 1.0}
+    assert found["known_actions_first_guess"]["won"] == 0
+    assert found["unknown_recognised"] == {"before": 1, "now": 0, "won": 0, "lost": 1, "p": 1.0}
+    assert found["all_windows"]["before"] == 2
+    with pytest.raises(UserError, match="other windows"):
+        compare(now[:2], before)
 
 
 def test_the_committed_labels_are_whole_and_their_spellings_are_in_the_vocabulary():
