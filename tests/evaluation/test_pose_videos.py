@@ -49,7 +49,22 @@ def test_a_pose_model_is_scored_on_videos(labelled: Path, tmp_path: Path) -> Non
     assert torch.allclose(answers.probs.sum(1), torch.ones(3))
 
 
-def test_an_action_it_does_not_know_is_named(labelled: Path) -> None:
+def test_other_labels_are_beside_the_score(labelled: Path, tmp_path: Path) -> None:
+    (labelled / FIGHT).rename(labelled / "knit")
+    out = tmp_path / "report"
+    arguments = ["evaluate", "marey-mini", "--data", str(labelled), "--out", str(out), "--json"]
+    result = CliRunner().invoke(build_app(), arguments)
+    report = json.loads(result.stdout)
+    assert report["num_videos"] == 2
+    others = report["others"]
+    assert (others["labels"], others["num_videos"]) == (["knit"], 1)
+    assert others["called_unknown"] + others["nobody"] <= 1
+    assert "no class for (knit): " in result.stderr
+    assert "no class for (knit): " in (out / "report.html").read_text()
+
+
+def test_labels_it_does_not_know_at_all_are_refused(labelled: Path) -> None:
     (labelled / "walk").rename(labelled / "knit")
+    (labelled / FIGHT).rename(labelled / "sew")
     result = CliRunner().invoke(build_app(), ["evaluate", "marey-mini", "--data", str(labelled)])
-    assert "not trained on: knit" in str(result.exception)
+    assert "not trained on: knit, sew" in str(result.exception)

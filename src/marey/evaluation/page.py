@@ -48,7 +48,7 @@ def page(
         f"<h1>{title}</h1><p><b>{html.escape(headline(report))}</b></p>"
         f"<p>{html.escape(controls_text(report))}</p>"
     ]
-    for part in ("unknown", "nobody"):  # of models of poses
+    for part in ("unknown", "nobody", "others"):  # of models of poses
         if (report.get(part) or {}).get("num_videos"):
             parts.append(f"<p>{html.escape(sentence(report[part]['text']))}</p>")
     seen = report.get("seen_in_training")

@@ -1,5 +1,5 @@
 """A pose model on labelled videos: people are found in each, and a video in which nobody is found
-is answered wrongly."""
+is answered wrongly. Of a label that is none of its actions "unknown" is the right answer."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ def score_pose_videos(
     Returns:
         The answers, over the model's actions and `NO_PERSON`; and the report: "top1" counts the
         action that is named, also where the video is called unknown, and "unknown" says what is
-        left when those are taken as not answered.
+        left when those are taken as not answered. Videos of other labels are not among the answers;
+        "others" says how many of them are called unknown.
 
     Raises:
-        UserError: if a label is none of the model's actions, or no video can be read.
+        UserError: if no label is one of the model's actions, or no video of those can be read.
     """
     checkpoint: Checkpoint = predictor.checkpoint
     names = [*predictor.class_names, NO_PERSON]
-    check_labels(
-        (sample.label for sample in index.samples),
-        predictor.class_names,
-        model=predictor.name,
-        remedy="teach them with 'marey teach'",
-    )
+    if not any(sample.label in predictor.class_names for sample in index.samples):
+        check_labels(
+            (sample.label for sample in index.samples),
+            predictor.class_names,
+            model=predictor.name,
+            remedy="teach them with 'marey teach'",
+        )
     cache = FeatureCache()
+    others: list[tuple[str, str]] = []
     videos, labels, groups, rows, unknown, unreadable = [], [], [], [], [], []
     for done, sample in enumerate(index.samples, start=1):
         name = index.relative_path(sample)
@@ -61,6 +64,10 @@ def score_pose_videos(
             unreadable.append({"video": name, "error": str(error)})
         else:
             answer = predictor.answer(found)
+            if sample.label not in predictor.class_names:
+                named = "unknown" if answer.unknown else "named"
+                others.append((str(sample.label), named if answer.somebody else NO_PERSON))
+                continue
             nobody = torch.eye(len(names))[-1]
             rows.append(F.pad(answer.probabilities, (0, 1)) if answer.somebody else nobody)
             unknown.append(bool(answer.somebody and answer.unknown))
@@ -88,9 +95,35 @@ def score_pose_videos(
         **report_of(answers),
         "nobody": _nobody(probs),
         "unknown": _unknown(answers, torch.tensor(unknown)),
+        **({"others": _others(others)} if others else {}),
         "calibration": checkpoint.calibration,
         "arguments": checkpoint.arguments,
         "config": checkpoint.extra.get("config"),
+    }
+
+
+def _others(answers: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return how many videos of labels that the model has no class for it names all the same.
+
+    Args:
+        answers: of each the label, and "unknown", `NO_PERSON` or "named".
+    """
+    said = [answer for _, answer in answers]
+    unknown, nobody, total = said.count("unknown"), said.count(NO_PERSON), len(said)
+    low, high = proportion_interval(torch.tensor([answer == "unknown" for answer in said]), None)
+    labels = sorted({label for label, _ in answers})
+    text = (
+        f"labels the model has no class for ({', '.join(labels[:10])}"
+        f"{', ...' if len(labels) > 10 else ''}): {unknown} of {total} videos called unknown "
+        f"[{low:.3f}, {high:.3f}], {said.count('named')} named"
+    )
+    return {
+        "labels": labels,
+        "num_videos": total,
+        "called_unknown": unknown,
+        "interval": [low, high],
+        "nobody": nobody,
+        "text": text + (f", nobody found in {nobody}" if nobody else ""),
     }
 
 
