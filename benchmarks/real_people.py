@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.interleave import machine
 from marey.checkpoints.load import load_checkpoint
@@ -30,6 +32,7 @@ from marey.inference.poses import POSE_FPS, PosePredictor
 from marey.inference.prediction import NO_PERSON
 from marey.inference.predictor import Predictor
 from marey.metrics.comparison import mcnemar_exact
+from marey.metrics.selective import auroc
 from marey.metrics.trust import set_of
 from marey.persons.pose_tracks import PoseTracks, read_poses
 from marey.video.decode import open_video
@@ -57,6 +60,8 @@ class Row:
     first_guess: str
     labels_of_90: tuple[str, ...] | None = None
     """The prediction set of 90 %, of a model that stores one."""
+    unknown_score: float = math.inf
+    """Larger means less like a known action; infinite where nobody was found."""
 
 
 def interval(hits: int, n: int, level: float = 0.95) -> list[float]:
@@ -109,6 +114,58 @@ def rate(rows: Sequence[Row]) -> dict[str, Any]:
     return {"n": len(rows), "right": hits, "share": share, "interval": interval(hits, len(rows))}
 
 
+def separation(
+    rows: Sequence[Row], before: Sequence[float] | None = None, *, draws: int = 2000
+) -> dict[str, Any]:
+    """Return the area under the curve of "unknown" with a percentile interval of bootstraps over
+    videos; with the scores of an earlier model, the gain over it.
+
+    It needs no limit, so it compares models whose limits differ.
+    """
+    now = np.array([row.unknown_score for row in rows])
+    scores = [now] if before is None else [now, np.array(before)]
+    known = np.array([row.truth not in ("unknown", NO_PERSON) for row in rows])
+    other = np.array([row.truth == "unknown" for row in rows])
+    videos = np.unique([row.window["path"] for row in rows], return_inverse=True)[1]
+    members = [np.flatnonzero(videos == video) for video in range(videos.max() + 1)]
+
+    def measured(chosen: NDArray[np.int64]) -> float:
+        areas = [
+            auroc(*(torch.from_numpy(score[chosen[part[chosen]]]) for part in (known, other)))
+            for score in scores
+        ]
+        return areas[0] if before is None else areas[0] - areas[1]
+
+    rng = np.random.default_rng(0)
+    drawn = [
+        measured(
+            np.concatenate(
+                [members[video] for video in rng.integers(0, len(members), len(members))]
+            )
+        )
+        for _ in range(draws)
+    ]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    value = measured(np.arange(len(rows)))
+    return {
+        "n": [int(known.sum()), int(other.sum())],
+        "auroc" if before is None else "auroc_gain": round(value, 4),
+        "interval": [round(float(low), 4), round(float(high), 4)],
+    }
+
+
+def sets_of(sets: Sequence[tuple[str, Sequence[str]]]) -> dict[str, Any]:
+    """Return how often prediction sets hold the answer, given (answer, set) pairs."""
+    inside = sum(truth in labels for truth, labels in sets)
+    return {
+        "n": len(sets),
+        "hold_the_answer": inside,
+        "share": round(inside / len(sets), 4),
+        "interval": interval(inside, len(sets)),
+        "mean_size": round(sum(len(labels) for _, labels in sets) / len(sets), 2),
+    }
+
+
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the must-shows: known actions, unknown ones, nobody; and each label with what it was
     called."""
@@ -127,7 +184,6 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
         }
     guesses = sum(row.first_guess == row.truth for row in known)
     sets = [(row.truth, row.labels_of_90) for row in known if row.labels_of_90 is not None]
-    inside = sum(truth in labels for truth, labels in sets)
     return {
         "known_actions": rate(known),
         "known_actions_first_guess": {
@@ -137,14 +193,13 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
             "interval": interval(guesses, len(known)),
             "note": "without the unknown test",
         },
-        "sets_of_90": {
-            "n": len(sets),
-            "hold_the_answer": inside,
-            "share": round(inside / max(len(sets), 1), 4),
-            "interval": interval(inside, len(sets)),
-            "mean_size": round(sum(len(labels) for _, labels in sets) / max(len(sets), 1), 2),
-        },
+        **({"sets_of_90": sets_of(sets)} if sets else {}),
         "unknown_recognised": rate([row for row in rows if row.truth == "unknown"]),
+        **(
+            {"unknown_against_known": separation(rows)}
+            if any(math.isfinite(row.unknown_score) for row in rows)
+            else {}
+        ),
         "no_person": rate([row for row in rows if row.truth == NO_PERSON]),
         "per_data_set": {
             name: rate([row for row in known if row.window["dataset"] == name])
@@ -179,7 +234,18 @@ def compare(rows: Sequence[Row], before: Sequence[Mapping[str, Any]]) -> dict[st
         "known_actions_first_guess": counted(known, True),
         "unknown_recognised": counted(unknown, False),
         "all_windows": counted(pairs, False),
+        "unknown_against_known": separation(
+            rows,
+            [old.get("unknown_score", math.inf) for old in before],
+        ),
     }
+
+
+def stored(row: Row) -> dict[str, Any]:
+    """Return a row in JSON types."""
+    said = {"truth": row.truth, "answer": row.answer, "guess": row.first_guess}
+    score = {"unknown_score": row.unknown_score} if math.isfinite(row.unknown_score) else {}
+    return {**row.window, **said, **score}
 
 
 def poses_of(path: Path, store: Path) -> PoseTracks:
@@ -214,7 +280,17 @@ def ask_poses(
         if first != NO_PERSON:
             inside = set_of(prediction.probabilities, prediction.calibration, 0.9)
             labels = None if inside is None else tuple(prediction.set(0.9))
-        yield Row(window=window, truth=truth, answer=answer, first_guess=first, labels_of_90=labels)
+        score = prediction.trust["ood_score"]
+        if score is None or (score <= 1 and prediction.trust["unknown"]):  # nobody, or no legs
+            score = math.inf
+        yield Row(
+            window=window,
+            truth=truth,
+            answer=answer,
+            first_guess=first,
+            labels_of_90=labels,
+            unknown_score=score,
+        )
 
 
 def ask_pixels(
@@ -275,10 +351,7 @@ def main() -> None:
     for name, rows in models.items():
         found["models"][name] = {
             **summary(rows),
-            "rows": [
-                {**row.window, "truth": row.truth, "answer": row.answer, "guess": row.first_guess}
-                for row in rows
-            ],
+            "rows": [stored(row) for row in rows],
         }
         for key in ("known_actions", "known_actions_first_guess", "unknown_recognised"):
             print(name, key, found["models"][name][key])

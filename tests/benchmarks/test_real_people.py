@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from benchmarks.real_people import LABELS, SAME, Row, compare, interval, summary, truth_of
+from benchmarks.real_people import (
+    LABELS,
+    SAME,
+    Row,
+    compare,
+    interval,
+    separation,
+    summary,
+    truth_of,
+)
 from marey.errors import UserError
 from marey.inference.prediction import NO_PERSON
 from marey.synthetic.poses.vocabulary import OTHER, VOCABULARY
 
 
 def row(label: str, truth: str, answer: str, guess: str | None = None) -> Row:
-    window = {"label": label, "dataset": "clips"}
+    window = {"label": label, "dataset": "clips", "path": f"{label}.mp4"}
     return Row(window=window, truth=truth, answer=answer, first_guess=guess or answer)
 
 
@@ -48,14 +58,14 @@ def test_unknown_for_a_known_action_is_wrong_and_the_guess_is_reported_beside_it
 def test_how_often_sets_hold_the_answer_is_counted_over_known_actions():
     inside, outside = (
         Row(
-            window={"label": "walk", "dataset": "clips"},
+            window={"label": "walk", "dataset": "clips", "path": "walk.mp4"},
             truth="walk",
             answer="run",
             first_guess="run",
             labels_of_90=("run", "walk"),
         ),
         Row(
-            window={"label": "walk", "dataset": "clips"},
+            window={"label": "walk", "dataset": "clips", "path": "walk.mp4"},
             truth="walk",
             answer=NO_PERSON,
             first_guess=NO_PERSON,
@@ -84,6 +94,21 @@ def test_two_models_are_compared_window_by_window():
     assert found["all_windows"]["before"] == 2
     with pytest.raises(UserError, match="other windows"):
         compare(now[:2], before)
+
+
+def test_unknown_is_told_from_known_without_a_limit():
+    def scored(label: str, truth: str, score: float) -> Row:
+        return replace(row(label, truth, "walk"), unknown_score=score)
+
+    rows = [scored(f"{n}", "walk", n / 10) for n in range(8)]
+    rows += [scored(f"other {n}", "unknown", 0.65 + n / 10) for n in range(8)]
+    found = separation(rows)
+    assert found["n"] == [8, 8]
+    assert found["auroc"] == pytest.approx(1 - 1 / 64, abs=1e-4)
+    assert found["interval"][0] > 0.85
+    gain = separation(rows, [0.0] * 16)
+    assert gain["auroc_gain"] == pytest.approx(0.5 - 1 / 64, abs=1e-4)
+    assert separation(rows, [r.unknown_score for r in rows])["interval"] == [0, 0]
 
 
 def test_the_committed_labels_are_whole_and_their_spellings_are_in_the_vocabulary():
