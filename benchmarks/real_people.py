@@ -311,6 +311,19 @@ def ask_pixels(
         yield Row(window=window, truth=truth, answer=answer, first_guess=first)
 
 
+def _command(given: argparse.Namespace) -> str:
+    """Return what was called, without folders of this machine."""
+    words = ["python -m benchmarks.real_people --shared ../shared"]
+    if given.labels != LABELS:
+        words.append(f"--labels results/{given.labels.name}")
+    words.append(f"--model {Path(given.model).name}")
+    if not given.pixels:
+        words.append("--pixels ''")
+    if given.against is not None:
+        words.append(f"--against results/{given.against.name}")
+    return " ".join(words)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -329,7 +342,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "command": "python -m benchmarks.real_people --shared ../shared",
+        "command": _command(given),
         "windows": len(windows),
         "models": {},
     }
