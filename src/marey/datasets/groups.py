@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from marey.datasets.hmdb51 import TAGS, source_film
 from marey.datasets.index import DatasetIndex, Sample
+from marey.datasets.named_files import spaced
 
 MIN_NAMES = 3
 """Fewer words cannot be told from words that names share by chance; "person1" and "person2" can."""
@@ -82,7 +83,7 @@ def find_groups(samples: Sequence[Sample]) -> tuple[str, list[str]] | None:
     """
     if any(sample.label is None for sample in samples):
         return None
-    stems = [sample.path.stem.lower() for sample in samples]
+    stems = [sample.path.stem for sample in samples]
     labels = [str(sample.label) for sample in samples]
     for kind, groups in _readings(stems, labels):
         known = [group for group in groups if group]
@@ -95,6 +96,7 @@ def find_groups(samples: Sequence[Sample]) -> tuple[str, list[str]] | None:
 def _readings(stems: list[str], labels: list[str]) -> Iterator[tuple[str, list[str | None]]]:
     """Yield (what the groups are, group of each video) by each way to read names, the surest
     first."""
+    parted, stems = [spaced(stem).lower() for stem in stems], [stem.lower() for stem in stems]
     pairs = list(zip(stems, labels, strict=True))
     clips = [_UCF.fullmatch(stem) for stem in stems]
     yield (
@@ -112,7 +114,7 @@ def _readings(stems: list[str], labels: list[str]) -> Iterator[tuple[str, list[s
         yield kind, _searched(pattern, stems)
 
     # A column holds the n-th word of every name, from the left or from the right.
-    words = [_words(stem, label) for stem, label in pairs]
+    words = [_words(stem, label) for stem, label in zip(parted, labels, strict=True)]
     places = range(-min(map(len, words)), min(map(len, words)))
     columns = [[name[place] for name in words] for place in places]
     for column in sorted(columns, key=lambda column: -len(set(column))):

@@ -10,6 +10,7 @@ from marey.datasets import activitynet, hmdb51, hmdb_simp, jester, kinetics, som
 from marey.datasets.groups import with_groups_of_names
 from marey.datasets.index import DatasetIndex, read_folders, split_by_name, videos_below
 from marey.datasets.manifest import read_manifest
+from marey.datasets.named_files import read_named_files
 from marey.datasets.split import labelled
 from marey.errors import UserError, unknown_name
 from marey.files import untrusted
@@ -87,7 +88,7 @@ def _open(root: Path, dataset: str | None) -> DatasetIndex:
     lists = list(root.glob("*.csv"))
     if len(lists) == 1 and videos_below(root):  # a flat folder with its list
         return with_groups_of_names(read_manifest(lists[0]))
-    return with_groups_of_names(read_folders(root))
+    return with_groups_of_names(read_named_files(root) or read_folders(root))
 
 
 def list_datasets() -> list[str]:
