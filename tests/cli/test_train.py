@@ -73,6 +73,20 @@ def trained(videos: Path, recipe: str, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
+def test_what_is_read_from_file_names_is_said(videos: Path, recipe: str, tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    people = ("ann", "bob", "cat")
+    for label, action in (("bright", "walk"), ("dark", "run")):
+        for number, person in enumerate(people):
+            name = f"{person}_{action}.mp4"
+            shutil.copy(videos / label / f"{number}.mp4", tmp_path / "flat" / name)
+    words = ["train", recipe, "--data", str(tmp_path / "flat"), "--out", str(tmp_path / "run")]
+    status, _, stderr = run(*words)
+    assert status == 0, stderr
+    assert "labels: read from file names, such as 'run' of ann_run.mp4" in stderr
+    assert "groups: 3 names (ann, bob, cat)" in stderr
+
+
 def test_controls_stand_beside_the_score(trained: Path, videos: Path) -> None:
     words = ["evaluate", str(trained), "--data", str(videos), "--out", str(trained / "controls")]
     status, stdout, stderr = run(*words, "--json")

@@ -118,6 +118,8 @@ class Run:
         if self.is_main:
             self.log = RunLog(out, tensorboard=settings.tensorboard, first_step=self.state.step)
             if not resuming:
+                if self.task.data_note:
+                    self.progress.say(self.task.data_note)
                 self.folder.write_config()
                 self.look_for_leaks()
 

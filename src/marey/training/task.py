@@ -257,6 +257,8 @@ class Task:
     class."""
     train_names: Sequence[str] | None = None
     """Name of every training sample, for messages."""
+    data_note: str = ""
+    """How the data were read, for the user: labels or groups taken from file names."""
     describe_training: Callable[[], dict[str, Tensor]] = dict
     """Returns the tensors by which what is trained on is known again (`datasets.seen`); empty where
     nothing can say."""

@@ -70,6 +70,7 @@ def build(config: TrainConfig) -> Task:
         collate=collate_clips,
         labels=labels,
         train_names=[train.relative_path(sample) for sample in train.samples],
+        data_note=train.note,
         tensors=parts.tensors,
         store_features=functools.partial(store_clip_features, config),
         describe_training=functools.partial(describe_training, train),
