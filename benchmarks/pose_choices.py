@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.interleave import machine
 from benchmarks.pose_model import average_weights
-from benchmarks.real_people import ask_poses, compare, stored, summary
+from benchmarks.real_people import as_json, ask_poses, compare, summary
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
 from marey.evaluation.poses import ask_scenes, filmed_scenes, fit_calibration
@@ -91,7 +91,7 @@ def main() -> None:
         )
         found[name] = {"models": models.count(",") + 1, **{key: said[key] for key in keys}}
         if before is None:
-            before = [stored(row) for row in rows]
+            before = [as_json(row) for row in rows]
         else:
             found[name]["compared_with_the_first"] = compare(rows, before)
         shares = " ".join(str(said[key]["share"]) for key in keys[:3])

@@ -137,14 +137,10 @@ def separation(
         return areas[0] if before is None else areas[0] - areas[1]
 
     rng = np.random.default_rng(0)
-    drawn = [
-        measured(
-            np.concatenate(
-                [members[video] for video in rng.integers(0, len(members), len(members))]
-            )
-        )
-        for _ in range(draws)
-    ]
+    drawn = []
+    for _ in range(draws):
+        chosen = rng.integers(0, len(members), len(members))
+        drawn.append(measured(np.concatenate([members[video] for video in chosen])))
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     value = measured(np.arange(len(rows)))
     return {
@@ -241,7 +237,7 @@ def compare(rows: Sequence[Row], before: Sequence[Mapping[str, Any]]) -> dict[st
     }
 
 
-def stored(row: Row) -> dict[str, Any]:
+def as_json(row: Row) -> dict[str, Any]:
     """Return a row in JSON types."""
     said = {"truth": row.truth, "answer": row.answer, "guess": row.first_guess}
     score = {"unknown_score": row.unknown_score} if math.isfinite(row.unknown_score) else {}
@@ -364,7 +360,7 @@ def main() -> None:
     for name, rows in models.items():
         found["models"][name] = {
             **summary(rows),
-            "rows": [stored(row) for row in rows],
+            "rows": [as_json(row) for row in rows],
         }
         for key in ("known_actions", "known_actions_first_guess", "unknown_recognised"):
             print(name, key, found["models"][name][key])

@@ -65,15 +65,15 @@ def score_pose_videos(
         else:
             answer = predictor.answer(found)
             if sample.label not in predictor.class_names:
-                named = "unknown" if answer.unknown else "named"
-                others.append((str(sample.label), named if answer.somebody else NO_PERSON))
-                continue
-            nobody = torch.eye(len(names))[-1]
-            rows.append(F.pad(answer.probabilities, (0, 1)) if answer.somebody else nobody)
-            unknown.append(bool(answer.somebody and answer.unknown))
-            videos.append(name)
-            labels.append(names.index(str(sample.label)))
-            groups.append(sample.group)
+                said = "unknown" if answer.unknown else "named"
+                others.append((str(sample.label), said if answer.somebody else NO_PERSON))
+            else:
+                nobody = torch.eye(len(names))[-1]
+                rows.append(F.pad(answer.probabilities, (0, 1)) if answer.somebody else nobody)
+                unknown.append(bool(answer.somebody and answer.unknown))
+                videos.append(name)
+                labels.append(names.index(str(sample.label)))
+                groups.append(sample.group)
         if tick is not None:
             tick(done, len(index))
     if not videos:
