@@ -21,40 +21,28 @@ from typing import Any
 import torch
 
 from benchmarks.interleave import machine
-from benchmarks.pose_model import average_weights
+from benchmarks.pose_model import ask_filmed, average_weights
 from benchmarks.real_people import as_json, ask_poses, compare, summary
 from marey.checkpoints.folder import Checkpoint
 from marey.checkpoints.load import load_checkpoint
-from marey.evaluation.poses import ask_scenes, filmed_scenes, fit_calibration
+from marey.evaluation.poses import fit_calibration
 from marey.files import read_json, write_json
 from marey.inference.poses import PosePredictor
-from marey.persons.sources import pose_finder
 from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.render import PosePlan
-from marey.synthetic.poses.vocabulary import OTHER, SHOWN_AS, VOCABULARY
+from marey.synthetic.poses.vocabulary import SHOWN_AS
 
 LABELS = Path(__file__).parents[1] / "results" / "real_people_validation_labels.json"
 
 
 def candidate(paths: list[str], library: Library, given: argparse.Namespace) -> Checkpoint:
     """Return the mean of some models, with limit and temperature fitted on filmed scenes."""
-    known = [label for label in VOCABULARY if label != OTHER]
-    labels = [*known, *[OTHER] * (len(known) // 2)]
     checkpoint = load_checkpoint(paths[0])
     average_weights(checkpoint.model, [load_checkpoint(path).model for path in paths])
     extra = {**checkpoint.extra, "shown_as": SHOWN_AS}
     checkpoint = replace(checkpoint, extra=extra, calibration=None)
     predictor = PosePredictor(checkpoint)
-    scenes = filmed_scenes(
-        library,
-        labels,
-        "val",
-        given.filmed,
-        given.seed,
-        finder=pose_finder("auto"),
-        folder=given.tracks,
-    )
-    calibration = fit_calibration(predictor, ask_scenes(predictor, scenes))
+    calibration = fit_calibration(predictor, ask_filmed(predictor, library, "val", given))
     return replace(checkpoint, calibration=calibration)
 
 

@@ -38,6 +38,7 @@ from marey.evaluation.poses import (
 from marey.files import write_json
 from marey.inference.poses import PosePredictor
 from marey.persons.sources import pose_finder
+from marey.synthetic.poses.library import Library
 from marey.synthetic.poses.render import PosePlan
 from marey.synthetic.poses.vocabulary import OTHER, SHOWN_AS, VOCABULARY
 
@@ -52,6 +53,28 @@ def average_weights(model: nn.Module, models: Sequence[nn.Module]) -> None:
     shared = set.intersection(*(set(weights) for weights in every))
     mean = {name: torch.stack([weights[name] for weights in every]).mean(0) for name in shared}
     model.load_state_dict({**model.state_dict(), **mean})
+
+
+def scene_labels() -> list[str]:
+    """Return what scenes show in turn: every class, and in a third motions without one."""
+    known = [label for label in VOCABULARY if label != OTHER]
+    return [*known, *[OTHER] * (len(known) // 2)]
+
+
+def ask_filmed(
+    predictor: PosePredictor, library: Library, split: str, given: argparse.Namespace
+) -> list[SceneLogits]:
+    """Ask a model about filmed scenes of a split, as many as `given.filmed`."""
+    scenes = filmed_scenes(
+        library,
+        scene_labels(),
+        split,
+        given.filmed,
+        given.seed,
+        finder=pose_finder("auto"),
+        folder=given.tracks,
+    )
+    return ask_scenes(predictor, scenes)
 
 
 def _command(given: argparse.Namespace) -> str:
@@ -78,9 +101,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
 
-    library = PosePlan(cmu=given.cmu).library()
-    known = [label for label in VOCABULARY if label != OTHER]
-    labels = [*known, *[OTHER] * (len(known) // 2)]  # a third of the scenes shows no class
+    library, labels = PosePlan(cmu=given.cmu).library(), scene_labels()
     checkpoint = load_checkpoint(given.checkpoints[0])
     average_weights(checkpoint.model, [load_checkpoint(path).model for path in given.checkpoints])
     checkpoint.extra["shown_as"] = SHOWN_AS
@@ -95,16 +116,7 @@ def main() -> None:
             parser.error("--filmed needs --tracks FOLDER")
         given.tracks.mkdir(parents=True, exist_ok=True)
         for split in ("val", "test"):
-            scenes = filmed_scenes(
-                library,
-                labels,
-                split,
-                given.filmed,
-                given.seed,
-                finder=pose_finder("auto"),
-                folder=given.tracks,
-            )
-            filmed[split] = ask_scenes(predictor, scenes)
+            filmed[split] = ask_filmed(predictor, library, split, given)
             print(f"{split}: people found in {len(filmed[split])} of {given.filmed} filmed scenes")
     calibration = fit_calibration(predictor, filmed.get("val", fitted))
     threshold = calibration["unknown"]["threshold"]

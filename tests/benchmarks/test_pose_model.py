@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import pose_choices
+from benchmarks import pose_choices, pose_model
 from benchmarks.pose_model import average_weights, main
 from benchmarks.real_people import Row
 from marey.checkpoints.load import load_checkpoint
@@ -24,19 +24,23 @@ def test_the_mean_of_weights_leaves_out_what_one_model_lacks():
     torch.testing.assert_close(one.bias.detach(), before)
 
 
+def few_scenes(monkeypatch):
+    """Scenes of four classes; those with modelled errors stand in for filmed ones, which take a
+    second each."""
+    monkeypatch.setattr(pose_model, "VOCABULARY", ["walk", "bend", "kick", OTHER])
+    monkeypatch.setattr(
+        pose_model, "filmed_scenes", lambda *words, finder, folder: held_out_scenes(*words)
+    )
+
+
 @pytest.mark.slow
 def test_a_model_is_fitted_measured_and_stored(shared_dir, tmp_path, monkeypatch):
-    """The scenes of modelled errors stand in for filmed ones, which take a second each."""
     cmu = shared_dir / "data" / "cmu_mocap"
     if not cmu.is_dir():
         pytest.skip("needs the CMU recordings in ../shared/data")
     words = ["pose_model", "marey-mini", "--cmu", str(cmu), "--scenes", "40", "--filmed", "40"]
     words += ["--tracks", str(tmp_path / "tracks"), "--store", str(tmp_path / "stored")]
-    monkeypatch.setattr("benchmarks.pose_model.VOCABULARY", ["walk", "bend", "kick", OTHER])
-    monkeypatch.setattr(
-        "benchmarks.pose_model.filmed_scenes",
-        lambda *words, finder, folder: held_out_scenes(*words),
-    )
+    few_scenes(monkeypatch)
     monkeypatch.setattr("sys.argv", [*words, "--out", str(tmp_path / "result.json")])
     main()
     found = json.loads((tmp_path / "result.json").read_text())
@@ -69,10 +73,7 @@ def test_candidates_are_compared_with_the_first(shared_dir, tmp_path, monkeypatc
                 unknown_score=float(number % 2),
             )
 
-    monkeypatch.setattr(pose_choices, "VOCABULARY", ["walk", "bend", "kick", OTHER])
-    monkeypatch.setattr(
-        pose_choices, "filmed_scenes", lambda *words, finder, folder: held_out_scenes(*words)
-    )
+    few_scenes(monkeypatch)
     monkeypatch.setattr(pose_choices, "ask_poses", asked)
     monkeypatch.setattr(pose_choices, "read_json", lambda path: {"windows": windows})
     words = ["pose_choices", "before=marey-mini", "mean=marey-mini,marey-mini", "--cmu", str(cmu)]
