@@ -13,6 +13,7 @@ window (McNemar's exact test).
 from __future__ import annotations
 
 import argparse
+import csv
 import datetime
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,6 +63,8 @@ class Row:
     """The prediction set of 90 %, of a model that stores one."""
     unknown_score: float = math.inf
     """Larger means less like a known action; infinite where nobody was found."""
+    scene: str = ""
+    """Windows of one scene resemble each other; empty: the video is its own."""
 
 
 def interval(hits: int, n: int, level: float = 0.95) -> list[float]:
@@ -118,7 +121,7 @@ def separation(
     rows: Sequence[Row], before: Sequence[float] | None = None, *, draws: int = 2000
 ) -> dict[str, Any]:
     """Return the area under the curve of "unknown" with a percentile interval of bootstraps over
-    videos; with the scores of an earlier model, the gain over it.
+    scenes; with the scores of an earlier model, the gain over it.
 
     It needs no limit, so it compares models whose limits differ.
     """
@@ -126,8 +129,8 @@ def separation(
     scores = [now] if before is None else [now, np.array(before)]
     known = np.array([row.truth not in ("unknown", NO_PERSON) for row in rows])
     other = np.array([row.truth == "unknown" for row in rows])
-    videos = np.unique([row.window["path"] for row in rows], return_inverse=True)[1]
-    members = [np.flatnonzero(videos == video) for video in range(videos.max() + 1)]
+    scenes = np.unique([row.scene or row.window["path"] for row in rows], return_inverse=True)[1]
+    members = [np.flatnonzero(scenes == scene) for scene in range(scenes.max() + 1)]
 
     def measured(chosen: NDArray[np.int64]) -> float:
         areas = [
@@ -140,11 +143,12 @@ def separation(
     drawn = []
     for _ in range(draws):
         chosen = rng.integers(0, len(members), len(members))
-        drawn.append(measured(np.concatenate([members[video] for video in chosen])))
+        drawn.append(measured(np.concatenate([members[scene] for scene in chosen])))
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     value = measured(np.arange(len(rows)))
     return {
         "n": [int(known.sum()), int(other.sum())],
+        "scenes": len(members),
         "auroc" if before is None else "auroc_gain": round(value, 4),
         "interval": [round(float(low), 4), round(float(high), 4)],
     }
@@ -261,10 +265,22 @@ def span_of(window: Mapping[str, Any]) -> tuple[float, float] | None:
     return float(window["start_seconds"]), float(window["end_seconds"])
 
 
+def read_scenes(shared: Path) -> dict[str, str]:
+    """Return the scene of every video that a data set's manifest names one for, by its path."""
+    found: dict[str, str] = {}
+    for manifest in sorted((shared / "data").glob("*/manifest.csv")):
+        with manifest.open(encoding="utf-8") as file:
+            found |= {
+                row["path"]: f"{row['dataset']}/{row['group']}" for row in csv.DictReader(file)
+            }
+    return found
+
+
 def ask_poses(
     predictor: PosePredictor, windows: Sequence[dict[str, Any]], shared: Path, store: Path
 ) -> Iterator[Row]:
     """Let a pose model answer the windows."""
+    scenes = read_scenes(shared)
     for window in windows:
         path = shared / window["path"]
         path = path if path.exists() else shared / "data" / window["path"]
@@ -286,6 +302,7 @@ def ask_poses(
             first_guess=first,
             labels_of_90=labels,
             unknown_score=score,
+            scene=scenes.get(window["path"], ""),
         )
 
 

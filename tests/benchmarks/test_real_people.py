@@ -109,6 +109,9 @@ def test_unknown_is_told_from_known_without_a_limit():
     gain = separation(rows, [0.0] * 16)
     assert gain["auroc_gain"] == pytest.approx(0.5 - 1 / 64, abs=1e-4)
     assert separation(rows, [r.unknown_score for r in rows])["interval"] == [0, 0]
+    few = [replace(r, scene=f"scene {number % 4}") for number, r in enumerate(rows)]
+    assert (found["scenes"], separation(few)["scenes"]) == (16, 4)
+    assert separation(few)["auroc"] == found["auroc"]
 
 
 def test_the_committed_labels_are_whole_and_their_spellings_are_in_the_vocabulary():

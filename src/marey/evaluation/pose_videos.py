@@ -47,7 +47,7 @@ def score_pose_videos(
             remedy="teach them with 'marey teach'",
         )
     cache = FeatureCache()
-    others: list[tuple[str, str]] = []
+    others: list[tuple[str, str, str | None]] = []
     videos, labels, groups, rows, unknown, unreadable = [], [], [], [], [], []
     for done, sample in enumerate(index.samples, start=1):
         name = index.relative_path(sample)
@@ -66,7 +66,8 @@ def score_pose_videos(
             answer = predictor.answer(found)
             if sample.label not in predictor.class_names:
                 said = "unknown" if answer.unknown else "named"
-                others.append((str(sample.label), said if answer.somebody else NO_PERSON))
+                said = said if answer.somebody else NO_PERSON
+                others.append((str(sample.label), said, sample.group))
             else:
                 nobody = torch.eye(len(names))[-1]
                 rows.append(F.pad(answer.probabilities, (0, 1)) if answer.somebody else nobody)
@@ -102,16 +103,16 @@ def score_pose_videos(
     }
 
 
-def _others(answers: list[tuple[str, str]]) -> dict[str, Any]:
+def _others(answers: list[tuple[str, str, str | None]]) -> dict[str, Any]:
     """Return how many videos of labels that the model has no class for it names all the same.
 
     Args:
-        answers: of each the label, and "unknown", `NO_PERSON` or "named".
+        answers: of each the label; "unknown", `NO_PERSON` or "named"; and the group.
     """
-    said = [answer for _, answer in answers]
+    said, groups = [answer for _, answer, _ in answers], [group for *_, group in answers]
     unknown, nobody, total = said.count("unknown"), said.count(NO_PERSON), len(said)
-    low, high = proportion_interval(torch.tensor([answer == "unknown" for answer in said]), None)
-    labels = sorted({label for label, _ in answers})
+    low, high = proportion_interval(torch.tensor([answer == "unknown" for answer in said]), groups)
+    labels = sorted({label for label, *_ in answers})
     text = (
         f"labels the model has no class for ({', '.join(labels[:10])}"
         f"{', ...' if len(labels) > 10 else ''}): {unknown} of {total} videos called unknown "
